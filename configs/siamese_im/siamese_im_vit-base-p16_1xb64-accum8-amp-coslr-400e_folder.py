@@ -1,0 +1,8 @@
+# Any folder of unlabelled images on one GPU, 512 images an optimizer step:
+#   --cfg-options train_dataloader.dataset.data_root=/my/images
+_base_ = '../_base_/siamese_im.py'
+
+optim_wrapper = dict(accumulative_counts=8)
+train_dataloader = dict(
+    batch_size=64, dataset=dict(data_root='data/images'))
+train_cfg = dict(max_epochs=400)

@@ -1,0 +1,7 @@
+# ViT-L/16. No source gives its decoder width and lr: ViT-B's are ours.
+_base_ = '../_base_/siamese_im.py'
+
+model = dict(
+    backbone=dict(arch='large'),
+    projector=dict(in_dims=1024))
+train_dataloader = dict(batch_size=128)

@@ -1,0 +1,71 @@
+"""Mixed precision without a scaler, and the one rule of parameter groups."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from mmengine.optim import OptimWrapper
+from mmpretrain.engine import LearningRateDecayOptimWrapperConstructor
+from mmpretrain.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
+from torch import nn
+
+
+@OPTIM_WRAPPERS.register_module()
+class AutocastOptimWrapper(OptimWrapper):
+    """Train under bfloat16 autocast, which needs no gradient scaler.
+
+    Unlike mmengine's ``AmpOptimWrapper`` it builds, and if asked works, on
+    a CPU. For float16 with a scaler use ``AmpOptimWrapper``, on a GPU.
+
+    Args:
+        on_cpu (bool): autocast on a CPU too; worth it if the CPU has
+            AVX512-BF16 or AMX. Defaults to False.
+        **kwargs: see :class:`mmengine.optim.OptimWrapper`.
+    """
+
+    def __init__(self, on_cpu: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.on_cpu = on_cpu
+
+    @contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        """The context of a forward pass."""
+        device = next(model.parameters()).device.type
+        enabled = device != 'cpu' or self.on_cpu
+        autocast = torch.autocast(device, torch.bfloat16, enabled=enabled)
+        with super().optim_context(model), autocast:
+            yield
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class LayerDecayConstructor(LearningRateDecayOptimWrapperConstructor):
+    """MMPretrain's layer-wise learning-rate decay, in few groups.
+
+    Merges the parameters that share a learning rate and a weight decay:
+    2 groups for pretraining, 28 for a ViT-B with layer decay, instead of
+    one per parameter, so that the optimizer can update many at once.
+    """
+
+    def add_params(
+        self,
+        params: list[dict],
+        module: nn.Module,
+        prefix: str = '',
+        **kwargs: Any,
+    ) -> None:
+        """Append the parameter groups of ``module`` to ``params``."""
+        super().add_params(params, module, prefix=prefix, **kwargs)
+        if prefix:
+            return
+        merged: dict[tuple, list] = defaultdict(list)
+        for group in params:
+            key = group['lr'], group['lr_scale'], group['weight_decay']
+            merged[key].extend(group['params'])
+        params[:] = [
+            dict(params=members, lr=lr, lr_scale=scale, weight_decay=decay)
+            for (lr, scale, decay), members in merged.items()
+        ]

@@ -1,0 +1,104 @@
+"""Fixed sin-cos embeddings of positions: the absolute table and the relative
+one of the paper's eq. 2 and 3.
+
+Shape key: B batch, R rows, C columns, N = R x C patches, D channels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..geometry import Grid, PairGeometry
+
+
+def sincos(values: Tensor, dim: int) -> Tensor:
+    """Sin-cos features of scalars, [sin | cos], as in the Transformer.
+
+    Args:
+        values (Tensor): (*B,) any real values.
+        dim (int): width of the result, even. Frequency k of dim / 2 is
+            10000^(-k / (dim / 2)).
+
+    Returns:
+        Tensor: (*B, dim) in the dtype of ``values``.
+    """
+    exponents = torch.arange(dim // 2, dtype=torch.float64) / (dim // 2)
+    frequencies = (10000.0**-exponents).to(values)
+    angles = values[..., None] * frequencies
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+def on_grid(rows: Tensor, cols: Tensor) -> Tensor:
+    """Join row features (*B, R, E) and column features (*B, C, E).
+
+    Returns:
+        Tensor: (*B, R * C, 2 E), row-major, [row | column].
+    """
+    r, c = rows.shape[-2], cols.shape[-2]
+    rows = rows[..., :, None, :].expand(*rows.shape[:-2], r, c, -1)
+    cols = cols[..., None, :, :].expand_as(rows)
+    return torch.cat([rows, cols], dim=-1).flatten(-3, -2)
+
+
+def absolute_table(grid: Grid, dim: int) -> Tensor:
+    """The absolute position table of a ViT, the cls token's row zero.
+
+    The first half of the channels encodes the row, the second the column
+    (MAE's own table has them the other way round).
+
+    Args:
+        grid (tuple[int, int]): rows R and columns C.
+        dim (int): channels D, a multiple of 4.
+
+    Returns:
+        Tensor: (1, 1 + N, D) float64.
+
+    Raises:
+        ValueError: if ``dim`` is no multiple of 4.
+    """
+    if dim % 4:
+        raise ValueError(
+            f'A 2-D sin-cos position needs a multiple of 4 channels, not '
+            f'{dim}; change the embedding width.'
+        )
+    rows, cols = (
+        sincos(torch.arange(n, dtype=torch.float64), dim // 2) for n in grid
+    )
+    table = on_grid(rows, cols)
+    return torch.cat([table.new_zeros(1, dim), table])[None]
+
+
+def relative_embedding(
+    geometry: PairGeometry,
+    target_grid: Grid,
+    online_grid: Grid,
+    dim: int,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Where each target patch lies in the online view, and its scale.
+
+    Paper eq. 2 (position) and eq. 3 (log scale, times 10). Positions are
+    in units of online patches, so that equal views give the absolute table
+    in the first D channels, and [0, 1, 0, 1] in the scale's [sin, cos].
+
+    Args:
+        geometry (PairGeometry): the pairs of a batch.
+        target_grid (tuple[int, int]): rows R and columns C of the target.
+        online_grid (tuple[int, int]): rows and columns of the online view.
+        dim (int): channels D, a multiple of 4.
+        dtype (torch.dtype): of the result. Positions and scales are found
+            in float64 first: there are only R + C + 2 of them per image.
+
+    Returns:
+        Tensor: (B, N, 2 D): [row, column, log height, log width], each
+        [sin | cos] of D / 4 frequencies.
+    """
+    y, x = geometry.positions(target_grid, online_grid)  # (B, R), (B, C)
+    position = on_grid(
+        sincos(y.to(dtype), dim // 2), sincos(x.to(dtype), dim // 2)
+    )  # (B, N, D)
+    log_scale = 10 * geometry.scale.log()  # (B, 2)
+    scale = sincos(log_scale.to(dtype), dim // 2).flatten(-2)  # (B, D)
+    scale = scale[..., None, :].expand_as(position)
+    return torch.cat([position, scale], dim=-1)

@@ -1,0 +1,86 @@
+"""The neck: predicts every patch of one view from the other, by position.
+
+Shape key: B batch, V visible online patches, N target patches, D channels.
+"""
+
+from __future__ import annotations
+
+import torch
+from mmengine.model import BaseModule
+from mmpretrain.registry import MODELS
+from torch import Tensor, nn
+
+from ..geometry import Grid, PairGeometry
+from .masked_vit import init_linear_xavier
+from .positions import absolute_table, relative_embedding
+from .projector import transformer_blocks
+
+
+@MODELS.register_module()
+class RelativePositionDecoder(BaseModule):
+    """Self-attention over the online tokens and one mask token per target
+    patch, which carries where that patch lies in the online view.
+
+    Paper section 3.2, eq. 2 and 3; released code: REFERENCE 1.8 to 1.11.
+
+    Args:
+        grid (tuple[int, int]): rows and columns of patches, the same in
+            both views.
+        embed_dims (int): channels D. Defaults to 768.
+        depth (int): number of blocks. Defaults to 4.
+        num_heads (int): attention heads. Defaults to 16.
+        norm_cfg (dict): norm layer of the blocks.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        embed_dims: int = 768,
+        depth: int = 4,
+        num_heads: int = 16,
+        norm_cfg: dict = dict(type='TokenBatchNorm'),  # noqa: B006
+    ) -> None:
+        super().__init__()
+        self.grid: Grid = (grid[0], grid[1])
+        self.embed_dims = embed_dims
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, embed_dims))
+        self.pos_embed = nn.Parameter(
+            absolute_table(self.grid, embed_dims).float(), requires_grad=False
+        )
+        self.relative_map = nn.Linear(2 * embed_dims, embed_dims)
+        self.layers = transformer_blocks(
+            depth, embed_dims, num_heads, norm_cfg
+        )
+        self.predict = nn.Linear(embed_dims, embed_dims)
+
+    def init_weights(self) -> None:
+        """Initialise as the released code does (REFERENCE 1.13)."""
+        super().init_weights()
+        init_linear_xavier(self)
+        nn.init.normal_(self.mask_token, std=0.02)
+
+    def forward(
+        self, online: Tensor, visible: Tensor, geometry: PairGeometry
+    ) -> Tensor:
+        """Predict the target view's features.
+
+        Args:
+            online (Tensor): (B, 1 + V, D) projected cls token and visible
+                patches of the online view.
+            visible (Tensor): (B, V) indices of those patches, row-major.
+            geometry (PairGeometry): where the target view lies, B pairs.
+
+        Returns:
+            Tensor: (B, N, D).
+        """
+        cls_token, context = online[:, :1], online[:, 1:]
+        positions = self.pos_embed[0, 1:]  # (N, D); the cls row is zero
+        context = context + positions[visible]  # (B, V, D)
+        relative = relative_embedding(
+            geometry, self.grid, self.grid, self.embed_dims, positions.dtype
+        )  # (B, N, 2 D)
+        queries = self.mask_token + self.relative_map(relative)  # (B, N, D)
+        tokens = torch.cat([cls_token, context, queries], dim=1)
+        for layer in self.layers:
+            tokens = layer(tokens)
+        return self.predict(tokens[:, -len(positions) :])

@@ -1,0 +1,130 @@
+"""Siamese Image Modeling (CVPR 2023): the algorithm.
+
+Shape key: B batch, N patches, V visible patches, D channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any
+
+import torch
+from mmpretrain.models import BaseSelfSupervisor
+from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
+from torch import Tensor, nn
+
+from ..checkpoint import load_model
+from ..errors import SimimError
+from ..geometry import PairGeometry
+
+
+@MODELS.register_module()
+class SiameseIM(BaseSelfSupervisor):
+    """Predict the dense features of one view of an image from another,
+    masked view, by their relative position.
+
+    The target branch is a momentum copy of backbone and projector;
+    :class:`simim_plugin.engine.MomentumHook` moves it.
+
+    Args:
+        backbone (dict): the online encoder, a :class:`SiameseIMViT`.
+        projector (dict): the online projector.
+        neck (dict): the relative-position decoder.
+        head (dict): the loss.
+        pretrained (str, optional): checkpoint of a whole SiameseIM model
+            (ours or the released code's) to go on from.
+        **kwargs: see :class:`mmpretrain.models.BaseSelfSupervisor`.
+    """
+
+    def __init__(
+        self,
+        backbone: dict,
+        projector: dict,
+        neck: dict,
+        head: dict,
+        pretrained: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(backbone=backbone, neck=neck, head=head, **kwargs)
+        self.projector = MODELS.build(projector)
+        self.pretrained = pretrained
+        online = dict(backbone=self.backbone, projector=self.projector)
+        self.target = nn.ModuleDict(deepcopy(online)).requires_grad_(False)
+
+    def loss(
+        self, inputs: Sequence[Tensor], data_samples: Sequence[DataSample]
+    ) -> dict[str, Tensor]:
+        """One step of the method.
+
+        Args:
+            inputs (Sequence[Tensor]): the online and the target view, each
+                (B, 3, H, W), normalised.
+            data_samples (Sequence[DataSample]): per image its ``mask``,
+                (N,) with True on masked patches of the online view, and its
+                ``geometry``, a :class:`~simim_plugin.geometry.PairGeometry`.
+
+        Returns:
+            dict[str, Tensor]: ``loss``, and ``positive_term`` and
+            ``negative_term`` for the log.
+        """
+        online_view, target_view = inputs
+        visible, geometry = self._collate(data_samples)
+        online = self.backbone(online_view, visible)  # (B, 1 + V, C)
+        online = self.projector(online)  # (B, 1 + V, D)
+        prediction = self.neck(online, visible, geometry)  # (B, N, D)
+        target = self.encode_target(target_view)  # (B, N, D)
+        return self.head.loss(prediction, target)
+
+    @torch.no_grad()
+    def encode_target(self, view: Tensor) -> Tensor:
+        """Target features (B, N, D) of a whole view (B, 3, H, W)."""
+        (tokens,) = self.target['backbone'](view)  # (B, 1 + N, C)
+        return self.target['projector'](tokens)[:, 1:]
+
+    @torch.no_grad()
+    def update_target(self, momentum: float) -> None:
+        """Move every target parameter towards its online twin.
+
+        BatchNorm buffers stay: each branch keeps its own statistics.
+
+        Args:
+            momentum (float): share of the old target that is kept, 0 to 1.
+        """
+        online: list[Tensor] = [
+            *self.backbone.parameters(),
+            *self.projector.parameters(),
+        ]
+        target: list[Tensor] = [*self.target.parameters()]
+        torch._foreach_lerp_(target, online, 1 - momentum)
+
+    def init_weights(self) -> None:
+        """Initialise the online branch, and the target as its copy."""
+        super().init_weights()
+        self.update_target(momentum=0.0)
+        if self.pretrained is not None:
+            load_model(self, self.pretrained)
+
+    def _collate(
+        self, data_samples: Sequence[DataSample]
+    ) -> tuple[Tensor, PairGeometry]:
+        """Indices of the visible patches (B, V), and the batch's geometry.
+
+        Collated on the CPU and moved once: no copy per image, no sync.
+        """
+        device = self.data_preprocessor.device
+        masks = torch.stack([s.mask.flatten() for s in data_samples]).bool()
+        counts = masks.sum(dim=1)
+        if (counts != counts[0]).any():
+            raise SimimError(
+                'The masks of a batch hide different numbers of patches '
+                f'({counts.min()} to {counts.max()}); give every image the '
+                'same `num_masked`.'
+            )
+        visible = (~masks).nonzero()[:, 1].view(len(masks), -1)
+        geometry = PairGeometry.stack([s.geometry for s in data_samples])
+        return (
+            visible.to(device, non_blocking=True),
+            geometry.to(device),
+        )

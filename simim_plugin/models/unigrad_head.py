@@ -1,0 +1,60 @@
+"""The head: the dense UniGrad loss (paper eq. 4).
+
+Shape key: B batch, N patches, M = B x N tokens, D channels.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from mmengine.dist import all_reduce
+from mmengine.model import BaseModule
+from mmpretrain.registry import MODELS
+from torch import Tensor
+
+
+@MODELS.register_module()
+class UniGradHead(BaseModule):
+    """Squared distance to the positive, plus a weight times the mean squared
+    similarity to every target token, over D.
+
+    Eq. 4 sums over the negatives, omits 1 / D and prints a minus before the
+    distance; the released code (REFERENCE 5) averages, divides and adds.
+
+    Args:
+        negative_weight (float): lambda. Defaults to 0.02.
+        eps (float): of the target's LayerNorm. Defaults to 1e-5.
+    """
+
+    def __init__(
+        self, negative_weight: float = 0.02, eps: float = 1e-5
+    ) -> None:
+        super().__init__()
+        self.negative_weight = negative_weight
+        self.eps = eps
+
+    def loss(self, prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Compare the prediction with the target, both (B, N, D).
+
+        Returns:
+            dict[str, Tensor]: ``loss``; ``positive_term`` and
+            ``negative_term`` are its parts, for the log.
+        """
+        dtype = torch.promote_types(prediction.dtype, torch.float32)
+        with torch.autocast(prediction.device.type, enabled=False):
+            prediction = prediction.flatten(0, 1).to(dtype)  # (M, D)
+            target = target.detach().flatten(0, 1).to(dtype)  # (M, D)
+            tokens, dim = target.shape
+            target = F.layer_norm(target, (dim,), eps=self.eps)
+            # p . C . p is the mean of (p . t)^2 over all M target tokens,
+            # without the M x M similarities.
+            correlation = target.T @ target / tokens  # (D, D)
+            all_reduce(correlation, op='mean')
+            positive = (prediction - target).square().sum() / tokens
+            similar = (prediction @ correlation) * prediction  # (M, D)
+            negative = similar.sum() / tokens
+            return dict(
+                loss=(positive + self.negative_weight * negative) / dim,
+                positive_term=positive.detach(),
+                negative_term=negative.detach(),
+            )

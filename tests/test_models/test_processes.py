@@ -1,0 +1,62 @@
+"""Two CPU processes on half batches equal one on the joined batch."""
+
+import os
+import socket
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from mmengine.model import MMDistributedDataParallel
+
+from .helpers import small_batch, small_model
+
+
+def step(model, inputs, samples):
+    """Loss, its terms, gradients and BatchNorm buffers of one step."""
+    outputs = model(inputs, samples, mode='loss')
+    outputs['loss'].backward()
+    model = getattr(model, 'module', model)
+    result = {name: value.detach() for name, value in outputs.items()}
+    for name, p in model.named_parameters():
+        if p.grad is not None:
+            result[f'grad.{name}'] = p.grad
+    for name, value in model.named_buffers():
+        if 'running' in name:
+            result[name] = value
+    return result
+
+
+def half(rank, port, file):
+    os.environ.update(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group('gloo', rank=rank, world_size=2)
+    inputs, samples = small_batch(size=6)
+    part = slice(3 * rank, 3 * rank + 3)
+    model = small_model().double()
+    model = MMDistributedDataParallel(model, broadcast_buffers=False)
+    inputs = [view[part].double() for view in inputs]
+    result = step(model, inputs, samples[part])
+    torch.save(result, f'{file}.{rank}')
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(tmp_path):
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    file = tmp_path / 'result'
+    mp.spawn(half, (port, str(file)), nprocs=2)
+    first, second = (torch.load(f'{file}.{rank}') for rank in (0, 1))
+    inputs, samples = small_batch(size=6)
+    inputs = [view.double() for view in inputs]
+    whole = step(small_model().double(), inputs, samples)
+    assert whole.keys() == first.keys() == second.keys()
+    for name, expected in whole.items():
+        if name.startswith('grad.') or 'running' in name:
+            assert torch.equal(first[name], second[name]), name
+            value = first[name]
+        else:
+            value = (first[name] + second[name]) / 2
+        error = (value - expected).norm() / expected.norm()
+        assert error < 1e-6, name
