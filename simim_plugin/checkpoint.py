@@ -8,6 +8,7 @@ The released code and this package name the same tensors differently.
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -103,6 +104,13 @@ def _rename(name: str, source: int, goal: int) -> str:
     )
 
 
+def _history_method(owner: type, name: str) -> Any:
+    """What ``getattr`` may do in a file: name a method of HistoryBuffer."""
+    if owner is not HistoryBuffer or name.startswith('_'):
+        raise CheckpointError(f'getattr({owner}, {name!r}) may run code')
+    return getattr(owner, name)
+
+
 # What mmengine and the released code store beside tensors. Nothing here runs
 # code of the file's choosing. NumPy 2 renamed the module of its arrays.
 _CORE = 'core' if np.__version__.startswith('1.') else '_core'
@@ -110,6 +118,8 @@ _MULTIARRAY = import_module(f'numpy.{_CORE}.multiarray')
 _ALLOWED = [
     argparse.Namespace,
     HistoryBuffer,
+    (_history_method, '__builtin__.getattr'),
+    (_history_method, 'builtins.getattr'),
     np.dtype,
     np.ndarray,
     *(type(np.dtype(kind)) for kind in 'bBhHiIlLqQefd?'),
@@ -141,7 +151,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         with torch.serialization.safe_globals(_ALLOWED):
             content = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = re.sub(r'\s+', ' ', str(error).rpartition('\n\t')[2])[:200]
         raise CheckpointError(
             f'Cannot read the checkpoint {path}: it is truncated, no PyTorch '
             f'file, or holds objects that may run code ({reason}); get the '

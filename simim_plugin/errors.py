@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,17 +23,21 @@ def told_in_a_sentence() -> Iterator[None]:
     try:
         yield
     except (SimimError, ImportError, OSError) as error:
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            where = error.filename or 'the output folder'
-            sentence = (
-                f'The disk is full while writing to {where}; free some space '
-                'or choose another --work-dir.'
-            )
-        else:
-            # An error from a data worker brings its traceback along.
-            sentence = str(error).strip().splitlines()[-1]
-            sentence = sentence.removeprefix(
-                f'{type(error).__module__}.{type(error).__qualname__}: '
-            )
-        print(f'error: {sentence}', file=sys.stderr)
+        print(f'error: {_sentence(error)}', file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def _sentence(error: Exception) -> str:
+    if os.strerror(errno.ENOSPC) in str(error):
+        where = getattr(error, 'filename', None) or 'the output folder'
+        return (
+            f'The disk is full while writing to {where}; free some space '
+            'or choose another --work-dir.'
+        )
+    # An error from a data worker brings its traceback along, one from a
+    # hook the hook's address.
+    sentence = str(error).strip().splitlines()[-1]
+    kind = type(error)
+    sentence = sentence.removeprefix(f'{kind.__module__}.{kind.__name__}: ')
+    sentence = sentence.removeprefix(f'{kind.__name__}: ')
+    return re.sub(r' in <\S+ object at 0x\w+>$', '', sentence)

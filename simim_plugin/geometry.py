@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -119,12 +120,14 @@ class PairGeometry:
             join([pair.target for pair in pairs]),
         )
 
-    def to(self, device: torch.device | str) -> PairGeometry:
-        """Move every tensor to ``device``."""
-        return PairGeometry(
-            View(self.online.box.to(device), self.online.flip.to(device)),
-            View(self.target.box.to(device), self.target.flip.to(device)),
-        )
+    def to(self, *args: Any, **kwargs: Any) -> PairGeometry:
+        """Move every tensor; arguments as of :meth:`torch.Tensor.to`."""
+
+        def move(view: View) -> View:
+            box = view.box.to(*args, **kwargs)
+            return View(box, view.flip.to(*args, **kwargs))
+
+        return PairGeometry(move(self.online), move(self.target))
 
     def inverse(self) -> PairGeometry:
         """The same pair with the roles of the views swapped."""

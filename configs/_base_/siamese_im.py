@@ -88,6 +88,9 @@ env_cfg = dict(
 vis_backends = [dict(type='LocalVisBackend')]
 visualizer = dict(type='UniversalVisualizer', vis_backends=vis_backends)
 randomness = dict(seed=0, diff_rank_seed=True)
+log_processor = dict(
+    window_size=50,
+    mean_pattern=r'.*(loss|term|time|grad_norm|images_per_second).*')
 log_level = 'INFO'
 load_from = None
 resume = False

@@ -45,9 +45,10 @@ class MomentumHook(Hook):
 
 @HOOKS.register_module()
 class ThroughputHook(Hook):
-    """Logs images per second over all processes."""
+    """Logs images per second over all processes.
 
-    priority = 'LOW'  # after IterTimerHook, before LoggerHook
+    Of normal priority, like mmengine's timer, which is registered first.
+    """
 
     def after_train_iter(
         self,

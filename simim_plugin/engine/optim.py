@@ -63,9 +63,10 @@ class LayerDecayConstructor(LearningRateDecayOptimWrapperConstructor):
             return
         merged: dict[tuple, list] = defaultdict(list)
         for group in params:
-            key = group['lr'], group['lr_scale'], group['weight_decay']
-            merged[key].extend(group['params'])
+            members = group.pop('params')
+            del group['layer_id'], group['param_name']
+            merged[tuple(group.items())].extend(members)
         params[:] = [
-            dict(params=members, lr=lr, lr_scale=scale, weight_decay=decay)
-            for (lr, scale, decay), members in merged.items()
+            dict(settings, params=members)
+            for settings, members in merged.items()
         ]

@@ -112,12 +112,12 @@ class SiameseIMRunner(Runner):
 
     @master_only
     def save_checkpoint(
-        self, out_dir: str, filename: str, **kwargs: Any
+        self, out_dir: str, filename: str, *args: Any, **kwargs: Any
     ) -> None:
         """Write beside the final name and rename when complete."""
         part = Path(out_dir, f'{filename}.part')
         try:
-            super().save_checkpoint(out_dir, part.name, **kwargs)
+            super().save_checkpoint(out_dir, part.name, *args, **kwargs)
         except BaseException:
             part.unlink(missing_ok=True)
             raise

@@ -1,0 +1,1 @@
+"""Speed and memory, as ratios to yardsticks timed in the same run."""

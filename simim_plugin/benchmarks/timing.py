@@ -1,0 +1,81 @@
+"""Timing in turns, and peak memory in processes of their own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+
+def median_seconds(
+    actions: Mapping[str, Callable[[], object]], rounds: int
+) -> dict[str, float]:
+    """Time actions in turns, A B C A B C, after one uncounted round.
+
+    Taking turns keeps the ratios fair on a machine whose speed drifts.
+
+    Args:
+        actions (Mapping[str, Callable]): what to time, by name.
+        rounds (int): counted runs of each.
+
+    Returns:
+        dict[str, float]: median seconds of each.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in actions}
+    turns = [name for _ in range(rounds + 1) for name in actions]
+    for name in tqdm(turns, desc='timing', leave=False):
+        _synchronize()
+        start = time.perf_counter()
+        actions[name]()
+        _synchronize()
+        seconds[name].append(time.perf_counter() - start)
+    return {
+        name: statistics.median(values[1:]) for name, values in seconds.items()
+    }
+
+
+def _synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def peak_megabytes(
+    prepare: Callable[..., Callable[[], object]], *args: Any
+) -> float:
+    """Peak memory that an action needs beyond what stands before it.
+
+    Args:
+        prepare (Callable): importable function; ``prepare(*args)`` builds
+            everything and returns the action. Both run in a new process,
+            so that no earlier peak hides this one.
+        *args: picklable arguments.
+
+    Returns:
+        float: MB (10^6 bytes): of GPU memory in all, where there is a GPU;
+        else by which the action raises the process's peak.
+    """
+    context = multiprocessing.get_context('spawn')
+    with context.Pool(1) as pool:
+        return pool.apply(_peak, (prepare, args))
+
+
+def _peak(prepare: Callable[..., Callable[[], object]], args: tuple) -> float:
+    action = prepare(*args)
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        action()
+        return torch.cuda.max_memory_allocated() / 1e6
+    before = _resident_peak()
+    action()
+    return _resident_peak() - before
+
+
+def _resident_peak() -> float:
+    # Linux counts in kB.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6

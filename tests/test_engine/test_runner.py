@@ -1,0 +1,250 @@
+"""The Runner and its hooks, on a run of a few steps."""
+
+import errno
+import json
+import pickle
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.logging import HistoryBuffer
+from mmengine.registry import init_default_scope
+from torch.utils.data import Dataset
+
+from simim_plugin.checkpoint import CheckpointError, read_checkpoint
+from simim_plugin.engine import SiameseIMRunner
+from simim_plugin.engine.schedule import cosine_momentum
+from simim_plugin.errors import SimimError
+from simim_plugin.models import SiameseIM
+
+from ..test_models.helpers import small_batch, small_model
+
+LR = 0.004
+
+
+class Pairs(Dataset):
+    """Items as the pair pipeline makes them."""
+
+    def __init__(self, size=24):
+        self.inputs, self.samples = small_batch(size=size)
+
+    def __len__(self):
+        return len(self.samples)
+
+    def __getitem__(self, k):
+        views = [view[k] for view in self.inputs]
+        return dict(inputs=views, data_samples=self.samples[k])
+
+
+@pytest.fixture
+def make_runner(tmp_path):
+    """A Runner of 6 iterations of 4 images, in a scope of its own."""
+    init_default_scope('mmpretrain')
+    count = iter(range(100))
+
+    def make(model=None, dataset=None, **options):
+        optim_wrapper = dict(
+            type='AutocastOptimWrapper',
+            constructor='LayerDecayConstructor',
+            optimizer=dict(type='AdamW', lr=LR, weight_decay=0.05),
+            paramwise_cfg=dict(flat_decay_mult=0.0),
+            clip_grad=dict(max_norm=1.0),
+        )
+        optim_wrapper.update(options.pop('optim_wrapper', {}))
+        settings = dict(
+            work_dir=str(tmp_path / 'run'),
+            train_dataloader=dict(
+                batch_size=4,
+                num_workers=0,
+                drop_last=True,
+                sampler=dict(type='DefaultSampler', shuffle=True),
+                collate_fn=dict(type='default_collate'),
+                dataset=dataset or Pairs(),
+            ),
+            train_cfg=dict(by_epoch=True, max_epochs=1),
+            optim_wrapper=optim_wrapper,
+            param_scheduler=dict(
+                type='WarmupCosineLR', convert_to_iter_based=True
+            ),
+            auto_scale_lr=dict(base_batch_size=64, enable=True),
+            custom_hooks=[
+                dict(type='MomentumHook', base_momentum=0.9),
+                dict(type='ThroughputHook'),
+            ],
+            default_hooks=dict(logger=dict(type='LoggerHook', interval=1)),
+            log_processor=dict(window_size=1),
+            default_scope='mmpretrain',
+            randomness=dict(seed=0),
+            experiment_name=f'{tmp_path.name}_{next(count)}',
+        )
+        settings.update(options)
+        settings['cfg'] = Config(dict(train_dataloader=dict(batch_size=4)))
+        return SiameseIMRunner(model or small_model(), **settings)
+
+    return make
+
+
+def scalars(tmp_path):
+    (file,) = (tmp_path / 'run').glob('*/vis_data/scalars.json')
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ('accumulated', 'moved_at'), [(1, range(6)), (2, (0, 2, 4)), (3, (0, 3))]
+)
+def test_momentum_moves_once_per_optimizer_step(
+    make_runner, monkeypatch, accumulated, moved_at
+):
+    runner = make_runner(optim_wrapper=dict(accumulative_counts=accumulated))
+    moves, rates = [], []
+    move, loss = SiameseIM.update_target, SiameseIM.loss
+    monkeypatch.setattr(
+        SiameseIM,
+        'update_target',
+        lambda self, momentum: (
+            moves.append((runner.iter, momentum)),
+            move(self, momentum),
+        ),
+    )
+    monkeypatch.setattr(
+        SiameseIM,
+        'loss',
+        lambda self, *args: (
+            rates.append(runner.optim_wrapper.get_lr()['lr'][0]),
+            loss(self, *args),
+        )[1],
+    )
+    runner.train()
+    assert moves[0] == (0, 0.0)  # the copy at initialisation
+    assert moves[1:] == [(t, cosine_momentum(0.9, t / 6)) for t in moved_at]
+    # The rate, too, moves with the optimizer, from processes x batch x
+    # accumulation over the base batch.
+    peak = LR * 4 * accumulated / 64
+    for t, rate in enumerate(rates):
+        start = t - t % accumulated
+        decay = 0.5 * (1 + torch.cos(torch.tensor(torch.pi * start / 6)))
+        assert rate == pytest.approx(peak * decay.item(), rel=1e-6)
+
+
+def test_the_log_has_every_figure(make_runner, tmp_path):
+    make_runner().train()
+    log = scalars(tmp_path)
+    assert len(log) == 6
+    for name in (
+        'loss',
+        'positive_term',
+        'negative_term',
+        'grad_norm',
+        'momentum',
+        'lr',
+        'images_per_second',
+    ):
+        assert all(name in line for line in log), name
+    line = log[-1]
+    rebuilt = (line['positive_term'] + 0.02 * line['negative_term']) / 16
+    assert line['loss'] == pytest.approx(rebuilt, rel=1e-5)
+
+
+def test_bf16_on_a_cpu_is_close_to_fp32_and_another_thing(
+    make_runner, tmp_path
+):
+    losses = {}
+    for on_cpu in (False, True):
+        runner = make_runner(
+            optim_wrapper=dict(on_cpu=on_cpu),
+            work_dir=str(tmp_path / f'{on_cpu}'),
+        )
+        model = runner.train()
+        (file,) = (tmp_path / f'{on_cpu}').glob('*/vis_data/scalars.json')
+        lines = file.read_text().splitlines()
+        losses[on_cpu] = [json.loads(line)['loss'] for line in lines]
+        assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert losses[True] == pytest.approx(losses[False], rel=0.02)
+    assert losses[True] != losses[False]
+
+
+def test_resume_reads_our_checkpoint_by_allow_list(make_runner, tmp_path):
+    first = make_runner(train_cfg=dict(by_epoch=True, max_epochs=2))
+    first.train()
+    file = tmp_path / 'run' / 'epoch_1.pth'
+    assert read_checkpoint(file)['meta']['iter'] == 6
+    again = make_runner(
+        train_cfg=dict(by_epoch=True, max_epochs=2),
+        resume=True,
+        load_from=str(file),
+    )
+    again.train()
+    assert again.iter == 12
+    for (name, a), (_, b) in zip(
+        first.model.state_dict().items(),
+        again.model.state_dict().items(),
+        strict=True,
+    ):
+        assert torch.allclose(a, b, atol=1e-6), name
+
+
+def test_no_half_written_checkpoint_on_a_full_disk(
+    make_runner, monkeypatch, tmp_path
+):
+    from mmengine.fileio import LocalBackend
+
+    def fill(self, obj, filepath):
+        with open(filepath, 'wb') as file:
+            file.write(obj[:100])
+        raise OSError(errno.ENOSPC, 'No space left on device', filepath)
+
+    monkeypatch.setattr(LocalBackend, 'put', fill)
+    with pytest.raises(OSError, match='No space'):
+        make_runner().train()
+    assert not list((tmp_path / 'run').glob('*.pth*'))
+
+
+def test_a_checkpoint_of_another_architecture(make_runner, tmp_path):
+    make_runner().train()
+    file = str(tmp_path / 'run' / 'epoch_1.pth')
+    other = make_runner(model=small_model(dims=32), load_from=file)
+    with pytest.raises(
+        CheckpointError, match=r'does not fit.*of another shape.*neck\.'
+    ):
+        other.train()
+
+
+def test_too_few_images_for_a_batch(make_runner):
+    with pytest.raises(SimimError, match=r'has 3 images.*batch_size'):
+        make_runner(dataset=Pairs(size=3)).train()
+
+
+class Malicious:
+    """Runs ``call(*args)`` when unpickled plainly."""
+
+    def __init__(self, call, *args):
+        self.call, self.args = call, args
+
+    def __reduce__(self):
+        return self.call, self.args
+
+
+def test_malicious_and_broken_files_are_refused(tmp_path):
+    witness, file = tmp_path / 'witness', tmp_path / 'bad.pth'
+    write = Malicious(open, str(witness), 'w')
+    torch.save(dict(state_dict={}, meta=write), file)
+    with pytest.raises(CheckpointError, match='may run code'):
+        read_checkpoint(file)
+    # getattr, which mmengine's log history needs, opens no other door.
+    for owner, name in ((dict, 'update'), (HistoryBuffer, '__class__')):
+        torch.save(dict(meta=Malicious(getattr, owner, name)), file)
+        with pytest.raises(CheckpointError, match='may run code'):
+            read_checkpoint(file)
+    file.write_bytes(pickle.dumps(write))
+    with pytest.raises(CheckpointError, match='Cannot read'):
+        read_checkpoint(file)
+    assert not witness.exists()
+    torch.save(small_model().state_dict(), file)
+    file.write_bytes(file.read_bytes()[:-1000])
+    with pytest.raises(CheckpointError, match='truncated'):
+        read_checkpoint(file)
+    with pytest.raises(CheckpointError, match='no checkpoint file'):
+        read_checkpoint(tmp_path / 'missing.pth')
+    torch.save([1, 2], file)
+    with pytest.raises(CheckpointError, match='holds a list'):
+        read_checkpoint(file)
