@@ -102,16 +102,21 @@ def test_photometric_recipe():
     online, target = views['online'], views['target']
     for view in (online, target):
         jitter, grey = view[:2]
-        assert jitter['prob'] == 0.8
-        (jitter,) = jitter['transforms']
-        strengths = {k: v for k, v in jitter.items() if k != 'type'}
-        assert strengths == dict(
-            brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1
+        assert jitter == dict(
+            type='FastColorJitter',
+            prob=0.8,
+            brightness=0.4,
+            contrast=0.4,
+            saturation=0.2,
+            hue=0.1,
         )
-        assert grey == dict(type='RandomGrayscale', prob=0.2)
+        assert grey == dict(type='FastGrayscale', prob=0.2)
     assert [t['prob'] for t in online[2:]] == [1.0]
     assert [t['prob'] for t in target[2:]] == [0.1, 0.2]
-    assert online[2]['type'] == target[2]['type'] == 'GaussianBlur'
+    for blur in (online[2], target[2]):
+        assert blur['type'] == 'FastGaussianBlur'
+        assert blur['magnitude_range'] == (0.1, 2.0)
+        assert blur['magnitude_std'] == 'inf'  # uniform
     assert (target[3]['type'], target[3]['thr']) == ('Solarize', 128)
 
 

@@ -26,17 +26,17 @@ model = dict(
 
 # Views: the online one is masked, the target one is seen whole
 shared_colour = [
-    dict(type='RandomApply', prob=0.8, transforms=[
-        dict(type='ColorJitter',
-             brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1)]),
-    dict(type='RandomGrayscale', prob=0.2),
+    dict(type='FastColorJitter', prob=0.8,
+         brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1),
+    dict(type='FastGrayscale', prob=0.2),
 ]
-online_colour = shared_colour + [dict(type='GaussianBlur', prob=1.0)]
-target_colour = shared_colour + [
-    dict(type='GaussianBlur', prob=0.1),
-    dict(type='Solarize', thr=128, prob=0.2),
-]
-load = dict(type='LoadImage')
+blur = dict(type='FastGaussianBlur',
+            magnitude_range=(0.1, 2.0), magnitude_std='inf')
+online_colour = [*shared_colour, dict(blur, prob=1.0)]
+target_colour = [
+    *shared_colour, dict(blur, prob=0.1),
+    dict(type='Solarize', thr=128, prob=0.2)]
+load = dict(type='LoadRGBImage')
 pack = dict(type='PackInputs', algorithm_keys=['geometry'])
 train_pipeline = [
     load,

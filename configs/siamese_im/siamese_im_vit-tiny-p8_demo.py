@@ -4,6 +4,7 @@ _base_ = '../_base_/siamese_im.py'
 grid = (8, 8)
 model = dict(
     backbone=dict(
+        _delete_=True, type='SiameseIMViT',
         arch=dict(embed_dims=192, num_layers=6, num_heads=3,
                   feedforward_channels=768),
         img_size=64, patch_size=8),

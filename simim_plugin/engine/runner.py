@@ -11,8 +11,8 @@ import torch.distributed
 from mmengine.dist import master_only
 from mmengine.model import MMDistributedDataParallel, is_model_wrapper
 from mmengine.optim import OptimWrapper
+from mmengine.registry import RUNNERS
 from mmengine.runner import BaseLoop, Runner
-from mmpretrain.registry import RUNNERS
 from torch import nn
 
 from ..checkpoint import check_fit, read_checkpoint
@@ -28,8 +28,8 @@ class SiameseIMRunner(Runner):
     - reads checkpoints without unpickling, and refuses a partial match,
     - leaves no half-written checkpoint behind.
 
-    Chosen by ``runner_type`` in the config, so that every training script
-    of OpenMMLab uses it.
+    Chosen by ``runner_type`` in the config, which every training script of
+    OpenMMLab looks up in mmengine's own registry.
     """
 
     def scale_lr(
