@@ -1,0 +1,191 @@
+"""Whole runs by the command line, on real images and in every launcher."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from simim_plugin import config_path
+
+ROOT = Path(__file__).resolve().parents[1]
+TRAIN = [sys.executable, str(ROOT / 'tools' / 'train.py')]
+MIM = [sys.executable, '-m', 'mim', 'train']
+TORCHRUN = [sys.executable, '-m', 'torch.distributed.run', '--standalone']
+DEMO = 'siamese_im_vit-tiny-p8_demo.py'
+
+
+def run(command, folder, ok=True) -> str:
+    """Run a command in ``folder``: all that it printed."""
+    environment = dict(os.environ, PYTHONUNBUFFERED='1')
+    done = subprocess.run(
+        [str(word) for word in command],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=600,
+    )
+    assert (done.returncode == 0) is ok, done.stdout[-3000:]
+    return done.stdout
+
+
+def scalars(work_dir) -> list[dict]:
+    """Every logged iteration of every run in ``work_dir``, in order."""
+    files = sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
+    return [
+        json.loads(line)
+        for file in files
+        for line in file.read_text().splitlines()
+    ]
+
+
+@pytest.fixture(scope='module')
+def images(tmp_path_factory) -> Path:
+    """A folder of 24 small images."""
+    folder = tmp_path_factory.mktemp('images')
+    generator = np.random.default_rng(0)
+    for k in range(24):
+        coarse = generator.integers(0, 256, (6, 6, 3), np.uint8)
+        cv2.imwrite(str(folder / f'{k}.png'), cv2.resize(coarse, (64, 64)))
+    return folder
+
+
+def options(images, *more):
+    return [
+        '--cfg-options',
+        f'train_dataloader.dataset.data_root={images}',
+        'train_dataloader.batch_size=4',
+        'train_dataloader.num_workers=0',
+        'train_dataloader.persistent_workers=False',
+        'train_cfg.max_epochs=1',
+        'default_hooks.logger.interval=1',
+        *more,
+    ]
+
+
+TWO = ['--launcher', 'pytorch', '--gpus', '2']
+LAUNCHERS = {
+    'tools': (1, [*TRAIN, DEMO]),
+    'tools, bf16': (1, [*TRAIN, DEMO, '--amp']),
+    'mim mmpretrain': (1, [*MIM, 'mmpretrain', config_path(DEMO)]),
+    'mim simim_plugin': (1, [*MIM, 'simim_plugin', DEMO]),
+    'tools, 2 processes': (
+        2,
+        [*TORCHRUN, '--nproc_per_node=2', *TRAIN[1:], DEMO, *TWO[:2]],
+    ),
+    'mim simim_plugin, 2 processes': (2, [*MIM, 'simim_plugin', DEMO, *TWO]),
+    'mim mmpretrain, 2 processes': (
+        2,
+        [*MIM, 'mmpretrain', config_path(DEMO), *TWO],
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', LAUNCHERS)
+def test_launchers_run_the_same(tmp_path, images, name):
+    processes, command = LAUNCHERS[name]
+    run([*command, '--work-dir', 'run', *options(images)], tmp_path)
+    log = scalars(tmp_path / 'run')
+    assert len(log) == 24 // 4 // processes
+    assert all(np.isfinite(line['loss']) for line in log)
+    assert log[0]['lr'] == 0  # the first step of the warm-up
+    assert log[1]['momentum'] > log[0]['momentum'] >= 0.9
+    assert (tmp_path / 'run' / 'epoch_1.pth').is_file()
+
+
+@pytest.mark.slow
+def test_resume_goes_on_and_tensorboard_has_the_figures(tmp_path, images):
+    (tmp_path / 'mine.py').write_text(
+        f'_base_ = {config_path(DEMO)!r}\n'
+        "visualizer = dict(vis_backends=[dict(type='LocalVisBackend'), "
+        "dict(type='TensorboardVisBackend')])\n"
+    )
+    command = [*TRAIN, 'mine.py', '--work-dir', 'run']
+    settings = options(
+        images,
+        'train_cfg.max_epochs=2',
+        'default_hooks.checkpoint.interval=1',
+        'default_hooks.checkpoint.max_keep_ckpts=2',
+    )
+    run([*command, *settings], tmp_path)
+    folder = tmp_path / 'run'
+    (folder / 'epoch_2.pth').unlink()
+    (folder / 'last_checkpoint').write_text(str(folder / 'epoch_1.pth'))
+    printed = run([*command, '--resume', *settings], tmp_path)
+    assert 'resumed epoch: 1, iter: 6' in printed
+    log = scalars(folder)
+    assert [line['step'] for line in log] == [*range(1, 13), *range(7, 13)]
+    for before, after in zip(log[6:12], log[12:], strict=True):
+        assert before['lr'] == after['lr']
+        assert before['momentum'] == after['momentum']
+    from tensorboard.backend.event_processing.event_accumulator import (
+        EventAccumulator,
+    )
+
+    events = sorted(folder.rglob('events.out.tfevents*'))[-1]
+    tags = EventAccumulator(str(events)).Reload().Tags()['scalars']
+    assert {
+        'loss',
+        'positive_term',
+        'negative_term',
+        'grad_norm',
+        'momentum',
+        'lr',
+        'images_per_second',
+    } <= set(tags)
+
+
+@pytest.mark.slow
+def test_go_on_from_a_checkpoint_of_ours(tmp_path, images):
+    command = [*TRAIN, DEMO, '--work-dir']
+    run([*command, 'first', *options(images)], tmp_path)
+    file = tmp_path / 'first' / 'epoch_1.pth'
+    again = [*command, 'second', '--pretrained', file, *options(images)]
+    printed = run(again, tmp_path)
+    assert f'tensors of {file}' in printed
+    # A new run: schedules from the start, the weights from the file.
+    assert scalars(tmp_path / 'second')[0]['lr'] == 0
+    positive = [
+        scalars(tmp_path / name)[0]['positive_term']
+        for name in ('first', 'second')
+    ]
+    assert positive[1] < positive[0]
+
+
+@pytest.mark.slow
+@pytest.mark.shared
+def test_vit_base_on_photographs(tmp_path, shared):
+    """Three optimizer steps of the full recipe at 224 pixels."""
+    printed = run(
+        [
+            *TRAIN,
+            'siamese_im_vit-base-p16_8xb512-amp-coslr-1600e_in1k.py',
+            *('--work-dir', 'run', '--cfg-options'),
+            'train_dataloader.dataset.data_root='
+            f'{shared / "data" / "imagenet_sample" / "images"}',
+            'train_dataloader.dataset.indices=24',
+            'train_dataloader.batch_size=8',
+            'train_dataloader.num_workers=1',
+            'train_cfg.max_epochs=1',
+            'default_hooks.logger.interval=1',
+            'default_hooks.checkpoint.save_last=False',
+        ],
+        tmp_path,
+    )
+    log = scalars(tmp_path / 'run')
+    assert len(log) == 3
+    for line in log:
+        assert all(np.isfinite(value) for value in line.values()), line
+    # 1e-3 for 4096 images, 8 here, in a warm-up of 40 of 1 epochs.
+    assert 'optimizer steps of 8 images' in printed
+    assert log[1]['lr'] == pytest.approx(1e-3 * 8 / 4096 / (40 * 3))
+    # The targets are normalised: |t|^2 = D, so at first |p - t|^2 is
+    # D and the size of the prediction.
+    assert log[0]['positive_term'] > 768 * 0.9

@@ -1,0 +1,61 @@
+"""Measure speed and memory: python tools/benchmark.py [--help]."""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description='Time the training step, the loss and the pair pipeline '
+        'beside yardsticks, and print ratios.'
+    )
+    parser.add_argument(
+        '--images', help='folder of images, to time the pipeline on'
+    )
+    parser.add_argument(
+        '--batch-size', type=int, default=8, help='images a training step'
+    )
+    parser.add_argument(
+        '--tokens', type=int, default=12544, help='tokens of the loss'
+    )
+    parser.add_argument(
+        '--rounds', type=int, default=5, help='counted runs of each'
+    )
+    parser.add_argument(
+        '--parts',
+        nargs='+',
+        choices=['step', 'loss', 'pipeline'],
+        default=['step', 'loss', 'pipeline'],
+    )
+    parser.add_argument('--json', type=Path, help='file for the figures')
+    args = parser.parse_args()
+    if 'pipeline' in args.parts and args.images is None:
+        parser.error('--images FOLDER is needed to time the pipeline.')
+
+    from simim_plugin.benchmarks import pipeline, training
+
+    figures = dict[str, float]()
+    if 'step' in args.parts:
+        figures |= training.measure_steps(args.batch_size, args.rounds)
+    if 'loss' in args.parts:
+        figures |= training.measure_loss(args.tokens, args.rounds)
+    if 'pipeline' in args.parts:
+        measured = pipeline.measure_pipeline(args.images, rounds=args.rounds)
+        figures |= {f'pipeline: {key}': x for key, x in measured.items()}
+    device = (
+        torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else f'CPU, {torch.get_num_threads()} threads'
+    )
+    print(f'torch {torch.__version__}, {device}, medians of {args.rounds}')
+    for name, value in figures.items():
+        print(f'{name:50} {value:10.4g}')
+    if args.json:
+        args.json.write_text(json.dumps(figures, indent=1) + '\n')
+
+
+if __name__ == '__main__':
+    main()
