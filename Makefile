@@ -1,0 +1,40 @@
+# The commands of this project. `make` alone lists them.
+
+# The first Python from 3.10 to 3.12 that can make a virtual environment.
+PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10; do \
+	$$p -c 'import ensurepip, sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' \
+	2>/dev/null && { echo $$p; break; }; done)
+RUN = .venv/bin/python -u
+
+.PHONY: help demo test evidence install install-test lint clean python
+.NOTPARALLEL:
+
+help:  ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+
+demo: install  ## pretrain on generated images, evaluate, write work_dirs/demo (12 minutes)
+	$(RUN) tools/demo.py
+
+test: install-test lint  ## lint, types and the whole test suite; what CI runs
+	$(RUN) -m pytest --durations=15
+
+evidence: install  ## the long runs whose figures stand in the docs (hours)
+	$(RUN) tools/demo.py --seeds 0 1 2
+
+install: python  ## .venv with all that pretraining needs; no compiler needed
+	@"$(PYTHON)" requirements/install.py pretraining
+
+install-test: python  ## the same and detection, segmentation and compiled operators
+	@"$(PYTHON)" requirements/install.py test
+
+lint:  ## ruff and mypy
+	$(RUN) -m ruff check
+	$(RUN) -m ruff format --check
+	$(RUN) -m mypy
+
+clean:  ## remove caches and build leftovers; keeps .venv and work_dirs
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find configs simim_plugin tests tools -name __pycache__ -exec rm -rf {} +
+
+python:
+	@test -n "$(PYTHON)" || { echo "No Python 3.10, 3.11 or 3.12 with venv was found: install one (apt-get install python3 python3-venv), or name it, as in 'make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)'." >&2; exit 1; }

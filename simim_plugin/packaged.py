@@ -1,0 +1,56 @@
+"""Where the configs that come with the package lie."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+
+def config_path(name: str) -> str:
+    """Find a config of this package, for ``_base_`` of a project of yours.
+
+    MMEngine evaluates ``_base_`` on its own before anything else in the
+    file, so the expression must stand alone: a name imported in the lines
+    above is not known to it. These forms work::
+
+        _base_ = __import__('simim_plugin').config_path('NAME.py')
+        _base_ = [
+            __import__('simim_plugin').config_path('siamese_im/NAME.py'),
+            './my_data.py',
+        ]
+
+    Args:
+        name (str): basename of the config, or its path below ``configs/``
+            with forward slashes.
+
+    Returns:
+        str: absolute path, in an installed package, in an editable install
+        and in a plain checkout.
+
+    Raises:
+        FileNotFoundError: if there is no such config; names the closest.
+    """
+    root = _config_root()
+    known = {
+        path.relative_to(root).as_posix(): path for path in root.rglob('*.py')
+    }
+    for relative, path in known.items():
+        if name in (relative, path.name):
+            return str(path)
+    names = [path.name for path in known.values()] + list(known)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+    hint = (
+        f'pass one of the closest names: {", ".join(close)}'
+        if close
+        else (f'see {root} for the names')
+    )
+    raise FileNotFoundError(
+        f"simim_plugin has no config called '{name}'; {hint}."
+    )
+
+
+def _config_root() -> Path:
+    """``.mim/configs`` of a wheel, or ``configs/`` of a checkout."""
+    package = Path(__file__).resolve().parent
+    packaged = package / '.mim' / 'configs'
+    return packaged if packaged.is_dir() else package.parent / 'configs'
