@@ -1,0 +1,1 @@
+"""The demo: from nothing to a learned representation, in minutes."""

@@ -1,0 +1,227 @@
+"""What the demo's run has learned: figures and pictures."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import mmcv
+import mmengine
+import mmpretrain
+import numpy as np
+import torch
+import torchvision
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.logging import MMLogger
+from mmengine.model import BaseModel
+from mmengine.registry import init_default_scope
+from mmengine.runner import set_random_seed
+from mmpretrain.datasets import remove_transform
+from mmpretrain.registry import MODELS
+from torch import Tensor
+
+import simim_plugin
+
+from ..checkpoint import load_model
+from ..datasets import LoadRGBImage
+from ..evaluation import (
+    PatchMatches,
+    draw_pairs,
+    extract_features,
+    folder_dataset,
+    image_loader,
+    knn_accuracy,
+    match_patches,
+)
+from ..visualization import draw_loss, draw_matches, draw_pair, read_scalars
+
+SPLITS = ('train', 'val')
+
+SHOWN = 3
+"""Pairs in the picture of the matches."""
+
+
+@dataclass(frozen=True)
+class Matches:
+    """The matches of one set of pairs, at initialisation and at the end.
+
+    Args:
+        pairs (Sequence[dict]): of :func:`simim_plugin.evaluation.draw_pairs`.
+        before (PatchMatches): at random initialisation.
+        after (PatchMatches): after pretraining.
+    """
+
+    pairs: Sequence[dict[str, Any]]
+    before: PatchMatches
+    after: PatchMatches
+
+    def summary(self) -> dict[str, float]:
+        """Percentages, and of how many patches."""
+        return dict(
+            before=self.before.accuracy,
+            after=self.after.accuracy,
+            chance=self.before.chance,
+            patches=int(self.before.inside.sum()),
+            pairs=len(self.pairs),
+        )
+
+
+class TrainedRun:
+    """A finished pretraining run, and the state it began from.
+
+    Args:
+        folder (Path): work directory of the run.
+        config_name (str): basename of the config it was started with.
+        seed (int): of the run.
+    """
+
+    def __init__(self, folder: Path, config_name: str, seed: int) -> None:
+        # The runner leaves the resolved config beside its checkpoints.
+        self.folder = folder
+        self.config = Config.fromfile(folder / config_name)
+        self.seed = seed
+        init_default_scope('mmpretrain')
+
+    @cached_property
+    def before(self) -> BaseModel:
+        """The model as the run began, drawn again from its seed."""
+        # Else every parameter is listed on the terminal.
+        MMLogger.get_current_instance().setLevel('WARNING')
+        set_random_seed(self.seed)
+        model = MODELS.build(self.config.model)
+        model.init_weights()
+        return model.to(_device())
+
+    @cached_property
+    def after(self) -> BaseModel:
+        """The model of the last checkpoint."""
+        last = (self.folder / 'last_checkpoint').read_text().strip()
+        model = MODELS.build(self.config.model)
+        load_model(model, last)
+        return model.to(_device())
+
+    @cached_property
+    def curve(self) -> dict[str, list[float]]:
+        """Loss and its terms over the iterations."""
+        return read_scalars(self.folder)
+
+    def knn(self, data_root: Path) -> dict[str, Any]:
+        """Accuracies in percent, by k, before and after.
+
+        Args:
+            data_root (Path): holds ``train/CLASS/*`` and ``val/CLASS/*``.
+
+        Returns:
+            dict: ``before`` and ``after`` as of
+            :func:`~simim_plugin.evaluation.knn_accuracy`; for orientation
+            ``mean_colour`` and ``chance``; the number of ``classes``.
+        """
+        size = self.after.backbone.img_size[0]
+        datasets = [folder_dataset(data_root / s, size) for s in SPLITS]
+        # Decoded once, for both models.
+        images = [list(dataset) for dataset in datasets]
+        classes = len(datasets[0].metainfo['classes'])
+        return dict(
+            before=_knn(self.before, images),
+            after=_knn(self.after, images),
+            mean_colour=_mean_colour_accuracy(*images),
+            chance=100 / classes,
+            classes=classes,
+        )
+
+    def match(self, folder: Path, count: int) -> Matches:
+        """Match the patches of pairs of views drawn as in training.
+
+        Args:
+            folder (Path): holds ``CLASS/*``; images are taken evenly.
+            count (int): number of pairs, at most one per image.
+        """
+        paths = sorted(path for path in folder.glob('*/*') if path.is_file())
+        chosen = np.linspace(0, len(paths) - 1, min(count, len(paths)))
+        pipeline = self.config.train_dataloader.dataset.pipeline
+        transform = Compose(remove_transform(pipeline, 'PackInputs'))
+        pairs = draw_pairs(
+            transform, [str(paths[i]) for i in chosen.astype(int)], self.seed
+        )
+        return Matches(
+            pairs,
+            match_patches(self.before, pairs),
+            match_patches(self.after, pairs),
+        )
+
+    def draw(self, matches: Matches, folder: Path) -> dict[str, str]:
+        """Save the pictures ``loss``, ``pair`` and ``matches`` as PNG.
+
+        Pairs are chosen by their overlap alone: the nearest to one half.
+
+        Returns:
+            dict[str, str]: file by name of picture.
+        """
+        overlap = matches.after.inside.double().mean(dim=(1, 2))
+        order = (overlap - 0.5).abs().argsort(stable=True)
+        shown = order[:SHOWN]
+        pair = matches.pairs[int(order[0])]
+        figures = dict(
+            loss=draw_loss(self.curve),
+            pair=draw_pair(
+                LoadRGBImage()(dict(img_path=pair['img_path']))['img'],
+                pair['img'],
+                pair['geometry'],
+                pair['mask'],
+                matches.after.grid,
+            ),
+            matches=draw_matches(
+                [matches.pairs[i]['img'] for i in shown.tolist()],
+                {
+                    'Random initialisation': matches.before[shown],
+                    'After pretraining': matches.after[shown],
+                },
+            ),
+        )
+        files = {name: folder / f'{name}.png' for name in figures}
+        for name, figure in figures.items():
+            figure.savefig(files[name])
+        return {name: str(file) for name, file in files.items()}
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that the figures depend on."""
+    packages = (simim_plugin, torch, torchvision, mmengine, mmcv, mmpretrain)
+    return dict(
+        python=platform.python_version(),
+        numpy=np.__version__,
+        **{package.__name__: package.__version__ for package in packages},
+    )
+
+
+def _knn(model: BaseModel, images: Sequence[list[dict]]) -> dict[str, float]:
+    """kNN of a model on packed training and validation images, by k."""
+    train, val = (extract_features(model, image_loader(i)) for i in images)
+    accuracy = knn_accuracy(*train, *val)
+    # Names of JSON are text, here as in the file.
+    return {str(k): percent for k, percent in accuracy.items()}
+
+
+def _mean_colour_accuracy(train: list[dict], val: list[dict]) -> float:
+    """What 20 neighbours in mean RGB (Euclidean, majority) tell, percent."""
+
+    def read(images: list[dict]) -> tuple[Tensor, Tensor]:
+        colours = [i['inputs'].float().mean(dim=(1, 2)) for i in images]
+        labels = [i['data_samples'].gt_label for i in images]
+        return torch.stack(colours), torch.cat(labels)
+
+    colours, labels = read(train)
+    asked, expected = read(val)
+    k = min(20, len(colours))
+    nearest = torch.cdist(asked, colours).topk(k, largest=False).indices
+    found = labels[nearest].mode(dim=1).values
+    return 100 * (found == expected).double().mean().item()
+
+
+def _device() -> str:
+    return 'cuda' if torch.cuda.is_available() else 'cpu'

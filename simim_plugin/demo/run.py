@@ -1,0 +1,281 @@
+"""The demo's command: data, pretraining, evaluation, pictures, report.
+
+Whatever imports torch is imported late: training starts at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..errors import SimimError, told_in_a_sentence
+
+CONFIG = 'siamese_im_vit-tiny-p8_demo.py'
+DATA_SEED = 0
+IMAGE_SIZE = 64
+QUIET_SECONDS = 5.0
+
+# What mmengine's logger writes: progress, time left, loss.
+_LOGGED = re.compile(
+    r'(?:Epoch|Iter)\(train\)\s+(?P<at>\[.*\])\s.*'
+    r'eta: (?P<left>(?:\d+ days?, )?[\d:]+)\s.*\bloss: (?P<loss>\S+)'
+)
+
+
+def main(
+    argv: Sequence[str] | None = None, train_script: str = 'tools/train.py'
+) -> None:
+    """Run the command line; errors meant for the user end in one line."""
+    with told_in_a_sentence():
+        args = parse_args(argv)
+        if args.seeds is None:
+            report = run(args, args.seed, args.work_dir, train_script)
+            reports = [report]
+        else:
+            reports = [
+                run(args, seed, args.work_dir / f'seed{seed}', train_script)
+                for seed in args.seeds
+            ]
+            summary = [_headline(report) for report in reports]
+            write_json(args.work_dir / 'summary.json', summary)
+        print('\n' + table(reports))
+        print(f'\nPictures and report: {args.work_dir}')
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Options; the defaults are those of ``make demo``."""
+    parser = argparse.ArgumentParser(
+        description='Pretrain on generated images, evaluate, draw, report.'
+    )
+    parser.add_argument(
+        '--config', default=CONFIG, help='config file, or a packaged name'
+    )
+    parser.add_argument(
+        '--work-dir', type=Path, default=Path('work_dirs/demo')
+    )
+    parser.add_argument(
+        '--data-root',
+        type=Path,
+        default=Path('data/demo'),
+        help='where the images are made; reused if they are up to date',
+    )
+    parser.add_argument(
+        '--train', type=int, default=5000, help='images to pretrain on'
+    )
+    parser.add_argument(
+        '--val', type=int, default=1000, help='images to evaluate on'
+    )
+    parser.add_argument(
+        '--pairs',
+        type=int,
+        default=200,
+        help='pairs of views whose patches are matched',
+    )
+    seeds = parser.add_mutually_exclusive_group()
+    seeds.add_argument('--seed', type=int, default=0, help='of the run')
+    seeds.add_argument(
+        '--seeds',
+        type=int,
+        nargs='+',
+        help='several runs, each in a folder of its own',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        default=[],
+        metavar='KEY=VALUE',
+        help='override settings of the config, as in tools/train.py',
+    )
+    return parser.parse_args(argv)
+
+
+def run(
+    args: argparse.Namespace, seed: int, work_dir: Path, train_script: str
+) -> dict[str, Any]:
+    """One run with one seed.
+
+    Args:
+        args (argparse.Namespace): of :func:`parse_args`.
+        seed (int): of initialisation, order, views and masks.
+        work_dir (Path): for logs, checkpoint, pictures and report.
+        train_script (str): path of ``tools/train.py``.
+
+    Returns:
+        dict: what ``report.json`` in ``work_dir`` holds.
+
+    Raises:
+        SimimError: if a phase fails; no report is left then.
+    """
+    report_file = work_dir / 'report.json'
+    report_file.unlink(missing_ok=True)
+    print(f'SiameseIM demo, seed {seed}, in {work_dir}', flush=True)
+    seconds: dict[str, float] = {}
+
+    with _phase('data', seconds):
+        make_data(args.data_root, args.train, args.val)
+
+    command = [
+        sys.executable,
+        train_script,
+        args.config,
+        '--work-dir',
+        str(work_dir / 'pretraining'),
+        '--cfg-options',
+        f'train_dataloader.dataset.data_root={args.data_root / "train"}',
+        f'randomness.seed={seed}',
+        *args.cfg_options,
+    ]
+    with _phase('pretraining', seconds):
+        pretrain(command, work_dir / 'pretraining.log')
+
+    from .report import TrainedRun, versions
+
+    trained = TrainedRun(
+        work_dir / 'pretraining', Path(args.config).name, seed
+    )
+    with _phase('features', seconds):
+        knn = trained.knn(args.data_root)
+    with _phase('matches', seconds):
+        matches = trained.match(args.data_root / 'val', args.pairs)
+    with _phase('pictures', seconds):
+        pictures = trained.draw(matches, work_dir)
+    report = dict(
+        command=command,
+        seed=seed,
+        config=str(args.config),
+        data=dict(
+            train=args.train,
+            val=args.val,
+            size=IMAGE_SIZE,
+            seed=DATA_SEED,
+            classes=knn.pop('classes'),
+        ),
+        knn=knn,
+        match=matches.summary(),
+        seconds=seconds,
+        pictures=pictures,
+        versions=versions(),
+        loss_curve=trained.curve,
+    )
+    write_json(report_file, report)
+    return report
+
+
+def make_data(root: Path, train: int, val: int) -> None:
+    """Make the scenes, or keep those of an earlier run."""
+    from ..datasets.demo_data import make_demo_data
+
+    make_demo_data(root, train=train, val=val, size=IMAGE_SIZE, seed=DATA_SEED)
+
+
+def pretrain(command: Sequence[str], log: Path) -> None:
+    """Run the training command, all it says in ``log``, the news on stdout.
+
+    Raises:
+        SimimError: with the sentence that the command ended with.
+    """
+    print(f'  {" ".join(map(str, command))}\n  log: {log}', flush=True)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open('w') as sink:
+        process = subprocess.Popen(
+            command, stdout=sink, stderr=subprocess.STDOUT
+        )
+    try:
+        with log.open(errors='replace') as source:
+            _relay(process, source)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
+    if process.returncode:
+        lines = log.read_text(errors='replace').strip().splitlines() or ['']
+        if lines[-1].startswith('error: '):
+            raise SimimError(lines[-1].removeprefix('error: '))
+        print('\n'.join(lines[-15:]), file=sys.stderr)
+        raise SimimError(
+            f'Pretraining ended with exit code {process.returncode}; its '
+            f'last lines are above, all of them in {log}.'
+        )
+
+
+def _relay(process: subprocess.Popen, source: Any) -> None:
+    """Print how far training is, and that it lives, until it ends."""
+    start = said = time.monotonic()
+    rest, news = '', ''
+    while process.poll() is None:
+        time.sleep(0.25)
+        *lines, rest = (rest + source.read()).split('\n')
+        for line in lines:
+            if match := _LOGGED.search(line):
+                news = '{at}  loss {loss}  {left} left'.format_map(
+                    match.groupdict()
+                )
+        now = time.monotonic()
+        if now - said >= QUIET_SECONDS:
+            print(f'  {now - start:4.0f} s  {news or "starting"}', flush=True)
+            said = now
+
+
+@contextmanager
+def _phase(name: str, seconds: dict[str, float]) -> Iterator[None]:
+    """Say what is going on, and note how long it took."""
+    print(f'[{name}]', flush=True)
+    start = time.monotonic()
+    yield
+    seconds[name] = round(time.monotonic() - start, 2)
+    print(f'  done in {seconds[name]:.1f} s', flush=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a file that is complete whenever it exists."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix('.part')
+    try:
+        part.write_text(json.dumps(content, indent=1) + '\n')
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _headline(report: dict[str, Any]) -> dict[str, float]:
+    """The figures of one run that a summary shows."""
+    knn, match = report['knn'], report['match']
+    return dict(
+        seed=report['seed'],
+        knn_before=knn['before']['20'],
+        knn_after=knn['after']['20'],
+        knn_gain=knn['after']['20'] - knn['before']['20'],
+        match_before=match['before'],
+        match_after=match['after'],
+    )
+
+
+def table(reports: Sequence[dict[str, Any]]) -> str:
+    """The figures of all runs, one row each, and what to hold them to."""
+    rows = [
+        f'{"":6}{"kNN, k = 20 (%)":^24}{"patches matched (%)":^24}',
+        f'{"seed":6}' + f'{"before":>8}{"after":>8}{"gain":>8}' * 2,
+    ]
+    for head in map(_headline, reports):
+        knn = head['knn_before'], head['knn_after'], head['knn_gain']
+        match = head['match_before'], head['match_after']
+        figures = (*knn, *match, match[1] - match[0])
+        rows.append(
+            f'{head["seed"]:<6}' + ''.join(f'{x:8.1f}' for x in figures)
+        )
+    knn, match = reports[0]['knn'], reports[0]['match']
+    rows.append(
+        f'For orientation: kNN on the mean colour {knn["mean_colour"]:.1f}, '
+        f'by chance {knn["chance"]:.1f}; patches by chance '
+        f'{match["chance"]:.1f}.'
+    )
+    return '\n'.join(rows)

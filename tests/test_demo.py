@@ -1,0 +1,249 @@
+"""The demo: an honest report of a whole small run, or one sentence."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from simim_plugin.demo.report import TrainedRun, _mean_colour_accuracy
+from simim_plugin.demo.run import _LOGGED, main, pretrain, table, write_json
+from simim_plugin.errors import SimimError
+from simim_plugin.evaluation import folder_dataset
+
+ROOT = Path(__file__).resolve().parents[1]
+TRAIN = str(ROOT / 'tools' / 'train.py')
+SMALL = [
+    'train_cfg.max_epochs=2',
+    'train_dataloader.batch_size=16',
+    'train_dataloader.num_workers=0',
+    'default_hooks.logger.interval=1',
+    'model.backbone.arch.num_layers=1',
+    'model.projector.depth=1',
+    'model.neck.depth=1',
+]
+
+
+def options(folder, *more):
+    return [
+        '--work-dir',
+        str(folder / 'work'),
+        '--data-root',
+        str(folder / 'data'),
+        *('--train', '48', '--val', '24', '--pairs', '6'),
+        *('--cfg-options', *SMALL, *more),
+    ]
+
+
+@pytest.fixture(scope='module')
+def demo(tmp_path_factory):
+    """A whole run, two epochs of three steps."""
+    folder = tmp_path_factory.mktemp('demo')
+    command = [sys.executable, str(ROOT / 'tools' / 'demo.py')]
+    done = subprocess.run(
+        [*command, *options(folder), '--seed', '3'],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads((folder / 'work' / 'report.json').read_text())
+    return folder, report, done.stdout
+
+
+@pytest.mark.slow
+def test_report_is_complete_and_printed(demo):
+    folder, report, printed = demo
+    assert report['seed'] == 3
+    assert 'randomness.seed=3' in report['command']
+    assert report['data']['train'] == 48 and report['data']['val'] == 24
+    assert report['knn']['chance'] == 100 / report['data']['classes']
+    for when in ('before', 'after'):
+        accuracies = report['knn'][when]
+        assert list(accuracies) == ['10', '20', '100', '200']
+        for accuracy in accuracies.values():
+            # Whole images of 24.
+            assert (accuracy * 24 / 100) % 1 == pytest.approx(0, abs=1e-6)
+    assert report['match']['pairs'] == 6
+    assert report['versions']['torch'] == torch.__version__
+    assert list(report['seconds']) == [
+        'data',
+        'pretraining',
+        'features',
+        'matches',
+        'pictures',
+    ]
+    assert table([report]) in printed
+    assert not list(folder.rglob('*.part'))
+
+
+@pytest.mark.slow
+def test_loss_curve_is_the_logged_one(demo):
+    folder, report, _ = demo
+    curve = report['loss_curve']
+    assert curve['iteration'] == [1, 2, 3, 4, 5, 6]
+    (log,) = (folder / 'work' / 'pretraining').glob('*/vis_data/scalars.json')
+    logged = [json.loads(line) for line in log.read_text().splitlines()]
+    for name in ('loss', 'positive_term', 'negative_term'):
+        assert curve[name] == [entry[name] for entry in logged]
+
+
+@pytest.mark.slow
+def test_before_is_where_the_run_began(demo):
+    folder, report, _ = demo
+    name = 'siamese_im_vit-tiny-p8_demo.py'
+    run = TrainedRun(folder / 'work' / 'pretraining', name, seed=3)
+    before, after = run.before.state_dict(), run.after.state_dict()
+    # The patch embedding is frozen: it shows the initial draw to the end.
+    frozen = 'backbone.patch_embed.projection.weight'
+    assert torch.equal(before[frozen], after[frozen])
+    trained = 'backbone.layers.0.attn.qkv.weight'
+    assert not torch.equal(before[trained], after[trained])
+    (checkpoint,) = (folder / 'work' / 'pretraining').glob('epoch_2.pth')
+    saved = torch.load(checkpoint, weights_only=False)['state_dict']
+    assert all(torch.equal(after[key], saved[key]) for key in saved)
+    other = TrainedRun(folder / 'work' / 'pretraining', name, seed=4)
+    assert not torch.equal(other.before.state_dict()[frozen], before[frozen])
+    # Evaluated anew, the figures are the same.
+    again = json.loads(json.dumps(run.knn(folder / 'data')))
+    assert again['before'] == report['knn']['before']
+    assert again['after'] == report['knn']['after']
+    matches = run.match(folder / 'data' / 'val', 6)
+    assert matches.summary() == report['match']
+
+
+@pytest.mark.slow
+def test_pictures_are_there(demo):
+    folder, report, _ = demo
+    assert list(report['pictures']) == ['loss', 'pair', 'matches']
+    for file in report['pictures'].values():
+        pixels = np.asarray(Image.open(folder / file).convert('RGB'))
+        assert min(pixels.shape[:2]) > 400
+        # Neither blank nor one flat colour.
+        assert (pixels != 255).any(axis=2).mean() > 0.01
+
+
+@pytest.mark.slow
+def test_failed_training_is_one_sentence_and_leaves_no_report(
+    demo, tmp_path, capsys
+):
+    shutil.copytree(demo[0] / 'data', tmp_path / 'data')
+    stale = tmp_path / 'work' / 'report.json'
+    stale.parent.mkdir()
+    stale.write_text('{}')
+    with pytest.raises(SystemExit) as end:
+        main(options(tmp_path, 'train_dataloader.batch_size=49'), TRAIN)
+    assert end.value.code == 1
+    message = capsys.readouterr().err.strip()
+    assert message.startswith('error: The training set has 48 images')
+    assert '\n' not in message
+    assert not stale.exists()
+
+
+def test_unforeseen_failure_shows_the_end_of_the_log(tmp_path, capsys):
+    script = 'print("first"); raise RuntimeError("tell me")'
+    with pytest.raises(SimimError, match=r'exit code 1; .*run\.log'):
+        pretrain([sys.executable, '-c', script], tmp_path / 'run.log')
+    assert 'RuntimeError: tell me' in capsys.readouterr().err
+    assert (tmp_path / 'run.log').read_text().startswith('first')
+
+
+def test_progress_is_told_while_training(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr('simim_plugin.demo.run.QUIET_SECONDS', 0.5)
+    script = (
+        'import time; time.sleep(1.5); print("x - mmengine - INFO - '
+        'Epoch(train)   [2][ 5/39]  lr: 1.0e-03  eta: 0:01:33  time: 0.2  '
+        'loss: 1.25  negative_term: 7.5", flush=True); time.sleep(1.5)'
+    )
+    pretrain([sys.executable, '-c', script], tmp_path / 'run.log')
+    lines = capsys.readouterr().out.splitlines()[2:]
+    assert 'starting' in lines[0]
+    assert lines[-1].endswith('s  [2][ 5/39]  loss 1.25  0:01:33 left')
+
+
+def test_long_runs_are_understood():
+    line = (
+        'mmengine - INFO - Iter(train) [ 10/900000]  lr: 1e-3  eta: 2 days, '
+        '3:04:05  time: 0.2  loss: 1.5e-01'
+    )
+    assert _LOGGED.search(line).groupdict() == dict(
+        at='[ 10/900000]', left='2 days, 3:04:05', loss='1.5e-01'
+    )
+
+
+def test_report_is_written_whole_or_not_at_all(tmp_path):
+    file = tmp_path / 'report.json'
+    write_json(file, dict(good=1))
+    with pytest.raises(TypeError):
+        write_json(file, dict(good=2, bad=object()))
+    assert json.loads(file.read_text()) == dict(good=1)
+    assert [path.name for path in tmp_path.iterdir()] == ['report.json']
+
+
+def test_mean_colour_tells_red_from_blue(tmp_path):
+    rng = np.random.default_rng(0)
+    for split, count in dict(train=30, val=5).items():
+        for name, colour in dict(blue=(0, 0, 200), red=(200, 0, 0)).items():
+            folder = tmp_path / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                pixels = colour + rng.integers(0, 50, (8, 8, 3))
+                image = Image.fromarray(pixels.astype(np.uint8))
+                image.save(folder / f'{i}.png')
+    train, val = (
+        list(folder_dataset(tmp_path / s, 8)) for s in ('train', 'val')
+    )
+    assert _mean_colour_accuracy(train, val) == 100.0
+    for item in val:
+        item['data_samples'].set_gt_label(1 - item['data_samples'].gt_label)
+    assert _mean_colour_accuracy(train, val) == 0.0
+
+
+@pytest.mark.slow
+def test_stopping_the_demo_stops_its_training(demo, tmp_path):
+    for name in ('demo.py', 'train.py'):
+        (tmp_path / name).write_text((ROOT / 'tools' / name).read_text())
+    trainer = 'import os, time; print(os.getpid(), flush=True); time.sleep(60)'
+    (tmp_path / 'train.py').write_text(trainer)
+    shutil.copytree(demo[0] / 'data', tmp_path / 'data')
+    process = subprocess.Popen(
+        [sys.executable, str(tmp_path / 'demo.py'), *options(tmp_path)]
+    )
+    log = tmp_path / 'work' / 'pretraining.log'
+    while process.poll() is None and not (log.is_file() and log.read_text()):
+        time.sleep(0.1)
+    process.terminate()
+    assert process.wait() == 143
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(log.read_text()), 0)
+
+
+def test_several_seeds_have_folders_and_rows_of_their_own(
+    tmp_path, capsys, monkeypatch
+):
+    def fake(args, seed, work_dir, train_script):
+        assert work_dir == tmp_path / f'seed{seed}'
+        knn = dict(before={'20': 20.0}, after={'20': 31.5 + seed})
+        return dict(
+            seed=seed,
+            knn=dict(knn, mean_colour=18.0, chance=12.5),
+            match=dict(before=10.0, after=40.0, chance=6.0),
+        )
+
+    monkeypatch.setattr('simim_plugin.demo.run.run', fake)
+    main(['--work-dir', str(tmp_path), '--seeds', '0', '2'])
+    summary = json.loads((tmp_path / 'summary.json').read_text())
+    assert [(row['seed'], row['knn_gain']) for row in summary] == [
+        (0, 11.5),
+        (2, 13.5),
+    ]
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ['0', '20.0', '31.5', '11.5', '10.0', '40.0', '30.0'] in rows
+    assert ['2', '20.0', '33.5', '13.5', '10.0', '40.0', '30.0'] in rows

@@ -1,0 +1,131 @@
+"""Matches of a backbone that reads positions off the pixels."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from simim_plugin.errors import SimimError
+from simim_plugin.evaluation import PatchMatches, draw_pairs, match_patches
+from simim_plugin.geometry import PairGeometry, View
+
+SIZE, PATCH = 64, 8
+GRID = (SIZE // PATCH, SIZE // PATCH)
+
+
+class ColourReader(nn.Module):
+    """A token is the patch's mean colour on the sphere, unique per colour."""
+
+    num_extra_tokens = 1
+    patch_resolution = GRID
+
+    def forward(self, images):
+        angle = F.avg_pool2d(images[:, :2], PATCH).flatten(2).mT * np.pi / 2
+        patches = torch.cat([angle.cos(), angle.sin()], dim=-1)
+        cls_token = torch.full_like(patches[:, :1], 9.0)
+        return (torch.cat([cls_token, patches], dim=1),)
+
+
+@pytest.fixture
+def reader(model_of):
+    model = model_of(ColourReader())
+    model.data_preprocessor.mean = torch.zeros(3, 1, 1)
+    model.data_preprocessor.std = torch.full((3, 1, 1), 255.0)
+    return model
+
+
+def pair(online, target):
+    """Views of an image whose red is its row and whose green its column."""
+    geometry = PairGeometry(View.of(*online), View.of(*target))
+    centre = (torch.arange(SIZE, dtype=torch.float64) + 0.5) / SIZE
+    points = torch.stack(torch.meshgrid(centre, centre, indexing='ij'), -1)
+    views = []
+    for view in (geometry.online, geometry.target):
+        image = view.to_image(points)
+        blue = torch.zeros_like(image[..., :1])
+        views.append(torch.cat([image, blue], -1).round().byte().numpy())
+    return dict(img=views, geometry=geometry)
+
+
+BOX = (20.0, 30.0, 128.0, 128.0)
+
+
+@pytest.mark.parametrize('online_flip', [False, True])
+@pytest.mark.parametrize('target_flip', [False, True])
+@pytest.mark.parametrize(
+    'target', [BOX, (52.0, 62.0, 64.0, 64.0), (84.0, 0.0, 128.0, 160.0)]
+)
+def test_a_backbone_that_knows_positions_finds_every_partner(
+    reader, online_flip, target_flip, target
+):
+    matches = match_patches(
+        reader, [pair((BOX, online_flip), (target, target_flip))]
+    )
+    assert matches.inside.any()
+    assert matches.accuracy == 100.0
+    # Nearest patch of a centre: at most half a patch away.
+    error = (matches.nearest - matches.true)[matches.inside].abs()
+    assert error.max() <= 0.5 + 0.07  # colours are rounded to 1 / 255
+
+
+def test_the_wrong_geometry_is_noticed(reader):
+    right = pair((BOX, False), (BOX, False))
+    mirrored = pair((BOX, False), (BOX, True))
+    wrong = dict(img=right['img'], geometry=mirrored['geometry'])
+    # Of eight columns mirrored onto each other, 3 and 4 stay within one.
+    assert match_patches(reader, [wrong]).accuracy == pytest.approx(25.0)
+
+
+def test_pairs_keep_their_order_across_batches(reader):
+    pairs = [
+        pair((BOX, False), ((20.0 + 8 * i, 30.0, 128.0, 128.0), bool(i % 2)))
+        for i in range(5)
+    ]
+    whole = match_patches(reader, pairs)
+    parts = match_patches(reader, pairs, batch_size=2)
+    assert torch.equal(whole.nearest, parts.nearest)
+    for i, one in enumerate(pairs):
+        alone = match_patches(reader, [one])
+        assert torch.equal(whole.nearest[i], alone.nearest[0])
+        assert torch.equal(whole.true[i], alone.true[0])
+    assert whole.accuracy == 100.0
+
+
+def test_share_counts_only_patches_inside_and_within_one():
+    # Four target patches against a 2 x 3 grid.
+    true = torch.tensor([[[[0, 0], [1.4, 2.4]], [[-0.6, 0], [1, 0.5]]]])
+    nearest = torch.tensor([[[[0, 2], [1, 2]], [[0, 0], [0, 1]]]])
+    matches = PatchMatches(true, nearest, (2, 3))
+    assert matches.inside.tolist() == [[[True, True], [False, True]]]
+    assert matches.correct.tolist() == [[[False, True], [True, True]]]
+    assert matches.accuracy == pytest.approx(100 * 2 / 3)
+    # Within one: 2 x 2 of (0, 0); {1} x {2} of (1.4, 2.4);
+    # 2 x {0, 1} of (1, 0.5); of 6 patches each.
+    assert matches.chance == pytest.approx(100 * (4 + 1 + 4) / 18)
+
+
+def test_no_patch_inside_gives_nan_and_no_pair_is_refused(reader):
+    apart = pair((BOX, False), ((0.0, 170.0, 40.0, 40.0), False))
+    assert np.isnan(match_patches(reader, [apart]).accuracy)
+    with pytest.raises(SimimError, match='no pairs'):
+        match_patches(reader, [])
+
+
+def test_draws_repeat_by_seed_and_leave_the_global_states():
+    def transform(results):
+        draw = random.random(), np.random.rand(), torch.rand(()).item()
+        return dict(path=results['img_path'], draw=draw)
+
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)
+    expected = transform(dict(img_path=''))['draw']
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)
+    first = draw_pairs(transform, ['a', 'b'], seed=3)
+    assert transform(dict(img_path=''))['draw'] == expected
+    assert draw_pairs(transform, ['a', 'b'], seed=3) == first
+    other = draw_pairs(transform, ['a', 'b'], seed=4)
+    assert [draw['path'] for draw in first] == ['a', 'b']
+    for a, b in zip(first, other, strict=True):
+        assert not set(a['draw']) & set(b['draw'])
