@@ -40,9 +40,13 @@ class View:
     @classmethod
     def of(cls, box: Sequence[float], flip: bool) -> View:
         """Make one view from plain numbers: (top, left, height, width)."""
-        return cls(
-            torch.tensor(box, dtype=torch.float64), torch.tensor(bool(flip))
-        )
+        return _view(list(box), bool(flip))
+
+    def __reduce__(self) -> tuple:
+        # Loader workers hand over each tensor as an open file: a few in
+        # every sample would pass the limit of files, and the loader would
+        # wait for ever. So views travel as plain numbers.
+        return _view, (self.box.tolist(), self.flip.tolist())
 
     @property
     def size(self) -> Tensor:
@@ -91,6 +95,10 @@ class View:
             self.center.reshape(shape),
             (self.direction * self.size).reshape(shape),
         )
+
+
+def _view(box: list, flip: list | bool) -> View:
+    return View(torch.tensor(box, dtype=torch.float64), torch.tensor(flip))
 
 
 @dataclass(frozen=True)

@@ -98,8 +98,7 @@ def test_loss_curve_is_the_logged_one(demo):
 @pytest.mark.slow
 def test_before_is_where_the_run_began(demo):
     folder, report, _ = demo
-    name = 'siamese_im_vit-tiny-p8_demo.py'
-    run = TrainedRun(folder / 'work' / 'pretraining', name, seed=3)
+    run = TrainedRun(folder / 'work' / 'pretraining', seed=3)
     before, after = run.before.state_dict(), run.after.state_dict()
     # The patch embedding is frozen: it shows the initial draw to the end.
     frozen = 'backbone.patch_embed.projection.weight'
@@ -109,7 +108,7 @@ def test_before_is_where_the_run_began(demo):
     (checkpoint,) = (folder / 'work' / 'pretraining').glob('epoch_2.pth')
     saved = torch.load(checkpoint, weights_only=False)['state_dict']
     assert all(torch.equal(after[key], saved[key]) for key in saved)
-    other = TrainedRun(folder / 'work' / 'pretraining', name, seed=4)
+    other = TrainedRun(folder / 'work' / 'pretraining', seed=4)
     assert not torch.equal(other.before.state_dict()[frozen], before[frozen])
     # Evaluated anew, the figures are the same.
     again = json.loads(json.dumps(run.knn(folder / 'data')))

@@ -76,14 +76,12 @@ class TrainedRun:
 
     Args:
         folder (Path): work directory of the run.
-        config_name (str): basename of the config it was started with.
         seed (int): of the run.
     """
 
-    def __init__(self, folder: Path, config_name: str, seed: int) -> None:
-        # The runner leaves the resolved config beside its checkpoints.
+    def __init__(self, folder: Path, seed: int) -> None:
         self.folder = folder
-        self.config = Config.fromfile(folder / config_name)
+        self.config = Config.fromfile(folder / 'config.py')
         self.seed = seed
         init_default_scope('mmpretrain')
 

@@ -139,9 +139,7 @@ def run(
 
     from .report import TrainedRun, versions
 
-    trained = TrainedRun(
-        work_dir / 'pretraining', Path(args.config).name, seed
-    )
+    trained = TrainedRun(work_dir / 'pretraining', seed)
     with _phase('features', seconds):
         knn = trained.knn(args.data_root)
     with _phase('matches', seconds):

@@ -111,6 +111,14 @@ class SiameseIMRunner(Runner):
         return checkpoint
 
     @master_only
+    def dump_config(self) -> None:
+        """Write the resolved config to ``config.py`` in the work directory.
+
+        Not under its own name: mim would find the config twice.
+        """
+        self.cfg.dump(Path(self.work_dir, 'config.py'))
+
+    @master_only
     def save_checkpoint(
         self, out_dir: str, filename: str, *args: Any, **kwargs: Any
     ) -> None:

@@ -1,0 +1,212 @@
+"""Images per second of the pair pipeline, beside the same in Pillow calls.
+
+``python -m simim_plugin.benchmarks.pipeline FOLDER`` prints the figures.
+
+The yardstick is the recipe written out in Pillow and torchvision calls, as
+such code is usually written. Both run in one process on one thread, taking
+turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import cv2
+import torch
+import torchvision.transforms as T
+from mmengine.config import Config
+from mmpretrain.registry import TRANSFORMS
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+from torch import Tensor
+
+from ..datasets import BlockwiseMask, ImageFolder
+from ..packaged import config_path
+from .timing import median_seconds
+
+RECIPE = 'siamese_im_vit-base-p16_8xb512-amp-coslr-1600e_in1k.py'
+
+
+class PairPipeline:
+    """The pipeline of the ImageNet config, each transform timed.
+
+    It ends in packed uint8 views: the device normalises them.
+    """
+
+    def __init__(self) -> None:
+        config = Config.fromfile(config_path(RECIPE))
+        self.transforms = [TRANSFORMS.build(t) for t in config.train_pipeline]
+        self.clock = _Clock()
+
+    def __call__(self, path: str) -> dict:
+        """Read ``path``: packed inputs."""
+        results = {'img_path': path}
+        self.clock.start()
+        for transform in self.transforms:
+            results = transform(results)
+            self.clock(type(transform).__name__)
+        return results
+
+
+class PillowPairPipeline:
+    """The yardstick: REFERENCE 3 written out in Pillow and torchvision.
+
+    It ends in normalised float views. The mask is ours: Pillow has none.
+    """
+
+    def __init__(self) -> None:
+        self.flip = T.RandomHorizontalFlip()
+        self.crop = T.RandomResizedCrop(
+            224, scale=(0.08, 1), interpolation=T.InterpolationMode.BICUBIC
+        )
+        self.colour = T.Compose(
+            [
+                T.RandomApply([T.ColorJitter(0.4, 0.4, 0.2, 0.1)], p=0.8),
+                T.RandomGrayscale(p=0.2),
+            ]
+        )
+        self.solarize = T.RandomSolarize(128, p=0.2)
+        self.to_tensor = T.ToTensor()
+        self.normalize = T.Normalize(
+            (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+        )
+        self.mask = BlockwiseMask(grid=14, num_masked=118)
+        self.clock = _Clock()
+
+    def __call__(self, path: str) -> tuple[Tensor, Tensor, NDArray]:
+        """Read ``path``: two (3, 224, 224) float views and a mask (196,)."""
+        clock = self.clock
+        clock.start()
+        image = Image.open(path).convert('RGB')
+        clock('decode')
+        online, target = self.flip(image), self.flip(image)
+        clock('flip')
+        online, target = self.crop(online), self.crop(target)
+        clock('crop')
+        online, target = self.colour(online), self.colour(target)
+        clock('colour')
+        online, target = self._blur(online, 1.0), self._blur(target, 0.1)
+        clock('blur')
+        target = self.solarize(target)
+        clock('solarize')
+        views = self.to_tensor(online), self.to_tensor(target)
+        clock('to_tensor')
+        views = self.normalize(views[0]), self.normalize(views[1])
+        clock('normalize')
+        mask = self.mask.draw()
+        clock('mask')
+        return *views, mask
+
+    def _blur(self, image: Image.Image, prob: float) -> Image.Image:
+        if random.random() >= prob:
+            return image
+        radius = random.uniform(0.1, 2.0)
+        return image.filter(ImageFilter.GaussianBlur(radius))
+
+
+class _Clock:
+    """Adds up the time of each named part of many runs."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.runs = 0
+
+    def start(self) -> None:
+        self.runs += 1
+        self.last = perf_counter()
+
+    def __call__(self, part: str) -> None:
+        now = perf_counter()
+        self.seconds[part] += now - self.last
+        self.last = now
+
+    def milliseconds(self) -> dict[str, float]:
+        """Mean of each part."""
+        return {
+            part: 1e3 * seconds / self.runs
+            for part, seconds in self.seconds.items()
+        }
+
+
+def measure_pipeline(
+    images: str | Path, num_images: int = 100, rounds: int = 5
+) -> dict[str, Any]:
+    """Time the pair pipeline and the Pillow yardstick on the same files.
+
+    Args:
+        images (str | Path): folder of images; the first ``num_images`` by
+            path are read.
+        num_images (int): images a round.
+        rounds (int): rounds over the images, after one uncounted.
+
+    Returns:
+        dict[str, Any]: ``images_per_second`` and
+        ``yardstick_images_per_second`` (medians of the rounds), their
+        ``ratio``, and ``ratio_uint8``: the same with the yardstick's
+        normalisation left out; ``parts_ms`` and ``yardstick_parts_ms``, mean
+        milliseconds per image; ``images``, how many a round.
+
+    Raises:
+        FileNotFoundError: if the folder is missing or has no image.
+    """
+    folder = ImageFolder(str(images), indices=num_images)
+    paths = [folder.get_data_info(k)['img_path'] for k in range(len(folder))]
+    ours, yardstick = PairPipeline(), PillowPairPipeline()
+    with _one_thread():
+        seconds = median_seconds(
+            {
+                'ours': lambda: _run(ours, paths),
+                'yardstick': lambda: _run(yardstick, paths),
+            },
+            rounds,
+        )
+    parts_ms = yardstick.clock.milliseconds()
+    normalize = len(paths) * parts_ms['normalize'] / 1e3
+    return dict(
+        images=len(paths),
+        images_per_second=len(paths) / seconds['ours'],
+        yardstick_images_per_second=len(paths) / seconds['yardstick'],
+        ratio=seconds['yardstick'] / seconds['ours'],
+        ratio_uint8=(seconds['yardstick'] - normalize) / seconds['ours'],
+        parts_ms=ours.clock.milliseconds(),
+        yardstick_parts_ms=parts_ms,
+    )
+
+
+def _run(pipeline: Callable[[str], object], paths: Sequence[str]) -> None:
+    for path in paths:
+        pipeline(path)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    torch_threads, cv2_threads = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)  # none beside this one
+    try:
+        yield
+    finally:
+        torch.set_num_threads(torch_threads)
+        cv2.setNumThreads(cv2_threads)
+
+
+def main() -> None:
+    """Measure a folder given on the command line and print JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('images', help='folder of images')
+    parser.add_argument('--num-images', type=int, default=100)
+    parser.add_argument('--rounds', type=int, default=5)
+    figures = measure_pipeline(**vars(parser.parse_args()))
+    print(json.dumps(figures, indent=2))
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from simim_plugin.benchmarks.pipeline import (
+    PillowPairPipeline,
+    measure_pipeline,
+)
+
+
+def test_figures_of_both_pipelines_agree_with_their_parts(
+    tmp_path: Path,
+) -> None:
+    for k in range(3):
+        pixels = np.random.default_rng(k).integers(0, 256, (90, 80, 3), 'u1')
+        Image.fromarray(pixels).save(tmp_path / f'{k}.jpg')
+    threads = torch.get_num_threads()
+    figures = measure_pipeline(tmp_path, num_images=2, rounds=1)
+    assert torch.get_num_threads() == threads
+    assert figures['images'] == 2
+    ours = figures['images_per_second']
+    yardstick = figures['yardstick_images_per_second']
+    assert figures['ratio'] == pytest.approx(ours / yardstick)
+    assert figures['ratio_uint8'] < figures['ratio']
+    assert list(figures['parts_ms']) == [
+        'LoadRGBImage', 'PairedViews', 'BlockwiseMask', 'PackInputs'
+    ]  # fmt: skip
+    assert len(figures['yardstick_parts_ms']) == 9
+
+
+def test_yardstick_is_the_whole_recipe(tmp_path: Path) -> None:
+    path = tmp_path / 'red.png'
+    Image.new('RGB', (50, 40), (255, 0, 0)).save(path)
+    pipeline = PillowPairPipeline()
+    pipeline.colour = pipeline.solarize = lambda image: image
+    online, target, mask = pipeline(str(path))
+    red = torch.tensor([0.515 / 0.229, -0.456 / 0.224, -0.406 / 0.225])
+    for view in (online, target):
+        assert view.shape == (3, 224, 224)
+        assert torch.allclose(view, red[:, None, None].expand_as(view))
+    assert mask.sum() == 118
