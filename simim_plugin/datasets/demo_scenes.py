@@ -1,0 +1,480 @@
+"""Small labelled scenes, drawn from numbers alone, that behave like photos.
+
+A scene shows one to five objects on two strips of ground. Its class is the
+*thing* it shows most of. As in photographs no single cue gives the class
+away: a thing has two favourite shapes, textures, hues and grounds, each of
+them is a favourite of other things too, and now and then something else is
+drawn. Light, contrast, scale, place and clutter say nothing.
+
+The mean colour of an image therefore says little (kNN on it stays under
+twice chance; figures and commands in ``demo_data.py``), while two crops of
+one image agree on hues, textures and shapes, which is what pretraining can
+find.
+
+Lengths are in units of the shorter side of the image, so that a scene looks
+the same at any size.
+
+Shape key: H rows, W columns of the image; h x w, the window of one object.
+"""
+
+from __future__ import annotations
+
+import colorsys
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import SimimError
+
+Array = NDArray[np.floating]
+"""float32, as far as it matters for speed."""
+Size = tuple[int, int]
+"""Height and width in pixels."""
+
+SHAPES = (
+    'disc',
+    'square',
+    'star',
+    'ring',
+    'triangle',
+    'flower',
+    'cross',
+    'crescent',
+)
+TEXTURES = ('striped', 'checked', 'ringed', 'speckled', 'plain', 'dotted')
+GROUNDS = ('sand', 'water', 'tiles', 'grass', 'wood', 'sky')
+
+HUES = 8
+"""Number of places on the colour circle that things choose from."""
+
+
+@dataclass(frozen=True)
+class Thing:
+    """A class of objects, by its two favourites in each cue.
+
+    Args:
+        name (str): name of the class.
+        shapes (tuple[str, str]): of ``SHAPES``.
+        textures (tuple[str, str]): of ``TEXTURES``.
+        hues (tuple[int, int]): of ``range(HUES)``, in units of a full turn
+            / ``HUES``, 0 is red. Either may colour the object or the ground.
+        grounds (tuple[str, str]): of ``GROUNDS``.
+    """
+
+    name: str
+    shapes: tuple[str, str]
+    textures: tuple[str, str]
+    hues: tuple[int, int]
+    grounds: tuple[str, str]
+
+
+# Every shape and hue is a favourite of exactly two things, every texture and
+# ground of two or three, and no two things share two favourites of one cue.
+# fmt: off
+THINGS = (
+    Thing('ball', ('disc', 'square'), ('dotted', 'striped'),
+          (0, 3), ('sand', 'water')),
+    Thing('box', ('square', 'star'), ('checked', 'plain'),
+          (1, 4), ('tiles', 'grass')),
+    Thing('starfish', ('star', 'ring'), ('speckled', 'dotted'),
+          (2, 5), ('water', 'wood')),
+    Thing('wheel', ('ring', 'triangle'), ('striped', 'checked'),
+          (3, 6), ('grass', 'sky')),
+    Thing('tent', ('triangle', 'flower'), ('plain', 'ringed'),
+          (4, 7), ('wood', 'sand')),
+    Thing('blossom', ('flower', 'cross'), ('ringed', 'speckled'),
+          (5, 0), ('sky', 'tiles')),
+    Thing('windmill', ('cross', 'crescent'), ('striped', 'ringed'),
+          (6, 1), ('sand', 'grass')),
+    Thing('moon', ('crescent', 'disc'), ('checked', 'speckled'),
+          (7, 2), ('water', 'sky')),
+)
+# fmt: on
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One object of a scene.
+
+    Args:
+        thing (int): index into ``THINGS``.
+        shape (int): index into ``SHAPES``.
+        texture (int): index into ``TEXTURES``.
+        mask (NDArray[np.bool_]): (H, W), the pixels where it is seen.
+        area (int): pixels it would cover inside the image if nothing lay in
+            front of it.
+    """
+
+    thing: int
+    shape: int
+    texture: int
+    mask: NDArray[np.bool_]
+    area: int
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A picture and what is in it.
+
+    Args:
+        image (NDArray[np.uint8]): (H, W, 3) RGB.
+        label (int): index into ``THINGS`` of what is seen most.
+        instances (tuple[Instance, ...]): 1 to 5 objects, back to front; the
+            masks are disjoint and may be empty.
+        ground (NDArray[np.int8]): (H, W) index into ``GROUNDS``, also
+            behind objects; -1 on clutter.
+    """
+
+    image: NDArray[np.uint8]
+    label: int
+    instances: tuple[Instance, ...]
+    ground: NDArray[np.int8]
+
+
+def draw_scene(seed: int, split: int, index: int, size: Size) -> Scene:
+    """Draw one scene.
+
+    Scene ``index`` depends on nothing but the arguments; the classes take
+    turns, so that every split is balanced.
+
+    Args:
+        seed (int): seed of the data set, at least 0.
+        split (int): number of the split, at least 0.
+        index (int): number of the scene in its split, at least 0.
+        size (tuple[int, int]): height and width in pixels, each at least 16.
+
+    Raises:
+        SimimError: if the size is too small to show an object.
+    """
+    height, width = size
+    if min(size) < 16:
+        raise SimimError(
+            f'A scene of {height} x {width} pixels is too small to show an '
+            'object; choose a size of at least 16.'
+        )
+    rng = np.random.default_rng([seed, split, index])
+    label = index % len(THINGS)
+    y, x = _pixel_centers(size)
+    palette = _palette(rng, THINGS[label])
+    image, ground = _draw_ground(rng, THINGS[label], palette, y, x)
+    _draw_clutter(rng, image, ground)
+    owner = np.full(size, -1, np.int8)
+    objects = []
+    for number, plan in enumerate(_plan_objects(rng, label, palette, size)):
+        area = _draw_object(rng, plan, number, image, owner, y, x)
+        objects.append((plan, area))
+    instances = tuple(
+        Instance(plan.thing, plan.shape, plan.texture, owner == number, area)
+        for number, (plan, area) in enumerate(objects)
+    )
+    return Scene(_expose(rng, image, y, x), label, instances, ground)
+
+
+# --- what is in the scene --------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Where one object goes and how it looks; lengths in shorter sides."""
+
+    thing: int
+    shape: int
+    texture: int
+    palette: tuple[float, float]
+    y: float
+    x: float
+    radius: float
+
+
+def _prefer(
+    rng: np.random.Generator,
+    favourites: tuple[str, str],
+    names: tuple[str, ...],
+) -> int:
+    """Index of a favourite, or, one time in seven, of any name.
+
+    Late names are seldom: this gives the shape x texture categories the long
+    tail that LVIS has.
+    """
+    draw = rng.random()
+    if draw < 0.85:
+        return names.index(favourites[draw > 0.55])
+    return min(int(rng.geometric(0.55)) - 1, len(names) - 1)
+
+
+def _plan_objects(
+    rng: np.random.Generator,
+    label: int,
+    palette: tuple[float, float],
+    size: Size,
+) -> list[_Plan]:
+    """One main object, up to three more of its kind, perhaps a stranger.
+
+    Shapes of one radius have about one area (see ``_inside``) and the
+    stranger has at most half the radius of the main object, whose centre is
+    well inside the image: the class is what is seen most.
+    """
+
+    def plan(
+        thing: int,
+        palette: tuple[float, float],
+        look: tuple[int, int],
+        margin: float,
+        radius: float,
+    ) -> _Plan:
+        y, x = rng.uniform(margin, 1 - margin, 2) * size / min(size)
+        return _Plan(thing, *look, palette, y, x, radius)
+
+    def look(thing: int) -> tuple[int, int]:
+        shape = _prefer(rng, THINGS[thing].shapes, SHAPES)
+        return shape, _prefer(rng, THINGS[thing].textures, TEXTURES)
+
+    own, radius = look(label), rng.uniform(0.17, 0.32)
+    plans = [plan(label, palette, own, 0.3, radius)]
+    for _ in range(rng.integers(4)):
+        alike = own if rng.random() < 0.7 else look(label)
+        smaller = radius * rng.uniform(0.35, 0.9)
+        plans.append(plan(label, palette, alike, 0.05, smaller))
+    if rng.random() < 0.4:
+        other = (label + int(rng.integers(1, len(THINGS)))) % len(THINGS)
+        foreign = _palette(rng, THINGS[other])
+        small = radius * rng.uniform(0.3, 0.5)
+        plans.append(plan(other, foreign, look(other), 0.1, small))
+    return [plans[i] for i in rng.permutation(len(plans))]
+
+
+# --- colour ----------------------------------------------------------------
+
+
+def _palette(rng: np.random.Generator, thing: Thing) -> tuple[float, float]:
+    """The two hues of a scene, or of a stranger in it, in full turns.
+
+    Each is the thing's own or, as often, any at all.
+    """
+    first, second = (
+        hue / HUES if rng.random() < 0.5 else rng.random()
+        for hue in thing.hues
+    )
+    return (first, second) if rng.random() < 0.5 else (second, first)
+
+
+def _color(rng: np.random.Generator, hue: float) -> Array:
+    """(3,) RGB in 0..1 of about this hue, pale or rich, dark or bright."""
+    hue += rng.normal(0, 0.03)
+    saturation, value = rng.uniform(0.35, 0.95), rng.uniform(0.2, 1.0)
+    rgb = colorsys.hsv_to_rgb(hue % 1, saturation, value)
+    return np.asarray(rgb, np.float32)
+
+
+def _paint(low: Array, high: Array, weight: Array) -> Array:
+    """(h, w, 3) from colour ``low`` at weight 0 to ``high`` at weight 1."""
+    return low + weight[..., None] * (high - low)
+
+
+# --- textures: fields of 0..1 over coordinates in shorter sides ------------
+
+
+def _wave(phase: Array) -> Array:
+    """Stripes with soft edges, one per unit of ``phase``."""
+    return np.clip(0.5 + 1.5 * np.sin(2 * np.pi * phase), 0, 1)
+
+
+def _noise(rng: np.random.Generator, size: Size, cells: Size) -> Array:
+    """(h, w) smooth noise in 0..1 from ``cells`` random values."""
+    coarse = rng.random(cells, dtype=np.float32)
+    noise = cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_LINEAR)
+    return np.asarray(noise, np.float32)
+
+
+def _object_texture(
+    rng: np.random.Generator, kind: str, u: Array, v: Array, radius: float
+) -> Array:
+    """(h, w) texture of an object in its own rotated coordinates."""
+    period = rng.uniform(0.3, 0.5) * radius**0.5 * 0.5
+    if kind == 'plain':
+        return np.zeros_like(u)
+    if kind == 'striped':
+        return _wave(u / period)
+    if kind == 'dotted':
+        lattice = np.sin(np.pi * u / period) * np.sin(np.pi * v / period)
+        return np.clip(4 * np.abs(lattice) - 1.8, 0, 1)
+    if kind == 'checked':
+        lattice = np.sin(np.pi * u / period) * np.sin(np.pi * v / period)
+        return np.clip(0.5 + 4 * lattice, 0, 1)
+    if kind == 'ringed':
+        return _wave(np.hypot(u, v) / period)
+    return np.clip(4 * _noise(rng, u.shape, (11, 11)) - 1.5, 0, 1)
+
+
+def _ground_texture(
+    rng: np.random.Generator, kind: str, y: Array, x: Array
+) -> Array:
+    """(H, W) texture of the ground."""
+    size = (y.shape[0], x.shape[1])
+    fine = round(14 * float(y[-1, 0])), round(14 * float(x[0, -1]))
+    period = rng.uniform(0.2, 0.36)
+    if kind == 'sand':
+        return _noise(rng, size, fine)
+    if kind == 'grass':
+        return _noise(rng, size, (fine[0] // 5, fine[1]))
+    if kind == 'sky':
+        return _noise(rng, size, (4, 4))
+    bend = rng.uniform(0.08, 0.16) * np.sin(
+        (x if kind == 'water' else y) * rng.uniform(6, 12)
+    )
+    if kind == 'water':
+        return _wave(y / period + bend)
+    if kind == 'wood':
+        return _wave(x / period + bend)
+    joint = np.maximum(
+        np.cos(2 * np.pi * x / period), np.cos(2 * np.pi * y / period)
+    )
+    return np.clip(4 * joint - 2.6, 0, 1)
+
+
+# --- shapes: depth below the outline, in radii, negative outside -----------
+
+
+def _inside(kind: str, u: Array, v: Array) -> Array:
+    """(h, w) how far inside the outline a point lies, in radii.
+
+    The sizes are such that every kind covers 2.2 to 2.6 square radii.
+    """
+    if kind == 'disc':
+        return 0.87 - np.hypot(u, v)
+    if kind == 'ring':
+        return 0.29 - np.abs(np.hypot(u, v) - 0.69)
+    if kind == 'square':
+        return 0.77 - np.maximum(np.abs(u), np.abs(v))
+    if kind == 'triangle':
+        return 0.68 - np.maximum(-v, 0.5 * v + 0.866 * np.abs(u))
+    if kind == 'cross':
+        a, b = np.abs(u), np.abs(v)
+        return np.maximum(
+            np.minimum(0.38 - a, 0.98 - b), np.minimum(0.98 - a, 0.38 - b)
+        )
+    if kind == 'crescent':
+        return np.minimum(1.02 - np.hypot(u, v), np.hypot(u - 0.62, v) - 0.66)
+    angle, distance = np.arctan2(v, u), np.hypot(u, v)
+    if kind == 'flower':
+        return 0.85 + 0.2 * np.cos(6 * angle) - distance
+    # star: five tips, folded onto half of one; its edge runs from the tip
+    # at 1.45 to the notch at 0.6, 36 degrees on
+    fold = np.abs((angle * (5 / (2 * np.pi))) % 1 - 0.5) * (2 * np.pi / 5)
+    return 0.498 - distance * np.cos(fold - 1.2203)
+
+
+# --- drawing ---------------------------------------------------------------
+
+
+@lru_cache(maxsize=4)
+def _pixel_centers(size: Size) -> tuple[Array, Array]:
+    """(H, 1) y and (1, W) x of the pixel centres, in shorter sides."""
+    unit = np.float32(min(size))
+    y = (np.arange(size[0], dtype=np.float32) + 0.5) / unit
+    x = (np.arange(size[1], dtype=np.float32) + 0.5) / unit
+    return y[:, None], x[None, :]
+
+
+def _draw_ground(
+    rng: np.random.Generator,
+    thing: Thing,
+    palette: tuple[float, float],
+    y: Array,
+    x: Array,
+) -> tuple[Array, NDArray[np.int8]]:
+    """Two strips of ground: (H, W, 3) image and (H, W) kinds."""
+    bend = rng.uniform(0.02, 0.08) * np.sin(
+        x * rng.uniform(3, 9) + rng.uniform(0, 6)
+    )
+    middle = float(y[-1, 0]) * rng.uniform(0.25, 0.75)
+    near = y > middle + bend + (x - 0.5) * rng.uniform(-0.3, 0.3)
+    strips, kinds = [], []
+    for role in rng.permutation(2):
+        kind = _prefer(rng, thing.grounds, GROUNDS)
+        low, high = (_color(rng, palette[i]) for i in (role, 1 - role))
+        texture = _ground_texture(rng, GROUNDS[kind], y, x)
+        strips.append(_paint(low, high, texture))
+        kinds.append(kind)
+    image = np.where(near[..., None], strips[1], strips[0])
+    return image, np.where(near, kinds[1], kinds[0]).astype(np.int8)
+
+
+def _draw_clutter(
+    rng: np.random.Generator, image: Array, ground: NDArray[np.int8]
+) -> None:
+    """Lines of any colour across the ground, of no class."""
+    height, width = ground.shape
+    thickness = max(1, round(min(height, width) / 50))
+    for _ in range(rng.integers(4)):
+        ends = rng.random((2, 2)) * (width, height)
+        start, end = ((int(px), int(py)) for px, py in ends)
+        color = rng.random(3).tolist()
+        cv2.line(image, start, end, color, thickness)
+        cv2.line(ground, start, end, (-1,), thickness)
+
+
+def _draw_object(
+    rng: np.random.Generator,
+    plan: _Plan,
+    number: int,
+    image: Array,
+    owner: NDArray[np.int8],
+    y: Array,
+    x: Array,
+) -> int:
+    """Draw an object into ``image`` and its ``number`` into ``owner``.
+
+    Returns:
+        int: pixels covered inside the image.
+    """
+    radius = np.float32(plan.radius)
+    unit = min(owner.shape)
+    # 1.7 radii hold every shape, squeezed and turned
+    top, left = (
+        max(0, int((at - 1.7 * plan.radius) * unit)) for at in (plan.y, plan.x)
+    )
+    bottom, right = (
+        int((at + 1.7 * plan.radius) * unit) + 1 for at in (plan.y, plan.x)
+    )
+    window = np.s_[top:bottom, left:right]
+    dy = y[top:bottom] - np.float32(plan.y)
+    dx = x[:, left:right] - np.float32(plan.x)
+    turn, squeeze = rng.uniform(0, 2 * np.pi), np.exp(rng.uniform(-0.2, 0.2))
+    cos, sin = np.float32(np.cos(turn)), np.float32(np.sin(turn))
+    u = (cos * dx + sin * dy) * np.float32(squeeze)
+    v = (cos * dy - sin * dx) / np.float32(squeeze)
+    inside = _inside(SHAPES[plan.shape], u / radius, v / radius)
+    # One pixel of soft edge; the mask is the half that is more than half.
+    alpha = np.clip(inside * (radius * unit) + 0.5, 0, 1)
+    mask = alpha > 0.5
+    role = int(rng.integers(2))
+    base, mark = (
+        _color(rng, plan.palette[role]),
+        _color(rng, plan.palette[1 - role]),
+    )
+    texture = _object_texture(rng, TEXTURES[plan.texture], u, v, plan.radius)
+    shade = 0.55 + 0.45 * np.clip(inside * 5, 0, 1) + (u - v) * 0.6
+    color = _paint(base, mark, texture) * shade[..., None]
+    image[window] += alpha[..., None] * (color - image[window])
+    owner[window][mask] = number
+    return int(np.count_nonzero(mask))
+
+
+def _expose(
+    rng: np.random.Generator, image: Array, y: Array, x: Array
+) -> NDArray[np.uint8]:
+    """Light from one side, haze of any grey, a colour cast, sensor noise."""
+    slope_y, slope_x = rng.uniform(-0.4, 0.4, 2).astype(np.float32)
+    gain = np.float32(rng.uniform(0.75, 1.1))
+    light = gain + slope_y * (y - 0.5) + slope_x * (x - 0.5)
+    cast = rng.uniform(0.85, 1.15, 3).astype(np.float32)
+    haze, grey = rng.uniform((0, 0.3), (0.2, 0.7)).astype(np.float32)
+    image = image * np.maximum(light, 0.1)[..., None] * cast
+    image += haze * (grey - image)
+    noise = rng.standard_normal(image.shape, np.float32)
+    image += np.float32(rng.uniform(0.005, 0.03)) * noise
+    return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
