@@ -80,7 +80,7 @@ def long_description():
 # Neither is required: it would overwrite the files of the other.
 onedl = ['onedl-mmengine', 'onedl-mmcv', 'onedl-mmpretrain', 'onedl-mim']
 openmmlab = ['mmengine', 'mmcv>=2', 'mmpretrain>=1', 'openmim']
-test = ['hypothesis', 'pycocotools', 'pytest', 'tensorboard']
+test = ['hypothesis', 'lvis', 'pycocotools', 'pytest', 'tensorboard']
 
 setup(
     name='simim_plugin',
