@@ -246,3 +246,25 @@ def test_several_seeds_have_folders_and_rows_of_their_own(
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ['0', '20.0', '31.5', '11.5', '10.0', '40.0', '30.0'] in rows
     assert ['2', '20.0', '33.5', '13.5', '10.0', '40.0', '30.0'] in rows
+
+
+@pytest.mark.slow
+def test_the_demo_learns(tmp_path):
+    """`make demo`, as it stands: 10 points of kNN over initialisation."""
+    done = subprocess.run(
+        [
+            *(sys.executable, str(ROOT / 'tools' / 'demo.py'), '--seed', '0'),
+            *('--work-dir', str(tmp_path / 'work')),
+            *('--data-root', str(tmp_path / 'data')),
+        ],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    report = json.loads((tmp_path / 'work' / 'report.json').read_text())
+    knn = report['knn']
+    assert knn['after']['20'] >= knn['before']['20'] + 10
+    # The scenes do not give their class away by colour alone.
+    assert knn['mean_colour'] < 2 * knn['chance']

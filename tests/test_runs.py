@@ -1,7 +1,9 @@
 """Whole runs by the command line, on real images and in every launcher."""
 
+import itertools
 import json
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +11,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmpretrain.datasets import CIFAR10
+from mmpretrain.registry import DATASETS
 
 from simim_plugin import config_path
+from simim_plugin.demo.report import TrainedRun
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAIN = [sys.executable, str(ROOT / 'tools' / 'train.py')]
@@ -189,3 +197,99 @@ def test_vit_base_on_photographs(tmp_path, shared):
     # The targets are normalised: |t|^2 = D, so at first |p - t|^2 is
     # D and the size of the prediction.
     assert log[0]['positive_term'] > 768 * 0.9
+
+
+CIFAR = 'siamese_im_vit-tiny-p4_1xb512-amp-coslr-400e_cifar10.py'
+
+
+def packed_cifar(shared, split) -> tuple[list[bytes], np.ndarray]:
+    """The JPEG streams and labels of a split."""
+    packed = np.load(shared / 'data' / 'cifar10' / f'cifar10_{split}_jpeg.npz')
+    jpeg, offsets = packed['jpeg'].tobytes(), packed['offsets']
+    streams = [jpeg[start:end] for start, end in itertools.pairwise(offsets)]
+    return streams, packed['labels']
+
+
+@pytest.fixture(scope='module')
+def cifar_folder(tmp_path_factory, shared) -> Path:
+    """CIFAR-10 as an image folder: 300 and 100 images of each class."""
+    root = tmp_path_factory.mktemp('cifar')
+    for split, name, count in (('train', 'train', 300), ('test', 'val', 100)):
+        streams, labels = packed_cifar(shared, split)
+        for label in range(10):
+            folder = root / name / str(label)
+            folder.mkdir(parents=True)
+            for k in np.flatnonzero(labels == label)[:count]:
+                (folder / f'{k}.jpg').write_bytes(streams[k])
+    return root
+
+
+@pytest.mark.slow
+@pytest.mark.shared
+def test_cifar10_learns(tmp_path, cifar_folder):
+    """A few hundred steps: the loss falls, kNN rises."""
+    (tmp_path / 'mine.py').write_text(
+        f"""_base_ = {config_path(CIFAR)!r}
+model = dict(
+    backbone=dict(
+        _delete_=True, type='SiameseIMViT', img_size=32, patch_size=4,
+        arch=dict(embed_dims=128, num_layers=4, num_heads=4,
+                  feedforward_channels=512)),
+    projector=dict(in_dims=128, embed_dims=128, depth=1, num_heads=4),
+    neck=dict(embed_dims=128, depth=2, num_heads=4),
+    head=dict(negative_weight=0.02 * 768 / 128))
+train_dataloader = dict(
+    batch_size=64, num_workers=1,
+    dataset=dict(
+        _delete_=True, type='ImageFolder',
+        data_root={str(cifar_folder / 'train')!r},
+        pipeline=[dict(type='LoadRGBImage'), *_base_.train_pipeline]))
+optim_wrapper = dict(optimizer=dict(lr=4e-3))
+auto_scale_lr = dict(enable=False)
+param_scheduler = dict(warmup=1)
+train_cfg = dict(max_epochs=8)
+custom_hooks = [
+    dict(type='MomentumHook', base_momentum=0.96),
+    dict(type='ThroughputHook')]
+default_hooks = dict(logger=dict(interval=10))
+log_processor = dict(window_size=10)
+"""
+    )
+    run([*TRAIN, 'mine.py', '--work-dir', 'run'], tmp_path)
+    losses = [line['loss'] for line in scalars(tmp_path / 'run')]
+    assert losses[-1] < 0.8 * losses[0]
+    trained = TrainedRun(tmp_path / 'run', seed=0)
+    knn = trained.knn(cifar_folder)
+    print(knn)
+    assert knn['after'][20] > knn['before'][20] + 1
+
+
+@pytest.mark.slow
+@pytest.mark.shared
+def test_stock_cifar10_files_are_read(tmp_path, shared, monkeypatch):
+    """MMPretrain's class reads the pickled batches; so does our pipeline."""
+    streams, labels = packed_cifar(shared, 'train')
+    folder = tmp_path / 'cifar-10-batches-py'
+    folder.mkdir()
+    chosen = iter(np.random.default_rng(0).permutation(len(streams)))
+    for name, _ in CIFAR10.train_list:
+        index = [next(chosen) for _ in range(4)]
+        pixels = [
+            cv2.imdecode(np.frombuffer(streams[k], np.uint8), 1)[..., ::-1]
+            for k in index
+        ]
+        rows = np.stack(pixels).transpose(0, 3, 1, 2).reshape(4, -1)
+        batch = dict(data=rows, labels=[int(labels[k]) for k in index])
+        (folder / name).write_bytes(pickle.dumps(batch))
+    monkeypatch.setattr(CIFAR10, '_check_integrity', lambda self: True)
+    monkeypatch.setattr(CIFAR10, '_load_meta', lambda self: None)
+    config = Config.fromfile(config_path(CIFAR))
+    config.train_dataloader.dataset.data_root = str(tmp_path)
+    init_default_scope('mmpretrain')
+    dataset = DATASETS.build(config.train_dataloader.dataset)
+    assert len(dataset) == 20
+    sample = dataset[3]
+    online, target = sample['inputs']
+    assert online.shape == target.shape == (3, 32, 32)
+    assert online.dtype == torch.uint8
+    assert sample['data_samples'].mask.sum() == 38

@@ -44,7 +44,14 @@ def main() -> None:
         figures |= training.measure_loss(args.tokens, args.rounds)
     if 'pipeline' in args.parts:
         measured = pipeline.measure_pipeline(args.images, rounds=args.rounds)
-        figures |= {f'pipeline: {key}': x for key, x in measured.items()}
+        parts = {
+            'ours': measured.pop('parts_ms'),
+            'yardstick': measured.pop('yardstick_parts_ms'),
+        }
+        figures |= {f'pipeline: {name}': x for name, x in measured.items()}
+        for whose, milliseconds in parts.items():
+            for part, x in milliseconds.items():
+                figures[f'pipeline: {whose}, {part}, ms an image'] = x
     device = (
         torch.cuda.get_device_name()
         if torch.cuda.is_available()
