@@ -331,10 +331,12 @@ def test_the_suite_runs_with_the_pinned_versions() -> None:
     for pin in pins():
         if pin.marker is None or pin.marker.evaluate():
             try:
-                version = metadata.version(pin.name)
+                found = metadata.distribution(pin.name)
             except metadata.PackageNotFoundError:
                 continue
-            assert pin.specifier.contains(version), (pin, version)
+            # setuptools, once imported, shows copies of its own.
+            if '_vendor' not in Path(str(found.locate_file(''))).parts:
+                assert pin.specifier.contains(found.version), pin
 
 
 @pytest.fixture
