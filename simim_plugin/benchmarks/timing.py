@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
-import resource
+import re
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -77,5 +78,7 @@ def _peak(prepare: Callable[..., Callable[[], object]], args: tuple) -> float:
 
 
 def _resident_peak() -> float:
-    # Linux counts in kB.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    # Not ru_maxrss, which a new process inherits from the one that made it.
+    status = Path('/proc/self/status').read_text()
+    (peak,) = re.findall(r'VmHWM:\s+(\d+) kB', status)
+    return int(peak) * 1024 / 1e6
