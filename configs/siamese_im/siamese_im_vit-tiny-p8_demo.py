@@ -1,6 +1,6 @@
 # The demo: generated scenes of 64 px, minutes on two CPU cores. Ours, not the
-# paper's: in so few steps features learn what the colour transforms leave
-# alone, so these leave the hue, by which scenes differ, and disturb light.
+# paper's, and tuned on the demo's own kNN (docs/demo.md): the colour transforms
+# keep the hue, by which scenes differ.
 _base_ = '../_base_/siamese_im.py'
 
 grid = (8, 8)
