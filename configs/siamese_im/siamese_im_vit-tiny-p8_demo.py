@@ -1,6 +1,6 @@
 # The demo: generated scenes of 64 px, minutes on two CPU cores. Ours, not the
-# paper's, and tuned on the demo's own kNN (docs/demo.md): the colour transforms
-# keep the hue, by which scenes differ.
+# paper's, and tuned on the demo's own kNN (docs/demo.md): the colours of
+# a view keep the hue, by which scenes differ.
 _base_ = '../_base_/siamese_im.py'
 
 grid = (8, 8)
