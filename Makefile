@@ -16,10 +16,10 @@ demo: install  ## pretrain on generated images, evaluate, write work_dirs/demo (
 	$(RUN) tools/demo.py
 
 test: install-test lint  ## lint, types and the whole test suite; what CI runs
-	$(RUN) -m pytest --durations=15
+	$(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations=25
 
-evidence: install  ## the long runs whose figures stand in the docs (hours)
-	$(RUN) tools/demo.py --seeds 0 1 2
+evidence: install-test  ## the long runs whose figures stand in docs/ (hours), logs in work_dirs/evidence
+	$(RUN) tests/evidence.py
 
 install: python  ## .venv with all that pretraining needs; no compiler needed
 	@"$(PYTHON)" requirements/install.py pretraining

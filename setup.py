@@ -80,7 +80,25 @@ def long_description():
 # Neither is required: it would overwrite the files of the other.
 onedl = ['onedl-mmengine', 'onedl-mmcv', 'onedl-mmpretrain', 'onedl-mim']
 openmmlab = ['mmengine', 'mmcv>=2', 'mmpretrain>=1', 'openmim']
-test = ['hypothesis', 'lvis', 'pycocotools', 'pytest', 'tensorboard']
+evaluation = ['imagecorruptions-imaug', 'scikit-learn']
+convert = [
+    'onnx',
+    'onnxruntime',
+    'onnxscript',
+    'safetensors',
+    'timm',
+    'transformers<5',
+]
+test = [
+    *evaluation,
+    *convert,
+    'cyanure',
+    'hypothesis',
+    'lvis',
+    'pycocotools',
+    'pytest',
+    'tensorboard',
+]
 
 setup(
     name='simim_plugin',
@@ -92,6 +110,7 @@ setup(
     license_files=['LICENSE'],
     python_requires='>=3.10',
     packages=find_packages(include=['simim_plugin', 'simim_plugin.*']),
+    package_data={'simim_plugin.datasets': ['class_lists/*']},
     install_requires=[
         'matplotlib',
         'numpy',
@@ -107,9 +126,17 @@ setup(
             *onedl,
             'onedl-mmdetection',
             'onedl-mmsegmentation',
+            'lvis',
         ],
         'openmmlab': openmmlab,
-        'openmmlab-dense': [*openmmlab, 'mmdet>=3', 'mmsegmentation>=1'],
+        'openmmlab-dense': [
+            *openmmlab,
+            'mmdet>=3',
+            'mmsegmentation>=1',
+            'lvis',
+        ],
+        'evaluation': evaluation,
+        'convert': convert,
         'tensorboard': ['tensorboard'],
         'test': test,
         'dev': [*test, 'mypy', 'ruff'],

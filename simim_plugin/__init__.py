@@ -1,7 +1,7 @@
 """Siamese Image Modeling (SiameseIM) for OpenMMLab."""
 
-from simim_plugin.packaged import config_path
+from simim_plugin.packaged import ablation_base, config_path
 
-__all__ = ['__version__', 'config_path']
+__all__ = ['__version__', 'ablation_base', 'config_path']
 
 __version__ = '0.1.0'

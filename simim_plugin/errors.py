@@ -28,7 +28,8 @@ def told_in_a_sentence() -> Iterator[None]:
 
 
 def _sentence(error: Exception) -> str:
-    if os.strerror(errno.ENOSPC) in str(error):
+    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    if any(os.strerror(number) in str(error) for number in full):
         where = getattr(error, 'filename', None) or 'the output folder'
         return (
             f'The disk is full while writing to {where}; free some space '

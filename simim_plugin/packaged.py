@@ -1,9 +1,14 @@
-"""Where the configs that come with the package lie."""
+"""Where the configs that come with the package lie, and their names."""
 
 from __future__ import annotations
 
 import difflib
+import os
 from pathlib import Path
+
+from .errors import SimimError
+
+ABLATION_SCALES = ('in1k', 'cifar10', 'demo')
 
 
 def config_path(name: str) -> str:
@@ -47,6 +52,39 @@ def config_path(name: str) -> str:
     raise FileNotFoundError(
         f"simim_plugin has no config called '{name}'; {hint}."
     )
+
+
+def ablation_base() -> str:
+    """The base of the ablation rows, for ``_base_`` of a row's config.
+
+    The environment variable ``SIMIM_SCALE`` chooses it: 'in1k' (if it is
+    not set), 'cifar10' or 'demo'; so one file of differences per row serves
+    every scale.
+
+    Returns:
+        str: absolute path of ``configs/_base_/ablation_{scale}.py``.
+
+    Raises:
+        SimimError: if there is no such scale.
+    """
+    scale = os.environ.get('SIMIM_SCALE', 'in1k')
+    if scale not in ABLATION_SCALES:
+        raise SimimError(
+            f'The ablations have no scale {scale!r}; set the environment '
+            f'variable SIMIM_SCALE to one of {", ".join(ABLATION_SCALES)}.'
+        )
+    return config_path(f'_base_/ablation_{scale}.py')
+
+
+def register_model_names() -> None:
+    """Let ``mmpretrain.get_model`` and ``list_models`` know our configs.
+
+    :mod:`simim_plugin.models` calls it when it is imported.
+    """
+    from mmpretrain.apis import ModelHub
+
+    root = _config_root().parent
+    ModelHub.register_model_index(root / 'model-index.yml', config_prefix=root)
 
 
 def _config_root() -> Path:

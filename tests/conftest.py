@@ -1,4 +1,4 @@
-"""What all tests share: the reference folder, two threads, no deadlines."""
+"""What all tests share: the reference folder, one thread, no deadlines."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-os.environ['OMP_NUM_THREADS'] = '2'  # before numpy and torch start theirs
+# One for each of the test processes; before numpy and torch start theirs.
+os.environ['OMP_NUM_THREADS'] = '1'
 
 import numpy as np
 import pytest
@@ -17,9 +18,16 @@ from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)
 settings.register_profile('simim_plugin', deadline=None)
 settings.load_profile('simim_plugin')
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take minutes: the others run beside them."""
+    long = {item.path for item in items if item.get_closest_marker('minutes')}
+    items.sort(key=lambda item: item.path not in long)
+
 
 Golden = Callable[[str], tuple[dict[str, np.ndarray], dict[str, Any]]]
 
@@ -56,3 +64,14 @@ def golden(shared: Path) -> Golden:
             return dict(file), described
 
     return load
+
+
+@pytest.fixture(scope='module', autouse=True)
+def scope_of_its_own():
+    """Leave mmengine's default scope as it was before the test file."""
+    from mmengine.registry import DefaultScope
+
+    before = DefaultScope._instance_dict.copy()
+    yield
+    DefaultScope._instance_dict.clear()
+    DefaultScope._instance_dict.update(before)

@@ -1,0 +1,151 @@
+"""Runs of the training command in processes of their own, quickly.
+
+A server imports the libraries once and forks for each run, which then can be
+killed, stopped and starved like any other.
+"""
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import ClassVar
+
+CONTEXT = multiprocessing.get_context('forkserver')
+CONTEXT.set_forkserver_preload(['simim_plugin.engine.train'])
+
+TINY = """
+_base_ = __import__('simim_plugin').config_path(
+    'siamese_im_vit-tiny-p8_demo.py')
+grid = (4, 4)
+model = dict(
+    backbone=dict(
+        arch=dict(embed_dims=24, num_layers=1, num_heads=2,
+                  feedforward_channels=48), img_size=32),
+    projector=dict(in_dims=24, embed_dims=16, num_heads=2),
+    neck=dict(grid=grid, embed_dims=16, depth=1, num_heads=2))
+train_pipeline = [
+    _base_.load,
+    dict(type='PairedViews', size=32, crop_scale=(0.2, 1.0),
+         online=_base_.colour, target=_base_.colour),
+    dict(type='BlockwiseMask', grid=grid, num_masked=9, min_block=3),
+    _base_.pack,
+]
+train_dataloader = dict(
+    batch_size=4, num_workers=0, persistent_workers=False,
+    dataset=dict(data_root='images', pipeline=train_pipeline))
+default_hooks = dict(
+    logger=dict(interval=1),
+    checkpoint=dict(by_epoch=False, interval=5, max_keep_ckpts=1))
+log_processor = dict(window_size=1)
+work_dir = 'run'
+"""
+"""A run of small images from the folder ``images``, to be named tiny.py."""
+
+
+class Run:
+    """``tools/train.py tiny.py`` in a process and a session of its own.
+
+    Args:
+        folder (Path): where it runs; what it prints goes to a file there.
+        *options (str): of the command line.
+        before (Callable, optional): called in the process first.
+        **environment (str): further environment.
+    """
+
+    started: ClassVar[list['Run']] = []
+
+    def __init__(self, folder, *options, before=None, **environment):
+        self.log = Path(folder, f'printed_{len(self.started)}.txt')
+        self.started.append(self)
+        self.process = CONTEXT.Process(
+            target=_train,
+            args=(folder, self.log, options, before, environment),
+        )
+        self.process.start()
+
+    @property
+    def printed(self) -> str:
+        return self.log.read_text() if self.log.exists() else ''
+
+    def wait_for(self, words: str, seconds: float = 120) -> None:
+        """Wait until it has printed some words."""
+        end = time.monotonic() + seconds
+        while words not in self.printed:
+            assert self.process.is_alive(), self.printed[-3000:]
+            assert time.monotonic() < end, self.printed[-3000:]
+            time.sleep(0.005)
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Send a signal to the process and all that it started."""
+        os.killpg(self.process.pid, number)
+
+    def workers(self) -> list[int]:
+        """Processes that it has started."""
+        pid = self.process.pid
+        path = Path(f'/proc/{pid}/task/{pid}/children')
+        return [int(child) for child in path.read_text().split()]
+
+    def end(self, code: int = 0, seconds: float = 180) -> str:
+        """Wait for its end, with an exit code: all that it printed."""
+        self.process.join(seconds)
+        assert self.process.exitcode == code, self.printed[-3000:]
+        return self.printed
+
+
+def end_all() -> None:
+    """Kill whatever a test has left running."""
+    for run in Run.started:
+        if run.process.is_alive():
+            run.kill()
+            run.process.join()
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        return free.getsockname()[1]
+
+
+def two(folder, *options, **environment) -> list[Run]:
+    """A run of two processes."""
+    port = free_port()
+    return [
+        Run(
+            folder,
+            '--launcher',
+            'pytorch',
+            *options,
+            MASTER_ADDR='127.0.0.1',
+            MASTER_PORT=str(port),
+            WORLD_SIZE='2',
+            RANK=str(rank),
+            LOCAL_RANK=str(rank),
+            **environment,
+        )
+        for rank in (0, 1)
+    ]
+
+
+def _train(folder, log, options, before, environment):
+    import torch
+
+    from simim_plugin.engine.train import main
+
+    # Not to outlive the tests: PR_SET_PDEATHSIG.
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    os.setsid()
+    os.chdir(folder)
+    os.environ.update(environment)
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    torch.set_num_threads(1)
+    if before is not None:
+        before()
+    main(['tiny.py', *map(str, options)])
+    sys.stdout.flush()
