@@ -1,0 +1,34 @@
+"""Weights in and out: reading files safely, and the names they use.
+
+:func:`load_backbone` fills an encoder from a file of any format that
+``keys.py`` has a table for, :func:`load_weights` a whole model; both refuse
+a partial match. ``export.py`` writes other formats.
+"""
+
+from .keys import from_official, to_official
+from .loading import (
+    Weights,
+    check_fit,
+    fill_pretrained,
+    load_backbone,
+    load_model,
+    load_weights,
+    read_weights,
+    refuse_unpickling,
+)
+from .reading import CheckpointError, read_checkpoint
+
+__all__ = [
+    'CheckpointError',
+    'Weights',
+    'check_fit',
+    'fill_pretrained',
+    'from_official',
+    'load_backbone',
+    'load_model',
+    'load_weights',
+    'read_checkpoint',
+    'read_weights',
+    'refuse_unpickling',
+    'to_official',
+]

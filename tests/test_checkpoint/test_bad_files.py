@@ -1,0 +1,196 @@
+"""A bad file ends in one sentence, and runs no code."""
+
+import codecs
+import pickle
+import re
+
+import numpy as np
+import pytest
+import torch
+from mmpretrain.models import ImageClassifier, ResNet, SwinTransformer
+
+from simim_plugin.checkpoint import (
+    CheckpointError,
+    load_backbone,
+    read_checkpoint,
+)
+from simim_plugin.checkpoint.export import convert
+from simim_plugin.errors import SimimError
+
+from .helpers import Malicious, our_vit, timm_vit, wrap
+
+
+@pytest.fixture
+def refuse(tmp_path):
+    """Every way to a file refuses it, naming it; the sentence."""
+
+    def check(path, words):
+        with pytest.raises(CheckpointError, match=words) as first:
+            load_backbone(our_vit(), path)
+        sentence = str(first.value)
+        assert str(path) in sentence
+        assert '\n' not in sentence
+        assert re.search(r'; [^;]*\.$', sentence)  # how to mend it
+        out = tmp_path / 'out'
+        with pytest.raises(CheckpointError):
+            convert(path, out, 'plugin', num_heads=4)
+        assert not out.exists()
+
+    return check
+
+
+def test_malicious_pickles(tmp_path, refuse):
+    witness, file = tmp_path / 'witness', tmp_path / 'file.pth'
+    torch.save({**timm_vit().state_dict(), 'x': Malicious(witness)}, file)
+    refuse(file, 'may run code')
+    file.write_bytes(pickle.dumps(Malicious(witness)))
+    refuse(file, 'may run code')
+    # Neither do the weights of a Hugging Face folder run any.
+    (tmp_path / 'hf').mkdir()
+    torch.save(Malicious(witness), tmp_path / 'hf' / 'pytorch_model.bin')
+    with pytest.raises(CheckpointError, match='may run code'):
+        load_backbone(our_vit(), tmp_path / 'hf')
+    assert not witness.exists()
+    torch.load(tmp_path / 'hf' / 'pytorch_model.bin', weights_only=False)
+    assert witness.exists()  # it would have
+
+
+class Named:
+    """Calls something by its name when unpickled plainly."""
+
+    def __init__(self, called, *arguments):
+        self.called, self.arguments = called, arguments
+
+    def __reduce__(self):
+        return self.called, self.arguments
+
+
+def test_malicious_detectron2_pickles(tmp_path, refuse):
+    witness, file = tmp_path / 'witness', tmp_path / 'model_final.pkl'
+    for protocol in (0, 2, 5):
+        for content, words in (
+            ({'model': Malicious(witness)}, 'open may run code'),
+            (Malicious(witness), 'may run code'),
+            (Named(getattr, 'x', 'join'), 'getattr may run code'),
+            (Named(codecs.encode, 'x', 'rot13'), "'rot13' may run code"),
+            ({'model': {'x': np.array([None])}}, 'may hold objects'),
+            (Named(np.load, str(file)), r'numpy.*load may run code'),
+        ):
+            file.write_bytes(pickle.dumps(content, protocol=protocol))
+            refuse(file, words)
+    assert not witness.exists()
+    file.write_bytes(pickle.dumps({'model': {'x': np.ones(99)}})[:-30])
+    refuse(file, 'truncated')
+    file.write_bytes(pickle.dumps([np.ones(3)]))
+    refuse(file, 'holds a list')
+
+
+@pytest.mark.parametrize(
+    ('content', 'words'),
+    [
+        (Named(np.ndarray, (1,), 'O', bytes(8)), r'ndarray\(\) may run code'),
+        (Named(np.dtype, 'O'), "'O' may hold objects"),
+        (np.array([None]), 'may hold objects'),
+    ],
+)
+def test_arrays_of_addresses(tmp_path, refuse, content, words):
+    file = tmp_path / 'file.pth'
+    torch.save({'x': content}, file)
+    refuse(file, words)
+
+
+def test_arrays_of_numbers_are_read_and_written_again(tmp_path):
+    """What mmengine's history in a checkpoint is."""
+    file = tmp_path / 'file.pth'
+    arrays = [
+        np.arange(6, dtype=kind).reshape(2, 3) for kind in ['f8', 'i4', 'u1']
+    ]
+    torch.save(dict(arrays=arrays, one=np.float64(1.5)), file)
+    for _ in range(2):
+        content = read_checkpoint(file)
+        for array, expected in zip(content['arrays'], arrays, strict=True):
+            assert array.dtype == expected.dtype
+            assert (array == expected).all()
+        assert content['one'] == 1.5
+        torch.save(content, file)
+    # Written plainly, without a name of ours.
+    assert b'simim_plugin' not in file.read_bytes()
+
+
+def test_malicious_pickle_by_a_downstream_config(tmp_path):
+    witness, file = tmp_path / 'witness', tmp_path / 'file.pth'
+    torch.save({**timm_vit().state_dict(), 'x': Malicious(witness)}, file)
+    arch = dict(
+        embed_dims=64, num_layers=2, num_heads=4, feedforward_channels=256
+    )
+    backbone = dict(type='SiameseIMViT', arch=arch, img_size=32, patch_size=8)
+    for pretrained in (str(file), dict(file=str(file), partial=True)):
+        model = ImageClassifier(backbone=dict(backbone, pretrained=pretrained))
+        with pytest.raises(CheckpointError, match='may run code'):
+            model.init_weights()
+    init_cfg = dict(type='Pretrained', checkpoint=str(file))
+    with pytest.raises(SimimError, match='pretrained=FILE'):
+        ImageClassifier(backbone=dict(backbone, init_cfg=init_cfg))
+    assert not witness.exists()
+
+
+def test_broken_files(tmp_path, refuse):
+    file = tmp_path / 'file.pth'
+    refuse(file, 'There is no checkpoint file')
+    file.write_bytes(b'')
+    refuse(file, 'is an empty file')
+    torch.save(timm_vit().state_dict(), file)
+    file.write_bytes(file.read_bytes()[:-1000])
+    refuse(file, 'truncated')
+    other = tmp_path / 'file.safetensors'
+    other.write_bytes(b'no such format')
+    refuse(other, 'truncated')
+    refuse(tmp_path, r'is a folder without model\.safetensors')
+    (tmp_path / 'config.json').write_text('{')
+    torch.save(timm_vit().state_dict(), tmp_path / 'pytorch_model.bin')
+    refuse(tmp_path, 'no JSON')
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_values_that_are_not_finite(tmp_path, refuse, value):
+    state = timm_vit().state_dict()
+    state['blocks.1.attn.proj.bias'][3] = value
+    torch.save(state, tmp_path / 'file.pth')
+    refuse(tmp_path / 'file.pth', r'not finite in 1 of 30.*attn\.proj\.bias')
+
+
+@pytest.mark.parametrize(
+    ('content', 'words'),
+    [
+        (dict(), 'no tensor'),
+        (dict(optimizer={}, epoch=3), 'no tensor'),
+        (ResNet(18).state_dict(), r'no ViT.*conv1\.weight'),
+        (
+            dict(state_dict=wrap(ResNet(18).state_dict(), 'backbone.')),
+            'no ViT',
+        ),
+        (
+            dict(state_dict=SwinTransformer('tiny').state_dict()),
+            r'missing.*unknown \(norm3',
+        ),
+        (timm_vit(embed_dim=128).state_dict(), 'of another shape'),
+        (timm_vit(reg_tokens=4).state_dict(), r'unknown.reg_token'),
+        (timm_vit(init_values=1.0).state_dict(), r'layers\.0\.ls1\.gamma'),
+    ],
+)
+def test_other_architectures_and_tasks(tmp_path, refuse, content, words):
+    torch.save(content, tmp_path / 'file.pth')
+    vit = timm_vit(embed_dim=128).state_dict()
+    if content.keys() == vit.keys():  # can be converted, not loaded
+        with pytest.raises(CheckpointError, match=words):
+            load_backbone(our_vit(), tmp_path / 'file.pth')
+    else:
+        refuse(tmp_path / 'file.pth', words)
+
+
+def test_no_tensor_fits_in_part(tmp_path):
+    torch.save(timm_vit(embed_dim=128).state_dict(), tmp_path / 'file.pth')
+    with pytest.raises(CheckpointError, match='none of its'):
+        load_backbone(our_vit(), tmp_path / 'file.pth', partial=True)
+    with pytest.raises(CheckpointError, match="no branch 'momentum'"):
+        load_backbone(our_vit(), tmp_path / 'file.pth', branch='momentum')

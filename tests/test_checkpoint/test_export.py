@@ -1,0 +1,317 @@
+"""What is written elsewhere computes there what it computes here."""
+
+import subprocess
+import sys
+
+import onnxruntime
+import pytest
+import timm
+import torch
+from mmpretrain.models import ImageClassifier
+from safetensors.torch import load_file
+from transformers import ViTModel
+
+from simim_plugin.checkpoint import (
+    CheckpointError,
+    load_backbone,
+    load_model,
+    load_weights,
+    to_official,
+)
+from simim_plugin.checkpoint.export import convert, main
+from simim_plugin.checkpoint.keys import to_timm
+
+from ..conftest import ROOT
+from ..test_models.helpers import small_model
+from .helpers import (
+    DIMS,
+    HEADS,
+    hugging_face_vit,
+    images,
+    our_vit,
+    scramble,
+    timm_vit,
+    wrap,
+)
+
+CONVERT = str(ROOT / 'tools' / 'convert.py')
+
+
+@pytest.fixture
+def pretrained(tmp_path):
+    """A pretraining checkpoint of ours: the file and its encoder."""
+    vit = our_vit()
+    state = wrap(vit.state_dict(), 'backbone.')
+    state['neck.predict.weight'] = torch.zeros(3)
+    torch.save(dict(state_dict=state), tmp_path / 'pretrained.pth')
+    return tmp_path / 'pretrained.pth', vit
+
+
+@pytest.fixture
+def tuned(tmp_path):
+    """A released fine-tuned file, and timm's classifier of the weights."""
+    vit = timm_vit(num_classes=5, global_pool='avg')
+    content = dict(model=vit.state_dict(), epoch=99, optimizer={})
+    torch.save(content, tmp_path / 'tuned.pth')
+    return tmp_path / 'tuned.pth', vit
+
+
+@torch.no_grad()
+def difference(a, b):
+    return (a - b).abs().max().item()
+
+
+def test_pretraining_weights_to_timm(pretrained, tmp_path):
+    file, vit = pretrained
+    out = tmp_path / 'vit.safetensors'
+    said = convert(file, out, 'timm', num_heads=HEADS)
+    theirs = timm_vit(seed=7, global_pool='', final_norm=False)
+    theirs.load_state_dict(load_file(out))
+    assert (
+        difference(theirs.forward_features(images()), vit(images())[0]) < 1e-5
+    )
+    assert 'without any norm' in said
+    assert 'Left out: neck' in said
+    assert "global_pool='', final_norm=False" in said
+    assert 'tokens (3, 17, 64) differ by at most' in said
+
+
+def test_fine_tuned_weights_to_timm(tuned, tmp_path):
+    file, vit = tuned
+    out = tmp_path / 'timm.pth'
+    said = convert(file, out, 'timm', num_heads=HEADS)
+    assert 'head or fc_norm (3, 5) differ' in said
+    state = torch.load(out, weights_only=True)
+    assert state.keys() == vit.state_dict().keys()
+    for name, value in vit.state_dict().items():
+        assert torch.equal(state[name], value), name
+
+
+@pytest.mark.slow
+def test_the_released_size_loads_into_timm_by_name(tmp_path):
+    options = dict(num_classes=1000, global_pool='avg')
+    source = timm.create_model('vit_base_patch16_224', **options)
+    source = scramble(source)
+    torch.save(dict(model=source.state_dict()), tmp_path / 'tuned.pth')
+    out = tmp_path / 'timm.pth'
+    said = convert(tmp_path / 'tuned.pth', out, 'timm')
+    assert "timm.create_model('vit_base_patch16_224', num_classes=1000" in said
+    again = timm.create_model('vit_base_patch16_224', **options).eval()
+    again.load_state_dict(torch.load(out, weights_only=True))
+    backbone = dict(type='SiameseIMViT', out_type='avg_featmap')
+    head = dict(type='LinearClsHead', num_classes=1000, in_channels=768)
+    model = ImageClassifier(backbone=backbone, head=head).eval()
+    load_weights(model, tmp_path / 'tuned.pth')
+    view = images(224, count=1)
+    with torch.no_grad():
+        logits = model.head((model.backbone(view)[-1],))
+    assert difference(again(view), logits) <= 1e-5 * logits.abs().max()
+    assert torch.equal(again(view), source(view))
+
+
+def test_pretraining_weights_to_hugging_face(pretrained, tmp_path):
+    file, vit = pretrained
+    out = tmp_path / 'hf'
+    said = convert(file, out, 'hf', num_heads=HEADS)
+    theirs = ViTModel.from_pretrained(out).eval()
+    output = theirs(images(), output_hidden_states=True)
+    assert difference(output.hidden_states[-1], vit(images())[0]) < 1e-5
+    assert (theirs.layernorm.weight == 1).all()
+    assert (theirs.layernorm.bias == 0).all()
+    assert 'before its final LayerNorm' in said
+    assert 'written as 1 and 0' in said
+    # Back again it has no norm that it never had, and knows its heads.
+    convert(out, tmp_path / 'back.pth', 'slim')
+    state = torch.load(tmp_path / 'back.pth', weights_only=True)['state_dict']
+    assert state.keys() == wrap(vit.state_dict(), 'backbone.').keys()
+    for name, value in vit.state_dict().items():
+        assert torch.equal(state[f'backbone.{name}'], value), name
+
+
+def test_a_final_norm_goes_along(tmp_path):
+    vit = timm_vit()
+    torch.save(vit.state_dict(), tmp_path / 'timm.pth')
+    out = tmp_path / 'hf'
+    convert(tmp_path / 'timm.pth', out, 'hf', num_heads=HEADS)
+    tokens = vit.forward_features(images())
+    theirs = ViTModel.from_pretrained(out).eval()
+    assert difference(theirs(images()).last_hidden_state, tokens) < 1e-5
+    convert(out, tmp_path / 'plugin.pth', 'plugin')
+    ours = our_vit(final_norm=True)
+    load_backbone(ours, tmp_path / 'plugin.pth')
+    assert difference(ours(images())[0], tokens) < 1e-5
+    with pytest.raises(CheckpointError, match='no norm after its last block'):
+        convert(tmp_path / 'plugin.pth', tmp_path / 'off.pth', 'official')
+
+
+def test_hugging_face_weights_to_timm(tmp_path):
+    source = hugging_face_vit()
+    source.save_pretrained(tmp_path / 'hf')
+    convert(tmp_path / 'hf', tmp_path / 'timm.pth', 'timm')
+    vit = timm_vit(seed=7)
+    state = torch.load(tmp_path / 'timm.pth', weights_only=True)
+    vit.load_state_dict(state)
+    tokens = source(images()).last_hidden_state
+    assert difference(vit.forward_features(images()), tokens) < 1e-5
+
+
+@pytest.mark.parametrize('kind', ['pretrained', 'tuned'])
+def test_onnx_with_any_batch(kind, request, tmp_path):
+    file, vit = request.getfixturevalue(kind)
+    out = tmp_path / 'vit.onnx'
+    said = convert(file, out, 'onnx', num_heads=HEADS)
+    assert 'onnxruntime' in said
+    session = onnxruntime.InferenceSession(out)
+    for count in (1, 4):
+        view = images(count=count)
+        with torch.no_grad():
+            expected = dict(tokens=vit(view)[0])
+            if kind == 'tuned':
+                tokens = vit.forward_features(view)
+                expected = dict(tokens=tokens, logits=vit(view))
+        found = session.run([*expected], dict(images=view.numpy()))
+        for a, b in zip(found, expected.values(), strict=True):
+            assert difference(torch.from_numpy(a), b) < 1e-4
+    # One file: nothing beside it.
+    assert {*tmp_path.iterdir()} == {file, out}
+
+
+def test_official_to_plugin_and_back_is_byte_equal(tmp_path):
+    state = to_official(scramble(small_model()).state_dict())
+    state['mm_mask_token'] = torch.randn(state['mask_token'].shape)
+    fine_tuned = timm_vit(num_classes=5, global_pool='avg').state_dict()
+    for name, source, heads in (
+        ('pretraining', state, 2),
+        ('fine-tuned', fine_tuned, HEADS),
+    ):
+        source = {k: v.half() if v.ndim > 3 else v for k, v in source.items()}
+        files = [tmp_path / f'{name}.{k}' for k in range(3)]
+        torch.save(dict(model=source, epoch=0), files[0])
+        said = convert(files[0], files[1], 'plugin', num_heads=heads)
+        assert 'Left out: nothing' in said
+        convert(files[1], files[2], 'official')  # the heads came along
+        back = torch.load(files[2], weights_only=True)['model']
+        assert back.keys() == source.keys()
+        for key, value in source.items():
+            assert back[key].dtype == value.dtype
+            assert torch.equal(back[key], value), key
+
+
+def test_slim_and_full_are_two_things(tmp_path):
+    model = scramble(small_model())
+    torch.save(dict(state_dict=model.state_dict(), meta={}), tmp_path / 'a')
+    full, slim = tmp_path / 'full.pth', tmp_path / 'slim.pth'
+    assert 'pretraining can go on' in convert(
+        tmp_path / 'a', full, 'plugin', num_heads=2
+    )
+    assert 'slim export: the encoder only' in convert(
+        tmp_path / 'a', slim, 'slim', num_heads=2
+    )
+    content = torch.load(slim, weights_only=True)
+    assert content['state_dict'].keys() == {
+        *wrap(model.backbone.state_dict(), 'backbone.')
+    }
+    assert slim.stat().st_size < full.stat().st_size / 2
+    convert(
+        tmp_path / 'a',
+        tmp_path / 'target.pth',
+        'slim',
+        branch='target',
+        num_heads=2,
+    )
+    content = torch.load(tmp_path / 'target.pth', weights_only=True)
+    for name, value in model.target['backbone'].state_dict().items():
+        assert torch.equal(content['state_dict'][f'backbone.{name}'], value)
+    other = small_model()
+    load_model(other, full)
+    for name, value in model.state_dict().items():
+        assert torch.equal(other.state_dict()[name], value), name
+    with pytest.raises(CheckpointError, match=r'missing.*neck'):
+        load_model(other, slim)
+
+
+def test_slim_exports_hold_no_memory_of_others(tmp_path):
+    """A view of a large tensor would be saved with all of it."""
+    vit = our_vit()
+    state = {
+        name: torch.stack([value] * 50)[0]
+        for name, value in vit.state_dict().items()
+    }
+    torch.save(state, tmp_path / 'large.pth')
+    convert(tmp_path / 'large.pth', tmp_path / 'a.pth', 'slim', num_heads=4)
+    values = sum(x.numel() for x in state.values())
+    assert (tmp_path / 'a.pth').stat().st_size < 4 * values + 50_000
+
+
+def test_features_that_would_change_are_not_written(
+    pretrained, tmp_path, monkeypatch
+):
+    file, _ = pretrained
+
+    def swapped(state):
+        """A slip in a key map that shapes do not show."""
+        state = to_timm(state)
+        one, two = 'blocks.0.norm1.weight', 'blocks.0.norm2.weight'
+        state[one], state[two] = state[two], state[one]
+        return state
+
+    module = 'simim_plugin.checkpoint.export.to_timm'
+    monkeypatch.setattr(module, swapped)
+    with pytest.raises(CheckpointError, match='features would change: tokens'):
+        convert(file, tmp_path / 'timm.pth', 'timm', num_heads=HEADS)
+    assert [*tmp_path.iterdir()] == [file]
+
+
+def test_heads_are_not_guessed(pretrained, tmp_path):
+    file, _ = pretrained
+    for heads in (None, 7):
+        with pytest.raises(CheckpointError, match='pass --num-heads'):
+            convert(file, tmp_path / 'a.pth', 'slim', num_heads=heads)
+    assert [*tmp_path.iterdir()] == [file]
+
+
+def test_nothing_is_overwritten(pretrained, tmp_path):
+    file, _ = pretrained
+    with pytest.raises(CheckpointError, match='exists already'):
+        convert(file, file, 'slim', num_heads=HEADS)
+
+
+def test_missing_library_is_one_sentence(
+    pretrained, tmp_path, monkeypatch, capsys
+):
+    file, _ = pretrained
+    monkeypatch.setitem(sys.modules, 'timm', None)
+    with pytest.raises(SystemExit) as end:
+        main(
+            [
+                str(file),
+                f'{tmp_path}/a.pth',
+                '--to=timm',
+                f'--num-heads={HEADS}',
+            ]
+        )
+    assert end.value.code == 1
+    message = capsys.readouterr().err
+    assert message.startswith('error: ')
+    assert 'pip install' in message
+    assert 'timm' in message
+
+
+@pytest.mark.slow
+def test_command(tuned, tmp_path):
+    file, _ = tuned
+    command = [sys.executable, CONVERT, file, tmp_path / 'new' / 'a.pth']
+    options = ['--to', 'slim', '--num-heads', str(HEADS)]
+    done = subprocess.run(
+        [*command, *options], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert 'Left out: head' in done.stdout
+    state = torch.load(tmp_path / 'new' / 'a.pth', weights_only=True)
+    assert state['state_dict']['backbone.cls_token'].shape == (1, 1, DIMS)
+    done = subprocess.run(
+        [*command, *options], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith('error: ')
+    assert 'exists already' in done.stderr

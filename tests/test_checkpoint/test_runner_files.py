@@ -1,0 +1,52 @@
+"""What the Runner loads from, and what it resumes."""
+
+import pytest
+import torch
+
+from simim_plugin.checkpoint import CheckpointError, to_official
+
+from ..test_engine.test_runner import make_runner  # noqa: F401
+from ..test_models.helpers import small_model
+from .helpers import Malicious, scramble
+
+
+def test_load_from_a_released_file(make_runner, tmp_path):  # noqa: F811
+    model = scramble(small_model())
+    state = to_official(model.state_dict())
+    state['head.weight'] = torch.ones(3, 24)  # a part that ours lacks
+    state['head.bias'] = torch.ones(3)
+    torch.save(dict(model=state, epoch=3), tmp_path / 'released.pth')
+    runner = make_runner(load_from=str(tmp_path / 'released.pth'))
+    runner.load_or_resume()
+    for name, value in model.backbone.state_dict().items():
+        assert torch.equal(runner.model.backbone.state_dict()[name], value)
+
+
+def test_resume_needs_the_state_of_a_run(make_runner, tmp_path):  # noqa: F811
+    file = tmp_path / 'weights.pth'
+    torch.save(dict(state_dict=small_model().state_dict()), file)
+    with pytest.raises(
+        CheckpointError, match=r'no state of a run.*pretrained'
+    ):
+        make_runner(resume=True, load_from=str(file)).train()
+
+
+def test_no_text_of_a_file_is_run(make_runner, tmp_path):  # noqa: F811
+    """mmengine runs meta.config as Python when it resumes."""
+    witness, file = tmp_path / 'witness', tmp_path / 'run' / 'epoch_1.pth'
+    make_runner().train()
+    content = torch.load(file, weights_only=False)
+    content['meta']['config'] = f'open({str(witness)!r}, "w")'
+    torch.save(content, file)
+    make_runner(resume=True, load_from=str(file)).train()
+    assert not witness.exists()
+
+
+@pytest.mark.parametrize('resume', [False, True])
+def test_malicious_pickle(make_runner, tmp_path, resume):  # noqa: F811
+    witness, file = tmp_path / 'witness', tmp_path / 'file.pth'
+    state = small_model().state_dict()
+    torch.save(dict(state_dict=state, meta=Malicious(witness)), file)
+    with pytest.raises(CheckpointError, match='may run code'):
+        make_runner(resume=resume, load_from=str(file)).train()
+    assert not witness.exists()
