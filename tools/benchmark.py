@@ -9,8 +9,8 @@ import torch
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description='Time the training step, the loss and the pair pipeline '
-        'beside yardsticks, and print ratios.'
+        description='Time the training step, the loss, the pair pipeline and '
+        'the cheaper variants of the method beside yardsticks.'
     )
     parser.add_argument(
         '--images', help='folder of images, to time the pipeline on'
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument(
         '--parts',
         nargs='+',
-        choices=['step', 'loss', 'pipeline'],
+        choices=['step', 'loss', 'pipeline', 'variants'],
         default=['step', 'loss', 'pipeline'],
     )
     parser.add_argument('--json', type=Path, help='file for the figures')
@@ -35,13 +35,20 @@ def main() -> None:
     if 'pipeline' in args.parts and args.images is None:
         parser.error('--images FOLDER is needed to time the pipeline.')
 
+    from mmengine.logging import MMLogger
+
     from simim_plugin.benchmarks import pipeline, training
+
+    # Else every tensor's initialisation is told.
+    MMLogger.get_instance('mmengine', log_level='WARNING')
 
     figures = dict[str, float]()
     if 'step' in args.parts:
         figures |= training.measure_steps(args.batch_size, args.rounds)
     if 'loss' in args.parts:
         figures |= training.measure_loss(args.tokens, args.rounds)
+    if 'variants' in args.parts:
+        figures |= training.measure_variants(args.batch_size, args.rounds)
     if 'pipeline' in args.parts:
         measured = pipeline.measure_pipeline(args.images, rounds=args.rounds)
         parts = {

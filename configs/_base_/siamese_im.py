@@ -1,12 +1,13 @@
 # Siamese Image Modeling, ViT-B/16 on ImageNet-1k: the recipe of the paper
 # and the released code. A config of configs/siamese_im/ says what differs.
+_base_ = './runtime.py'
+
 custom_imports = dict(
     imports=[
         'simim_plugin.models', 'simim_plugin.datasets', 'simim_plugin.engine'
     ],
     allow_failed_imports=False)
 default_scope = 'mmpretrain'
-runner_type = 'SiameseIMRunner'
 
 # Model
 model = dict(
@@ -50,7 +51,7 @@ train_dataloader = dict(
     num_workers=8,
     persistent_workers=True,
     drop_last=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
+    sampler=dict(type='SeededSampler', shuffle=True),
     collate_fn=dict(type='default_collate'),
     dataset=dict(type='ImageFolder', data_root='data/imagenet/train',
                  pipeline=train_pipeline))
@@ -61,36 +62,26 @@ optim_wrapper = dict(
     type='AutocastOptimWrapper',  # bf16 on GPUs
     constructor='LayerDecayConstructor',
     optimizer=dict(type='AdamW', lr=6.25e-5 * 4096 / 256,
-                   betas=(0.9, 0.95), weight_decay=0.05),
+                   betas=(0.9, 0.95), weight_decay=0.05,
+                   fused=True),
     paramwise_cfg=dict(flat_decay_mult=0.0),
     clip_grad=dict(max_norm=1.0))
 auto_scale_lr = dict(base_batch_size=4096, enable=True)
 param_scheduler = dict(
     type='WarmupCosineLR', warmup=40, convert_to_iter_based=True)
-train_cfg = dict(by_epoch=True, max_epochs=1600)
+train_cfg = dict(type='ExactEpochLoop', max_epochs=1600)
 sync_bn = 'torch'
 
 # Runtime
 custom_hooks = [
     dict(type='MomentumHook', base_momentum=0.995),
     dict(type='ThroughputHook'),
+    dict(type='CollapseMonitor', interval=50),
+    dict(type='NonFiniteGuard'),
 ]
 default_hooks = dict(
-    timer=dict(type='IterTimerHook'),
-    logger=dict(type='LoggerHook', interval=50),
-    param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', interval=5, max_keep_ckpts=3),
-    sampler_seed=dict(type='DistSamplerSeedHook'))
-env_cfg = dict(
-    cudnn_benchmark=True,
-    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
-    dist_cfg=dict(backend='nccl'))
-vis_backends = [dict(type='LocalVisBackend')]
-visualizer = dict(type='UniversalVisualizer', vis_backends=vis_backends)
-randomness = dict(seed=0, diff_rank_seed=True)
+    checkpoint=dict(interval=5, max_keep_ckpts=3))
+visualizer = dict(type='UniversalVisualizer', vis_backends=_base_.vis_backends)
 log_processor = dict(
     window_size=50,
     mean_pattern=r'.*(loss|term|time|grad_norm|images_per_second).*')
-log_level = 'INFO'
-load_from = None
-resume = False

@@ -33,6 +33,8 @@ train_cfg = dict(max_epochs=8)
 custom_hooks = [
     dict(type='MomentumHook', base_momentum=0.96),
     dict(type='ThroughputHook'),
+    dict(type='CollapseMonitor', interval=10),
+    dict(type='NonFiniteGuard'),
 ]
 log_processor = dict(window_size=10)
 default_hooks = dict(

@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.device import get_device
 from tqdm import tqdm
+
+DEVICE = get_device()
 
 
 def median_seconds(

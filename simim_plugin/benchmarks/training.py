@@ -4,42 +4,65 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
+from statistics import median
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from mmcv.transforms import Compose
 from mmengine.config import Config
+from mmengine.dataset import default_collate
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
 
-from ..geometry import PairGeometry, View
 from ..models import UniGradHead
 from ..packaged import config_path
-from .timing import median_seconds, peak_megabytes
+from .timing import DEVICE, median_seconds, peak_megabytes
 
 RECIPE = 'siamese_im_vit-base-p16_8xb512-amp-coslr-1600e_in1k.py'
-DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
+EFFICIENT = (
+    'target-random',
+    'target-random-alone',
+    'target-block',
+    'target-block-alone',
+    'target-three-quarters',
+    'target-half',
+)
+_Prepare = Callable[[int, bool], Callable[[], object]]
 
 
-def siamese_im_step(batch: int, bf16: bool) -> Callable[[], object]:
-    """A whole optimizer step of ViT-B/16 SiameseIM at 224 px."""
-    config = Config.fromfile(config_path(RECIPE))
+def pretraining_step(
+    name: str, batch: int, bf16: bool
+) -> Callable[[], object]:
+    """A whole optimizer step of a packaged config, on views of noise.
+
+    Args:
+        name (str): of the config.
+        batch (int): images.
+        bf16 (bool): under autocast.
+    """
+    config = Config.fromfile(config_path(name))
     init_default_scope('mmpretrain')
     model = MODELS.build(config.model)
     model.init_weights()
-    views = [torch.rand(batch, 3, 224, 224, device=DEVICE) for _ in range(2)]
-    samples = []
-    for _ in range(batch):
-        sample = DataSample().set_mask(torch.randperm(196) < 118)
-        sample.geometry = PairGeometry(
-            View.of((10, 20, 200, 150), False), View.of((0, 0, 90, 80), True)
-        )
-        samples.append(sample)
+    model.to(DEVICE)
+    pipeline = config.train_dataloader.dataset.pipeline
+    transforms = Compose([t for t in pipeline if t.type != 'LoadRGBImage'])
+    noise = np.random.default_rng(0)
+    samples = [
+        transforms(dict(img=noise.integers(0, 256, (256, 320, 3), np.uint8)))
+        for _ in range(batch)
+    ]
+    data = model.data_preprocessor(default_collate(samples), training=True)
 
     def loss() -> Tensor:
         model.update_target(0.995)
-        return model.loss(views, samples)['loss']
+        return model.loss(**data)['loss']
 
     return _optimizer_step(model, loss, bf16)
 
@@ -71,7 +94,7 @@ def _optimizer_step(
 ) -> Callable[[], object]:
     model.to(DEVICE).train()
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=1e-4)
+    optimizer = torch.optim.AdamW(parameters, lr=1e-4, fused=True)
 
     def step() -> None:
         autocast = torch.autocast(DEVICE, torch.bfloat16)
@@ -95,9 +118,10 @@ def measure_steps(batch: int = 8, rounds: int = 5) -> dict[str, float]:
     Returns:
         dict[str, float]: seconds, images a second, MB and ratios.
     """
-    kinds = {
-        'SiameseIM fp32': (siamese_im_step, False),
-        'SiameseIM bf16': (siamese_im_step, True),
+    siamese_im = partial(pretraining_step, RECIPE)
+    kinds: dict[str, tuple[_Prepare, bool]] = {
+        'SiameseIM fp32': (siamese_im, False),
+        'SiameseIM bf16': (siamese_im, True),
         'plain ViT fp32': (plain_vit_step, False),
         'plain ViT bf16': (plain_vit_step, True),
     }
@@ -118,6 +142,47 @@ def measure_steps(batch: int = 8, rounds: int = 5) -> dict[str, float]:
     figures['SiameseIM fp32 / bf16, seconds'] = (
         seconds['SiameseIM fp32'] / seconds['SiameseIM bf16']
     )
+    return figures
+
+
+def measure_variants(batch: int = 4, rounds: int = 3) -> dict[str, float]:
+    """Cost of a step of the efficiency rows, and of row (i), in fp32.
+
+    Steps are timed in turns; each is built anew for its turn, since all of
+    them at once need more memory than a small machine has.
+
+    Args:
+        batch (int): images a step. Defaults to 4.
+        rounds (int): counted steps of each. Defaults to 3.
+
+    Returns:
+        dict[str, float]: seconds, MB, GFLOPs of an image, and shares of
+        row (i).
+    """
+    files = {row: f'siamese_im_row-{row}.py' for row in ('i', *EFFICIENT)}
+    seconds: dict[str, list[float]] = {row: [] for row in files}
+    flops: dict[str, float] = {}
+    for _ in tqdm(range(rounds), desc='timing', leave=False):
+        for row, file in files.items():
+            step = pretraining_step(file, batch, False)
+            with FlopCounterMode(display=False) as counter:
+                step()
+            flops[row] = counter.get_total_flops() / batch / 1e9
+            seconds[row].append(median_seconds({row: step}, 1)[row])
+    costs = {
+        'seconds a step': {r: median(values) for r, values in seconds.items()},
+        'peak MB of a step': {
+            row: peak_megabytes(pretraining_step, file, batch, False)
+            for row, file in files.items()
+        },
+        'GFLOPs an image': flops,
+    }
+    figures = {}
+    for row in files:
+        for name, values in costs.items():
+            figures[f'{row}: {name}'] = values[row]
+            if row != 'i':
+                figures[f'{row}: {name}, / (i)'] = values[row] / values['i']
     return figures
 
 

@@ -1,18 +1,37 @@
-"""Images in, pairs of views with their geometry and mask out."""
+"""Images in: pairs of views for pretraining, labelled ones to evaluate."""
 
 from .block_mask import BlockwiseMask
 from .image_folder import ImageFolder
+from .labelled_folder import LabelledFolder
 from .loading import LoadRGBImage, UnreadableImageError
-from .paired_views import PairedViews
+from .paired_views import PairedViews, SameView
 from .photometric import FastColorJitter, FastGaussianBlur, FastGrayscale
+from .random_mask import RandomMask
+from .robustness import (
+    CorruptedFolder,
+    ImageNetA,
+    ImageNetC,
+    ImageNetR,
+    ImageNetSketch,
+)
+from .single_draw_crop import SingleDrawCrop
 
 __all__ = [
     'BlockwiseMask',
+    'CorruptedFolder',
     'FastColorJitter',
     'FastGaussianBlur',
     'FastGrayscale',
     'ImageFolder',
+    'ImageNetA',
+    'ImageNetC',
+    'ImageNetR',
+    'ImageNetSketch',
+    'LabelledFolder',
     'LoadRGBImage',
     'PairedViews',
+    'RandomMask',
+    'SameView',
+    'SingleDrawCrop',
     'UnreadableImageError',
 ]

@@ -22,6 +22,24 @@ _LOG_ASPECT = math.log(1 / 0.3)
 _TRIES = 10
 
 
+def checked_grid(
+    name: str, grid: int | tuple[int, int], num_masked: int
+) -> tuple[int, int]:
+    """Rows and columns of a grid on which that many patches can be masked.
+
+    Raises:
+        SimimError: naming the transform, if they cannot.
+    """
+    rows, cols = (grid, grid) if isinstance(grid, int) else grid
+    if not 0 <= num_masked < rows * cols:
+        raise SimimError(
+            f'Cannot mask {num_masked} of {rows} x {cols} patches: set '
+            f'`num_masked` of {name} between 0 and {rows * cols - 1}, so '
+            'that the online branch sees at least one patch.'
+        )
+    return rows, cols
+
+
 @TRANSFORMS.register_module()
 class BlockwiseMask(BaseTransform):
     """Mask blocks of patches until exactly ``num_masked`` are masked.
@@ -33,13 +51,16 @@ class BlockwiseMask(BaseTransform):
     still to be masked; where ten tries find none, patches drawn at random
     fill the rest (REFERENCE 3.5).
 
-    **Added Keys:** ``mask`` (N,) bool, row by row, True on masked patches
+    **Added Keys:** ``mask`` (N,) bool, row by row, True on masked patches;
+    or another ``key``
 
     Args:
         grid (int | tuple[int, int]): rows and columns of patches.
         num_masked (int): 0 to N - 1.
         min_block (int): smallest block drawn at first, in patches, at least
             1. Defaults to 16, meant for 14 x 14 patches.
+        key (str): where to put the patches drawn. Defaults to 'mask', those
+            that the online branch does not see.
 
     Raises:
         SimimError: if ``num_masked`` or ``min_block`` is out of range.
@@ -50,15 +71,9 @@ class BlockwiseMask(BaseTransform):
         grid: int | tuple[int, int],
         num_masked: int,
         min_block: int = 16,
+        key: str = 'mask',
     ) -> None:
-        rows, cols = (grid, grid) if isinstance(grid, int) else grid
-        if not 0 <= num_masked < rows * cols:
-            raise SimimError(
-                f'Cannot mask {num_masked} of {rows} x {cols} patches: set '
-                '`num_masked` of BlockwiseMask between 0 and '
-                f'{rows * cols - 1}, so that the online branch sees at least '
-                'one patch.'
-            )
+        rows, cols = checked_grid('BlockwiseMask', grid, num_masked)
         if min_block < 1:
             raise SimimError(
                 f'A block of {min_block} patches masks nothing: set '
@@ -67,6 +82,7 @@ class BlockwiseMask(BaseTransform):
         self.grid = (rows, cols)
         self.num_masked = num_masked
         self.min_block = min_block
+        self.key = key
         # A mask under work is an int with a bit per patch, row by row;
         # column[h] has the first bit of each of the first h rows.
         self._column = [
@@ -75,8 +91,8 @@ class BlockwiseMask(BaseTransform):
         ]
 
     def transform(self, results: dict) -> dict:
-        """Add ``results['mask']``."""
-        results['mask'] = self.draw()
+        """Add ``results[key]``."""
+        results[self.key] = self.draw()
         return results
 
     def draw(self) -> NDArray[np.bool_]:
@@ -116,5 +132,6 @@ class BlockwiseMask(BaseTransform):
     def __repr__(self) -> str:
         return (
             f'{type(self).__name__}(grid={self.grid}, '
-            f'num_masked={self.num_masked}, min_block={self.min_block})'
+            f'num_masked={self.num_masked}, min_block={self.min_block}, '
+            f'key={self.key!r})'
         )

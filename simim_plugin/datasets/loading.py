@@ -69,7 +69,8 @@ class LoadRGBImage(BaseTransform):
     MMCV's ``LoadImageFromFile`` gives BGR, turns the image by its EXIF
     orientation, and does not name the file that it cannot decode.
 
-    **Required Keys:** ``img_path``
+    **Required Keys:** ``img_path``, or a BGR ``img`` of (H, W, 3) as
+    MMPretrain's inferencers give it, which is turned to RGB
 
     **Added Keys:** ``img`` (H, W, 3) uint8 RGB, ``ori_shape`` and
     ``img_shape`` (H, W)
@@ -83,11 +84,14 @@ class LoadRGBImage(BaseTransform):
         self.backend_args = backend_args
 
     def transform(self, results: dict) -> dict:
-        """Load ``results['img_path']``.
+        """Load ``results['img_path']``, unless it is loaded.
 
         Raises:
             UnreadableImageError: if the file cannot be read or decoded.
         """
+        if 'img' in results:
+            results['img'] = np.ascontiguousarray(results['img'][..., ::-1])
+            return results
         path = results['img_path']
         try:
             data = fileio.get(path, backend_args=self.backend_args)

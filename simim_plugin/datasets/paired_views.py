@@ -11,6 +11,7 @@ Shape key: H rows, W columns of the image; h x w of a view.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -53,6 +54,8 @@ class PairedViews(BaseTransform):
         online (Sequence[dict | Callable]): transforms of the online view,
             each from and to ``dict(img=...)``. Defaults to none.
         target (Sequence[dict | Callable]): the same of the target view.
+        target_size (int | tuple[int, int], optional): height and width of
+            the target view, if another.
     """
 
     def __init__(
@@ -62,9 +65,10 @@ class PairedViews(BaseTransform):
         aspect_ratio: tuple[float, float] = (3 / 4, 4 / 3),
         online: Sequence[Transform] = (),
         target: Sequence[Transform] = (),
+        target_size: int | tuple[int, int] | None = None,
     ) -> None:
-        height, width = (size, size) if isinstance(size, int) else size
-        self.size = (height, width)
+        self.size = _pair(size)
+        self.target_size = _pair(target_size or size)
         self.crop_scale = list(crop_scale)
         self.aspect_ratio = list(aspect_ratio)
         self.online = _compose(online)
@@ -84,17 +88,24 @@ class PairedViews(BaseTransform):
                 '`LoadRGBImage`, and leave normalisation to the data '
                 'preprocessor.'
             )
-        online, online_view = self._view(image)
-        target, target_view = self._view(image)
-        results['img'] = [
+        results['img'], results['geometry'] = self._views(image)
+        results['img_shape'] = self.size
+        return results
+
+    def _views(
+        self, image: np.ndarray
+    ) -> tuple[list[np.ndarray], PairGeometry]:
+        online, online_view = self._cut(image, self.size)
+        target, target_view = self._cut(image, self.target_size)
+        views = [
             self.online({'img': online})['img'],
             self.target({'img': target})['img'],
         ]
-        results['img_shape'] = self.size
-        results['geometry'] = PairGeometry(online_view, target_view)
-        return results
+        return views, PairGeometry(online_view, target_view)
 
-    def _view(self, image: np.ndarray) -> tuple[np.ndarray, View]:
+    def _cut(
+        self, image: np.ndarray, size: tuple[int, int]
+    ) -> tuple[np.ndarray, View]:
         shape = torch.empty(image.shape[:2], device='meta')
         top, left, height, width = RandomResizedCrop.get_params(
             shape, self.crop_scale, self.aspect_ratio
@@ -103,7 +114,7 @@ class PairedViews(BaseTransform):
         # A copy: it makes the resize faster than a window into the image,
         # and a crop that needs no resize must not share the image's memory.
         crop = image[top : top + height, left : left + width].copy()
-        view = resize(crop, self.size)
+        view = resize(crop, size)
         if flip:
             view = cv2.flip(view, 1)
         return view, View.of((top, left, height, width), flip)
@@ -113,8 +124,35 @@ class PairedViews(BaseTransform):
             f'{type(self).__name__}(size={self.size}, '
             f'crop_scale={self.crop_scale}, '
             f'aspect_ratio={self.aspect_ratio}, '
-            f'online={self.online}, target={self.target})'
+            f'online={self.online}, target={self.target}, '
+            f'target_size={self.target_size})'
         )
+
+
+@TRANSFORMS.register_module()
+class SameView(PairedViews):
+    """One view in both roles: the same crop, flip and colours.
+
+    Keys as of :class:`PairedViews`.
+
+    Args:
+        colour (Sequence[dict | Callable]): transforms of the view, from and
+            to ``dict(img=...)``. Defaults to none.
+        **kwargs: ``size``, ``crop_scale``, ``aspect_ratio`` as of
+            :class:`PairedViews`.
+    """
+
+    def __init__(
+        self, colour: Sequence[Transform] = (), **kwargs: Any
+    ) -> None:
+        super().__init__(online=colour, **kwargs)
+
+    def _views(
+        self, image: np.ndarray
+    ) -> tuple[list[np.ndarray], PairGeometry]:
+        view, place = self._cut(image, self.size)
+        view = self.online({'img': view})['img']
+        return [view, view], PairGeometry(place, place)
 
 
 def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -128,6 +166,10 @@ def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         pixels, list(size), InterpolationMode.BICUBIC, antialias=True
     )
     return np.ascontiguousarray(pixels.permute(1, 2, 0).numpy())
+
+
+def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
 def _compose(transforms: Sequence[Transform]) -> Compose:

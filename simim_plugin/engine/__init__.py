@@ -1,14 +1,30 @@
 """What runs around a training step, registered in MMPretrain."""
 
-from .hooks import MomentumHook, ThroughputHook
+from .checkpointing import SafeCheckpointHook
+from .exact_loop import ExactEpochLoop
+from .guard import NonFiniteGuard
+from .hooks import ClassCountHook, MomentumHook, ThroughputHook
+from .lars import ProbeLARS
+from .monitors import CollapseMonitor
+from .online_knn import OnlineKNN
 from .optim import AutocastOptimWrapper, LayerDecayConstructor
 from .runner import SiameseIMRunner
 from .schedule import WarmupCosineLR
+from .seeding import SeededDataset, SeededSampler
 
 __all__ = [
     'AutocastOptimWrapper',
+    'ClassCountHook',
+    'CollapseMonitor',
+    'ExactEpochLoop',
     'LayerDecayConstructor',
     'MomentumHook',
+    'NonFiniteGuard',
+    'OnlineKNN',
+    'ProbeLARS',
+    'SafeCheckpointHook',
+    'SeededDataset',
+    'SeededSampler',
     'SiameseIMRunner',
     'ThroughputHook',
     'WarmupCosineLR',

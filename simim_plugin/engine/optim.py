@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -47,7 +48,9 @@ class LayerDecayConstructor(LearningRateDecayOptimWrapperConstructor):
 
     Merges the parameters that share a learning rate and a weight decay:
     2 groups for pretraining, 28 for a ViT-B with layer decay, instead of
-    one per parameter, so that the optimizer can update many at once.
+    one per parameter, so that the optimizer can update many at once. A model
+    that does not know its layers' depths, such as a detector or a segmentor,
+    has those of its backbone.
     """
 
     def add_params(
@@ -58,6 +61,11 @@ class LayerDecayConstructor(LearningRateDecayOptimWrapperConstructor):
         **kwargs: Any,
     ) -> None:
         """Append the parameter groups of ``module`` to ``params``."""
+        if not (prefix or hasattr(module, 'get_layer_depth')):
+            backbone: Any = module.backbone
+            kwargs['get_layer_depth'] = partial(
+                backbone.get_layer_depth, prefix='backbone.'
+            )
         super().add_params(params, module, prefix=prefix, **kwargs)
         if prefix:
             return

@@ -37,7 +37,7 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
 
     Args:
         optimizer (OptimWrapper | Optimizer): what is scheduled.
-        warmup (int): epochs (iterations if not ``by_epoch``) of warm-up.
+        warmup (float): epochs (iterations if not ``by_epoch``) of warm-up.
             Defaults to 0.
         eta_min (float): the last learning rate. Defaults to 0.
         **kwargs: ``end``, ``by_epoch`` and the others of mmengine's
@@ -48,7 +48,7 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
     def __init__(
         self,
         optimizer: OptimizerType,
-        warmup: int = 0,
+        warmup: float = 0,
         eta_min: float = 0.0,
         **kwargs: Any,
     ) -> None:
@@ -63,7 +63,7 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
         *,
         end: int,
         epoch_length: int,
-        warmup: int = 0,
+        warmup: float = 0,
         by_epoch: bool = True,
         **kwargs: Any,
     ) -> WarmupCosineLR:

@@ -12,6 +12,7 @@ from mmpretrain.models import VisionTransformer
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
+from ..checkpoint import fill_pretrained, refuse_unpickling
 from .positions import absolute_table
 
 
@@ -34,10 +35,15 @@ class SiameseIMViT(VisionTransformer):
             pretraining (it stabilises the run); fine-tuning trains it.
             Defaults to False.
         final_norm (bool): LayerNorm after the last block; the method has
-            none. Defaults to False.
+            none. Encoders of other methods do: theirs is loaded with it,
+            and dropped without. Defaults to False.
         out_type (str): as in
             :class:`mmpretrain.models.VisionTransformer`; 'raw' is
             (B, 1 + N, C), the cls token first. Defaults to 'raw'.
+        pretrained (str | dict, optional): file to start from, or the
+            arguments of :func:`simim_plugin.checkpoint.load_backbone` as
+            ``dict(file=..., branch='target')``. Read without unpickling,
+            by ``init_weights``.
         **kwargs: see :class:`mmpretrain.models.VisionTransformer`.
     """
 
@@ -47,14 +53,21 @@ class SiameseIMViT(VisionTransformer):
         train_patch_embed: bool = False,
         final_norm: bool = False,
         out_type: str = 'raw',
+        pretrained: str | dict | None = None,
         **kwargs: Any,
     ) -> None:
+        refuse_unpickling('SiameseIMViT', kwargs.get('init_cfg'))
         super().__init__(final_norm=final_norm, out_type=out_type, **kwargs)
         self.pos_embed.requires_grad_(False)
         self.patch_embed.requires_grad_(train_patch_embed)
+        self.pretrained = pretrained
 
     def init_weights(self) -> None:
-        """Initialise as the released code does (REFERENCE 1.13)."""
+        """Initialise as the released code does (REFERENCE 1.13), and load.
+
+        Raises:
+            CheckpointError: if ``pretrained`` is unsafe or does not fit.
+        """
         super().init_weights()
         init_linear_xavier(self.layers)
         patches = self.patch_embed.projection.weight
@@ -62,9 +75,14 @@ class SiameseIMViT(VisionTransformer):
         nn.init.normal_(self.cls_token, std=0.02)
         table = absolute_table(self.patch_resolution, self.embed_dims)
         self.pos_embed.data.copy_(table)
+        if self.pretrained is not None:
+            fill_pretrained(self, self.pretrained)
 
     def forward(
-        self, images: Tensor, visible: Tensor | None = None
+        self,
+        images: Tensor,
+        visible: Tensor | None = None,
+        positions: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, ...]:
         """Encode images.
 
@@ -72,18 +90,22 @@ class SiameseIMViT(VisionTransformer):
             images (Tensor): (B, 3, H, W).
             visible (Tensor, optional): (B, V) indices of the patches to
                 see, row-major. All of them if None.
+            positions (Tensor, optional): (1, 1 + N, C) in place of the own
+                table, for images of another grid.
 
         Returns:
-            Tensor | tuple[Tensor, ...]: with ``visible``, the cls token
-            and the visible patches after the last block (B, 1 + V, C);
-            without, what MMPretrain's ViT returns.
+            Tensor | tuple[Tensor, ...]: with ``visible`` or ``positions``,
+            the cls token and the visible patches after the last block
+            (B, 1 + V, C); without, what MMPretrain's ViT returns.
         """
-        if visible is None:
+        if visible is None and positions is None:
             return super().forward(images)
+        positions = self.pos_embed if positions is None else positions
         patches, _ = self.patch_embed(images)  # (B, N, C)
-        patches = patches + self.pos_embed[:, 1:]
-        patches = patches.take_along_dim(visible[..., None], dim=1)
-        cls_token = self.cls_token + self.pos_embed[:, :1]
+        patches = patches + positions[:, 1:]
+        if visible is not None:
+            patches = patches.take_along_dim(visible[..., None], dim=1)
+        cls_token = self.cls_token + positions[:, :1]
         tokens = torch.cat(
             [cls_token.expand(len(images), -1, -1), patches], dim=1
         )  # (B, 1 + V, C)

@@ -41,7 +41,7 @@ def on_grid(rows: Tensor, cols: Tensor) -> Tensor:
     return torch.cat([rows, cols], dim=-1).flatten(-3, -2)
 
 
-def absolute_table(grid: Grid, dim: int) -> Tensor:
+def absolute_table(grid: Grid, dim: int, units: Grid | None = None) -> Tensor:
     """The absolute position table of a ViT, the cls token's row zero.
 
     The first half of the channels encodes the row, the second the column
@@ -50,6 +50,8 @@ def absolute_table(grid: Grid, dim: int) -> Tensor:
     Args:
         grid (tuple[int, int]): rows R and columns C.
         dim (int): channels D, a multiple of 4.
+        units (tuple[int, int], optional): the grid, over the same view, in
+            whose patches to count. Defaults to ``grid``: 0, 1, 2, ...
 
     Returns:
         Tensor: (1, 1 + N, D) float64.
@@ -63,7 +65,10 @@ def absolute_table(grid: Grid, dim: int) -> Tensor:
             f'{dim}; change the embedding width.'
         )
     rows, cols = (
-        sincos(torch.arange(n, dtype=torch.float64), dim // 2) for n in grid
+        sincos(
+            torch.arange(0.5, n, dtype=torch.float64) * (u / n) - 0.5, dim // 2
+        )
+        for n, u in zip(grid, units or grid, strict=True)
     )
     table = on_grid(rows, cols)
     return torch.cat([table.new_zeros(1, dim), table])[None]

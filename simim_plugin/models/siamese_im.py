@@ -114,17 +114,26 @@ class SiameseIM(BaseSelfSupervisor):
         Collated on the CPU and moved once: no copy per image, no sync.
         """
         device = self.data_preprocessor.device
-        masks = torch.stack([s.mask.flatten() for s in data_samples]).bool()
-        counts = masks.sum(dim=1)
-        if (counts != counts[0]).any():
-            raise SimimError(
-                'The masks of a batch hide different numbers of patches '
-                f'({counts.min()} to {counts.max()}); give every image the '
-                'same `num_masked`.'
-            )
-        visible = (~masks).nonzero()[:, 1].view(len(masks), -1)
+        visible = visible_patches([s.mask for s in data_samples])
         geometry = PairGeometry.stack([s.geometry for s in data_samples])
         return (
             visible.to(device, non_blocking=True),
             geometry.to(device),
         )
+
+
+def visible_patches(masks: Sequence[Tensor]) -> Tensor:
+    """Indices (B, V) of the patches that the masks, each (N,), leave.
+
+    Raises:
+        SimimError: if they hide different numbers of patches.
+    """
+    hidden = torch.stack([mask.flatten() for mask in masks]).bool()
+    counts = hidden.sum(dim=1)
+    if (counts != counts[0]).any():
+        raise SimimError(
+            'The masks of a batch hide different numbers of patches '
+            f'({counts.min()} to {counts.max()}); give every image the '
+            'same `num_masked`.'
+        )
+    return (~hidden).nonzero()[:, 1].view(len(hidden), -1)

@@ -9,6 +9,28 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 
 
+def column_moments(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and variance of each column, over the rows of all processes.
+
+    Gradients flow through the sums, across the processes too.
+
+    Args:
+        values (Tensor): (M, D).
+
+    Returns:
+        tuple[Tensor, Tensor, Tensor]: mean (D,), biased variance (D,), and
+        the number of rows in all processes, a scalar.
+    """
+
+    def total(part: Tensor) -> Tensor:
+        return all_reduce(part) if get_world_size() > 1 else part
+
+    count = total(values.new_tensor(len(values)))
+    mean = total(values.sum(0)) / count
+    var = total((values - mean).square().sum(0)) / count
+    return mean, var, count
+
+
 class GlobalBatchNorm1d(nn.BatchNorm1d):
     """BatchNorm1d whose training statistics span all processes.
 
@@ -27,17 +49,14 @@ class GlobalBatchNorm1d(nn.BatchNorm1d):
         if not self.training or get_world_size() == 1:
             return super().forward(x)
         values = x.to(self.weight.dtype)  # (M, D)
-        count = all_reduce(values.new_tensor(len(values)))
-        mean = all_reduce(values.sum(0)) / count  # (D,)
-        centered = values - mean
-        var = all_reduce(centered.square().sum(0)) / count  # (D,)
+        mean, var, count = column_moments(values)
         with torch.no_grad():
             self.num_batches_tracked += 1
             unbiased = var * count / (count - 1)
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(unbiased, self.momentum)
         scale = self.weight * (var + self.eps).rsqrt()
-        return (centered * scale + self.bias).to(x.dtype)
+        return ((values - mean) * scale + self.bias).to(x.dtype)
 
 
 @MODELS.register_module()

@@ -6,7 +6,6 @@ Shape key: B batch, N patches, M = B x N tokens, D channels.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from mmengine.dist import all_reduce
 from mmengine.model import BaseModule
 from mmpretrain.registry import MODELS
@@ -24,14 +23,18 @@ class UniGradHead(BaseModule):
     Args:
         negative_weight (float): lambda. Defaults to 0.02.
         eps (float): of the target's LayerNorm. Defaults to 1e-5.
+        norm (dict, optional): another of ``loss_norms`` in place of that.
     """
 
     def __init__(
-        self, negative_weight: float = 0.02, eps: float = 1e-5
+        self,
+        negative_weight: float = 0.02,
+        eps: float = 1e-5,
+        norm: dict | None = None,
     ) -> None:
         super().__init__()
         self.negative_weight = negative_weight
-        self.eps = eps
+        self.norm = MODELS.build(norm or dict(type='MAELikeNorm', eps=eps))
 
     def loss(self, prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
         """Compare the prediction with the target, both (B, N, D).
@@ -40,12 +43,9 @@ class UniGradHead(BaseModule):
             dict[str, Tensor]: ``loss``; ``positive_term`` and
             ``negative_term`` are its parts, for the log.
         """
-        dtype = torch.promote_types(prediction.dtype, torch.float32)
         with torch.autocast(prediction.device.type, enabled=False):
-            prediction = prediction.flatten(0, 1).to(dtype)  # (M, D)
-            target = target.detach().flatten(0, 1).to(dtype)  # (M, D)
+            prediction, target = self.norm(prediction, target)  # (M, D)
             tokens, dim = target.shape
-            target = F.layer_norm(target, (dim,), eps=self.eps)
             # p . C . p is the mean of (p . t)^2 over all M target tokens,
             # without the M x M similarities.
             correlation = target.T @ target / tokens  # (D, D)

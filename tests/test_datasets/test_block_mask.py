@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simim_plugin.datasets import BlockwiseMask
+from simim_plugin.datasets import BlockwiseMask, RandomMask
 
 
 def components(cells: np.ndarray) -> int:
@@ -93,3 +93,41 @@ def test_refuses_to_mask_all_or_none_of_a_patch(num_masked: int) -> None:
 def test_refuses_empty_blocks() -> None:
     with pytest.raises(ValueError, match='min_block'):
         BlockwiseMask(grid=8, num_masked=5, min_block=0)
+
+
+@given(data=st.data(), rows=st.integers(1, 20), cols=st.integers(1, 20))
+def test_random_masks_have_exactly_the_asked_number(
+    data: st.DataObject, rows: int, cols: int
+) -> None:
+    num_masked = data.draw(st.integers(0, rows * cols - 1))
+    mask = RandomMask((rows, cols), num_masked).draw()
+    assert mask.shape == (rows * cols,)
+    assert mask.dtype == bool
+    assert mask.sum() == num_masked
+
+
+def test_random_masks_prefer_no_patch_and_no_pair() -> None:
+    """P(i) = 3/4 and P(i and j) = 3/4 x 11/15 with 12 of 16 masked."""
+    random.seed(4)
+    generator = RandomMask(grid=4, num_masked=12)
+    masks = np.array([generator.draw() for _ in range(20_000)], float)
+    assert np.abs(masks.mean(axis=0) - 0.75).max() < 0.015
+    both = masks.T @ masks / len(masks)
+    np.fill_diagonal(both, 0.55)
+    assert np.abs(both - 0.55).max() < 0.015
+
+
+def test_masks_may_go_under_another_key() -> None:
+    for generator in (
+        RandomMask(grid=4, num_masked=8, key='target_tokens'),
+        BlockwiseMask(4, 8, min_block=2, key='target_tokens'),
+    ):
+        results = generator({'mask': None})
+        assert results['mask'] is None
+        assert results['target_tokens'].sum() == 8
+
+
+@pytest.mark.parametrize('num_masked', [-1, 16])
+def test_random_masks_out_of_range_are_an_error(num_masked: int) -> None:
+    with pytest.raises(ValueError, match=r'`num_masked` of RandomMask.* 15'):
+        RandomMask(4, num_masked)

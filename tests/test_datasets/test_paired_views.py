@@ -13,7 +13,7 @@ from mmpretrain.registry import TRANSFORMS
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from simim_plugin.datasets import BlockwiseMask, PairedViews
+from simim_plugin.datasets import BlockwiseMask, PairedViews, SameView
 from simim_plugin.datasets.paired_views import resize
 from simim_plugin.geometry import PairGeometry, View
 
@@ -249,3 +249,64 @@ def test_array_datasets_need_no_loader() -> None:
         results = transform(results)
     assert [view.shape for view in results['inputs']] == [(3, 32, 32)] * 2
     assert results['data_samples'].mask.sum() == 38
+
+
+def test_the_target_may_have_fewer_pixels() -> None:
+    """The same crops, flips and colours as at full size."""
+    image = noise(120, 160)
+    seed(4)
+    whole = PairedViews((32, 48))({'img': image})
+    seed(4)
+    half = PairedViews((32, 48), target_size=(16, 24))({'img': image})
+    assert (half['img'][0] == whole['img'][0]).all()
+    assert half['img'][1].shape == (16, 24, 3)
+    for name in ('online', 'target'):
+        ours, theirs = (getattr(p['geometry'], name) for p in (half, whole))
+        assert torch.equal(ours.box, theirs.box)
+        assert torch.equal(ours.flip, theirs.flip)
+    box = whole['geometry'].target.box.int().tolist()
+    crop = image[box[0] : box[0] + box[2], box[1] : box[1] + box[3]]
+    expected = resize(crop.copy(), (16, 24))
+    if whole['geometry'].target.flip:
+        expected = expected[:, ::-1]
+    assert (half['img'][1] == expected).all()
+
+
+def test_the_same_view_is_one_draw() -> None:
+    image = noise(120, 160)
+    draws = []
+
+    def colour(results: dict) -> dict:
+        draws.append(np.random.rand())
+        return {'img': (results['img'] * draws[-1]).astype(np.uint8)}
+
+    transform = SameView(size=16, crop_scale=(0.2, 0.5), colour=[colour])
+    seed(5)
+    geometries = []
+    for count in range(1, 9):
+        results = transform({'img': image})
+        online, target = results['img']
+        assert (online == target).all()
+        assert len(draws) == count
+        geometry = results['geometry']
+        assert torch.equal(geometry.online.box, geometry.target.box)
+        assert torch.equal(geometry.online.flip, geometry.target.flip)
+        y, x = geometry.positions((4, 4), (4, 4))
+        expected = torch.arange(4).double()
+        assert torch.allclose(y, expected, rtol=0, atol=1e-12)
+        assert torch.allclose(x, expected, rtol=0, atol=1e-12)
+        geometries.append(geometry)
+    assert len({tuple(g.online.box.tolist()) for g in geometries}) == 8
+    assert len({bool(g.online.flip) for g in geometries}) == 2
+
+
+def test_the_same_view_is_cut_as_the_online_one() -> None:
+    image = noise(120, 160)
+    seed(6)
+    online = PairedViews(16)({'img': image})
+    seed(6)
+    same = SameView(size=16)({'img': image})
+    assert (same['img'][0] == online['img'][0]).all()
+    assert torch.equal(
+        same['geometry'].online.box, online['geometry'].online.box
+    )

@@ -248,3 +248,15 @@ def test_malicious_and_broken_files_are_refused(tmp_path):
     torch.save([1, 2], file)
     with pytest.raises(CheckpointError, match='holds a list'):
         read_checkpoint(file)
+
+
+def test_logged_learning_rate_is_the_one_in_use(make_runner, tmp_path):
+    """With several groups mmengine logs a base_lr that it does not scale."""
+    paramwise = dict(layer_decay_rate=0.5, flat_decay_mult=0.0)
+    runner = make_runner(optim_wrapper=dict(paramwise_cfg=paramwise))
+    runner.train()
+    scaled = LR * 4 / 64
+    assert len(runner.optim_wrapper.optimizer.param_groups) > 2
+    assert scalars(tmp_path)[0]['base_lr'] == pytest.approx(scaled)
+    (log,) = (tmp_path / 'run').glob('*/*.log')
+    assert f'The learning rate is {scaled:.4g} for' in log.read_text()

@@ -1,16 +1,17 @@
 """A model and a batch small enough for any test."""
 
 import torch
+from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
 from simim_plugin.geometry import PairGeometry, View
 from simim_plugin.models import SiameseIM
 
 
-def small_model(grid=(4, 4), dims=16, patch=4) -> SiameseIM:
-    """A SiameseIM of two layers; the image is grid x patch pixels."""
-    torch.manual_seed(0)
-    model = SiameseIM(
+def small_config(grid=(4, 4), dims=16, patch=4) -> dict:
+    """Of a SiameseIM of two layers; the image is grid x patch pixels."""
+    return dict(
+        type='SiameseIM',
         backbone=dict(
             type='SiameseIMViT',
             arch=dict(
@@ -38,6 +39,12 @@ def small_model(grid=(4, 4), dims=16, patch=4) -> SiameseIM:
         ),
         head=dict(type='UniGradHead'),
     )
+
+
+def small_model(**kwargs) -> SiameseIM:
+    """A model of :func:`small_config`, the same at every call."""
+    torch.manual_seed(0)
+    model = MODELS.build(small_config(**kwargs))
     model.init_weights()
     return model
 

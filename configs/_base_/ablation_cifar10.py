@@ -1,0 +1,44 @@
+# The ablations on CIFAR-10, one GPU: row (i) is this. Ours, not the paper's;
+# the recipe is that of siamese_im_vit-tiny-p4_1xb512-amp-coslr-400e_cifar10.py
+# with the roles of the views told apart as on ImageNet. 100 epochs.
+_base_ = './siamese_im.py'
+
+grid = (8, 8)
+patch_size = 4
+model = dict(
+    backbone=dict(arch='deit-tiny', img_size=32, patch_size=patch_size),
+    projector=dict(in_dims=192, embed_dims=192, num_heads=12),
+    neck=dict(grid=grid, embed_dims=192, num_heads=12))
+
+loading = []  # the data set gives images
+blur = dict(type='FastGaussianBlur',
+            magnitude_range=(0.1, 0.6), magnitude_std='inf')
+online_colour = [*_base_.shared_colour, dict(blur, prob=1.0)]
+target_colour = [
+    *_base_.shared_colour, dict(blur, prob=0.1),
+    dict(type='Solarize', thr=128, prob=0.2)]
+alike_colour = [
+    *_base_.shared_colour, dict(blur, prob=0.55),
+    dict(type='Solarize', thr=128, prob=0.1)]
+crop = dict(size=32, crop_scale=(0.2, 1.0))
+two_views = dict(type='PairedViews', **crop,
+                 online=online_colour, target=target_colour)
+same_view = dict(type='SameView', **crop)
+block_mask = dict(type='BlockwiseMask', grid=grid, num_masked=38, min_block=6)
+random_mask = dict(type='RandomMask', grid=grid, num_masked=48)  # 75 %
+train_pipeline = [two_views, block_mask, _base_.pack]
+train_dataloader = dict(
+    batch_size=512,
+    dataset=dict(_delete_=True, type='CIFAR10', data_root='data/cifar10',
+                 split='train', download=False, pipeline=train_pipeline))
+
+optim_wrapper = dict(optimizer=dict(lr=1e-3))
+auto_scale_lr = dict(base_batch_size=512)
+param_scheduler = dict(warmup=10)
+train_cfg = dict(max_epochs=100)
+
+mae_decoder = dict(
+    embed_dim=192, decoder_embed_dim=192, decoder_depth=6,
+    decoder_num_heads=12)
+mae_lr = 1e-3
+moco_widths = dict(hid_channels=1024, out_channels=192)

@@ -1,0 +1,52 @@
+# The ablations on the demo's generated scenes, minutes on two CPU cores: row
+# (i) is this. Ours, not the paper's; the recipe is that of
+# siamese_im_vit-tiny-p8_demo.py, with one view blurred more than the other.
+_base_ = './siamese_im.py'
+
+grid = (8, 8)
+patch_size = 8
+model = dict(
+    backbone=dict(
+        _delete_=True, type='SiameseIMViT',
+        arch=dict(embed_dims=128, num_layers=4, num_heads=4,
+                  feedforward_channels=512),
+        img_size=64, patch_size=patch_size),
+    projector=dict(in_dims=128, embed_dims=128, depth=1, num_heads=4),
+    neck=dict(grid=grid, embed_dims=128, depth=2, num_heads=4),
+    head=dict(negative_weight=0.02 * 768 / 128))
+
+loading = [_base_.load]
+jitter = dict(type='FastColorJitter',
+              brightness=0.8, contrast=0.8, saturation=0.4, hue=0.02)
+blur = dict(type='FastGaussianBlur',
+            magnitude_range=(0.1, 0.6), magnitude_std='inf')
+online_colour = [jitter, dict(blur, prob=1.0)]
+target_colour = [jitter, dict(blur, prob=0.1)]
+alike_colour = [jitter, dict(blur, prob=0.55)]
+crop = dict(size=64, crop_scale=(0.2, 1.0))
+two_views = dict(type='PairedViews', **crop,
+                 online=online_colour, target=target_colour)
+same_view = dict(type='SameView', **crop)
+block_mask = dict(type='BlockwiseMask', grid=grid, num_masked=38, min_block=6)
+random_mask = dict(type='RandomMask', grid=grid, num_masked=48)  # 75 %
+train_pipeline = [*loading, two_views, block_mask, _base_.pack]
+train_dataloader = dict(
+    batch_size=64, num_workers=1,
+    dataset=dict(data_root='data/demo/train', pipeline=train_pipeline))
+
+optim_wrapper = dict(optimizer=dict(lr=4e-3))
+auto_scale_lr = dict(base_batch_size=64)
+param_scheduler = dict(warmup=1)
+train_cfg = dict(max_epochs=8)
+custom_hooks = [
+    dict(type='MomentumHook', base_momentum=0.96), *_base_.custom_hooks[1:]]
+log_processor = dict(window_size=10)
+default_hooks = dict(
+    logger=dict(interval=10),
+    checkpoint=dict(interval=2, max_keep_ckpts=1))
+
+mae_decoder = dict(
+    embed_dim=128, decoder_embed_dim=128, decoder_depth=3,
+    decoder_num_heads=4)
+mae_lr = 4e-3
+moco_widths = dict(hid_channels=512, out_channels=128)

@@ -1,0 +1,13 @@
+_base_ = __import__('simim_plugin').ablation_base()
+# Row (c): (a) with colours, one draw of them for input and target.
+
+layer_norm = dict(type='LN', eps=1e-6)
+model = dict(
+    type='PixelSiameseIM',
+    projector=dict(norm_cfg=layer_norm),
+    neck=dict(norm_cfg=layer_norm, out_dims=3 * _base_.patch_size**2),
+    head=dict(_delete_=True, type='L2Head'))
+views = dict(_base_.same_view, colour=_base_.online_colour)
+mask = _base_.random_mask
+train_pipeline = [*_base_.loading, views, mask, _base_.pack]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

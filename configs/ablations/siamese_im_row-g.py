@@ -1,0 +1,8 @@
+_base_ = __import__('simim_plugin').ablation_base()
+# Row (g): (f) with BatchNorm in projector and decoder.
+
+model = dict(head=dict(norm=dict(type='MoCoLikeNorm')))
+views = _base_.two_views
+mask = _base_.random_mask
+train_pipeline = [*_base_.loading, views, mask, _base_.pack]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

@@ -1,0 +1,2 @@
+_base_ = __import__('simim_plugin').ablation_base()
+# Row (i): SiameseIM, the base as it is.

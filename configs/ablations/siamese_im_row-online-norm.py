@@ -1,0 +1,4 @@
+_base_ = __import__('simim_plugin').ablation_base()
+# Ours: LayerNorm on the prediction too (released --online_ln).
+
+model = dict(head=dict(norm=dict(type='OnlineNorm')))

@@ -1,0 +1,81 @@
+"""What the monitors of a run cost, beside its training step.
+
+``python -m simim_plugin.benchmarks.monitors [CONFIG] [--batch 8]``
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmpretrain.registry import MODELS
+from torch import nn
+
+from ..engine.monitors import feature_figures
+from ..packaged import config_path
+from .timing import DEVICE, median_seconds
+from .training import RECIPE, pretraining_step
+
+
+def measure_monitors(
+    config: str = RECIPE, batch: int = 8, rounds: int = 5
+) -> dict[str, float]:
+    """Time a step, a measurement of CollapseMonitor and NonFiniteGuard.
+
+    Args:
+        config (str): name of a packaged pretraining config.
+        batch (int): images a step. Defaults to 8.
+        rounds (int): counted runs of each. Defaults to 5.
+
+    Returns:
+        dict[str, float]: milliseconds, and shares of a step in percent; the
+        monitor's at its interval in the config.
+    """
+    settings = Config.fromfile(config_path(config))
+    (interval,) = (
+        hook.interval
+        for hook in settings.custom_hooks
+        if hook.type == 'CollapseMonitor'
+    )
+    init_default_scope('mmpretrain')
+    model = MODELS.build(settings.model).to(DEVICE)
+    grid, dim = model.neck.grid, model.neck.embed_dims
+    features = torch.randn(2, batch, grid[0] * grid[1], dim, device=DEVICE)
+    statistics = [
+        buffer
+        for part in model.modules()
+        if isinstance(part, nn.modules.batchnorm._BatchNorm)
+        for buffer in part.buffers()
+    ]
+    kept = [buffer.clone() for buffer in statistics]
+    seconds = median_seconds(
+        {
+            'step': pretraining_step(config, batch, bf16=False),
+            'CollapseMonitor': lambda: feature_figures(*features),
+            'NonFiniteGuard': lambda: torch._foreach_copy_(kept, statistics),
+        },
+        rounds,
+    )
+    figures = {f'{name}: ms': 1e3 * value for name, value in seconds.items()}
+    for name, every in (('CollapseMonitor', interval), ('NonFiniteGuard', 1)):
+        share = 100 * seconds[name] / seconds['step'] / every
+        figures[f'{name} every {every} steps, % of a step'] = share
+    return figures
+
+
+def main() -> None:
+    """Print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', nargs='?', default=RECIPE)
+    parser.add_argument('--batch', type=int, default=8)
+    parser.add_argument('--rounds', type=int, default=5)
+    args = parser.parse_args()
+    figures = measure_monitors(args.config, args.batch, args.rounds)
+    for name, value in figures.items():
+        print(f'{name}: {value:.3g}')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,57 @@
+"""Masking of patches at random, each one alike (MAE).
+
+Shape key: N = rows x columns patches.
+"""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+from mmcv.transforms import BaseTransform
+from mmpretrain.registry import TRANSFORMS
+from numpy.typing import NDArray
+
+from .block_mask import checked_grid
+
+
+@TRANSFORMS.register_module()
+class RandomMask(BaseTransform):
+    """Mask exactly ``num_masked`` patches, drawn without replacement.
+
+    **Added Keys:** ``mask`` (N,) bool, row by row, True on masked patches;
+    or another ``key``
+
+    Args:
+        grid (int | tuple[int, int]): rows and columns of patches.
+        num_masked (int): 0 to N - 1.
+        key (str): where to put the patches drawn. Defaults to 'mask', those
+            that the online branch does not see.
+
+    Raises:
+        SimimError: if ``num_masked`` is out of range.
+    """
+
+    def __init__(
+        self, grid: int | tuple[int, int], num_masked: int, key: str = 'mask'
+    ) -> None:
+        self.grid = checked_grid('RandomMask', grid, num_masked)
+        self.num_masked = num_masked
+        self.key = key
+
+    def transform(self, results: dict) -> dict:
+        """Add ``results[key]``."""
+        results[self.key] = self.draw()
+        return results
+
+    def draw(self) -> NDArray[np.bool_]:
+        """Draw a mask: (N,) bool with ``num_masked`` times True."""
+        mask = np.zeros(self.grid[0] * self.grid[1], bool)
+        mask[random.sample(range(len(mask)), self.num_masked)] = True
+        return mask
+
+    def __repr__(self) -> str:
+        return (
+            f'{type(self).__name__}(grid={self.grid}, '
+            f'num_masked={self.num_masked}, key={self.key!r})'
+        )

@@ -1,0 +1,278 @@
+"""ImageNet-A, -R, -Sketch and -C, and any image folder corrupted like -C."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from itertools import product
+from pathlib import Path
+from typing import Any, ClassVar
+
+from mmengine.dist import is_main_process
+from mmpretrain.datasets import CustomDataset
+from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
+from mmpretrain.datasets.custom import get_samples
+from mmpretrain.registry import DATASETS
+from tqdm import tqdm
+
+from ..errors import SimimError
+
+CLASS_LISTS = Path(__file__).parent / 'class_lists'
+"""Small data files; their sources and licences stand in a README there."""
+
+CORRUPTIONS = (
+    'gaussian_noise',
+    'shot_noise',
+    'impulse_noise',
+    'defocus_blur',
+    'glass_blur',
+    'motion_blur',
+    'zoom_blur',
+    'snow',
+    'frost',
+    'fog',
+    'brightness',
+    'contrast',
+    'elastic_transform',
+    'pixelate',
+    'jpeg_compression',
+)
+"""The 15 of ImageNet-C's mean; its four extra ones are not evaluated."""
+
+SEVERITIES = (1, 2, 3, 4, 5)
+
+
+def read_wnids(name: str) -> list[str]:
+    """The WordNet ids of 'imagenet_1k' (in class order), '_a' or '_r'."""
+    return (CLASS_LISTS / f'{name}_wnids.txt').read_text().split()
+
+
+def imagenet_labels() -> dict[str, int]:
+    """WordNet id -> class index, 0 to 999."""
+    wnids = read_wnids('imagenet_1k')
+    return {wnid: index for index, wnid in enumerate(wnids)}
+
+
+def class_folders(root: str | os.PathLike[str]) -> list[str]:
+    """The names of the folders in ``root``, sorted, hidden ones left out.
+
+    Raises:
+        SimimError: if there is no such folder, or none in it.
+    """
+    names = []
+    if os.path.isdir(root):
+        names = [entry.name for entry in os.scandir(root) if entry.is_dir()]
+    names = sorted(name for name in names if not name.startswith('.'))
+    if not names:
+        raise SimimError(
+            f'There is no folder of classes at {root}; pass a folder that '
+            'holds one sub-folder of images per class.'
+        )
+    return names
+
+
+def labelled_images(
+    root: str | os.PathLike[str], labels: Mapping[str, int]
+) -> list[tuple[str, int]]:
+    """Path and label of each image in the class folders of ``root``, sorted.
+
+    Args:
+        root (str | PathLike): a folder of ``CLASS/*.jpg`` or the like.
+        labels (Mapping[str, int]): class folder -> label.
+
+    Raises:
+        SimimError: if a class has no folder or no image, or a folder is
+            none of the classes; says how many and names the first three.
+    """
+    found = set(class_folders(root))
+    missing = labels.keys() - found
+    if missing:
+        raise SimimError(
+            f'{root} lacks {_count(missing, "class folder")} of '
+            f'{len(labels)}; unpack the data set again.'
+        )
+    unknown = found - labels.keys()
+    if unknown:
+        raise SimimError(
+            f'{root} has {_count(unknown, "folder")} that are none of its '
+            f'{len(labels)} classes; move them away, or check data_root.'
+        )
+    images, empty = get_samples(str(root), labels, _is_image)
+    if empty:
+        raise SimimError(
+            f'{root} has {_count(empty, "class folder")} without an image; '
+            'unpack the data set again.'
+        )
+    return [(os.path.join(root, name), label) for name, label in images]
+
+
+@DATASETS.register_module()
+class ImageNetSketch(CustomDataset):
+    """ImageNet-Sketch: ``WNID/*.JPEG``, the 1000 classes of ImageNet-1k.
+
+    Args:
+        data_root (str): the folder that holds the class folders.
+        **kwargs: ``pipeline`` and the like of MMPretrain's
+            ``CustomDataset``.
+
+    Raises:
+        SimimError: if the folder is missing or is not this data set.
+    """
+
+    METAINFO: ClassVar = dict(classes=IMAGENET_CATEGORIES)
+    WNIDS: ClassVar = 'imagenet_1k'
+
+    def __init__(self, data_root: str, **kwargs: Any) -> None:
+        super().__init__(data_root=os.path.expanduser(data_root), **kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        """One ``dict(img_path=..., gt_label=...)`` per image."""
+        wnids = read_wnids(self.WNIDS)
+        if not os.path.isdir(self.img_prefix):
+            raise SimimError(
+                f'There is no {type(self).__name__} at {self.img_prefix}; '
+                f'unpack it so that the folder holds its {len(wnids)} class '
+                f'folders ({wnids[0]}, ...), or set data_root.'
+            )
+        labels = imagenet_labels()
+        images = labelled_images(
+            self.img_prefix, {wnid: labels[wnid] for wnid in wnids}
+        )
+        return [dict(img_path=path, gt_label=label) for path, label in images]
+
+
+class _Of200Classes(ImageNetSketch):
+    """Labels stay indices of the 1000; ``metainfo['subset']`` has the 200."""
+
+    def __init__(
+        self, data_root: str, metainfo: dict | None = None, **kwargs: Any
+    ) -> None:
+        labels = imagenet_labels()
+        subset = tuple(labels[wnid] for wnid in read_wnids(self.WNIDS))
+        super().__init__(
+            data_root,
+            metainfo=dict(metainfo or {}, subset=subset),
+            **kwargs,
+        )
+
+
+@DATASETS.register_module()
+class ImageNetA(_Of200Classes):
+    """ImageNet-A: ``WNID/*.jpg``, natural adversarial examples.
+
+    200 classes of ImageNet-1k, labelled by their indices there. The
+    arguments are those of :class:`ImageNetSketch`.
+    """
+
+    WNIDS = 'imagenet_a'
+
+
+@DATASETS.register_module()
+class ImageNetR(_Of200Classes):
+    """ImageNet-R: ``WNID/*.jpg``, renditions such as art and toys.
+
+    200 classes of ImageNet-1k, labelled by their indices there. The
+    arguments are those of :class:`ImageNetSketch`.
+    """
+
+    WNIDS = 'imagenet_r'
+
+
+@DATASETS.register_module()
+class CorruptedFolder(CustomDataset):
+    """A labelled image folder, corrupted as ImageNet-C is.
+
+    ::
+
+        data_root/CORRUPTION/SEVERITY/CLASS/*.jpg
+
+    with the 15 corruptions of :data:`CORRUPTIONS` and severities 1 to 5,
+    as ``tools/make_corruptions.py`` writes them. The classes are the
+    folders, sorted, as in the clean set. Each image carries the names
+    ``corruption`` and ``severity`` for the metric; pack them with
+    ``dict(type='PackInputs', meta_keys=('corruption', 'severity'))``.
+
+    Args:
+        data_root (str): the folder of the corruptions.
+        **kwargs: ``pipeline`` and the like of MMPretrain's
+            ``CustomDataset``.
+
+    Raises:
+        SimimError: if a corruption, a severity or a class is missing.
+    """
+
+    def __init__(self, data_root: str, **kwargs: Any) -> None:
+        super().__init__(data_root=os.path.expanduser(data_root), **kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        """One dict per image: path, label, corruption and severity."""
+        root = Path(self.img_prefix)
+        self._check_layout(root)
+        labels = self._labels(root)
+        cells = tqdm(
+            list(product(CORRUPTIONS, SEVERITIES)),
+            f'Listing {root}',
+            leave=False,
+            disable=None if is_main_process() else True,
+        )
+        return [
+            dict(
+                img_path=path,
+                gt_label=label,
+                corruption=corruption,
+                severity=severity,
+            )
+            for corruption, severity in cells
+            for path, label in labelled_images(
+                root / corruption / str(severity), labels
+            )
+        ]
+
+    def _labels(self, root: Path) -> dict[str, int]:
+        folders = class_folders(root / CORRUPTIONS[0] / str(SEVERITIES[0]))
+        self._metainfo['classes'] = tuple(folders)
+        return {name: index for index, name in enumerate(folders)}
+
+    def _check_layout(self, root: Path) -> None:
+        missing = [c for c in CORRUPTIONS if not (root / c).is_dir()]
+        if not missing:
+            missing = [
+                f'{corruption}/{severity}'
+                for corruption, severity in product(CORRUPTIONS, SEVERITIES)
+                if not (root / corruption / str(severity)).is_dir()
+            ]
+        kind = type(self).__name__
+        fault = (
+            f'{kind} at {root} lacks {_count(missing, "folder")}'
+            if root.is_dir()
+            else f'There is no {kind} at {root}'
+        )
+        if missing:
+            raise SimimError(
+                f'{fault}; the layout is CORRUPTION/SEVERITY/CLASS/*.jpg '
+                f'with {len(CORRUPTIONS)} corruptions and severities 1 to 5, '
+                'as tools/make_corruptions.py writes it.'
+            )
+
+
+@DATASETS.register_module()
+class ImageNetC(CorruptedFolder):
+    """ImageNet-C: ``CORRUPTION/SEVERITY/WNID/*.JPEG``, 224 x 224 pixels.
+
+    The arguments are those of :class:`CorruptedFolder`.
+    """
+
+    METAINFO: ClassVar = dict(classes=IMAGENET_CATEGORIES)
+
+    def _labels(self, root: Path) -> dict[str, int]:
+        return imagenet_labels()
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(('.jpg', '.jpeg', '.png', '.bmp', '.tif'))
+
+
+def _count(names: Collection[str], what: str) -> str:
+    """'2 folders (a, b)', '5 folders (a, b, c, ...)'."""
+    shown = ', '.join(sorted(names)[:3]) + (', ...' if len(names) > 3 else '')
+    return f'{len(names)} {what}{"s" * (len(names) != 1)} ({shown})'

@@ -1,0 +1,123 @@
+"""A training loop that an interruption leaves no trace in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmpretrain.registry import LOOPS
+
+from ..checkpoint import CheckpointError
+from ..errors import SimimError
+from .seeding import SeededSampler, seed_by
+
+
+@LOOPS.register_module()
+class ExactEpochLoop(EpochBasedTrainLoop):
+    """Epochs that can be left and taken up again after any optimizer step.
+
+    The rest of the run is the same as if it had never stopped: each image
+    and each step has its own seed, and the sampler starts where the run
+    stopped. An epoch is a whole number of optimizer steps; as with
+    ``drop_last``, the images left over are drawn in another epoch.
+
+    Needs ``sampler=dict(type='SeededSampler')``.
+
+    Args:
+        runner (Runner): the runner.
+        dataloader (DataLoader | dict): the training data.
+        restart_epoch (bool): on resuming, begin the interrupted epoch again
+            with the weights as they are, as any other number of processes
+            or images per step must. Defaults to False.
+        **kwargs: those of mmengine's ``EpochBasedTrainLoop``.
+
+    Raises:
+        SimimError: if the sampler is another one.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        dataloader: Any,
+        restart_epoch: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        self.restart_epoch = restart_epoch
+        self.accumulated = accumulative_counts(runner.optim_wrapper)
+        if isinstance(dataloader, dict):
+            seeded = dict(type='SeededDataset', dataset=dataloader['dataset'])
+            dataloader = dict(dataloader, dataset=seeded)
+        super().__init__(runner, dataloader, **kwargs)
+        self.sampler = self.dataloader.sampler
+        if not isinstance(self.sampler, SeededSampler):
+            raise SimimError(
+                'The training loop ExactEpochLoop cannot seek in a '
+                f'{type(self.sampler).__name__}; set train_dataloader.sampler '
+                "to dict(type='SeededSampler', shuffle=True)."
+            )
+        self.sampler.trim(self.dataloader.batch_size * self.accumulated)
+        self._max_iters = self._max_epochs * len(self.dataloader)
+
+    def run_epoch(self) -> None:
+        """Run the rest of an epoch, which may be the whole or nothing."""
+        first = self._iter - self._epoch * len(self.dataloader)
+        self.sampler.start(self._epoch, first * self.dataloader.batch_size)
+        self.runner.call_hook('before_train_epoch')
+        self.runner.model.train()
+        for idx, data_batch in enumerate(self.dataloader, first):
+            self.run_iter(idx, data_batch)
+        self.runner.call_hook('after_train_epoch')
+        self._epoch += 1
+
+    def run_iter(self, idx: int, data_batch: Any) -> None:
+        """Run one step from its own seed, another one in each process."""
+        seed_by(self.sampler.seed, self.runner.rank, self._iter, 1)
+        super().run_iter(idx, data_batch)
+
+    def layout(self) -> dict[str, int]:
+        """What the order of the images depends on, for the checkpoint."""
+        return dict(
+            seed=self.sampler.seed,
+            processes=self.runner.world_size,
+            batch_size=self.dataloader.batch_size,
+            accumulated=self.accumulated,
+            images=len(self.dataloader.dataset),
+        )
+
+    def take_up(self, meta: dict[str, Any], file: str) -> None:
+        """Accept the progress in a checkpoint, or move it to its epoch.
+
+        Args:
+            meta (dict): of the checkpoint; ``iter`` may be changed.
+            file (str): the checkpoint, for the message.
+
+        Raises:
+            CheckpointError: if the run was laid out in another way.
+        """
+        before, now = meta.get('layout', {}), self.layout()
+        self.sampler.seed = now['seed'] = before.get('seed', now['seed'])
+        if self.restart_epoch:
+            meta['iter'] = meta['epoch'] * len(self.dataloader)
+        elif before != now:
+            raise CheckpointError(
+                f'The run of {file} had {_in_words(before)} and this one has '
+                f'{_in_words(now)}, so that it cannot go on exactly; set the '
+                'same, or add --restart-epoch to begin the interrupted epoch '
+                'again.'
+            )
+
+
+def accumulative_counts(optim_wrapper: Any) -> int:
+    """Batches per optimizer step, of a wrapper or of its settings."""
+    if isinstance(optim_wrapper, dict):
+        return optim_wrapper.get('accumulative_counts', 1)
+    return optim_wrapper._accumulative_counts
+
+
+def _in_words(layout: dict[str, int]) -> str:
+    if not layout:
+        return 'no note of its place in the data'
+    return (
+        f'{layout["processes"]} processes x {layout["batch_size"]} images x '
+        f'{layout["accumulated"]} accumulated of {layout["images"]} images'
+    )

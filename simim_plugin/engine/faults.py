@@ -1,0 +1,42 @@
+"""What kills a run from outside, said in a sentence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ..errors import SimimError
+
+_WORKER = re.compile(r'DataLoader worker \(pid\S* ([\d, ]+)\)(?: is killed)?')
+_PEER = re.compile(
+    r'Connection (closed|reset) by peer|Broken pipe|Timed out|timed out|'
+    r'remote process exited'
+)
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn the end of another process into a sentence; the rest passes.
+
+    Raises:
+        SimimError: if a loader worker or another process of the run ended.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        if match := _WORKER.search(text):
+            raise SimimError(
+                f'A worker that loads data (process {match[1]}) was killed, '
+                'most often because the memory or /dev/shm is full; lower '
+                'train_dataloader.num_workers or batch_size, and continue '
+                'with --resume.'
+            ) from error
+        if match := _PEER.search(text):
+            raise SimimError(
+                f'Another process of the run has ended or hangs ({match[0]}); '
+                'its own last message says why, and --resume continues the '
+                'run.'
+            ) from error
+        raise

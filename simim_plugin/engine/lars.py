@@ -1,0 +1,64 @@
+"""LARS as linear probing uses it: the learning rate after the momentum."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from mmpretrain.registry import OPTIMIZERS
+from torch.optim import SGD
+
+
+@OPTIMIZERS.register_module()
+class ProbeLARS(SGD):
+    """SGD with momentum on gradients scaled by a trust ratio.
+
+    For a parameter p with gradient g and momentum buffer v (REFERENCE 8)::
+
+        v <- momentum * v + g * trust * |p| / |g|
+        p <- p - lr * v
+
+    One-dimensional parameters, and those where a norm is 0, take g as it
+    is. MMPretrain's ``LARS`` puts the lr into v, so that in a warm-up old
+    gradients keep their old, smaller lr; it scales all parameters, too.
+
+    Args:
+        params (Iterable): parameters or groups of them.
+        lr (float): learning rate.
+        momentum (float): of the buffer. Defaults to 0.9.
+        trust (float): length of v over that of p, for one gradient.
+            Defaults to 0.001.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float,
+        momentum: float = 0.9,
+        trust: float = 0.001,
+    ) -> None:
+        super().__init__(params, lr=lr, momentum=momentum)
+        self.trust = trust
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
+        """Scale the gradients in place, then step as SGD does.
+
+        Args:
+            closure (Callable, optional): computes loss and gradients anew.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for parameter in group['params']:
+                if parameter.grad is not None and parameter.ndim > 1:
+                    size = parameter.norm()
+                    slope = parameter.grad.norm()
+                    ratio = self.trust * size / slope
+                    usable = (size > 0) & (slope > 0)
+                    parameter.grad.mul_(torch.where(usable, ratio, 1.0))
+        super().step()
+        return loss

@@ -1,0 +1,237 @@
+"""What the target's features look like while a run learns them.
+
+Shape key: B images, N patches, M = B x N tokens, D channels, S sampled
+tokens.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmengine.dist import all_reduce
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from mmpretrain.registry import HOOKS
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from ..errors import SimimError
+from ..models.unwrapping import unwrapped
+
+# Tokens whose pairs the uniformity is taken over: S x S distances.
+_SAMPLE = 1024
+
+
+@torch.no_grad()
+def feature_figures(
+    target: Tensor, prediction: Tensor | None = None
+) -> dict[str, float]:
+    """Spread of a batch's target features, as the loss sees them.
+
+    They are layer-normalised over D, as in :class:`UniGradHead`. Of several
+    processes the correlation is that of all batches together and every other
+    figure the mean over processes, so all processes get the same.
+
+    Args:
+        target (Tensor): (B, N, D) features of the target branch.
+        prediction (Tensor, optional): (B, N, D) what the online branch makes
+            of them.
+
+    Returns:
+        dict[str, float]: ``rank``, ``token_std``, ``cos_image``,
+        ``cos_batch``, ``uniform`` and, with a prediction, ``align``;
+        docs/monitors.md explains them.
+    """
+    images, patches, dim = target.shape
+    tokens = F.layer_norm(target.float(), (dim,)).flatten(0, 1)  # (M, D)
+    correlation = tokens.T @ tokens / len(tokens)  # (D, D)
+    mean = tokens.mean(dim=0)  # (D,)
+    for part in (correlation, mean):
+        all_reduce(part, op='mean')
+    variance = (correlation.diagonal() - mean.square()).clamp(min=0)  # (D,)
+
+    tokens = F.normalize(tokens, dim=1)
+    of_image = tokens.view(target.shape).sum(dim=1)  # (B, D)
+    own = of_image.square().sum()  # over the pairs of each image, and M
+    every = of_image.sum(dim=0).square().sum()  # over all pairs, and M
+    figures = dict(
+        cos_image=(own - len(tokens)) / (len(tokens) * (patches - 1)),
+        cos_batch=(every - own) / (len(tokens) * patches * (images - 1)),
+        uniform=_uniformity(tokens),
+    )
+    if prediction is not None:
+        predicted = F.normalize(prediction.float().flatten(0, 1), dim=1)
+        figures['align'] = (predicted - tokens).square().sum(dim=1).mean()
+    own_figures = torch.stack([*figures.values()])
+    all_reduce(own_figures, op='mean')
+    values = torch.stack([effective_rank(correlation), variance.sqrt().mean()])
+    names = ('rank', 'token_std', *figures)
+    values = torch.cat([values, own_figures])
+    return dict(zip(names, values.tolist(), strict=True))
+
+
+def effective_rank(correlation: Tensor) -> Tensor:
+    """RankMe: how many directions the tokens behind a correlation fill.
+
+    The exponential of the entropy of the tokens' singular values, which are
+    the roots of the correlation's eigenvalues; 1 to D, or NaN of features
+    that are not finite.
+
+    Args:
+        correlation (Tensor): (D, D), symmetric.
+    """
+    if not correlation.isfinite().all():  # LAPACK would raise
+        return correlation.new_tensor(torch.nan)
+    singular = torch.linalg.eigvalsh(correlation).clamp(min=0).sqrt()
+    share = singular / singular.sum()
+    return torch.special.entr(share).sum().exp()
+
+
+def _uniformity(tokens: Tensor) -> Tensor:
+    """Log of the mean of exp(-2 distance^2) over pairs of (M, D) tokens."""
+    # A generator of its own: the run's random state stays as it is.
+    generator = torch.Generator().manual_seed(0)
+    chosen = torch.randperm(len(tokens), generator=generator)[:_SAMPLE]
+    sample = tokens[chosen.to(tokens.device)]  # (S, D)
+    similarity = sample @ sample.T  # (S, S)
+    pairs = len(sample) * (len(sample) - 1)
+    # |u - v|^2 = 2 - 2 u.v, and 0 for the pair of a token with itself.
+    kernel = (4 * (similarity - 1)).exp().fill_diagonal_(0)
+    return (kernel.sum() / pairs).log()
+
+
+@HOOKS.register_module()
+class CollapseMonitor(Hook):
+    """Logs the spread of the target's features, and says when it is lost.
+
+    Every ``interval`` iterations it reads what the target projector and the
+    neck return, from the outside, and logs :func:`feature_figures`. A figure
+    beyond its limit in ``patience`` measurements in a row is a verdict: a
+    warning in words. A model without such parts is left alone.
+
+    Args:
+        interval (int): iterations between measurements. Defaults to 50.
+        patience (int): measurements in a row that make a verdict; a healthy
+            run may dip for a moment. Defaults to 3.
+        min_rank (float): limit of ``rank``, as a share of the channels.
+            Defaults to 0.03; docs/monitors.md says where the limits are
+            from.
+        min_token_std (float): limit of ``token_std``, 0 to 1. Defaults to
+            0.5.
+        max_cos_image (float): limit of ``cos_image``, -1 to 1. Defaults to
+            0.98.
+        max_cos_batch (float): limit of ``cos_batch``, -1 to 1. Defaults to
+            0.8.
+        stop (bool): end the run at a verdict. Defaults to False.
+    """
+
+    def __init__(
+        self,
+        interval: int = 50,
+        patience: int = 3,
+        min_rank: float = 0.03,
+        min_token_std: float = 0.5,
+        max_cos_image: float = 0.98,
+        max_cos_batch: float = 0.8,
+        stop: bool = False,
+    ) -> None:
+        self.interval = interval
+        self.patience = patience
+        self.min_rank = min_rank
+        self.min_token_std = min_token_std
+        self.max_cos_image = max_cos_image
+        self.max_cos_batch = max_cos_batch
+        self.stop = stop
+        self._parts: dict[str, nn.Module] = {}
+        self._handles: list[RemovableHandle] = []
+        self._seen: dict[str, Tensor] = {}
+        self._beyond: Counter[str] = Counter()
+
+    def before_train(self, runner: Runner) -> None:
+        """Find what to watch."""
+        model = unwrapped(runner.model)
+        target = getattr(model, 'target', None)
+        if isinstance(target, nn.ModuleDict) and 'projector' in target:
+            self._parts = dict(
+                target=target['projector'], prediction=model.neck
+            )
+        else:
+            runner.logger.info(
+                f'CollapseMonitor has nothing to watch: '
+                f'{type(model).__name__} has no target projector.'
+            )
+
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None
+    ) -> None:
+        """Listen to the model if this iteration is measured."""
+        if not self.every_n_train_iters(runner, self.interval):
+            return
+        for name, part in self._parts.items():
+            keep = partial(self._keep, name)
+            self._handles.append(part.register_forward_hook(keep))
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: dict | None = None,
+    ) -> None:
+        """Log the figures, and judge them.
+
+        Raises:
+            SimimError: at a verdict, if it is to stop the run.
+        """
+        while self._handles:
+            self._handles.pop().remove()
+        if not self._seen:
+            return
+        target = self._seen.pop('target')[:, 1:]  # without the cls token
+        prediction = self._seen.pop('prediction')
+        whole = prediction.shape == target.shape  # a variant predicts a part
+        figures = feature_figures(target, prediction if whole else None)
+        for name, value in figures.items():
+            runner.message_hub.update_scalar(f'train/{name}', value)
+        self._judge(runner, figures, target.shape[-1])
+
+    def _keep(
+        self, name: str, part: nn.Module, inputs: Any, output: Tensor
+    ) -> None:
+        self._seen[name] = output.detach()
+
+    def _judge(
+        self, runner: Runner, figures: dict[str, float], dim: int
+    ) -> None:
+        limits = {
+            'rank': (self.min_rank * dim, f'fill few of {dim} directions'),
+            'token_std': (self.min_token_std, 'are all but constant'),
+            'cos_image': (
+                self.max_cos_image,
+                'are alike over all patches of an image',
+            ),
+            'cos_batch': (self.max_cos_batch, 'are alike over all images'),
+        }
+        reasons = []
+        for name, (limit, words) in limits.items():
+            value = figures[name]
+            least = name in ('rank', 'token_std')
+            beyond = value < limit if least else value > limit
+            self._beyond[name] = self._beyond[name] + 1 if beyond else 0
+            if self._beyond[name] == self.patience:
+                reasons.append(
+                    f'{words} ({name} {value:.3g}, limit {limit:.3g})'
+                )
+        if not reasons:
+            return
+        verdict = (
+            f'Collapse at iteration {runner.iter + 1}: the target features '
+            f'{", ".join(reasons)}; see docs/monitors.md for what to try.'
+        )
+        if self.stop:
+            raise SimimError(verdict)
+        runner.logger.warning(verdict)

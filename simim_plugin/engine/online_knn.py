@@ -1,0 +1,139 @@
+"""The quick measure of a representation, while it is trained."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from mmengine.dist import all_gather_object, get_rank, get_world_size
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from mmpretrain.registry import HOOKS
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
+
+from ..evaluation.features import (
+    extract_features,
+    folder_dataset,
+    image_loader,
+)
+from ..evaluation.knn import knn_accuracy
+from ..models.unwrapping import unwrapped
+
+
+@HOOKS.register_module()
+class OnlineKNN(Hook):
+    """kNN accuracy of the frozen backbone, every few epochs.
+
+    The figure of ``tools/evaluate.py --tasks knn``, on fewer images if
+    asked: ``knn/top1_k20`` and the like in scalars.json and TensorBoard.
+    Training goes on bit for bit as without it. Several processes share the
+    images.
+
+    Args:
+        train (str): folder of ``CLASS/*.jpg``; its images vote.
+        val (str): folder of the same classes; its images are classified.
+        interval (int): epochs between measurements; the last epoch is
+            measured too. Defaults to 10.
+        max_train (int, optional): number of images that vote, evenly spread
+            over the folder; all if None.
+        max_val (int, optional): number of images classified, likewise.
+        k (int): neighbours. Defaults to 20.
+        batch_size (int): images that a process encodes at once. Defaults
+            to 64.
+        num_workers (int): processes that load them, for each process that
+            trains. Defaults to 0.
+    """
+
+    def __init__(
+        self,
+        train: str,
+        val: str,
+        interval: int = 10,
+        max_train: int | None = None,
+        max_val: int | None = None,
+        k: int = 20,
+        batch_size: int = 64,
+        num_workers: int = 0,
+    ) -> None:
+        self.folders = ((train, max_train), (val, max_val))
+        self.interval = interval
+        self.k = k
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self._loaders: list[DataLoader] = []
+
+    def before_train(self, runner: Runner) -> None:
+        """Look for the images, before hours have gone by.
+
+        Raises:
+            SimimError: if there is no such folder, or no image in it.
+        """
+        size = unwrapped(runner.model).backbone.img_size[0]
+        self._loaders = []
+        for folder, most in self.folders:
+            dataset = folder_dataset(folder, size)
+            count = min(most or len(dataset), len(dataset))
+            chosen = np.linspace(0, len(dataset) - 1, count).astype(int)
+            share = chosen[get_rank() :: get_world_size()]
+            self._loaders.append(
+                image_loader(
+                    Subset(dataset, share.tolist()),
+                    self.batch_size,
+                    self.num_workers,
+                )
+            )
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Measure, if it is time.
+
+        Raises:
+            SimimError: if the features are not finite.
+        """
+        if not (
+            self.every_n_epochs(runner, self.interval)
+            or self.is_last_train_epoch(runner)
+        ):
+            return
+        with same_random_state():
+            train, val = (
+                _features(runner, loader) for loader in self._loaders
+            )
+        device = next(runner.model.parameters()).device
+        accuracy = knn_accuracy(
+            train[0].to(device), train[1], *val, ks=(self.k,)
+        )[self.k]
+        epoch = runner.epoch + 1
+        runner.logger.info(
+            f'kNN after epoch {epoch}: {accuracy:.2f} % of {len(val[0])} '
+            f'images (k = {self.k}, {len(train[0])} images vote)'
+        )
+        runner.visualizer.add_scalars(
+            {f'knn/top1_k{self.k}': accuracy, 'epoch': epoch},
+            step=runner.iter,
+            file_path=f'{runner.timestamp}.json',
+        )
+
+
+@contextmanager
+def same_random_state() -> Iterator[None]:
+    """Random numbers afterwards as if nothing had been drawn inside."""
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+
+
+def _features(runner: Runner, loader: DataLoader) -> tuple[Tensor, Tensor]:
+    """Features (M, C) and labels (M,) of all processes, on the CPU."""
+    shares = all_gather_object(
+        extract_features(unwrapped(runner.model), loader)
+    )
+    features, labels = zip(*shares, strict=True)
+    return torch.cat(features), torch.cat(labels)

@@ -1,0 +1,123 @@
+"""Stop on SIGTERM and SIGUSR1, after the step under way and with its state.
+
+They come from schedulers (SLURM, spot machines) shortly before the end.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed
+from mmengine.dist import all_reduce, barrier
+from mmengine.hooks import Hook
+from mmengine.runner import EpochBasedTrainLoop, Runner
+
+from .checkpointing import STOP_NAME, remove_stop_files
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+STOP_CODE = 75
+"""Exit code of a run to be continued: EX_TEMPFAIL of sysexits.h."""
+
+
+@contextmanager
+def noted_signals() -> Iterator[list[int]]:
+    """A list of the stop signals that came, instead of their effect."""
+    noted: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield noted  # only the main thread may handle signals
+        return
+    before = {
+        number: signal.signal(number, lambda number, _: noted.append(number))
+        for number in STOP_SIGNALS
+    }
+    try:
+        yield noted
+    except SystemExit:
+        # Launchers signal the other processes when the first one ends.
+        before = dict.fromkeys(STOP_SIGNALS, signal.SIG_IGN)
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class StopHook(Hook):
+    """Ends the run after an optimizer step if any process was signalled.
+
+    mmengine's own epoch loop cannot be taken up in mid-epoch: there the last
+    checkpoint stands.
+
+    Args:
+        noted (list[int]): of :func:`noted_signals`.
+    """
+
+    priority = 'LOWEST'
+
+    def __init__(self, noted: list[int]) -> None:
+        self.noted = noted
+        self.group: Any = None
+
+    def before_train(self, runner: Runner) -> None:
+        """Make a process group that works without waiting for the GPU."""
+        if runner.distributed:
+            self.group = torch.distributed.new_group(backend='gloo')
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: dict | None = None,
+    ) -> None:
+        """Save and leave, in all processes after the same step.
+
+        Raises:
+            SystemExit: with ``STOP_CODE``.
+        """
+        done = runner.iter + 1
+        if done % runner.optim_wrapper._accumulative_counts:
+            return
+        asked = torch.tensor(len(self.noted))
+        all_reduce(asked, 'max', self.group)
+        if not asked or done == runner.max_iters:
+            return
+        state = 'the last checkpoint stands'
+        if type(runner.train_loop) is not EpochBasedTrainLoop:
+            state = STOP_NAME.format(done)
+            runner.save_checkpoint(runner.work_dir, state, by_epoch=False)
+            remove_stop_files(runner.work_dir, but=state)
+        barrier(self.group)
+        runner.logger.warning(
+            f'Stopped by a signal after {done} steps ({state}): exit code '
+            f'{STOP_CODE}, continue with --resume.'
+        )
+        raise SystemExit(STOP_CODE)
+
+
+def outlive_stop(init: Callable[[int], None] | None, worker: int) -> None:
+    """Keep a loader worker alive until the training process ends it.
+
+    Schedulers signal all processes, and a worker that ends first would take
+    the run with it. SIGTERM still ends it if the training process sends it.
+
+    Args:
+        init (Callable, optional): what else starts a worker.
+        worker (int): its number.
+    """
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    if init is not None:
+        init(worker)
+
+
+def _end_with_the_parent() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)

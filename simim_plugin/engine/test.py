@@ -1,0 +1,61 @@
+"""The testing command: a config and a checkpoint to metrics."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+
+from ..errors import told_in_a_sentence
+from ..files import write_json
+from .command_line import (
+    add_common_options,
+    apply_options,
+    build_runner,
+    read_config,
+)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line; errors meant for the user end in one line."""
+    with told_in_a_sentence():
+        args = parse_args(argv)
+        metrics = build_runner(configure(args)).test()
+        if args.out is not None and is_main_process():
+            write_json(args.out, plain_numbers(metrics))
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Options as OpenMMLab's testing scripts have them."""
+    parser = argparse.ArgumentParser(description='Test a model.')
+    parser.add_argument('config', help='config file, or a packaged name')
+    parser.add_argument('checkpoint', help='weights to test')
+    add_common_options(parser)
+    parser.add_argument(
+        '--out', type=Path, metavar='FILE', help='JSON file for the metrics'
+    )
+    return parser.parse_args(argv)
+
+
+def configure(args: argparse.Namespace) -> Config:
+    """Merge the command line into the config.
+
+    Raises:
+        FileNotFoundError: for an unknown config.
+    """
+    config = read_config(args)
+    config.load_from = args.checkpoint
+    apply_options(config, args)
+    return config
+
+
+def plain_numbers(metrics: dict) -> dict[str, float | None]:
+    """Metrics for JSON, which has no NaN: None stands for it."""
+    return {
+        name: float(value) if math.isfinite(value) else None
+        for name, value in metrics.items()
+    }

@@ -1,0 +1,105 @@
+"""MoCo-v3 on masked views, with the UniGrad loss (paper table 3, last row).
+
+Shape key: B batch, V visible patches, C backbone channels, D channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from mmpretrain.models import MoCoV3, MoCoV3Head, NonLinearNeck
+from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
+from torch import Tensor, nn
+
+from .siamese_im import visible_patches
+
+
+@MODELS.register_module()
+class MaskedMoCoV3(MoCoV3):
+    """MMPretrain's MoCo-v3 whose queries see the visible patches only.
+
+    Each view is query once, with the same patches hidden, and key once,
+    seen whole. :class:`simim_plugin.engine.MomentumHook` moves the keys'
+    encoder, as it does the method's target branch.
+
+    Args:
+        **kwargs: see :class:`mmpretrain.models.MoCoV3`; its own momentum is
+            not used.
+    """
+
+    def loss(
+        self, inputs: Sequence[Tensor], data_samples: Sequence[DataSample]
+    ) -> dict[str, Tensor]:
+        """One step in both directions.
+
+        Args:
+            inputs (Sequence[Tensor]): two views, each (B, 3, H, W).
+            data_samples (Sequence[DataSample]): per image its ``mask``, (N,)
+                with True on masked patches.
+
+        Returns:
+            dict[str, Tensor]: ``loss``, and what else the head gives.
+        """
+        visible = visible_patches([s.mask for s in data_samples])
+        visible = visible.to(inputs[0].device)  # (B, V)
+        (q1,), (q2,) = (
+            self.neck((self.backbone(view, visible),)) for view in inputs
+        )  # (B, D) each
+        with torch.no_grad():
+            (k1,), (k2,) = map(self.momentum_encoder, inputs)
+        one, two = self.head.loss(q1, k2), self.head.loss(q2, k1)
+        return {name: (one[name] + two[name]) / 2 for name in one}
+
+    @torch.no_grad()
+    def update_target(self, momentum: float) -> None:
+        """Move every parameter of the keys' encoder towards the queries'.
+
+        Args:
+            momentum (float): share of the old ones that is kept, 0 to 1.
+        """
+        online = nn.Sequential(self.backbone, self.neck)
+        torch._foreach_lerp_(
+            [*self.momentum_encoder.module.parameters()],
+            [*online.parameters()],
+            1 - momentum,
+        )
+
+    def init_weights(self) -> None:
+        """Initialise the queries' encoder, and the keys' as its copy."""
+        super().init_weights()
+        self.update_target(momentum=0.0)
+
+
+@MODELS.register_module()
+class MeanTokenNeck(NonLinearNeck):
+    """MMPretrain's MLP on the mean of the patch tokens.
+
+    Args:
+        **kwargs: see :class:`mmpretrain.models.NonLinearNeck`.
+    """
+
+    def forward(self, x: tuple[Tensor]) -> tuple[Tensor]:
+        """Project tokens (B, 1 + V, C), the cls token first, to (B, D)."""
+        (tokens,) = x
+        return super().forward((tokens[:, 1:].mean(dim=1),))
+
+
+@MODELS.register_module()
+class PredictorHead(MoCoV3Head):
+    """MMPretrain's predictor, before a head of ours instead of InfoNCE.
+
+    Args:
+        predictor (dict): a neck that maps (B, D) to (B, D).
+        loss (dict): the head.
+    """
+
+    def loss(
+        self, base_out: Tensor, momentum_out: Tensor
+    ) -> dict[str, Tensor]:
+        """Compare queries with keys, both (B, D)."""
+        (prediction,) = self.predictor([base_out])
+        return self.loss_module.loss(
+            prediction[:, None], momentum_out[:, None]
+        )

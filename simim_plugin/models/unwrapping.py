@@ -1,0 +1,13 @@
+"""The model inside what mmengine wraps around it for several processes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine.model import is_model_wrapper
+from torch import nn
+
+
+def unwrapped(model: nn.Module) -> Any:
+    """The model itself, of a Runner's model."""
+    return model.module if is_model_wrapper(model) else model

@@ -1,0 +1,369 @@
+"""Views, target tokens and target grids: positions, losses, gradients."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from mmengine.registry import init_default_scope
+from mmpretrain.models import resize_pos_embed
+from mmpretrain.registry import MODELS, TRANSFORMS
+
+from simim_plugin.errors import SimimError
+from simim_plugin.models.positions import absolute_table, relative_embedding
+
+from ..test_models.helpers import small_batch, small_config
+from . import load
+
+
+@pytest.fixture(autouse=True)
+def scope():
+    init_default_scope('mmpretrain')
+
+
+def build(kind, neck=None, **kwargs):
+    """A small model of a kind, with the weights of every other kind."""
+    config = small_config(**kwargs) | kind
+    config['neck'].update(neck or {})
+    torch.manual_seed(0)
+    model = MODELS.build(config)
+    model.init_weights()
+    return model
+
+
+def step(model, inputs, samples):
+    """Loss, and the gradient of every parameter."""
+    loss = model.loss(inputs, samples)['loss']
+    return loss, gradients(model, loss)
+
+
+def gradients(model, loss):
+    model.zero_grad()
+    loss.backward()
+    return {
+        n: p.grad.clone()
+        for n, p in model.named_parameters()
+        if p.grad is not None
+    }
+
+
+def same(ours, theirs):
+    torch.testing.assert_close(ours[0], theirs[0], rtol=1e-5, atol=0)
+    assert ours[1].keys() == theirs[1].keys()
+    for name, value in theirs[1].items():
+        torch.testing.assert_close(
+            ours[1][name], value, rtol=1e-4, atol=1e-6, msg=name
+        )
+
+
+@pytest.mark.parametrize('name', ['a', 'b'])
+def test_the_same_view_has_the_absolute_positions(name, monkeypatch):
+    """Before the linear map; the scale's embedding is that of 1."""
+    config = load(name, 'demo', monkeypatch)
+    model = MODELS.build(config.model)
+    pipeline = config.train_dataloader.dataset.pipeline[1:]
+    transforms = [TRANSFORMS.build(t) for t in pipeline]
+    draw = np.random.default_rng(0)
+    inputs, samples = [], []
+    for _ in range(4):
+        results = dict(img=draw.integers(0, 256, (90, 120, 3), np.uint8))
+        for transform in transforms:
+            results = transform(results)
+        inputs.append(results['inputs'])
+        samples.append(results['data_samples'])
+    views = [torch.stack(view).float() for view in zip(*inputs, strict=True)]
+    assert torch.equal(*views)
+    caught = []
+    model.neck.relative_map.register_forward_pre_hook(
+        lambda module, given: caught.append(given[0])
+    )
+    model.loss(views, samples)
+    (relative,) = caught
+    dims = model.neck.embed_dims
+    table = model.neck.pos_embed[:, 1:].expand(4, -1, -1)
+    torch.testing.assert_close(relative[..., :dims], table, rtol=0, atol=1e-6)
+    one = torch.tensor([0.0, 1, 0, 1]).repeat_interleave(dims // 4)
+    assert torch.equal(relative[..., dims:], one.expand(4, 64, -1))
+
+
+def by_hand(sample, row, col, target_grid, online_grid, dims):
+    """One patch's embedding, by way of the pixels of the image."""
+    online, target = sample.geometry.online, sample.geometry.target
+    top, left, height, width = target.box.tolist()
+    y = top + height * (row + 0.5) / target_grid[0]
+    share = (col + 0.5) / target_grid[1]
+    x = left + width * (1 - share if target.flip else share)
+    o_top, o_left, o_height, o_width = online.box.tolist()
+    v, u = (y - o_top) / o_height, (x - o_left) / o_width
+    u = 1 - u if online.flip else u
+    values = (
+        v * online_grid[0] - 0.5,
+        u * online_grid[1] - 0.5,
+        10 * math.log(height / o_height),
+        10 * math.log(width / o_width),
+    )
+    quarter = dims // 4
+    channels = []
+    for value in values:
+        angles = [value / 10000 ** (k / quarter) for k in range(quarter)]
+        channels += [math.sin(a) for a in angles]
+        channels += [math.cos(a) for a in angles]
+    return torch.tensor(channels)
+
+
+def with_subset(samples, count, seed=2):
+    generator = torch.Generator().manual_seed(seed)
+    for sample in samples:
+        order = torch.randperm(len(sample.mask), generator=generator)
+        sample.target_tokens = (order < count).numpy()  # as a pipeline does
+    return samples
+
+
+@pytest.mark.parametrize('see_whole', [True, False])
+def test_a_subset_of_target_tokens_has_their_loss(see_whole):
+    kind = dict(type='PartialTargetSiameseIM', see_whole=see_whole)
+    model = build(kind)
+    inputs, samples = small_batch()
+    with_subset(samples, 5)
+    ours = step(model, inputs, samples)
+
+    model = build(kind)
+    visible, _ = model._collate(samples)
+    online = model.projector(model.backbone(inputs[0], visible))
+    chosen = [np.flatnonzero(s.target_tokens).tolist() for s in samples]
+    positions = torch.stack(
+        [
+            torch.stack(
+                [
+                    by_hand(sample, i // 4, i % 4, (4, 4), (4, 4), 16)
+                    for i in part
+                ]
+            )
+            for sample, part in zip(samples, chosen, strict=True)
+        ]
+    )  # (B, 5, 2 D)
+    neck = model.neck
+    table = neck.pos_embed[0, 1:]
+    seen = torch.stack([table[part] for part in visible])
+    tokens = torch.cat(
+        [
+            online[:, :1],
+            online[:, 1:] + seen,
+            neck.mask_token + neck.relative_map(positions),
+        ],
+        dim=1,
+    )
+    for layer in neck.layers:
+        tokens = layer(tokens)
+    p = neck.predict(tokens[:, -5:]).flatten(0, 1)  # (M, D)
+    with torch.no_grad():
+        if see_whole:
+            whole = model.encode_target(inputs[1])
+            parts = [t[part] for t, part in zip(whole, chosen, strict=True)]
+        else:
+            few = model.target['backbone'](inputs[1], torch.tensor(chosen))
+            parts = [*model.target['projector'](few)[:, 1:]]
+        t = F.layer_norm(torch.cat(parts), (16,))
+    similarity = p @ t.T  # M x M
+    loss = (p - t).square().sum(1) + 0.02 * similarity.square().mean(1)
+    loss = loss.mean() / 16
+    same(ours, (loss, gradients(model, loss)))
+
+
+@pytest.mark.parametrize('see_whole', [True, False])
+def test_all_target_tokens_are_the_method(see_whole):
+    inputs, samples = small_batch()
+    with_subset(samples, 16)
+    kind = dict(type='PartialTargetSiameseIM', see_whole=see_whole)
+    same(
+        step(build(kind), inputs, samples),
+        step(build(dict(type='SiameseIM')), inputs, samples),
+    )
+
+
+def test_alone_the_target_branch_sees_no_other_token():
+    (view, other), samples = small_batch()
+    with_subset(samples, 5)
+    unseen = torch.stack([~torch.tensor(s.target_tokens) for s in samples])
+    pixels = unseen.view(-1, 1, 4, 4).repeat_interleave(4, 2)
+    pixels = pixels.repeat_interleave(4, 3)
+    changed = torch.where(pixels, other + 1, other)
+    for see_whole in (False, True):
+        kind = dict(type='PartialTargetSiameseIM', see_whole=see_whole)
+        model = build(kind).eval()
+        before = model.loss([view, other], samples)['loss']
+        after = model.loss([view, changed], samples)['loss']
+        assert (before == after) != see_whole
+
+
+def test_unequal_subsets_are_an_error_in_words():
+    inputs, samples = small_batch()
+    with_subset(samples, 5)
+    samples[0].target_tokens[:] = True
+    model = build(dict(type='PartialTargetSiameseIM'))
+    with pytest.raises(SimimError, match='`num_masked`'):
+        model.loss(inputs, samples)
+
+
+@pytest.mark.parametrize('target_grid', [(2, 2), (3, 3), (1, 3), (4, 4)])
+def test_a_smaller_target_lies_where_its_pixels_do(target_grid):
+    _, samples = small_batch()
+    model = build(
+        dict(type='SmallTargetSiameseIM'), neck=dict(target_grid=target_grid)
+    )
+    caught = []
+    model.neck.relative_map.register_forward_pre_hook(
+        lambda module, given: caught.append(given[0])
+    )
+    visible, geometry = model._collate(samples)
+    online = torch.randn(4, 1 + visible.shape[1], 16)
+    prediction = model.neck(online, visible, geometry)
+    rows, cols = target_grid
+    assert prediction.shape == (4, rows * cols, 16)
+    for sample, ours in zip(samples, caught[0], strict=True):
+        for i, channels in enumerate(ours):
+            expected = by_hand(
+                sample, i // cols, i % cols, target_grid, (4, 4), 16
+            )
+            torch.testing.assert_close(channels, expected, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize('target_grid', [(7, 7), (10, 10), (6, 9)])
+def test_a_place_has_one_position_in_both_branches(target_grid):
+    """The target's table is the relative embedding of the same view."""
+    _, (sample, *_) = small_batch()
+    geometry = sample.geometry
+    geometry = type(geometry)(geometry.online, geometry.online)
+    table = absolute_table(target_grid, 16, (14, 14))[0, 1:]
+    relative = relative_embedding(
+        geometry, target_grid, (14, 14), 16, torch.float64
+    )
+    torch.testing.assert_close(table, relative[:, :16], rtol=0, atol=1e-12)
+    # MMPretrain would interpolate the whole table to about the same.
+    whole = absolute_table((14, 14), 16).float()
+    near = resize_pos_embed(whole, (14, 14), target_grid)[0, 1:].double()
+    inner = torch.zeros(target_grid, dtype=torch.bool)
+    inner[2:-2, 2:-2] = True
+    error = (near - table)[inner.flatten()].abs().max()
+    assert 0 < error < 0.06
+
+
+def test_a_smaller_target_is_encoded_with_these_positions():
+    inputs, (sample, *_) = small_batch()
+    view = F.avg_pool2d(inputs[1], 2)
+    model = build(
+        dict(type='SmallTargetSiameseIM'), neck=dict(target_grid=(2, 2))
+    )
+    geometry = type(sample.geometry)(*[sample.geometry.target] * 2)
+    places = relative_embedding(geometry, (2, 2), (4, 4), 24)[:, :24]
+    vit, projector = model.target['backbone'], model.target['projector']
+    patches = vit.patch_embed.projection(view).flatten(2).mT + places
+    tokens = torch.cat([vit.cls_token.expand(4, -1, -1), patches], dim=1)
+    for layer in vit.layers:
+        tokens = layer(tokens)
+    expected = projector(tokens)[:, 1:]
+    torch.testing.assert_close(model.encode_target(view), expected)
+
+
+def test_a_target_of_the_same_grid_is_the_method():
+    inputs, samples = small_batch()
+    same(
+        step(build(dict(type='SmallTargetSiameseIM')), inputs, samples),
+        step(build(dict(type='SiameseIM')), inputs, samples),
+    )
+
+
+def test_a_smaller_target_trains():
+    inputs, samples = small_batch()
+    inputs[1] = F.avg_pool2d(inputs[1], 2)
+    neck = dict(target_grid=(2, 2))
+    model = build(dict(type='SmallTargetSiameseIM'), neck=neck)
+    _, grads = step(model, inputs, samples)
+    trained = {n for n, p in model.named_parameters() if p.requires_grad}
+    assert grads.keys() == trained
+    # A checkpoint is the method's.
+    method = build(dict(type='SiameseIM'))
+    assert model.state_dict().keys() == method.state_dict().keys()
+
+
+def test_symmetric_is_the_mean_of_both_directions():
+    inputs, samples = small_batch()
+    ours = step(build(dict(type='SymmetricSiameseIM')), inputs, samples)
+    model = build(dict(type='SiameseIM'))
+    there, one = step(model, inputs, samples)
+    for sample in samples:
+        sample.geometry = sample.geometry.inverse()
+    back, two = step(model, inputs[::-1], samples)
+    mean = {name: (one[name] + two[name]) / 2 for name in one}
+    same(ours, ((there + back) / 2, mean))
+    assert there != back
+    swapped = step(
+        build(dict(type='SymmetricSiameseIM')), inputs[::-1], samples
+    )
+    same(ours, swapped)
+
+
+def moco(**kwargs):
+    mlp = dict(
+        hid_channels=20,
+        out_channels=16,
+        with_avg_pool=False,
+        norm_cfg=dict(type='BN1d'),
+    )
+    torch.manual_seed(0)
+    model = MODELS.build(
+        dict(
+            type='MaskedMoCoV3',
+            backbone=small_config()['backbone'],
+            neck=dict(mlp, type='MeanTokenNeck', in_channels=24),
+            head=dict(
+                type='PredictorHead',
+                predictor=dict(mlp, type='NonLinearNeck', in_channels=16),
+                loss=dict(type='GlobalHead', head=dict(type='UniGradHead')),
+            ),
+        )
+    )
+    model.init_weights()
+    return model
+
+
+def test_masked_moco_is_its_direct_computation():
+    model = moco()
+    inputs, samples = small_batch()
+    ours = model.loss(inputs, samples)
+    hidden = torch.stack([s.mask for s in samples])
+    visible = (~hidden).nonzero()[:, 1].view(4, -1)
+    losses = []
+    for query, key in (inputs, inputs[::-1]):
+        q = model.backbone(query, visible)[:, 1:].mean(1)
+        (q,) = super(type(model.neck), model.neck).forward((q,))
+        (p,) = model.head.predictor([q])
+        with torch.no_grad():
+            backbone, neck = model.momentum_encoder.module
+            (k,) = backbone(key)
+            (k,) = super(type(neck), neck).forward((k[:, 1:].mean(1),))
+            t = F.layer_norm(k, (16,))
+        positive = (p - t).square().sum(1)
+        negative = (p @ t.T).square().mean(1)
+        losses.append((positive + 0.02 * negative).mean() / 16)
+    torch.testing.assert_close(ours['loss'], sum(losses) / 2)
+    swapped = model.loss(inputs[::-1], samples)['loss']
+    torch.testing.assert_close(ours['loss'], swapped)
+
+
+def test_masked_moco_moves_its_keys_encoder_by_the_hook_alone():
+    model = moco()
+    inputs, samples = small_batch()
+    (keys,) = model.momentum_encoder(inputs[0])
+    (queries,) = model.neck(model.backbone(inputs[0]))
+    assert torch.equal(keys, queries)
+    with torch.no_grad():
+        model.neck.fc0.weight += 1
+    weight = model.momentum_encoder.module[1].fc0.weight
+    before = weight.clone()
+    model.loss(inputs, samples)['loss'].backward()
+    assert torch.equal(weight, before)
+    assert weight.grad is None
+    model.update_target(0.75)
+    torch.testing.assert_close(weight, before + 0.25)

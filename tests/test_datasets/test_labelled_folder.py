@@ -1,0 +1,141 @@
+"""Labelled folders, whole or by a list; the crop of the linear probe."""
+
+import gzip
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mmpretrain.registry import DATASETS
+from PIL import Image
+
+from simim_plugin.datasets.labelled_folder import LabelledFolder
+from simim_plugin.datasets.single_draw_crop import SingleDrawCrop
+from simim_plugin.errors import SimimError
+
+NAMES = ['n01_1.JPEG', 'n01_2.JPEG', 'n02_7.JPEG', 'n03_10026.JPEG']
+
+
+@pytest.fixture
+def root(tmp_path):
+    for name in NAMES:
+        folder = tmp_path / 'train' / name.split('_')[0]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new('RGB', (8, 8)).save(folder / name)
+    return tmp_path / 'train'
+
+
+def found(dataset):
+    infos = [dataset.get_data_info(i) for i in range(len(dataset))]
+    return [
+        (info['img_path'].rsplit('/', 1)[1], info['gt_label'])
+        for info in infos
+    ]
+
+
+def test_whole_folder(root):
+    dataset = LabelledFolder(str(root))
+    assert found(dataset) == list(zip(NAMES, [0, 0, 1, 2], strict=True))
+    assert dataset.metainfo['classes'] == ('n01', 'n02', 'n03')
+
+
+@pytest.mark.parametrize('ending', ['.txt', '.txt.gz'])
+@pytest.mark.parametrize('line', ['{name}', '{folder}/{name}'])
+def test_listed_images_in_the_order_of_the_list(root, tmp_path, ending, line):
+    file = tmp_path / f'list{ending}'
+    lines = [
+        line.format(name=name, folder=name.split('_')[0])
+        for name in (NAMES[3], NAMES[1])
+    ]
+    text = '\n'.join([*lines, '', ''])
+    opened = gzip.open if ending.endswith('gz') else open
+    with opened(file, 'wt') as stream:
+        stream.write(text)
+    dataset = DATASETS.build(
+        dict(type='LabelledFolder', data_root=str(root), list_file=str(file))
+    )
+    # Labels count all folders, not only the listed ones.
+    assert found(dataset) == [(NAMES[3], 2), (NAMES[1], 0)]
+    assert dataset.metainfo['classes'] == ('n01', 'n02', 'n03')
+
+
+def test_names_that_are_not_there(root, tmp_path):
+    file = tmp_path / 'list.txt'
+    absent = ['n09_1.JPEG', 'n01_9.JPEG', 'odd.JPEG', 'n02_8.JPEG']
+    file.write_text('\n'.join([NAMES[0], *absent]))
+    with pytest.raises(SimimError) as caught:
+        LabelledFolder(str(root), list_file=str(file))
+    message = str(caught.value)
+    assert message.startswith('4 of the 5 images')
+    assert '(n09_1.JPEG, n01_9.JPEG, odd.JPEG, ...)' in message
+    assert '\n' not in message
+
+
+@pytest.mark.parametrize(
+    ('content', 'words'),
+    [
+        (None, 'Cannot read the list'),
+        (b'', 'is empty'),
+        (b'\x1f\x8b\x08\x00', 'Cannot read the list'),
+        (b'\xff\xfe\xfa', 'Cannot read the list'),
+    ],
+)
+@pytest.mark.parametrize('ending', ['.txt', '.txt.gz'])
+def test_unreadable_lists(root, tmp_path, content, words, ending):
+    file = tmp_path / f'list{ending}'
+    if content is not None:
+        packed = ending.endswith('gz') and not content.startswith(b'\x1f')
+        file.write_bytes(gzip.compress(content) if packed else content)
+    with pytest.raises(SimimError, match=words):
+        LabelledFolder(str(root), list_file=str(file))
+
+
+def test_missing_and_empty_folders(tmp_path):
+    with pytest.raises(SimimError, match=r'no image folder at .*nowhere'):
+        LabelledFolder(str(tmp_path / 'nowhere'))
+    (tmp_path / 'cat').mkdir()
+    with pytest.raises(SimimError, match='no image in the sub-folders'):
+        LabelledFolder(str(tmp_path))
+
+
+sizes = st.integers(1, 400)
+
+
+@given(rows=sizes, cols=sizes, seed=st.integers(0, 99))
+def test_crop_is_one_clamped_draw(rows, cols, seed):
+    """By the draws themselves: area, log aspect, top, left."""
+    image = np.zeros((rows, cols, 3), np.uint8)
+    np.random.seed(seed)
+    top, left, height, width = SingleDrawCrop(scale=8).rand_crop_params(image)
+    np.random.seed(seed)
+    area = rows * cols * np.random.uniform(0.08, 1.0)
+    aspect = np.exp(np.random.uniform(np.log(3 / 4), np.log(4 / 3)))
+    assert height == min(rows, max(1, round((area / aspect) ** 0.5)))
+    assert width == min(cols, max(1, round((area * aspect) ** 0.5)))
+    assert 0 <= top <= rows - height
+    assert 0 <= left <= cols - width
+
+
+def test_crop_of_a_wide_image_is_not_drawn_again():
+    """Of a strip most boxes are too high: they keep their drawn width."""
+    image = np.zeros((50, 500, 3), np.uint8)
+    boxes = [
+        SingleDrawCrop(scale=8).rand_crop_params(image) for _ in range(99)
+    ]
+    cut = [width / height for _, _, height, width in boxes if height == 50]
+    assert len(cut) > 50
+    assert len(set(cut)) > 40
+    assert max(cut) > 4 / 3 + 0.1
+
+
+def test_resizes_as_pillow_does():
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (90, 120, 3), np.uint8)
+    crop = SingleDrawCrop(scale=32, interpolation='bicubic', backend='pillow')
+    np.random.seed(3)
+    top, left, height, width = crop.rand_crop_params(image)
+    np.random.seed(3)
+    got = crop.transform(dict(img=image))['img']
+    box = image[top : top + height, left : left + width]
+    expected = Image.fromarray(box).resize((32, 32), Image.BICUBIC)
+    assert np.array_equal(got, np.asarray(expected))

@@ -1,0 +1,329 @@
+"""A run that was interrupted ends as the one that was not, bit by bit."""
+
+import copy
+import json
+import pickle
+import random
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.logging import HistoryBuffer
+
+from simim_plugin.checkpoint import CheckpointError, read_checkpoint
+from simim_plugin.engine import SiameseIMRunner
+from simim_plugin.engine.seeding import Draw, SeededDataset, SeededSampler
+from simim_plugin.errors import SimimError
+
+from .test_runner import LR, Pairs, make_runner  # noqa: F401
+
+STATE = ('state_dict', 'optimizer', 'param_schedulers')
+LOGGED = ('loss', 'grad_norm', 'lr', 'momentum')
+
+
+def draws() -> list[float]:
+    """One number of each random generator."""
+    return [random.random(), np.random.rand(), torch.rand(()).item()]
+
+
+class NoisyPairs(Pairs):
+    """Items that no two draws make the same."""
+
+    def __getitem__(self, k):
+        item = super().__getitem__(k)
+        inputs = [view + sum(draws()) for view in item['inputs']]
+        # A copy: sending it from a worker changes the original.
+        sample = copy.deepcopy(item['data_samples'])
+        return dict(inputs=inputs, data_samples=sample)
+
+
+class Disturb(Hook):
+    """Steps, too, that depend on all generators."""
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        for view in data_batch['inputs']:
+            view *= sum(draws())
+
+
+def settings(workers=0, accumulated=1, **options):
+    """Two epochs of 6 iterations, a checkpoint after each step."""
+    return dict(
+        train_dataloader=dict(
+            batch_size=4,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            drop_last=True,
+            sampler=dict(type='SeededSampler', shuffle=True),
+            collate_fn=dict(type='default_collate'),
+            dataset=NoisyPairs(size=27),
+        ),
+        train_cfg=dict(type='ExactEpochLoop', max_epochs=2),
+        optim_wrapper=dict(accumulative_counts=accumulated, on_cpu=False),
+        custom_hooks=[
+            dict(type='MomentumHook', base_momentum=0.9),
+            dict(type='ThroughputHook'),
+            dict(type=Disturb),
+        ],
+        default_hooks=dict(
+            logger=dict(type='LoggerHook', interval=1),
+            checkpoint=dict(
+                type='SafeCheckpointHook', by_epoch=False, interval=accumulated
+            ),
+        ),
+        log_processor=dict(window_size=4),
+        **options,
+    )
+
+
+def same(a, b) -> bool:
+    """Whether two nested structures are equal to the last bit."""
+    if isinstance(a, torch.Tensor):
+        return a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, np.ndarray):
+        return np.array_equal(a, b)
+    if isinstance(a, HistoryBuffer):
+        return same(a._log_history, b._log_history)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+def logged(folder: Path) -> dict[int, list]:
+    """Step to the figures of a run in ``folder``."""
+    lines = [
+        json.loads(line)
+        for file in sorted(folder.glob('*/vis_data/scalars.json'))
+        for line in file.read_text().splitlines()
+    ]
+    return {
+        line['step']: [line.get(name) for name in LOGGED] for line in lines
+    }
+
+
+def assert_same_run(whole: Path, part: Path, after: int, last='iter_12.pth'):
+    """Final state, log and log history of two runs are the same."""
+    a, b = (read_checkpoint(folder / last) for folder in (whole, part))
+    for key in STATE:
+        assert same(a[key], b[key]), key
+    for name in ('train/loss', 'train/grad_norm', 'train/lr'):
+        histories = [x['message_hub']['log_scalars'][name] for x in (a, b)]
+        assert same(*histories), name
+    steps, resumed = logged(whole), logged(part)
+    assert list(resumed) == list(range(after + 1, 13))
+    assert all(steps[step] == resumed[step] for step in resumed)
+
+
+CASES = {
+    'plain': {},
+    'bf16': dict(optim_wrapper=dict(on_cpu=True)),
+    'two workers': dict(workers=2),
+    'accumulated': dict(accumulated=3),
+    'two workers, accumulated, bf16': dict(
+        workers=2, accumulated=2, optim_wrapper=dict(on_cpu=True)
+    ),
+    'seed of chance': dict(randomness=dict(seed=None)),
+}
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_resumed_run_is_the_same_run(make_runner, tmp_path, name):  # noqa: F811
+    case = dict(CASES[name])
+    wrapper = case.pop('optim_wrapper', {})
+    accumulated = case.get('accumulated', 1)
+
+    def run(folder, **options):
+        options = settings(**case, **options)
+        options['optim_wrapper'].update(wrapper)
+        make_runner(work_dir=str(tmp_path / folder), **options).train()
+
+    run('whole')
+    for after in {1: (2, 6, 11), 2: (4, 8), 3: (3, 9)}[accumulated]:
+        for generator in (random.seed, np.random.seed, torch.manual_seed):
+            generator(after)  # another process would be elsewhere
+        file = tmp_path / 'whole' / f'iter_{after}.pth'
+        run(f'from_{after}', resume=True, load_from=str(file))
+        assert_same_run(tmp_path / 'whole', tmp_path / f'from_{after}', after)
+
+
+@pytest.fixture
+def run(make_runner, tmp_path):  # noqa: F811
+    """Train in the folder of the test; options as those of a Runner."""
+
+    def train(**options):
+        options = {**settings(), **options}
+        runner = make_runner(work_dir=str(tmp_path / 'run'), **options)
+        runner.train()
+        return runner
+
+    return train
+
+
+def test_a_broken_latest_checkpoint_is_skipped(run, tmp_path):
+    run()
+    folder = tmp_path / 'run'
+    for step, keep in ((12, 0.5), (11, 0.999), (10, 0)):
+        file = folder / f'iter_{step}.pth'
+        content = file.read_bytes()
+        file.write_bytes(content[: int(len(content) * keep)])
+    (folder / 'iter_13.pth.part').write_bytes(b'half')
+    # A newer date means nothing: a copied folder has any.
+    (folder / 'iter_3.pth').touch()
+    best = read_checkpoint(folder / 'iter_9.pth')
+    runner = run(resume=True)
+    log = sorted(folder.glob('*/*.log'))[-1].read_text()
+    assert 'resumed epoch: 1, iter: 9' in log
+    for step in (12, 11, 10):
+        assert 'Skipped a broken checkpoint: ' in log
+        assert f'iter_{step}.pth' in log
+    assert not (folder / 'iter_13.pth.part').exists()
+    assert best['meta']['iter'] == 9
+    assert runner.iter == 12
+
+
+def test_no_readable_checkpoint_is_an_error_and_none_a_start(run, tmp_path):
+    assert run(resume=True).iter == 12
+    for file in (tmp_path / 'run').glob('*.pth'):
+        file.write_bytes(b'broken')
+    with pytest.raises(CheckpointError, match=r'None of the 12 checkpoints'):
+        run(resume=True)
+
+
+@pytest.mark.parametrize(
+    ('batch_size', 'size', 'words'),
+    [(2, 27, '1 processes x 2 images'), (4, 28, 'of 28 images')],
+)
+def test_another_layout_is_refused_or_begins_its_epoch_again(
+    run, tmp_path, batch_size, size, words
+):
+    run()
+    options = settings()
+    options['train_dataloader'].update(
+        batch_size=batch_size, dataset=NoisyPairs(size=size)
+    )
+    options.update(resume=True, load_from=str(tmp_path / 'run/iter_9.pth'))
+    with pytest.raises(CheckpointError, match='--restart-epoch') as caught:
+        run(**options)
+    assert words in str(caught.value)
+    options['train_cfg'].update(restart_epoch=True)
+    options['custom_hooks'] = [*options['custom_hooks'], dict(type=Rates)]
+    Rates.seen.clear()
+    length = size // batch_size
+    runner = run(**options)
+    assert runner.iter == 2 * length
+    # From the start of epoch 2, on this run's schedule.
+    peak = LR * batch_size / 64
+    assert list(Rates.seen) == list(range(length, 2 * length))
+    for step, rate in Rates.seen.items():
+        decay = 0.5 * (1 + np.cos(np.pi * step / (2 * length)))
+        assert rate == pytest.approx(peak * decay)
+
+
+class Rates(Hook):
+    """The learning rate of each step."""
+
+    seen: ClassVar[dict[int, float]] = {}
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        self.seen[runner.iter] = runner.optim_wrapper.get_lr()['lr'][0]
+
+
+def test_a_checkpoint_of_mmengines_runner_is_refused_in_words(run, tmp_path):
+    run()
+    file = tmp_path / 'run' / 'iter_12.pth'
+    content = read_checkpoint(file)
+    del content['meta']['layout']
+    torch.save(content, file)
+    with pytest.raises(CheckpointError, match='no note of its place'):
+        run(resume=True, load_from=str(file))
+
+
+def test_an_epoch_is_a_whole_number_of_optimizer_steps(run):
+    runner = run(**settings(accumulated=4))
+    assert len(runner.train_dataloader) == 4
+    assert runner.iter == 8
+    with pytest.raises(SimimError, match=r'27 images.*4 x 8 accumulated'):
+        run(**settings(accumulated=8))
+
+
+def test_checkpoints_between_optimizer_steps_are_refused(run):
+    options = settings(accumulated=3)
+    options['default_hooks']['checkpoint'].update(interval=4)
+    with pytest.raises(SimimError, match='multiple'):
+        run(**options)
+
+
+def test_a_sampler_that_cannot_seek_is_refused(run):
+    options = settings()
+    options['train_dataloader'].update(sampler=dict(type='DefaultSampler'))
+    with pytest.raises(SimimError, match=r'DefaultSampler.*SeededSampler'):
+        run(**options)
+
+
+def test_the_last_good_checkpoint_stays_until_the_next_is_whole(
+    run, tmp_path, monkeypatch
+):
+    folder, seen = tmp_path / 'run', []
+    save = SiameseIMRunner.save_checkpoint
+
+    def watch(self, *args, **kwargs):
+        seen.append({file.name for file in folder.glob('*.pth')})
+        save(self, *args, **kwargs)
+
+    monkeypatch.setattr(SiameseIMRunner, 'save_checkpoint', watch)
+    options = settings()
+    options['default_hooks']['checkpoint'].update(interval=6, max_keep_ckpts=1)
+    run(**options)
+    assert seen == [set(), {'iter_6.pth'}]
+    assert [file.name for file in folder.glob('*.pth')] == ['iter_12.pth']
+
+
+# The parts
+
+
+def test_sampler_seeks_to_any_place_of_any_epoch():
+    sampler = SeededSampler(range(1000), seed=3)
+    sampler.trim(64)
+    assert len(sampler) == 960
+    epochs = []
+    for epoch in range(3):
+        sampler.start(epoch, 0)
+        epochs.append(list(sampler))
+        assert [draw.epoch for draw in epochs[-1]] == [epoch] * 960
+        assert len({draw.image for draw in epochs[-1]}) == 960
+        for first in (1, 64, 959, 960):
+            sampler.start(epoch, first)
+            assert list(sampler) == epochs[-1][first:]
+    assert [d.image for d in epochs[0]] != [d.image for d in epochs[1]]
+
+
+class Draws:
+    """Items that are the random numbers they see."""
+
+    data_root = 'here'
+
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, index):
+        return tuple(draws())
+
+
+def test_items_follow_from_their_seed_alone():
+    dataset = SeededDataset(Draws())
+    items = {
+        draw: dataset[draw]
+        for draw in (
+            Draw(s, e, k) for s in (0, 1) for e in (0, 1) for k in range(10)
+        )
+    }
+    for generator in range(3):  # no generator repeats itself
+        assert len({item[generator] for item in items.values()}) == 40
+    for draw in reversed(items):
+        assert dataset[draw] == items[draw]
+    assert dataset.data_root == 'here'
+    assert pickle.loads(pickle.dumps(dataset))[draw] == items[draw]
