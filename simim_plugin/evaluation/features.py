@@ -13,13 +13,13 @@ from typing import Any, Literal, cast
 
 import torch
 from mmengine.dataset import default_collate
+from mmengine.dist import get_rank
 from mmengine.model import BaseModel
-from mmpretrain.datasets import CustomDataset
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from ..datasets import LoadRGBImage
+from ..datasets import LabelledFolder, LoadRGBImage
 from ..errors import SimimError
 
 Pool = Literal['mean', 'cls']
@@ -46,7 +46,7 @@ def evaluation_transforms(size: int) -> list[dict]:
     ]
 
 
-def folder_dataset(root: str | Path, size: int) -> CustomDataset:
+def folder_dataset(root: str | Path, size: int) -> LabelledFolder:
     """The labelled images of a folder with one sub-folder per class.
 
     Args:
@@ -56,19 +56,8 @@ def folder_dataset(root: str | Path, size: int) -> CustomDataset:
     Raises:
         SimimError: if there is no such folder, or no image in it.
     """
-    if not Path(root).is_dir():
-        raise SimimError(
-            f'There is no image folder at {root}; pass a folder that holds '
-            'one sub-folder of images per class.'
-        )
     pipeline = [LoadRGBImage(), *evaluation_transforms(size)]
-    try:
-        return CustomDataset(data_root=str(root), pipeline=pipeline)
-    except RuntimeError as error:
-        raise SimimError(
-            f'There is no image in the sub-folders of {root}; it needs one '
-            'sub-folder of images per class.'
-        ) from error
+    return LabelledFolder(data_root=str(root), pipeline=pipeline)
 
 
 def image_loader(
@@ -162,14 +151,21 @@ def encode_tokens(model: BaseModel, images: Tensor) -> Tensor:
 
 
 def _with_progress(loader: DataLoader) -> tqdm:
-    """A bar on a terminal; in a log a line now and then."""
+    """A bar on a terminal; in a log a line now and then.
+
+    Of several processes the first one draws it.
+    """
+    silent = get_rank() != 0
     if sys.stderr.isatty():
-        return tqdm(loader, 'features', unit='batch', leave=False)
+        return tqdm(
+            loader, 'features', unit='batch', leave=False, disable=silent
+        )
     line = '{desc}: batch {n_fmt} of {total_fmt}, {remaining} left\n'
     return tqdm(
         loader,
         'features',
         leave=False,
+        disable=silent,
         delay=QUIET_SECONDS,
         mininterval=QUIET_SECONDS,
         bar_format=line,

@@ -1,0 +1,26 @@
+# Fine-tuning on CIFAR-10. Ours.
+_base_ = './siamese_im_vit-base-p16_ft-8xb128-amp-coslr-100e_in1k.py'
+
+model = dict(
+    data_preprocessor=dict(num_classes=10),
+    backbone=dict(arch='deit-tiny', img_size=32, patch_size=4),
+    head=dict(num_classes=10, in_channels=192))
+train_pipeline = [
+    _base_.to_pil,
+    dict(type='torchvision/RandomCrop', size=32, padding=4),
+    dict(type='torchvision/RandomHorizontalFlip'),
+    _base_.pack,
+]
+test_pipeline = [_base_.pack]
+train_dataloader = dict(
+    dataset=dict(_delete_=True, type='CIFAR10', data_root='data/cifar10',
+                 split='train', download=False, pipeline=train_pipeline))
+test_dataloader = dict(
+    dataset=dict(_delete_=True, type='CIFAR10', data_root='data/cifar10',
+                 split='test', download=False, pipeline=test_pipeline))
+val_dataloader = test_dataloader
+optim_wrapper = dict(
+    optimizer=dict(lr=1e-3 * 128 / 256),
+    paramwise_cfg=dict(layer_decay_rate=0.75))
+auto_scale_lr = dict(base_batch_size=128)
+train_cfg = dict(max_epochs=50)

@@ -1,0 +1,9 @@
+# ImageNet-Sketch: the classifier fine-tuned on ImageNet-1k, as it is.
+_base_ = ('../classification/'
+          'siamese_im_vit-base-p16_ft-8xb128-amp-coslr-100e_in1k.py')
+
+test_dataloader = dict(
+    dataset=dict(_delete_=True, type='ImageNetSketch',
+                 data_root='data/imagenet-sketch',
+                 pipeline=_base_.test_dataloader.dataset.pipeline))
+test_evaluator = dict(prefix='imagenet-sketch')

@@ -1,0 +1,194 @@
+"""Rows of the ablations, run alike, one after the other, in one table."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from simim_plugin.datasets.demo_data import make_demo_data
+from simim_plugin.errors import SimimError
+from simim_plugin.evaluation.ablations import (
+    PAPER_LINEAR,
+    collect,
+    describe,
+    draw,
+    main,
+    parse_args,
+    row_names,
+    table,
+)
+from simim_plugin.packaged import config_path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# They note how they were called, and leave what the real ones leave.
+TRAIN = """
+import json, os, pathlib, sys
+words = sys.argv[1:]
+work = pathlib.Path(words[words.index('--work-dir') + 1])
+work.mkdir(parents=True, exist_ok=True)
+with open('calls', 'a') as file:
+    print('train', os.environ['SIMIM_SCALE'], *words, file=file)
+(work / 'last.pth').write_text(words[0])
+(work / 'last_checkpoint').write_text(str(work / 'last.pth'))
+"""
+EVALUATE = """
+import json, pathlib, sys
+words = sys.argv[1:]
+with open('calls', 'a') as file:
+    print('evaluate', *words, file=file)
+if pathlib.Path('broken').exists():
+    sys.exit('error: broken.')
+seed = int(words[words.index('--seed') + 1])
+top1 = len(pathlib.Path(words[0]).name) + seed
+work = pathlib.Path(words[words.index('--work-dir') + 1])
+work.mkdir(parents=True, exist_ok=True)
+tasks = {'knn': {'metrics': {'knn/top1_k20': top1}},
+         'linear': {'metrics': {'accuracy/top1': 2 * top1}}}
+(work / 'results.json').write_text(json.dumps({'tasks': tasks}))
+"""
+
+
+@pytest.fixture
+def away(tmp_path, monkeypatch):
+    """A folder with images and tools that do nothing."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('SIMIM_SCALE', 'in1k')
+    (tmp_path / 'data' / 'demo').mkdir(parents=True)
+    (tmp_path / 'train.py').write_text(TRAIN)
+    (tmp_path / 'evaluate.py').write_text(EVALUATE)
+    return tmp_path
+
+
+def calls(folder):
+    file = folder / 'calls'
+    return file.read_text().splitlines() if file.exists() else []
+
+
+def test_every_row_is_run_alike(away, capsys):
+    words = ['untrained', 'j', 'i', '--seeds', '0', '3', '--cfg-options']
+    main([*words, 'train_cfg.max_epochs=2'], tools=away)
+    said = calls(away)
+    trained = [call.split() for call in said if call.startswith('train')]
+    assert [Path(call[2]).stem for call in trained] == [
+        *['siamese_im_row-j'] * 2,
+        *['siamese_im_row-i'] * 2,
+    ]
+    for call, seed in zip(trained, (0, 3, 0, 3), strict=True):
+        assert call[1] == 'demo'
+        assert call[-3:] == [
+            f'randomness.seed={seed}',
+            'train_dataloader.dataset.data_root=data/demo/train',
+            'train_cfg.max_epochs=2',
+        ]
+    assert len(said) - len(trained) == 6
+    work = away / 'work_dirs' / 'ablations' / 'demo'
+    results = json.loads((work / 'results.json').read_text())
+    assert list(results) == ['untrained', 'i', 'j']  # in the rows' order
+    assert results['j'] == {
+        'knn': {'0': 8, '3': 11},
+        'linear': {'0': 16, '3': 22},
+    }
+    page = (work / 'results.md').read_text()
+    assert page in capsys.readouterr().out
+    assert (
+        '| `j` | (i) without the negative term | 9.5 (8.0 to 11.0) |' in page
+    )
+    with Image.open(work / 'results.png') as picture:
+        assert picture.width > picture.height / 2
+
+
+def test_goes_on_row_by_row(away, capsys):
+    (away / 'broken').touch()
+    with pytest.raises(SystemExit):
+        main(['i', 'j'], tools=away)
+    assert 'error: broken.' in capsys.readouterr().err
+    (away / 'broken').unlink()
+    before = len(calls(away))
+    main(['i', 'j'], tools=away)
+    assert len(calls(away)) == before + 4
+    main(['i', 'j'], tools=away)
+    assert len(calls(away)) == before + 4
+
+
+def test_rows_that_would_not_compare_are_refused(away, capsys):
+    main(['i'], tools=away)
+    with pytest.raises(SystemExit):
+        main(['j', '--cfg-options', 'train_cfg.max_epochs=3'], tools=away)
+    assert 'other options' in capsys.readouterr().err
+    assert not (away / 'work_dirs/ablations/demo/j').exists()
+
+
+@pytest.mark.parametrize(
+    ('words', 'sentence'),
+    [
+        (['z'], 'no row called z; the rows are untrained, mae, a, b'),
+        (['i', '--tasks', 'knn,finetune'], 'not compared by finetune'),
+        (['i', '--data', 'nowhere'], 'no images at nowhere'),
+    ],
+)
+def test_bad_options_are_a_sentence(away, words, sentence):
+    with pytest.raises(SimimError, match=sentence):
+        parse_args(words)
+
+
+def test_every_packaged_row_is_known_and_described():
+    rows = row_names()
+    folder = Path(config_path('siamese_im_row-i.py')).parent
+    assert len(rows) == len(set(rows)) == len(list(folder.glob('*.py')))
+    assert rows[: len(PAPER_LINEAR)] == list(PAPER_LINEAR)
+    assert parse_rows() == ['untrained', *PAPER_LINEAR]
+    for row in rows:
+        assert 10 < len(describe(row)) < 160, row
+
+
+def parse_rows():
+    return parse_args(['--data', str(ROOT)]).rows
+
+
+@pytest.mark.shared
+def test_papers_column_is_the_papers(shared):
+    text = (shared / 'RESULTS.md').read_text().partition('Ablations')[2]
+    linear = {}
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.split('|')[1:-1]]
+        if len(cells) == 13 and cells[10][:1].isdigit():
+            linear[cells[0]] = float(cells[10])
+    names = {'mae': 'MAE', 'i': '(i) = default', 'mocov3': 'MoCo-v3 with mask'}
+    assert {
+        row: linear[names.get(row, f'({row})')] for row in PAPER_LINEAR
+    } == PAPER_LINEAR
+
+
+def test_rows_that_are_not_done_have_no_figures(tmp_path):
+    assert collect(tmp_path) == {}
+    results = {'untrained': {'knn': {'0': 1.0}}, 'k': {}}
+    assert table(results).splitlines()[-1].endswith('| - | 72.0 |')
+    assert len(draw(results).axes) == 1
+
+
+@pytest.mark.slow
+def test_a_row_by_the_real_tools(tmp_path):
+    """Two epochs on a few scenes, and its figures."""
+    make_demo_data(tmp_path / 'scenes', train=32, val=16, seed=0)
+    done = subprocess.run(
+        [
+            *[sys.executable, ROOT / 'tools' / 'ablate.py', 'j'],
+            *['--data', 'scenes', '--work-dir', 'rows', '--tasks', 'knn'],
+            *['--cfg-options', 'train_cfg.max_epochs=2'],
+            *['train_dataloader.batch_size=16'],
+            'train_dataloader.num_workers=0',
+            'train_dataloader.persistent_workers=False',
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    results = json.loads((tmp_path / 'rows' / 'results.json').read_text())
+    accuracy = results['j']['knn']['0']
+    assert 0 < accuracy <= 100
+    assert (accuracy * 16 / 100) % 1 == pytest.approx(0, abs=1e-6)
