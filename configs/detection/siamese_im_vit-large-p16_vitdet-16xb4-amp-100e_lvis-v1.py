@@ -1,0 +1,7 @@
+# LVIS v1, ViT-L/16, 100 epochs.
+_base_ = './siamese_im_vit-base-p16_vitdet-16xb4-amp-100e_lvis-v1.py'
+
+model = dict(
+    backbone=dict(arch='large', drop_path_rate=0.4),
+    neck=dict(in_channels=1024))
+optim_wrapper = dict(paramwise_cfg=dict(layer_decay_rate=0.8))

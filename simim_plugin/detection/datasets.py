@@ -1,0 +1,127 @@
+"""COCO and LVIS files that are looked through before a run starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import cache
+from math import sqrt
+from typing import Any
+
+import torch
+from mmdet.datasets import CocoDataset, LVISV1Dataset
+from mmdet.registry import DATA_SAMPLERS, DATASETS
+from mmengine.dataset import InfiniteSampler
+
+from ..errors import SimimError
+
+
+class _Checked:
+    """Refuses annotations or images that are not there, in a sentence."""
+
+    ann_file: str
+    metainfo: dict
+    cat_ids: list[int]
+
+    def load_data_list(self) -> list[dict]:
+        """Read the annotation file.
+
+        Raises:
+            SimimError: if there is no such file, it has other categories
+                than the data set is to have, no image or no annotation, or
+                images are missing.
+        """
+        if not os.path.isfile(self.ann_file):
+            raise SimimError(
+                f'There is no annotation file {self.ann_file}; set data_root '
+                'and ann_file of the data set.'
+            )
+        listed: list[dict] = super().load_data_list()  # type: ignore[misc]
+        classes = self.metainfo['classes']
+        if len(self.cat_ids) != len(classes):
+            raise SimimError(
+                f'The data set has {len(classes)} classes '
+                f'({", ".join(classes[:3])}, ...), of which the annotation '
+                f'file {self.ann_file} has {len(self.cat_ids)}; set '
+                'metainfo=dict(classes=...) to the names in the file.'
+            )
+        if not any(item['instances'] for item in listed):
+            raise SimimError(
+                f'The annotation file {self.ann_file} has {len(listed)} '
+                'images and no object of the classes in them; check that it '
+                'is the file of this data set.'
+            )
+        there = cache(lambda folder: frozenset(_names(folder)))
+        missing = [
+            item['img_path']
+            for item in listed
+            for folder, name in [os.path.split(item['img_path'])]
+            if name not in there(folder)
+        ]
+        if missing:
+            raise SimimError(
+                f'Of the {len(listed)} images in {self.ann_file} '
+                f'{len(missing)} are missing ({", ".join(missing[:3])}'
+                f'{", ..." * (len(missing) > 3)}); set data_prefix of the '
+                'data set, or get them.'
+            )
+        return listed
+
+
+def _names(folder: str) -> list[str]:
+    return os.listdir(folder) if os.path.isdir(folder) else []
+
+
+@DATASETS.register_module()
+class CheckedCocoDataset(_Checked, CocoDataset):
+    """MMDetection's ``CocoDataset``; looks for every image at the start."""
+
+
+@DATASETS.register_module()
+class CheckedLVISDataset(_Checked, LVISV1Dataset):
+    """MMDetection's ``LVISV1Dataset``; looks for every image at the start.
+
+    Other category lists than LVIS's come by ``metainfo``, in the order of
+    their ids.
+    """
+
+
+@DATA_SAMPLERS.register_module()
+class RepeatFactorSampler(InfiniteSampler):
+    """Without end; images of rare categories more often (Gupta et al. 2019).
+
+    A category in a share f of the images repeats them max(1, sqrt(t / f))
+    times, an image as its rarest category asks. The fraction of this number
+    is rounded up or down at random in every epoch, as in Detectron2;
+    mmengine's ``ClassBalancedDataset`` always rounds up.
+
+    Args:
+        dataset (BaseDetDataset): the training set.
+        threshold (float): t. Defaults to 0.001.
+        seed (int, optional): see :class:`mmengine.dataset.InfiniteSampler`.
+    """
+
+    def __init__(
+        self, dataset: Any, threshold: float = 0.001, seed: int | None = None
+    ) -> None:
+        present = [set(dataset.get_cat_ids(i)) for i in range(len(dataset))]
+        images: dict[int, int] = {}
+        for category in (c for categories in present for c in categories):
+            images[category] = images.get(category, 0) + 1
+        repeat = {
+            category: max(1, sqrt(threshold * len(dataset) / count))
+            for category, count in images.items()
+        }
+        self.repeats = torch.tensor(
+            [max((repeat[c] for c in cats), default=1) for cats in present]
+        )
+        super().__init__(dataset, shuffle=True, seed=seed)
+
+    def _infinite_indices(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed)
+        while True:
+            chance = torch.rand(len(self.repeats), generator=generator)
+            times = (self.repeats + chance).floor().long()
+            epoch = torch.arange(len(times)).repeat_interleave(times)
+            order = torch.randperm(len(epoch), generator=generator)
+            yield from epoch[order].tolist()

@@ -1,0 +1,48 @@
+"""MMDetection's LVIS evaluation, made to run with NumPy 2."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from mmdet.evaluation import LVISMetric
+from mmdet.registry import METRICS
+
+from ..environment import require
+
+
+@METRICS.register_module()
+class NumPy2LVISMetric(LVISMetric):
+    """MMDetection's ``LVISMetric``: AP, AP rare, common and frequent.
+
+    A figure of -1 means that the annotations have no such object.
+
+    Args: see :class:`mmdet.evaluation.LVISMetric`.
+
+    Raises:
+        MissingDependency: if the LVIS API is not installed.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        require('LVIS evaluation')
+        super().__init__(*args, **kwargs)
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        """Evaluate what was collected, by the LVIS API."""
+        with float_of_numpy():
+            return super().compute_metrics(results)
+
+
+@contextmanager
+def float_of_numpy() -> Iterator[None]:
+    """Supply ``np.float``, gone since NumPy 1.24, which the LVIS API uses."""
+    if 'float' in vars(np):
+        yield
+        return
+    setattr(np, 'float', float)  # noqa: B010
+    try:
+        yield
+    finally:
+        delattr(np, 'float')

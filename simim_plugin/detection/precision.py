@@ -1,0 +1,54 @@
+"""What stays float32 in a detector that computes in bfloat16.
+
+Boxes: of bfloat16's 8 significant bits, a corner near 1000 pixels is off by
+up to 2. Besides, mmcv's ``nms`` and ``RoIAlign`` have no bfloat16 kernel.
+
+Shape key: B batch, A anchors per place, K regions, C channels, P x P grid of
+a region.
+"""
+
+from __future__ import annotations
+
+import torch
+from mmdet.models.dense_heads import RPNHead
+from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
+from mmdet.registry import MODELS
+from torch import Tensor
+
+
+@MODELS.register_module()
+class Float32RPNHead(RPNHead):
+    """MMDetection's ``RPNHead``; its scores and boxes are float32."""
+
+    def forward_single(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores (B, A, H, W) and boxes (B, 4 A, H, W) of (B, C, H, W)."""
+        scores, boxes = super().forward_single(x)
+        return scores.float(), boxes.float()
+
+
+@MODELS.register_module()
+class Float32RoIExtractor(SingleRoIExtractor):
+    """MMDetection's ``SingleRoIExtractor``; pools float32.
+
+    It would cast the regions to the type of the features.
+    """
+
+    def forward(
+        self,
+        feats: tuple[Tensor, ...],
+        rois: Tensor,
+        roi_scale_factor: float | None = None,
+    ) -> Tensor:
+        """Pool every region from the level of its size.
+
+        Args:
+            feats (tuple[Tensor, ...]): levels (B, C, height, width).
+            rois (Tensor): (K, 5), image index and corners in pixels.
+            roi_scale_factor (float, optional): widens the regions.
+
+        Returns:
+            Tensor: (K, C, P, P), float32.
+        """
+        with torch.autocast(rois.device.type, enabled=False):
+            levels = tuple(level.float() for level in feats)
+            return super().forward(levels, rois.float(), roi_scale_factor)

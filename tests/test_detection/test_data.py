@@ -1,0 +1,208 @@
+"""Bad input is refused in a sentence, before a run starts."""
+
+import json
+import os
+import shutil
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmdet.registry import DATASETS, METRICS
+from mmengine.config import Config
+from mmengine.structures import InstanceData
+from torch import nn
+
+from simim_plugin import environment
+from simim_plugin.datasets.demo_data import make_demo_data
+from simim_plugin.detection import (
+    CheckedCocoDataset,
+    CheckedLVISDataset,
+)
+from simim_plugin.engine import ClassCountHook
+from simim_plugin.errors import SimimError
+
+from . import DEMO, DEMO_LVIS
+
+KINDS = {
+    'instances_train.json': (CheckedCocoDataset, DEMO),
+    'lvis_v1_train.json': (CheckedLVISDataset, DEMO_LVIS),
+}
+
+
+@pytest.fixture
+def data(tmp_path):
+    make_demo_data(tmp_path / 'demo', train=6, val=1, size=(64, 64))
+    return tmp_path / 'demo'
+
+
+@pytest.fixture(params=KINDS)
+def case(request, data):
+    """A data set to be built, and its annotation file."""
+    kind, config = KINDS[request.param]
+    settings = Config.fromfile(config).train_dataloader.dataset
+
+    def build(**changes):
+        options = dict(
+            data_root=str(data),
+            ann_file=f'annotations/{request.param}',
+            data_prefix=dict(img=''),
+            metainfo=settings.metainfo,
+        )
+        return kind(**{**options, **changes})
+
+    return build, data / 'annotations' / request.param
+
+
+def change(file, part, value):
+    content = json.loads(file.read_text())
+    content[part] = value
+    file.write_text(json.dumps(content))
+
+
+def refused(build, match, **changes):
+    with pytest.raises(SimimError, match=match) as caught:
+        build(**changes)
+    assert '\n' not in str(caught.value)
+
+
+def test_whole_data(case):
+    build, file = case
+    dataset = build()
+    content = json.loads(file.read_text())
+    assert len(dataset) == 6
+    names = [c['name'] for c in content['categories']]
+    assert list(dataset.metainfo['classes']) == names
+    labels = [
+        dataset.metainfo['classes'][instance['bbox_label']]
+        for i in range(6)
+        for instance in dataset.get_data_info(i)['instances']
+    ]
+    by_id = {c['id']: c['name'] for c in content['categories']}
+    assert sorted(labels) == sorted(
+        by_id[a['category_id']] for a in content['annotations']
+    )
+
+
+def test_evaluation_of_the_first_images(data):
+    """With ann_file=None the objects of these images are all there are."""
+    config = Config.fromfile(DEMO)
+    dataset = DATASETS.build(
+        dict(
+            config.val_dataloader.dataset,
+            data_root=str(data),
+            ann_file='annotations/instances_train.json',
+            indices=2,
+        )
+    )
+    metric = METRICS.build(dict(config.val_evaluator, ann_file=None))
+    metric.dataset_meta = dataset.metainfo
+    for i in range(2):
+        sample = dataset[i]['data_samples']
+        found = sample.gt_instances
+        sample.pred_instances = InstanceData(
+            bboxes=found.bboxes.tensor
+            / found.bboxes.tensor.new_tensor(sample.scale_factor).repeat(2),
+            labels=found.labels,
+            scores=torch.ones(len(found)),
+            masks=torch.from_numpy(found.masks.to_ndarray()).bool(),
+        )
+        metric.process({}, [sample.to_dict()])
+    scores = metric.evaluate(size=2)
+    assert scores['coco/bbox_mAP'] == pytest.approx(1)
+    assert scores['coco/segm_mAP'] > 0.9
+
+
+def test_missing_annotation_file(case):
+    build, file = case
+    file.unlink()
+    refused(build, rf'no annotation file .*{file.name}; set data_root')
+
+
+def test_missing_images(case, data):
+    build, _ = case
+    images = sorted((data / 'train').rglob('*.jpg'))
+    for image in images[1:5]:
+        image.unlink()
+    refused(build, r'Of the 6 images in .* 4 are missing \(.*, \.\.\.\)')
+    shutil.rmtree(data / 'train')
+    refused(build, r'6 are missing')
+    images[0].parent.mkdir(parents=True)
+    refused(build, r'6 are missing')
+
+
+def test_first_three_missing_images_are_named(case, data):
+    build, _ = case
+    gone = sorted((data / 'train').rglob('*.jpg'))[:3]
+    for image in gone:
+        image.unlink()
+    with pytest.raises(SimimError) as caught:
+        build()
+    assert '3 are missing' in str(caught.value)
+    assert all(os.fspath(image) in str(caught.value) for image in gone)
+    assert '...' not in str(caught.value)
+
+
+def test_other_categories(case):
+    build, _ = case
+    classes = ('ball', 'box', 'cat', 'dog')
+    refused(
+        build,
+        r'has 4 classes \(ball, box, cat, \.\.\.\), of which .* has (2|48);',
+        metainfo=dict(classes=classes),
+    )
+
+
+def test_no_objects(case):
+    build, file = case
+    change(file, 'annotations', [])
+    refused(build, 'has 6 images and no object')
+    change(file, 'images', [])
+    refused(build, 'has 0 images and no object')
+
+
+@pytest.mark.parametrize('part', ['bbox_head', 'mask_head'])
+def test_heads_of_another_class_count(case, part):
+    build, file = case
+    dataset = build()
+    count = len(dataset.metainfo['classes'])
+    model = nn.Module()
+    model.roi_head = nn.Module()
+    for name in ('bbox_head', 'mask_head'):
+        head = nn.Module()
+        head.num_classes = count
+        model.roi_head.add_module(name, head)
+    loader = SimpleNamespace(dataset=dataset)
+    runner = SimpleNamespace(
+        model=model,
+        train_dataloader=loader,
+        val_dataloader=loader,
+        test_dataloader=loader,
+        val_loop=object(),
+    )
+    hook = ClassCountHook(parts=('roi_head',))
+    hook.before_train(runner)
+    hook.before_test(runner)
+    getattr(model.roi_head, part).num_classes = 80
+    for check in (hook.before_train, hook.before_test):
+        with pytest.raises(
+            SimimError,
+            match=f'roi_head.{part} has 80 classes and .*{file.name} has '
+            f'{count};',
+        ):
+            check(runner)
+
+
+def test_mmcv_without_operators(monkeypatch):
+    """The config says what the dependency check does."""
+    gone = 'mmcv._gone'
+    monkeypatch.setattr(environment, 'OPERATORS', gone)
+    monkeypatch.setitem(environment.TASKS, 'detection', ('mmcv', gone))
+    package = 'simim_plugin.detection'
+    monkeypatch.delitem(sys.modules, package)
+    with pytest.raises(SimimError) as caught:
+        Config.fromfile(DEMO)
+    assert str(caught.value).startswith(
+        'Cannot do detection: mmcv has no compiled operators'
+    )
+    assert 'pip install' in str(caught.value)

@@ -1,0 +1,299 @@
+"""Whole detectors: a step in bfloat16, runs of two iterations."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmdet.registry import DATASETS, MODELS
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.optim import build_optim_wrapper
+
+from simim_plugin import config_path
+from simim_plugin.datasets.demo_data import make_demo_data
+from simim_plugin.detection import benchmark
+from simim_plugin.models import SiameseIMViT
+
+from ..test_checkpoint.helpers import scramble
+from ..test_packaging import make_site, run, source, wheel  # noqa: F401
+from . import DEMO, DEMO_LVIS
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('demo')
+    make_demo_data(folder, train=8, val=4, size=(64, 64), overwrite=True)
+    return folder
+
+
+def settings(file, data) -> dict:
+    """What a user's config says to use data elsewhere."""
+    annotations = data / 'annotations'
+    kind = 'lvis_v1' if file == DEMO_LVIS else 'instances'
+    loader = dict(batch_size=2, num_workers=0, persistent_workers=False)
+    given = dict(
+        train_dataloader=dict(loader, dataset=dict(data_root=str(data))),
+        val_dataloader=dict(loader, dataset=dict(data_root=str(data))),
+        test_dataloader=dict(loader, dataset=dict(data_root=str(data))),
+        val_evaluator=dict(ann_file=str(annotations / f'{kind}_val.json')),
+        test_evaluator=dict(ann_file=str(annotations / f'{kind}_val.json')),
+        train_cfg=dict(max_iters=2, val_interval=2),
+        default_hooks=dict(
+            checkpoint=dict(interval=1, max_keep_ckpts=2),
+            logger=dict(interval=1),
+        ),
+        optim_wrapper=dict(on_cpu=True),
+    )
+    quick = dict(rpn=dict(max_per_img=50), rcnn=dict(max_per_img=10))
+    given['model'] = dict(test_cfg=quick)
+    if file == DEMO_LVIS:
+        loss = dict(ann_file=str(annotations / 'lvis_v1_train.json'))
+        head = dict(bbox_head=dict(loss_cls=loss))
+        given['model']['roi_head'] = head
+    return given
+
+
+@pytest.mark.parametrize('file', [DEMO, DEMO_LVIS])
+def test_a_step_in_bfloat16(file, data):
+    """Every weight gets a finite gradient; losses are those of float32."""
+    config = Config.fromfile(file)
+    config.merge_from_dict(settings(file, data))
+    torch.manual_seed(0)
+    model = MODELS.build(config.model)
+    model.init_weights()
+    dataset = DATASETS.build(config.train_dataloader.dataset)
+    batch = pseudo_collate([dataset[0], dataset[1]])
+    empty = batch['data_samples'][1]
+    empty.gt_instances = empty.gt_instances[:0]  # an image without objects
+    batch = model.data_preprocessor(batch, training=True)
+    wrapper = build_optim_wrapper(model, config.optim_wrapper)
+    computed = []
+    model.backbone.layers[3].attn.qkv.register_forward_hook(
+        lambda module, args, output: computed.append(output.dtype)
+    )
+    totals = []
+    for on_cpu in (False, True):
+        wrapper.on_cpu = on_cpu
+        torch.manual_seed(1)
+        with wrapper.optim_context(model):
+            losses = model(**batch, mode='loss')
+        assert losses.keys() >= {'loss_rpn_cls', 'loss_cls', 'loss_mask'}
+        total, _ = model.parse_losses(losses)
+        totals.append(total.item())
+    assert computed == [torch.float32, torch.bfloat16]
+    assert totals[1] == pytest.approx(totals[0], rel=0.02)
+    total.backward()
+    for name, param in model.named_parameters():
+        assert param.grad is not None, name
+        assert param.grad.isfinite().all(), name
+        # The coarsest level has few anchors, perhaps none of the drawn ones.
+        assert param.grad.any() or name.startswith('neck.levels.3'), name
+
+
+def test_a_step_of_the_cascade(data):
+    """Its later stages take every refined box and every object.
+
+    The config's heads, on a small backbone.
+    """
+    config = Config.fromfile(
+        config_path(
+            'siamese_im_vit-base-p16_vitdet-cascade-16xb4-amp-100e_coco.py'
+        )
+    )
+    demo = Config.fromfile(DEMO)
+    config.model.backbone = demo.model.backbone
+    config.model.neck.in_channels = 128
+    config.model.data_preprocessor.pad_size_divisor = 64
+    config.model.train_cfg.rpn_proposal.max_per_img = 30
+    config.model.train_cfg.rcnn[0].sampler.num = 12
+    torch.manual_seed(0)
+    model = MODELS.build(config.model)
+    model.init_weights()
+    given = settings(DEMO, data)['train_dataloader']['dataset']
+    dataset = DATASETS.build(dict(demo.train_dataloader.dataset, **given))
+    batch = pseudo_collate([dataset[0], dataset[1]])
+    batch = model.data_preprocessor(batch, training=True)
+    regions = []
+    for head in model.roi_head.bbox_head:
+        head.register_forward_pre_hook(
+            lambda module, args: regions.append(len(args[0]))
+        )
+    losses = model(**batch, mode='loss')
+    objects = sum(len(s.gt_instances) for s in batch['data_samples'])
+    assert regions[0] == 24
+    assert 24 <= regions[1] == regions[2] <= 24 + objects
+    names = ('loss_cls', 'loss_bbox', 'loss_mask')
+    assert {f's{k}.{name}' for k in range(3) for name in names} <= {*losses}
+    total, _ = model.parse_losses(losses)
+    total.backward()
+    for name, param in model.roi_head.named_parameters():
+        assert param.grad is not None and param.grad.any(), name
+
+
+def test_benchmark(capsys, monkeypatch):
+    """Activations that are computed again are not kept."""
+
+    def kept(prepare) -> float:
+        sizes = []
+        pack = lambda x: sizes.append(x.nbytes) or x  # noqa: E731
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+            prepare()()
+        return sum(sizes) / 1e6
+
+    # Not in a process of its own: that takes half a minute.
+    monkeypatch.setattr(benchmark, 'peak_megabytes', kept)
+    benchmark.main(['--config', Path(DEMO).name])
+    found = re.findall(
+        r'activations (\w+) .* (\d+\.\d) s +(\d+) MB', capsys.readouterr().out
+    )
+    assert [kind for kind, *_ in found] == ['kept', 'computed']
+    assert int(found[1][2]) < int(found[0][2])
+
+
+def command(*arguments) -> str:
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('file', [DEMO, DEMO_LVIS])
+def test_train_resume_and_test(file, data, tmp_path):
+    """From a pretrained encoder, by our tools and by a stock mim."""
+    vit = SiameseIMViT(
+        arch=dict(
+            embed_dims=128,
+            num_layers=4,
+            num_heads=4,
+            feedforward_channels=512,
+        ),
+        img_size=64,
+        patch_size=8,
+    )
+    scramble(vit)
+    state = {f'backbone.{k}': value for k, value in vit.state_dict().items()}
+    torch.save({'state_dict': state}, tmp_path / 'encoder.pth')
+    mine = tmp_path / 'mine.py'
+    lines = [f'{k} = {v!r}' for k, v in settings(file, data).items()]
+    mine.write_text('\n'.join([f'_base_ = {file!r}', *lines]))
+    tool = ROOT / 'tools' / 'train.py'
+    run = tmp_path / 'run'
+    said = command(
+        *(tool, mine, '--work-dir', run),
+        *('--pretrained', tmp_path / 'encoder.pth'),
+    )
+    assert 'Loaded 51 tensors' in said
+    assert 'Iter(train) [2/2]' in said
+    last = torch.load(run / 'iter_2.pth', weights_only=False)['state_dict']
+    # Two steps of the warm-up have hardly moved it.
+    moved = (
+        last['backbone.layers.3.attn.qkv.weight']
+        - vit.state_dict()['layers.3.attn.qkv.weight']
+    )
+    assert 0 < moved.abs().max() < 1e-3
+    said = command(
+        *(tool, mine, '--work-dir', run, '--no-validate'),
+        *('--resume', run / 'iter_1.pth'),
+    )
+    assert 'Iter(train) [2/2]' in said and 'Iter(train) [1/2]' not in said
+    mim = ('-m', 'mim')
+    kind = 'lvis/bbox_APr' if file == DEMO_LVIS else 'coco/segm_mAP'
+    said = command(
+        *(*mim, 'test', 'mmdetection', mine),
+        *('--checkpoint', run / 'iter_2.pth'),
+        *('--work-dir', tmp_path / 'test'),
+    )
+    assert 'Loaded' in said and kind in said
+    said = command(
+        *(*mim, 'train', 'mmdetection', mine),
+        *('--work-dir', tmp_path / 'again'),
+    )
+    assert 'Iter(train) [2/2]' in said and kind in said
+    assert (
+        json.loads(
+            next((tmp_path / 'again').rglob('vis_data/*.json'))
+            .read_text()
+            .splitlines()[0]
+        )['loss']
+        > 0
+    )
+
+
+def losses(run: Path) -> list[float]:
+    """The loss of every step that a run logged."""
+    (file,) = run.rglob('vis_data/scalars.json')
+    lines = map(json.loads, file.read_text().splitlines())
+    return [line['loss'] for line in lines if 'loss' in line]
+
+
+@pytest.mark.slow
+@pytest.mark.shared
+def test_loss_falls_on_photographs(shared, tmp_path):
+    """From random weights, on eight of COCO's, beyond 'all is background'."""
+    loader = dict(num_workers=0, persistent_workers=False)
+    given = dict(
+        train_dataloader=dict(
+            loader,
+            dataset=dict(
+                data_root=str(shared / 'data' / 'coco_tiny'), indices=8
+            ),
+        ),
+        train_cfg=dict(max_iters=80),
+        param_scheduler=[dict(type='LinearLR', by_epoch=False, end=20)],
+        default_hooks=dict(logger=dict(interval=1)),
+        log_processor=dict(window_size=1),
+    )
+    base = config_path(
+        'siamese_im_vit-tiny-p16_vitdet-1xb2-600it_coco-tiny-256x256.py'
+    )
+    mine = tmp_path / 'mine.py'
+    lines = [f'{k} = {v!r}' for k, v in given.items()]
+    mine.write_text('\n'.join([f'_base_ = {base!r}', *lines]))
+    tool = ROOT / 'tools' / 'train.py'
+    command(
+        *(tool, mine, '--work-dir', tmp_path / 'run'),
+        *('--no-validate', '--amp'),
+    )
+    found = losses(tmp_path / 'run')
+    assert len(found) == 80
+    first, middle, last = (sum(found[k : k + 20]) / 20 for k in (0, 20, 60))
+    assert last < 0.9 * middle < 0.9 * first
+
+
+@pytest.mark.slow
+def test_project_of_ones_own_inherits_from_the_wheel(wheel, tmp_path):  # noqa: F811
+    """A stock mim train of mmdetection, with the installed package only."""
+    python = make_site(tmp_path / 'venv', wheel)
+    project = tmp_path / 'my project'
+    make_demo_data(project / 'data' / 'demo', train=8, val=2)
+    (project / 'mine.py').write_text(
+        "_base_ = __import__('simim_plugin').config_path(\n"
+        f"    '{Path(DEMO).name}')\n"
+        'train_dataloader = dict(\n'
+        '    batch_size=2, num_workers=0, persistent_workers=False)\n'
+        'val_cfg = val_dataloader = val_evaluator = None\n'
+        'train_cfg = dict(max_iters=2)\n'
+        'default_hooks = dict(logger=dict(interval=1))\n'
+    )
+    said = run(
+        *[python, '-m', 'mim', 'train', 'mmdetection', 'mine.py'],
+        *['--work-dir', 'run'],
+        cwd=project,
+    )
+    assert 'Iter(train) [2/2]' in said, said[-4000:]
+    (dump,) = (project / 'run').glob('*.py')
+    assert Config.fromfile(dump).model.backbone.type == 'SiameseIMViTDet'
+    code = 'import simim_plugin; print(simim_plugin.__file__)'
+    where = Path(run(python, '-c', code, cwd=project).strip())
+    assert where.is_relative_to(tmp_path / 'venv')
