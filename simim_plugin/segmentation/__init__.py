@@ -1,0 +1,32 @@
+"""Segmentation parts, registered in MMSegmentation.
+
+Imported by segmentation configs only: it needs MMSegmentation and the
+compiled operators of mmcv.
+"""
+
+from ..environment import require
+
+require('segmentation')
+
+# ruff: noqa: E402
+from mmseg.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
+
+from ..engine import AutocastOptimWrapper, LayerDecayConstructor
+from .backbone import SiameseIMSegViT
+from .data import CheckedADE20KDataset, CheckedSegDataset, LoadLabelMap
+from .hooks import MultiScaleTestHook
+from .probes import KNNSegHead, KNNSegLoop, LinearSegHead
+
+__all__ = [
+    'CheckedADE20KDataset',
+    'CheckedSegDataset',
+    'KNNSegHead',
+    'KNNSegLoop',
+    'LinearSegHead',
+    'LoadLabelMap',
+    'MultiScaleTestHook',
+    'SiameseIMSegViT',
+]
+
+OPTIM_WRAPPERS.register_module(module=AutocastOptimWrapper)
+OPTIM_WRAPPER_CONSTRUCTORS.register_module(module=LayerDecayConstructor)

@@ -1,0 +1,183 @@
+"""Pairs of image and label map, checked before they train anything.
+
+Shape key: H rows, W columns.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+
+import numpy as np
+from mmengine import fileio
+from mmseg.datasets import ADE20KDataset, BaseSegDataset
+from mmseg.datasets.transforms import LoadAnnotations
+from mmseg.registry import DATASETS, TRANSFORMS
+from PIL import Image
+
+from ..errors import SimimError
+
+IGNORED = 255
+"""The value of pixels that count neither in the loss nor in a metric."""
+
+
+class LabelMapError(SimimError):
+    """Label maps that are missing or wrong; the message names them."""
+
+
+@DATASETS.register_module()
+class CheckedSegDataset(BaseSegDataset):
+    """MMSegmentation's folders of images and label maps, all pairs whole.
+
+    Tells :class:`LoadLabelMap` how many classes there are. Arguments are
+    those of :class:`mmseg.datasets.BaseSegDataset`.
+
+    Raises:
+        LabelMapError: if there is no image, or one of a pair is missing.
+    """
+
+    def load_data_list(self) -> list[dict]:
+        """List the pairs; called by the base class."""
+        pairs = super().load_data_list()
+        images = self.data_prefix['img_path']
+        if not pairs:
+            raise LabelMapError(
+                f'There is no image *{self.img_suffix} in {images}; check '
+                'data_root, data_prefix and img_suffix of the data set.'
+            )
+        if self.data_prefix.get('seg_map_path'):
+            self._check_pairs(pairs, images, self.data_prefix['seg_map_path'])
+        # Of the files, whichever of them a label_map keeps.
+        known = self.METAINFO.get('classes') or self.metainfo.get('classes')
+        if known:
+            for pair in pairs:
+                pair['num_classes'] = len(known)
+        return pairs
+
+    def _check_pairs(self, pairs: list[dict], images: str, maps: str) -> None:
+        have = {
+            (folder, suffix): set(
+                fileio.list_dir_or_file(
+                    folder,
+                    list_dir=False,
+                    suffix=suffix,
+                    recursive=True,
+                    backend_args=self.backend_args,
+                )
+            )
+            for folder, suffix in (
+                (images, self.img_suffix),
+                (maps, self.seg_map_suffix),
+            )
+        }
+        stems = {
+            os.path.relpath(pair['img_path'], images).removesuffix(
+                self.img_suffix
+            )
+            for pair in pairs
+        }
+        if not self.ann_file:
+            stems |= {
+                name.removesuffix(self.seg_map_suffix)
+                for name in have[maps, self.seg_map_suffix]
+            }
+        missing = [
+            os.path.join(folder, stem + suffix)
+            for stem in sorted(stems)
+            for (folder, suffix), names in have.items()
+            if stem + suffix not in names
+        ]
+        if missing:
+            more = ', ...' if len(missing) > 3 else ''
+            raise LabelMapError(
+                f'Of {len(stems)} pairs of image and label map '
+                f'{len(missing)} lack one: there is no '
+                f'{", ".join(missing[:3])}{more}; add the files, or list '
+                'the whole pairs in a text file and give it as ann_file.'
+            )
+
+
+@DATASETS.register_module()
+class CheckedADE20KDataset(CheckedSegDataset, ADE20KDataset):
+    """ADE20k with its 150 classes, all pairs whole."""
+
+
+@TRANSFORMS.register_module()
+class LoadLabelMap(LoadAnnotations):
+    """Load a label map, and say in words what is wrong with it.
+
+    Reads the values of palette images, not their colours. MMSegmentation's
+    own transform takes any size, keeps the lower byte of 16-bit values, and
+    leaves a class that does not exist to the loss (on a GPU an assertion of
+    the device).
+
+    **Required Keys:** ``seg_map_path``, ``reduce_zero_label``,
+    ``seg_fields``; ``ori_shape``, ``label_map`` and ``num_classes`` (of
+    :class:`CheckedSegDataset`) where they are known
+
+    **Added Keys:** ``gt_seg_map`` (H, W) uint8, 255 ignored
+
+    Args:
+        **kwargs: see :class:`mmseg.datasets.transforms.LoadAnnotations`.
+    """
+
+    def _load_seg_map(self, results: dict) -> None:
+        """Called by the base class.
+
+        Raises:
+            LabelMapError: if the file cannot be read, holds colours, or is
+                of another size or with other values than it should.
+        """
+        path = results['seg_map_path']
+        try:
+            data = fileio.get(path, backend_args=self.backend_args)
+            labels = np.array(Image.open(io.BytesIO(data)))
+        # Decoders raise anything from OSError to struct.error.
+        except Exception as error:
+            raise LabelMapError(
+                f'Cannot read the label map {path} ({error}); replace the '
+                'file, or remove it and its image.'
+            ) from error
+        fault = _fault(labels, results)
+        if fault:
+            raise LabelMapError(f'The label map {path} {fault}.')
+        labels = labels.astype(np.uint8)
+        if results['reduce_zero_label']:
+            labels -= 1  # 0 becomes 255
+            labels[labels == IGNORED - 1] = IGNORED
+        if results.get('label_map') is not None:
+            table = np.arange(256, dtype=np.uint8)
+            for old, new in results['label_map'].items():
+                table[old] = new
+            labels = table[labels]
+        results['gt_seg_map'] = labels
+        results['seg_fields'].append('gt_seg_map')
+
+
+def _fault(labels: np.ndarray, results: dict) -> str | None:
+    """What is wrong with a label map, a clause; None if nothing is."""
+    if labels.ndim != 2 or labels.dtype.kind not in 'bui':
+        return (
+            'holds colours where class indices are needed; save it as a '
+            'greyscale or palette image of indices'
+        )
+    size = results.get('ori_shape', labels.shape)[:2]
+    if labels.shape != tuple(size):
+        (height, width), (rows, columns) = labels.shape, size
+        return (
+            f'has {width} x {height} pixels and its image '
+            f'{results.get("img_path")} has {columns} x {rows}; make it '
+            'anew from the image, or remove the pair'
+        )
+    count = results.get('num_classes', IGNORED - 1)
+    highest = count if results['reduce_zero_label'] else count - 1
+    counted = labels[labels != IGNORED]
+    if counted.size and not 0 <= counted.min() <= counted.max() <= highest:
+        wrong = counted.max() if counted.max() > highest else counted.min()
+        return (
+            f'holds the value {wrong}, beyond the {count} classes of the '
+            f'data set (0 to {highest}, and {IGNORED} for ignored pixels); '
+            'correct it, or the classes in metainfo and num_classes of the '
+            'heads'
+        )
+    return None

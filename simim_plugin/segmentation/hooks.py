@@ -1,0 +1,25 @@
+"""Hooks of segmentation runs."""
+
+from __future__ import annotations
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from mmseg.models import SegTTAModel
+from mmseg.registry import HOOKS
+
+from ..models.unwrapping import unwrapped
+
+
+@HOOKS.register_module()
+class MultiScaleTestHook(Hook):
+    """Average the predictions for several scales and flips when testing.
+
+    What MMSegmentation's test script does with ``--tta``, without a flag.
+    The test pipeline must end in ``TestTimeAug``.
+    """
+
+    priority = 'LOW'  # after what looks at the model
+
+    def before_test(self, runner: Runner) -> None:
+        """Wrap the model, once its weights are loaded."""
+        runner.model = SegTTAModel(module=unwrapped(runner.model))

@@ -1,0 +1,215 @@
+"""The ViT that UPerNet reads: equal to the stock one, filled by our loader."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mmseg.models.backbones import MAE
+from mmseg.registry import MODELS
+
+from simim_plugin.checkpoint import CheckpointError
+from simim_plugin.errors import SimimError
+from simim_plugin.models import SiameseIMViT
+from simim_plugin.segmentation import SiameseIMSegViT
+
+DIMS, DEPTH, HEADS = 48, 4, 3
+ARCH = dict(embed_dims=DIMS, num_layers=DEPTH, num_heads=HEADS)
+NORM = dict(type='LN', eps=1e-6)
+
+
+def scramble(module, seed=0):
+    """Give every parameter a value of its own."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in module.parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        parameter.data.copy_(0.3 * noise + (parameter.ndim == 1))
+    module.eval()  # returns None in MMSegmentation
+    return module
+
+
+def ours(size=64, **options):
+    options = dict(ARCH, img_size=size, out_indices=(0, 1, 2, 3)) | options
+    return SiameseIMSegViT(norm_cfg=NORM, **options)
+
+
+def stock(size=64, **options):
+    options = dict(ARCH, img_size=size, out_indices=(0, 1, 2, 3)) | options
+    return MAE(norm_cfg=NORM, init_values=1.0, **options)
+
+
+def classifier(size=64):
+    """The classification backbone, without a norm after the last block."""
+    arch = dict(ARCH, feedforward_channels=4 * DIMS)
+    vit = SiameseIMViT(arch=arch, img_size=size, patch_size=16)
+    return scramble(vit, seed=1)
+
+
+def images(size=64, count=2):
+    generator = torch.Generator().manual_seed(5)
+    return torch.randn((count, 3, size, size), generator=generator)
+
+
+@pytest.fixture
+def file(tmp_path):
+    vit = classifier()
+    path = tmp_path / 'pretrained.pth'
+    state = {f'backbone.{k}': v for k, v in vit.state_dict().items()}
+    torch.save(dict(state_dict=state), path)
+    return path
+
+
+def test_recipe_is_the_default():
+    """RECIPES: LayerScale from 1, eps 1e-6."""
+    vit = ours()
+    for layer in vit.layers:
+        assert (layer.gamma_1 == 1).all()
+        assert (layer.gamma_2 == 1).all()
+        assert not layer.attn.relative_position_bias_table.any()
+        assert layer.norm1.eps == layer.norm2.eps == 1e-6
+    assert vit.final_norm is False
+
+
+def test_drop_path_grows_from_0_to_its_rate():
+    vit = ours(drop_path_rate=0.1)
+    rates = [layer.drop_path.drop_prob for layer in vit.layers]
+    assert rates == pytest.approx(np.linspace(0, 0.1, DEPTH))
+
+
+def test_outputs_and_gradients_are_those_of_the_stock_backbone():
+    expected, got = scramble(stock()), scramble(ours())
+    got.load_state_dict(expected.state_dict())
+    outs, wanted = got(images()), expected(images())
+    assert len(outs) == len(wanted) == 4
+    for out, want in zip(outs, wanted, strict=True):
+        assert out.shape == (2, DIMS, 4, 4)
+        torch.testing.assert_close(out, want, atol=1e-5, rtol=1e-5)
+    for features in (outs, wanted):
+        sum(x.sin().mean() for x in features).backward()
+    grads = dict(expected.named_parameters())
+    for name, parameter in got.named_parameters():
+        assert parameter.grad is not None, name
+        torch.testing.assert_close(
+            parameter.grad, grads[name].grad, atol=1e-5, rtol=1e-4, msg=name
+        )
+
+
+def test_bf16_costs_no_more_than_in_the_stock_backbone():
+    """How much it may cost depends on the CPU's kernels, for both alike."""
+    vit, reference = scramble(ours()), scramble(stock())
+    reference.load_state_dict(vit.state_dict())
+    expected = [x.detach() for x in vit(images())]
+    errors = []
+    for backbone in (vit, reference):
+        with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
+            outs = backbone(images())
+        errors.append(
+            torch.stack(
+                [
+                    (out - want).norm() / want.norm()
+                    for out, want in zip(outs, expected, strict=True)
+                ]
+            )
+        )
+    assert (errors[1] > 1e-4).all()  # it was bf16
+    assert (errors[0] < 1.5 * errors[1]).all(), errors
+
+
+@settings(max_examples=10)
+@given(st.integers(0, DEPTH - 1), st.integers(0, 2**16))
+def test_bias_is_added_to_the_attention(layer, seed):
+    """A constant over all offsets changes nothing: softmax cancels it."""
+    vit = scramble(ours(), seed)
+    before = vit(images(count=1))[-1]
+    vit.layers[layer].attn.relative_position_bias_table.data += 2.5
+    after = vit(images(count=1))[-1]
+    torch.testing.assert_close(after, before, atol=1e-3, rtol=1e-3)
+    vit.layers[layer].attn.relative_position_bias_table.data[0] += 9
+    assert (vit(images(count=1))[-1] - after).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize('form', [str, lambda file: dict(file=str(file))])
+def test_pretrained_patches_are_those_of_classification(file, form):
+    """At the pretraining size, before any norm after the blocks."""
+    vit = ours(pretrained=form(file))
+    vit.init_weights()
+    tokens = classifier()(images())[-1][:, 1:]  # (B, N, C)
+    vit.eval()
+    got = vit(images())[-1].flatten(2).mT
+    torch.testing.assert_close(got, tokens, atol=1e-4, rtol=1e-4)
+
+
+def test_positions_are_interpolated_bicubically(file):
+    source = classifier().pos_embed.data
+    vit = ours(size=128, pretrained=str(file))
+    vit.init_weights()
+    assert torch.equal(vit.pos_embed[:, :1], source[:, :1])
+    grid = source[:, 1:].mT.reshape(1, DIMS, 4, 4)
+    grid = F.interpolate(grid, (8, 8), mode='bicubic', align_corners=False)
+    torch.testing.assert_close(vit.pos_embed[:, 1:], grid.flatten(2).mT)
+    assert not vit.layers[0].attn.relative_position_bias_table.any()
+    assert (vit.layers[3].gamma_2 == 1).all()
+
+
+def test_base_at_512_has_32_x_32_positions(tmp_path):
+    """Of a ViT-B/16 of 224 px, but one block deep."""
+    arch = dict(embed_dims=768, num_layers=1, num_heads=12)
+    vit = SiameseIMViT(
+        arch=dict(arch, feedforward_channels=3072), img_size=224, patch_size=16
+    )
+    vit.init_weights()
+    path = tmp_path / 'base.pth'
+    torch.save(vit.state_dict(), path)
+    wide = SiameseIMSegViT(
+        **arch, img_size=512, norm_cfg=NORM, pretrained=str(path)
+    )
+    wide.init_weights()
+    assert wide.pos_embed.shape == (1, 1 + 32 * 32, 768)
+    grid = vit.pos_embed[:, 1:].mT.reshape(1, 768, 14, 14)
+    grid = F.interpolate(grid, (32, 32), mode='bicubic', align_corners=False)
+    torch.testing.assert_close(wide.pos_embed[0, 1:], grid[0].flatten(1).mT)
+    assert torch.equal(wide.pos_embed[:, :1], vit.pos_embed[:, :1])
+
+
+def test_finetuned_bias_and_scale_are_loaded(tmp_path):
+    """New parameters that the file does have are no longer new."""
+    source = scramble(ours(), seed=3)
+    torch.save(source.state_dict(), tmp_path / 'tuned.pth')
+    vit = ours(pretrained=str(tmp_path / 'tuned.pth'))
+    vit.init_weights()
+    for name, value in vit.state_dict().items():
+        assert torch.equal(value, source.state_dict()[name]), name
+
+
+@pytest.mark.parametrize('gone', ['layers.2.ln1.weight', 'cls_token'])
+def test_what_is_not_new_must_be_there(tmp_path, gone):
+    state = scramble(ours()).state_dict()
+    del state[gone]
+    torch.save(state, tmp_path / 'broken.pth')
+    with pytest.raises(CheckpointError, match=f'1 missing .{gone}'):
+        ours(pretrained=str(tmp_path / 'broken.pth')).init_weights()
+
+
+def test_random_initialisation_knows_positions():
+    """Fixed sin-cos, as a pretraining run starts; then trained."""
+    vit = ours()
+    vit.init_weights()
+    expected = classifier()
+    expected.init_weights()
+    torch.testing.assert_close(vit.pos_embed, expected.pos_embed)
+    assert vit.pos_embed.requires_grad
+
+
+def test_init_cfg_that_unpickles_is_refused():
+    with pytest.raises(SimimError, match='use pretrained=FILE'):
+        ours(init_cfg=dict(type='Pretrained', checkpoint='a.pth'))
+
+
+def test_image_of_another_size_is_refused_in_a_sentence():
+    with pytest.raises(SimimError, match=r'64 x 64 .* 32 x 32'):
+        ours()(images(32))
+
+
+def test_registered_name_is_its_own():
+    assert MODELS.get('SiameseIMSegViT') is SiameseIMSegViT

@@ -1,0 +1,250 @@
+"""Pairs of image and label map: read as by MMSegmentation, or refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmseg.datasets import ADE20KDataset
+from mmseg.datasets.transforms import LoadAnnotations
+from mmseg.registry import DATASETS, MODELS
+from PIL import Image
+
+from simim_plugin.segmentation import (
+    CheckedADE20KDataset,
+    LoadLabelMap,
+)
+from simim_plugin.segmentation.data import LabelMapError
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs' / 'segmentation'
+CLASSES = ('cat', 'dog', 'sky')
+
+
+def read(path, **results):
+    results = {
+        'seg_map_path': str(path),
+        'img_path': 'a.jpg',
+        'reduce_zero_label': True,
+        'seg_fields': [],
+        'label_map': None,
+    } | results
+    loaded = LoadLabelMap()(results)
+    assert loaded['seg_fields'] == ['gt_seg_map']
+    assert loaded['gt_seg_map'].dtype == np.uint8
+    return loaded['gt_seg_map']
+
+
+def save(path, values, mode=None):
+    Image.fromarray(np.asarray(values), mode).save(path)
+    return path
+
+
+def pair(root, stem, size=(9, 7), value=1):
+    """An image and its label map, of (width, height)."""
+    for folder in ('images', 'maps'):
+        (root / folder).mkdir(exist_ok=True)
+    Image.new('RGB', size).save(root / 'images' / f'{stem}.jpg')
+    Image.new('L', size, value).save(root / 'maps' / f'{stem}.png')
+
+
+def dataset(root, **options):
+    options = {
+        'type': 'CheckedSegDataset',
+        'data_root': str(root),
+        'data_prefix': dict(img_path='images', seg_map_path='maps'),
+        'reduce_zero_label': True,
+        'metainfo': dict(classes=CLASSES),
+        'pipeline': [
+            dict(type='LoadImageFromFile'),
+            dict(type='LoadLabelMap'),
+        ],
+    } | options
+    init_default_scope('mmseg')
+    return DATASETS.build(options)
+
+
+@given(
+    values=st.lists(st.sampled_from([*range(151), 255]), min_size=2),
+    reduce=st.booleans(),
+    names=st.permutations(ADE20KDataset.METAINFO['classes'][:9]),
+    kept=st.integers(0, 9),
+)
+def test_reads_what_the_stock_transform_reads(
+    tmp_path_factory, values, reduce, names, kept
+):
+    path = tmp_path_factory.getbasetemp() / 'map.png'
+    if not reduce:
+        values = [255 if value == 150 else value for value in values]
+    save(path, np.array([values], np.uint8))
+    label_map = ADE20KDataset.get_label_map(names[:kept]) if kept else None
+    results = dict(
+        seg_map_path=str(path), reduce_zero_label=reduce, label_map=label_map
+    )
+    stock = LoadAnnotations()(dict(results, seg_fields=[]))['gt_seg_map']
+    got = read(path, **results, num_classes=150, ori_shape=(1, len(values)))
+    assert np.array_equal(got, np.atleast_2d(stock))
+
+
+def test_palette_images_are_read_by_value_not_by_colour(tmp_path):
+    image = Image.fromarray(np.array([[0, 3], [2, 255]], np.uint8), 'P')
+    image.putpalette([200, 0, 7] * 256)
+    image.save(tmp_path / 'map.png')
+    got = read(tmp_path / 'map.png', num_classes=3)
+    assert got.tolist() == [[255, 2], [1, 255]]
+
+
+def test_sixteen_bits_are_read_and_not_cut(tmp_path):
+    path = tmp_path / 'map.png'
+    save(path, np.array([[1, 3]], np.uint16))
+    assert read(path, num_classes=3).tolist() == [[0, 2]]
+    save(path, np.array([[1, 257]], np.uint16))
+    with pytest.raises(LabelMapError, match='the value 257, beyond the 3'):
+        read(path, num_classes=3)
+
+
+@pytest.mark.parametrize(
+    ('reduce', 'highest'), [(True, 3), (False, 2)], ids=str
+)
+def test_value_beyond_the_classes_is_named(tmp_path, reduce, highest):
+    path = tmp_path / 'map.png'
+    given = dict(num_classes=3, reduce_zero_label=reduce)
+    read(save(path, np.full((2, 2), highest, np.uint8)), **given)
+    save(path, np.array([[0, highest + 1, 255]], np.uint8))
+    with pytest.raises(LabelMapError) as caught:
+        read(path, **given)
+    assert f'{path} holds the value {highest + 1}, beyond' in str(caught.value)
+    assert f'0 to {highest}, and 255' in str(caught.value)
+
+
+@pytest.mark.parametrize('mode', ['RGB', 'RGBA', 'LA', 'F'])
+def test_colours_are_no_classes(tmp_path, mode):
+    path = tmp_path / ('map.tiff' if mode == 'F' else 'map.png')
+    Image.new(mode, (3, 3)).save(path)
+    with pytest.raises(LabelMapError, match=r'holds colours .* palette'):
+        read(path, num_classes=3)
+
+
+@pytest.mark.parametrize('content', [b'', b'no image', None])
+def test_unreadable_map_is_named(tmp_path, content):
+    path = tmp_path / 'map.png'
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(LabelMapError, match=f'Cannot read .*{path}'):
+        read(path)
+
+
+def test_map_of_another_size_is_named(tmp_path):
+    pair(tmp_path, 'a', (9, 7))
+    Image.new('L', (7, 9), 1).save(tmp_path / 'maps/a.png')
+    with pytest.raises(LabelMapError, match=r'maps/a\.png has 7 x 9 .* 9 x 7'):
+        dataset(tmp_path)[0]
+
+
+def test_size_is_compared_before_the_image_is_resized(tmp_path):
+    pair(tmp_path, 'a', (9, 7))
+    steps = [
+        dict(type='LoadImageFromFile'),
+        dict(type='Resize', scale=(36, 28)),
+        dict(type='LoadLabelMap'),
+    ]
+    loaded = dataset(tmp_path, pipeline=steps)[0]
+    assert loaded['img'].shape == (28, 36, 3)
+    assert loaded['gt_seg_map'].shape == (7, 9)
+
+
+def test_data_set_tells_its_class_count(tmp_path):
+    pair(tmp_path, 'a', value=4)
+    with pytest.raises(LabelMapError, match='beyond the 3 classes'):
+        dataset(tmp_path)[0]
+    # All that a file may hold, not what is kept of it.
+    kept = dict(classes=('wall', 'sky'))
+    options = dict(type='CheckedADE20KDataset', metainfo=kept)
+    pair(tmp_path, 'a', value=3)
+    loaded = dataset(tmp_path, **options)[0]
+    assert (loaded['gt_seg_map'] == 1).all()
+
+
+def test_missing_files_of_pairs_are_counted_and_named(tmp_path):
+    for i in range(8):
+        pair(tmp_path, f'{i}')
+    assert len(dataset(tmp_path)) == 8
+    for i in (2, 4, 5):
+        (tmp_path / f'maps/{i}.png').unlink()
+    (tmp_path / 'images/3.jpg').unlink()
+    with pytest.raises(LabelMapError) as caught:
+        dataset(tmp_path)
+    said = str(caught.value)
+    assert 'Of 8 pairs of image and label map 4 lack one' in said
+    assert f'{tmp_path}/maps/2.png, {tmp_path}/images/3.jpg, ' in said
+    assert f'{tmp_path}/maps/4.png, ...;' in said
+    # A list of whole pairs mends it.
+    (tmp_path / 'list.txt').write_text('0\n1\n7\n')
+    assert len(dataset(tmp_path, ann_file='list.txt')) == 3
+    (tmp_path / 'list.txt').write_text('0\n3\n')
+    with pytest.raises(LabelMapError, match=r'Of 2 pairs .* 1 lack'):
+        dataset(tmp_path, ann_file='list.txt')
+
+
+def test_folder_without_images_is_named(tmp_path):
+    for name in ('images', 'maps'):
+        (tmp_path / name).mkdir()
+    with pytest.raises(LabelMapError, match=f'no image .*{tmp_path}/images'):
+        dataset(tmp_path)
+
+
+def test_images_without_labels_can_be_predicted(tmp_path):
+    pair(tmp_path, 'a')
+    found = dataset(tmp_path, data_prefix=dict(img_path='images'), pipeline=[])
+    assert len(found) == 1
+
+
+@pytest.mark.shared
+def test_the_real_pairs(shared):
+    root = shared / 'data/ade_tiny/ADEChallengeData2016'
+    for split, count in (('training', 22), ('validation', 11)):
+        found = dataset(
+            root,
+            type='CheckedADE20KDataset',
+            metainfo=None,
+            data_prefix=dict(
+                img_path=f'images/{split}', seg_map_path=f'annotations/{split}'
+            ),
+        )
+        assert isinstance(found, CheckedADE20KDataset)
+        assert len(found) == count
+        for sample in found:
+            assert set(np.unique(sample['gt_seg_map'])) <= {*range(150), 255}
+
+
+@pytest.mark.parametrize('training', [True, False])
+def test_smaller_than_the_crop_is_padded(tmp_path, training):
+    """Padded pixels have no label, and no prediction."""
+    (file,) = CONFIGS.glob('*tiny-p8_upernet*demo.py')
+    config = Config.fromfile(file)
+    pair(tmp_path, 'a', (40, 50))
+    key = 'train' if training else 'test'
+    pipeline = config[f'{key}_dataloader'].dataset.pipeline
+    pipeline = [step for step in pipeline if 'Resize' not in step.type]
+    for step in pipeline:
+        step.pop('cat_max_ratio', None)
+    sample = dataset(tmp_path, pipeline=pipeline)[0]
+    model = MODELS.build(config.model)
+    batch = {name: [value] for name, value in sample.items()}
+    data = model.data_preprocessor(batch, training)
+    assert data['inputs'].shape == (1, 3, 64, 64)
+    assert not data['inputs'][..., 50:, :].any()
+    assert not data['inputs'][..., 40:].any()
+    if training:
+        truth = data['data_samples'][0].gt_sem_seg.data
+        assert (truth[:, :50, :40] == 0).all()
+        assert (truth[:, 50:] == 255).all()
+        assert (truth[..., 40:] == 255).all()
+    else:
+        with torch.no_grad():
+            model.eval()
+            (result,) = model.test_step(batch)
+        assert result.pred_sem_seg.shape == (50, 40)

@@ -1,0 +1,130 @@
+"""Probes of frozen patch features."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from mmengine.hooks import Hook
+
+from simim_plugin.engine import ClassCountHook
+from simim_plugin.errors import SimimError
+from simim_plugin.segmentation import (
+    KNNSegHead,
+    LinearSegHead,
+)
+from simim_plugin.segmentation.probes import label_shares
+
+DIMS, CLASSES = 5, 3
+
+
+def random(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@given(size=st.tuples(*[st.integers(1, 3)] * 5), seed=st.integers(0, 2**16))
+def test_label_shares_are_counts_per_patch(size, seed):
+    batch, rows, columns, high, wide = size
+    generator = torch.Generator().manual_seed(seed)
+    shape = (batch, rows * high, columns * wide)
+    labels = torch.randint(-1, CLASSES + 1, shape, generator=generator)
+    labels[labels == CLASSES] = 255
+    shares = label_shares(labels, (rows, columns), CLASSES)
+    assert shares.shape == (batch, rows * columns, CLASSES)
+    for b in range(batch):
+        for row in range(rows):
+            for column in range(columns):
+                patch = labels[
+                    b,
+                    row * high : (row + 1) * high,
+                    column * wide : (column + 1) * wide,
+                ].flatten()
+                counts = torch.stack(
+                    [(patch == c).sum() for c in range(CLASSES)]
+                )
+                expected = counts / max(1, int(counts.sum()))
+                got = shares[b, row * columns + column]
+                torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize('chunk', [2**26, 1])
+def test_votes_by_hand(monkeypatch, chunk):
+    monkeypatch.setattr('simim_plugin.segmentation.probes._CHUNK', chunk)
+    head = KNNSegHead(DIMS, CLASSES, k=4, temperature=0.2)
+    memory = random(30, DIMS, seed=1)
+    labels = random(30, CLASSES, seed=2).softmax(dim=1)
+    head.remember(memory, labels)
+    feature = random(2, DIMS, 3, 4)
+    votes = head([random(1), feature])
+    assert votes.shape == (2, CLASSES, 3, 4)
+    for b, row, column in ((0, 0, 0), (1, 2, 3), (0, 1, 2)):
+        query = feature[b, :, row, column]
+        similarity = F.cosine_similarity(memory, query[None])
+        nearest = sorted(range(30), key=lambda i: -similarity[i])[:4]
+        weights = [(similarity[i] / 0.2).exp() for i in nearest]
+        expected = sum(
+            weight * labels[i]
+            for weight, i in zip(weights, nearest, strict=True)
+        ) / sum(weights)
+        torch.testing.assert_close(votes[b, :, row, column], expected)
+
+
+def test_fewer_patches_than_neighbours():
+    head = KNNSegHead(DIMS, CLASSES, k=20)
+    head.remember(random(2, DIMS), torch.eye(CLASSES)[:2])
+    votes = head([random(1, DIMS, 2, 2)])
+    torch.testing.assert_close(votes.sum(dim=1), torch.ones(1, 2, 2))
+
+
+def test_nothing_remembered_is_refused():
+    with pytest.raises(SimimError, match='KNNSegLoop'):
+        KNNSegHead(DIMS, CLASSES)([random(1, DIMS, 2, 2)])
+
+
+def test_knn_head_needs_nothing_of_a_checkpoint():
+    head = KNNSegHead(DIMS, CLASSES)
+    head.remember(random(2, DIMS), torch.eye(CLASSES)[:2])
+    head.init_weights()
+    assert not head.state_dict()
+
+
+def test_linear_head_is_linear_in_normalised_features():
+    head = LinearSegHead(DIMS, CLASSES, in_index=-1)
+    feature = 7 + 3 * random(4, DIMS, 2, 2)
+    flat = feature.transpose(0, 1).flatten(1)  # (C, B x h x w)
+    mean, std = flat.mean(dim=1), flat.std(dim=1, correction=0)
+    normal = (feature - mean.view(1, -1, 1, 1)) / std.view(1, -1, 1, 1)
+    weight = head.conv_seg.weight.flatten(1)
+    expected = torch.einsum('bchw,lc->blhw', normal, weight)
+    got = head([feature]) - head.conv_seg.bias.view(1, -1, 1, 1)
+    torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
+
+
+class Data:
+    """As much of a data loader as the hook looks at."""
+
+    def __init__(self, classes):
+        self.dataset = self
+        self.data_root = 'data/pets'
+        self.metainfo = dict(classes=classes)
+
+
+class Run:
+    """As much of a runner."""
+
+    val_loop = None
+
+    def __init__(self, classes):
+        self.model = torch.nn.Module()
+        self.model.decode_head = LinearSegHead(DIMS, CLASSES)
+        self.train_dataloader = self.test_dataloader = Data(classes)
+
+
+@pytest.mark.parametrize('stage', ['before_train', 'before_test'])
+def test_heads_of_other_class_counts_are_refused(stage):
+    hook: Hook = ClassCountHook(parts=('decode_head',))
+    getattr(hook, stage)(Run(('cat', 'dog', 'sky')))
+    with pytest.raises(SimimError) as caught:
+        getattr(hook, stage)(Run(('cat', 'dog')))
+    assert 'decode_head has 3 classes' in str(caught.value)
+    assert 'data/pets has 2' in str(caught.value)
