@@ -1,6 +1,9 @@
 """Pictures: what is drawn lies where the numbers say."""
 
+import base64
+import io
 import json
+import re
 
 import numpy as np
 import pytest
@@ -8,19 +11,43 @@ import torch
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
+from PIL import Image
 
+from simim_plugin.checkpoint import CheckpointError
 from simim_plugin.errors import SimimError
 from simim_plugin.evaluation import PatchMatches
 from simim_plugin.geometry import PairGeometry, View
+from simim_plugin.models import SiameseIMViT
 from simim_plugin.visualization import (
+    draw_across,
+    draw_attention,
     draw_loss,
     draw_matches,
     draw_pair,
+    draw_runs,
+    draw_tokens,
+    read_run,
     read_scalars,
+    save_figures,
 )
-from simim_plugin.visualization.style import GREEN, GREY, RED
+from simim_plugin.visualization.command import find_images, main, square
+from simim_plugin.visualization.encoder import FrozenEncoder
+from simim_plugin.visualization.style import (
+    GREEN,
+    GREY,
+    MOST_LINES,
+    RED,
+    new_figure,
+    sparse,
+)
+from simim_plugin.visualization.tokens import (
+    colours_of,
+    nearest_patches,
+    principal_parts,
+)
 
 GRID = (4, 6)
+KNN = 'siamese_im_vit-tiny-p8_knn_demo.py'
 
 
 @pytest.fixture
@@ -176,3 +203,351 @@ def test_loss_curve_shows_every_point_and_their_average(points):
                 smooth.get_ydata()[inner], curve[name][inner], atol=1e-12
             )
     figure.canvas.draw()
+
+
+def test_more_lines_than_can_be_told_apart_are_thinned(views):
+    grid = (28, 28)
+    true = torch.stack(
+        torch.meshgrid(*map(torch.arange, grid), indexing='ij'), dim=-1
+    )[None].double()
+    matches = PatchMatches(true, true.long(), grid)
+    figure = draw_matches([views], {'Identity': matches})
+    (lines,) = strokes(figure.axes[0]).values()
+    assert MOST_LINES / 2 < len(lines) < 2 * MOST_LINES
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    note = '784 of 784 patches find their partner; one in 16 is drawn'
+    assert note in texts
+    for start, end in lines:  # of an identity pair all are level
+        np.testing.assert_array_equal(end - start, [1.5 * grid[1], 0])
+
+
+def test_few_lines_are_all_drawn():
+    asked = torch.rand(8, 8) < 0.9
+    drawn, step = sparse(asked)
+    assert step == 1 and torch.equal(drawn, asked)
+
+
+def test_principal_components_are_those_of_all_images_together():
+    generator = torch.Generator().manual_seed(0)
+    basis = torch.linalg.qr(torch.randn(16, 16, generator=generator)).Q
+    spread = torch.tensor([9.0, 4.0, 1.0] + 13 * [0.01])
+    tokens = torch.randn(3, 5, 7, 16, generator=generator) * spread
+    parts, shares = principal_parts(tokens @ basis.T + 100)
+    assert parts.shape == (3, 5, 7, 3)
+    for i in range(3):
+        both = torch.stack([parts[..., i].flatten(), tokens[..., i].flatten()])
+        assert torch.corrcoef(both)[0, 1].abs() > 0.95
+    assert shares.sum() == pytest.approx(1, abs=1e-3)
+    assert (shares.diff() < 0).all()
+    # Nothing depends on the order of the images.
+    again, _ = principal_parts((tokens @ basis.T + 100).flip(0))
+    torch.testing.assert_close(again.flip(0), parts)
+
+
+def test_colours_follow_the_components():
+    parts = torch.zeros(9, 3)
+    parts[1, 0], parts[2, 0] = -1, 1
+    parts[3, 1], parts[4, 1] = -1, 1
+    parts[5, 2], parts[6, 2] = -1, 1
+    grey, dark, light, blue, yellow, green, red = colours_of(parts)[:7]
+    assert np.ptp(grey) < 1e-3
+    assert np.ptp(dark) < 1e-3 and np.ptp(light) < 1e-3
+    assert dark.mean() < grey.mean() < light.mean()
+    assert blue.argmax() == 2 and yellow.argmin() == 2
+    assert green.argmin() == 0 and red.argmax() == 0
+
+
+def test_constant_tokens_are_grey(views):
+    tokens = torch.full((2, *GRID, 8), 3.7)
+    figure = draw_tokens(views, tokens)
+    shown = [axes.images[0].get_array() for axes in figure.axes]
+    np.testing.assert_array_equal(shown[0], views[0])
+    np.testing.assert_array_equal(shown[1], views[1])
+    for colours in shown[2:]:
+        assert colours.shape == (*GRID, 3)
+        assert np.ptp(colours) < 1e-3
+
+
+def test_tokens_of_an_image_stand_below_it(views):
+    images = [views[i % 2] for i in range(8)]
+    tokens = torch.zeros(8, *GRID, 4)
+    tokens[7, 2, 3, 0] = 5
+    figure = draw_tokens(images, tokens)
+    panels = np.array(figure.axes).reshape(4, 6)
+    odd = panels[3, 1].images[0].get_array()
+    assert np.abs(odd - odd[0, 0]).sum(axis=-1).argmax() == 2 * GRID[1] + 3
+    assert not panels[3, 2].axison
+    figure.canvas.draw()
+
+
+def test_attention_maps_are_the_rows_of_the_heads(views):
+    shares = torch.rand(3, 17).softmax(dim=-1)
+    figure = draw_attention(views[0], shares)
+    image, mean, *heads = [axes for axes in figure.axes if axes.images]
+    np.testing.assert_array_equal(image.images[0].get_array(), views[0])
+    np.testing.assert_allclose(
+        mean.images[0].get_array(), shares[:, 1:].mean(0).reshape(4, 4)
+    )
+    for head, row in zip(heads, shares, strict=True):
+        np.testing.assert_allclose(
+            head.images[0].get_array(), row[1:].reshape(4, 4)
+        )
+        assert f'{1 - row[0]:.0%}' in head.texts[-1].get_text()
+
+
+def test_an_image_is_nearest_to_itself():
+    tokens = torch.randn(*GRID, 16, generator=torch.Generator().manual_seed(0))
+    where, cosine, mutual = nearest_patches(tokens, 3 * tokens)
+    rows, cols = torch.meshgrid(*map(torch.arange, GRID), indexing='ij')
+    assert torch.equal(where, torch.stack([rows, cols], dim=-1))
+    torch.testing.assert_close(cosine, torch.ones(GRID))
+    assert mutual.all()
+    # Shifted by a column, so are the partners.
+    where, _, _ = nearest_patches(tokens, tokens.roll(1, dims=1))
+    assert torch.equal(where[..., 1], (cols + 1) % GRID[1])
+    # All are nearest to the only one there is, and it to one of them.
+    where, _, mutual = nearest_patches(tokens, tokens[:1, :1])
+    assert not where.any() and mutual.sum() == 1
+
+
+def test_lines_across_two_images(views):
+    tokens = torch.randn(*GRID, 16, generator=torch.Generator().manual_seed(0))
+    figure = draw_across(views, tokens, tokens)
+    (lines,) = [
+        lines
+        for lines in figure.axes[0].collections
+        if isinstance(lines, LineCollection)
+    ]
+    assert len(lines.get_segments()) == 24
+    for start, end in lines.get_segments():
+        np.testing.assert_allclose(end - start, [1.35 * GRID[1], 0])
+    assert set(lines.get_linewidths()) == {2.4}
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert "24 of 24 are each other's (thick)" in texts
+
+
+def test_a_resumed_run_is_one_curve(tmp_path):
+    write_log(
+        tmp_path / '20260102_000000', [entry(s, 9.0) for s in (5, 10, 15, 20)]
+    )
+    write_log(
+        tmp_path / '20260103_000000', [entry(s, 3.0) for s in (15, 20, 25)]
+    )
+    log = tmp_path / '20260103_000000' / 'vis_data' / 'scalars.json'
+    log.write_text(log.read_text() + '{"step": 30, "lo')  # killed
+    curve = read_run(tmp_path)
+    assert curve['iteration'] == [5, 10, 15, 20, 25]
+    assert curve['loss'] == [9, 9, 3, 3, 3]
+    assert [*curve][1:] == ['loss', 'positive_term', 'negative_term']
+    # A new run in the same folder is on its own.
+    write_log(tmp_path / '20260104_000000', [entry(s, 1.0) for s in (5, 10)])
+    assert read_run(tmp_path, ['lr']) == dict(iteration=[5, 10], lr=[1, 1])
+    with pytest.raises(SimimError, match='no logged figures accuracy'):
+        read_run(tmp_path, ['accuracy'])
+
+
+def test_runs_are_compared_by_what_they_share():
+    runs = {
+        'one': dict(iteration=[1, 2], loss=[3, 2], positive_term=[1, 1]),
+        'two': dict(iteration=[1, 2, 3], loss=[5, 4, 3]),
+    }
+    figure = draw_runs(runs)
+    (axes,) = figure.axes
+    assert [line.get_ydata().tolist() for line in axes.lines[::2]] == [
+        [3, 2],
+        [5, 4, 3],
+    ]
+    assert axes.lines[0].get_color() != axes.lines[2].get_color()
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert texts == ['one', 'two']
+    with pytest.raises(SimimError, match='no logged figure in common'):
+        draw_runs(dict(a=dict(iteration=[1], x=[1]), b=dict(iteration=[1])))
+
+
+def sheet(width, height, colour):
+    figure = new_figure(width, height)
+    figure.set_facecolor(colour)
+    return figure
+
+
+def test_png_and_page_hold_every_figure(tmp_path):
+    figures = [
+        ('a <b>', sheet(1, 0.5, '#0000ff')),
+        ('second', sheet(0.5, 1, '#00ff00')),
+    ]
+    save_figures(figures, tmp_path / 'new' / 'all.png')
+    pixels = np.asarray(Image.open(tmp_path / 'new' / 'all.png'))
+    assert pixels.shape == (240, 160, 3)
+    assert (pixels[40, 80] == [0, 0, 255]).all()
+    assert (pixels[160, 40] == [0, 255, 0]).all()
+    assert (pixels[160, 120] == 255).all()
+
+    save_figures(figures, tmp_path / 'all.html', 'A & B', 'python x "y"')
+    page = (tmp_path / 'all.html').read_text()
+    assert 'A &amp; B' in page and 'a &lt;b&gt;' in page
+    assert not re.search(r'(src|href)="(?!data:)', page)
+    found = [
+        Image.open(io.BytesIO(base64.b64decode(data)))
+        for data in re.findall(r'base64,([^"]+)"', page)
+    ]
+    assert [image.size for image in found] == [(160, 80), (80, 160)]
+    assert found[1].getpixel((40, 40)) == (0, 255, 0)
+    assert not [*tmp_path.rglob('*.part')]
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory):
+    """An untrained encoder of 128 channels, 4 heads, 8 x 8 patches."""
+    torch.manual_seed(0)
+    arch = dict(
+        embed_dims=128, num_layers=4, num_heads=4, feedforward_channels=512
+    )
+    backbone = SiameseIMViT(arch=arch, img_size=64, patch_size=8)
+    backbone.init_weights()
+    file = tmp_path_factory.mktemp('weights') / 'encoder.pth'
+    state = {f'backbone.{n}': x for n, x in backbone.state_dict().items()}
+    torch.save(dict(state_dict=state), file)
+    return file
+
+
+@pytest.fixture(scope='module')
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('photos')
+    rng = np.random.default_rng(0)
+    (folder / 'inner').mkdir()
+    for i in range(5):
+        pixels = rng.integers(0, 256, (70 + i, 90, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / 'inner' / f'{i}.png')
+    (folder / 'notes.txt').write_text('no image')
+    return folder
+
+
+def test_encoder_gives_tokens_and_attention(checkpoint, photos):
+    encoder = FrozenEncoder(checkpoint)
+    image = np.asarray(Image.open(photos / 'inner' / '0.png'))
+    images = [square(image, 64), np.zeros((64, 64, 3), np.uint8)]
+    tokens = encoder(images)
+    assert tokens.shape == (2, 8, 8, 128)
+    assert not torch.equal(tokens[0], tokens[1])
+    shares = encoder.cls_attention(images)
+    assert shares.shape == (2, 4, 65)
+    torch.testing.assert_close(shares.sum(dim=-1), torch.ones(2, 4))
+    # The same attention as the block itself computes.
+    layer = encoder.backbone.layers[-1].attn
+    inputs, outputs = [], []
+    layer.qkv.register_forward_hook(lambda m, x, y: inputs.append(y))
+    layer.proj.register_forward_pre_hook(lambda m, x: outputs.append(x[0]))
+    encoder(images)
+    value = inputs[0].unflatten(-1, (3, 4, 32))[:, :, 2]  # (B, 65, A, 32)
+    by_hand = torch.einsum('ban,bnac->bac', shares, value).flatten(1)
+    torch.testing.assert_close(by_hand, outputs[0][:, 0])
+
+
+def test_encoder_of_another_size(checkpoint):
+    encoder = FrozenEncoder(checkpoint, size=96)
+    assert encoder.grid == (12, 12)
+    grey = np.full((96, 96, 3), 128, np.uint8)
+    assert encoder([grey]).shape == (1, 12, 12, 128)
+    with pytest.raises(SimimError, match='pass --size 104'):
+        FrozenEncoder(checkpoint, size=101)
+
+
+@pytest.mark.parametrize('suffix', ['png', 'html'])
+@pytest.mark.parametrize('picture', ['match', 'across', 'pca', 'attention'])
+def test_command_draws(checkpoint, photos, tmp_path, picture, suffix, capsys):
+    out = tmp_path / f'{picture}.{suffix}'
+    words = [picture, str(checkpoint), str(photos)]
+    if picture == 'across':
+        words[0] = 'match'
+        words += ['--across']
+    main([*words, '--limit', '2', '--out', str(out)])
+    said = capsys.readouterr().out
+    assert '2 of 5 images, evenly taken' in said
+    assert f'Written to {out}.' in said
+    if suffix == 'png':
+        assert Image.open(out).size[0] > 500
+    else:
+        assert out.read_text().count('0.png') > 0
+
+
+def test_command_draws_pairs_and_curves(photos, tmp_path):
+    demo = 'siamese_im_vit-tiny-p8_demo.py'
+    out = tmp_path / 'pair.html'
+    words = ['pair', str(photos), '--config', demo, '--out', str(out)]
+    main([*words, '--limit', '3'])
+    assert out.read_text().count('<figure>') == 3
+    again = tmp_path / 'again.html'
+    main([*words[:-1], str(again), '--limit', '3'])
+    figures = [re.findall('base64,[^"]+', f.read_text()) for f in (out, again)]
+    assert figures[0] == figures[1]  # the seed decides
+    for run in ('a/run', 'b/run'):
+        write_log(tmp_path / run / '20260102_000000', [entry(5, 1.0)])
+    out = tmp_path / 'curves.html'
+    runs = [str(tmp_path / run) for run in ('a/run', 'b/run')]
+    main(['curves', *runs, '--out', str(out)])
+    assert out.read_text().count('<figure>') == 1
+
+
+@pytest.mark.parametrize(
+    ('words', 'sentence'),
+    [
+        (['pca', '{file}', '{photos}', '--out', 'x.jpg'], 'use --out x.png'),
+        (['pca', '{file}', '/none'], 'no image or folder at /none'),
+        (['pca', '{file}', '{empty}'], 'There is no image'),
+        (['pca', '{file}', '{text}'], 'notes.txt (no image format'),
+        (['pca', '{file}', '{photos}', '--limit', '65'], '1 to 64'),
+        (['pca', '{file}', '{photos}', '--size', '60'], 'pass --size 64'),
+        (['pca', '{file}', '{photos}', '--num-heads', '3'], '--num-heads'),
+        (['pca', '{text}', '{photos}'], 'Cannot read the checkpoint'),
+        (['match', '{file}', '{one}', '--across'], 'two by two'),
+        (['pair', '{photos}', '--config', KNN], 'name a pretraining config'),
+        (['curves', '{empty}'], 'no logged figures loss'),
+        (['curves', '{empty}', '{empty}'], 'named twice'),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_sentence(
+    checkpoint, photos, tmp_path, monkeypatch, capsys, words, sentence
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'empty').mkdir()
+    places = dict(
+        file=checkpoint,
+        photos=photos,
+        empty=tmp_path / 'empty',
+        text=photos / 'notes.txt',
+        one=photos / 'inner' / '0.png',
+    )
+    with pytest.raises(SystemExit) as ended:
+        main([word.format(**places) for word in words])
+    assert ended.value.code == 1
+    error = capsys.readouterr().err.strip()
+    assert error.startswith('error: ') and '\n' not in error
+    assert sentence in error
+    assert [*tmp_path.iterdir()] == [tmp_path / 'empty']
+
+
+def test_heads_that_nothing_tells_are_asked_for(checkpoint, tmp_path):
+    state = torch.load(checkpoint, weights_only=True)['state_dict']
+    short = {n: x for n, x in state.items() if '.layers.3.' not in n}
+    torch.save(dict(state_dict=short), tmp_path / 'three_blocks.pth')
+    with pytest.raises(CheckpointError, match='pass --num-heads'):
+        FrozenEncoder(tmp_path / 'three_blocks.pth')
+    encoder = FrozenEncoder(tmp_path / 'three_blocks.pth', num_heads=4)
+    assert len(encoder.backbone.layers) == 3
+
+
+def test_images_are_taken_evenly(photos, capsys):
+    names = [path.name for path in find_images([photos], 3)]
+    assert names == ['0.png', '2.png', '4.png']
+    single = photos / 'inner' / '1.png'
+    assert find_images([single], 3) == [single]
+    assert len(find_images([photos], 5, even=True)) == 4
+
+
+@pytest.mark.shared
+def test_photographs(checkpoint, shared, tmp_path):
+    images = shared / 'data' / 'imagenet_sample' / 'images'
+    main(
+        ['pca', str(checkpoint), str(images), '--out', str(tmp_path / 'x.png')]
+    )
+    assert Image.open(tmp_path / 'x.png').size[0] > 500

@@ -1,6 +1,19 @@
 """Pictures of what the method sees, learns and finds."""
 
-from .curves import draw_loss, read_scalars
+from .curves import draw_loss, draw_runs, read_run, read_scalars
+from .saving import save_figures
+from .tokens import draw_across, draw_attention, draw_tokens
 from .views import draw_matches, draw_pair
 
-__all__ = ['draw_loss', 'draw_matches', 'draw_pair', 'read_scalars']
+__all__ = [
+    'draw_across',
+    'draw_attention',
+    'draw_loss',
+    'draw_matches',
+    'draw_pair',
+    'draw_runs',
+    'draw_tokens',
+    'read_run',
+    'read_scalars',
+    'save_figures',
+]

@@ -32,6 +32,7 @@ from .style import (
     halo,
     new_figure,
     no_ticks,
+    sparse,
     title,
 )
 
@@ -138,6 +139,8 @@ def draw_matches(
             asked = matches.inside[row]
             found = matches.correct[row][asked]
             note = f'{found.sum()} of {asked.sum()} patches find their partner'
+            if (step := sparse(asked)[1]) > 1:
+                note += f'; one in {step**2} is drawn'
             title(axes, name if row == 0 else '', note)
             _draw_match(axes, views, matches, row)
     handles = [
@@ -177,7 +180,7 @@ def _draw_match(
         )
     axes.set_xlim(-0.6, shift + cols - 0.4)
     axes.set_ylim(rows + 0.4, -0.6)
-    asked = matches.inside[row]  # (R, C)
+    asked, _ = sparse(matches.inside[row])  # (R, C)
     start = asked.nonzero().double()  # (K, 2) row, column
     end = matches.nearest[row][asked].double()
     end[:, 1] += shift

@@ -1,0 +1,337 @@
+"""The command behind ``tools/visualize.py``: one picture a subcommand."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.registry import init_default_scope
+from mmpretrain.datasets import remove_transform
+
+from ..datasets import LoadRGBImage, PairedViews
+from ..datasets.image_folder import EXTENSIONS
+from ..datasets.paired_views import resize
+from ..errors import SimimError, told_in_a_sentence
+from ..evaluation import draw_pairs, match_patches
+from ..packaged import config_path
+from .curves import draw_runs, read_run
+from .encoder import FrozenEncoder
+from .saving import check_output, save_figures
+from .tokens import draw_across, draw_attention, draw_tokens
+from .views import draw_matches, draw_pair
+
+Captioned = list[tuple[str, Figure]]
+
+MOST = 64
+"""Images in one picture, at most."""
+
+PAIR_CONFIG = 'siamese_im_vit-base-p16_8xb512-amp-coslr-1600e_in1k.py'
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line; errors meant for the user end in one line."""
+    with told_in_a_sentence():
+        args = parse_args(argv)
+        check_output(args.out)
+        init_default_scope('mmpretrain')
+        figures = args.draw(args)
+        words = sys.argv[1:] if argv is None else argv
+        command = shlex.join(['python', 'tools/visualize.py', *words])
+        save_figures(figures, args.out, args.heading, command)
+        print(f'Written to {args.out}.')
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Options, and ``draw``, the function of the subcommand."""
+    parser = argparse.ArgumentParser(
+        description='Draw what the method sees and what an encoder has '
+        'learned, as a PNG or an HTML page that needs no other file.'
+    )
+    commands = parser.add_subparsers(required=True, metavar='PICTURE')
+
+    pair = commands.add_parser(
+        'pair', help='both crops, the mask, and the target grid in the online'
+    )
+    _add_images(pair, 3)
+    pair.add_argument(
+        '--config',
+        default=PAIR_CONFIG,
+        help='pretraining config whose views are drawn, a file or a packaged '
+        'name. Defaults to ViT-B on ImageNet',
+    )
+    pair.set_defaults(draw=pairs, heading='Pairs of views')
+
+    match = commands.add_parser(
+        'match', help='nearest patches in two views, or in two images'
+    )
+    _add_encoder(match)
+    _add_images(match, 3)
+    match.add_argument(
+        '--across',
+        action='store_true',
+        help='between the first and the second image, the third and the '
+        'fourth, ..., instead of two views of each',
+    )
+    match.set_defaults(draw=matches, heading='Nearest patches')
+
+    pca = commands.add_parser(
+        'pca', help='patch tokens as colours, one basis for all images'
+    )
+    _add_encoder(pca)
+    _add_images(pca, 12)
+    pca.set_defaults(draw=tokens, heading='Patch tokens as colours')
+
+    attention = commands.add_parser(
+        'attention', help='of the cls token in the last block, by head'
+    )
+    _add_encoder(attention)
+    _add_images(attention, 4)
+    attention.set_defaults(draw=attentions, heading='Attention of cls')
+
+    curves = commands.add_parser(
+        'curves', help='logged figures of several runs'
+    )
+    curves.add_argument('runs', nargs='+', type=Path, help='work directories')
+    curves.add_argument(
+        '--names',
+        nargs='+',
+        help='figures to draw, as they are logged. Defaults to the loss and '
+        'its terms where all runs have them',
+    )
+    _add_out(curves)
+    curves.set_defaults(draw=runs, heading='Training curves')
+    return parser.parse_args(argv)
+
+
+def pairs(args: argparse.Namespace) -> Captioned:
+    """Pairs of views, as a config cuts them."""
+    file = Path(args.config)
+    config = Config.fromfile(
+        file if file.is_file() else config_path(args.config)
+    )
+    try:
+        pipeline = config.train_dataloader.dataset.pipeline
+        (grid,) = (step['grid'] for step in pipeline if 'grid' in step)
+    except (AttributeError, ValueError) as error:
+        raise SimimError(
+            f'{args.config} does not cut pairs of views with masks; name a '
+            'pretraining config by --config.'
+        ) from error
+    transform = Compose(remove_transform(pipeline, 'PackInputs'))
+    paths = find_images(args.images, args.limit)
+    drawn = draw_pairs(transform, [str(path) for path in paths], args.seed)
+    return [
+        (
+            path.name,
+            draw_pair(
+                read_image(path),
+                pair['img'],
+                pair['geometry'],
+                pair['mask'],
+                grid,
+            ),
+        )
+        for path, pair in zip(paths, drawn, strict=True)
+    ]
+
+
+def matches(args: argparse.Namespace) -> Captioned:
+    """Nearest patches of two views of each image, or of two images."""
+    paths = find_images(args.images, args.limit, even=args.across)
+    encoder = encoder_of(args)
+    if args.across:
+        images = [square(read_image(path), encoder.size) for path in paths]
+        features = encoder(images)
+        return [
+            (
+                f'{paths[i].name} and {paths[i + 1].name}',
+                draw_across(images[i : i + 2], features[i], features[i + 1]),
+            )
+            for i in range(0, len(paths), 2)
+        ]
+    views = PairedViews(size=encoder.size, crop_scale=(0.2, 1.0))
+    transform = Compose([LoadRGBImage(), views])
+    drawn = draw_pairs(transform, [str(path) for path in paths], args.seed)
+    found = match_patches(encoder, drawn)
+    figure = draw_matches(
+        [pair['img'] for pair in drawn], {'Nearest patches': found}
+    )
+    return [(', '.join(path.name for path in paths), figure)]
+
+
+def tokens(args: argparse.Namespace) -> Captioned:
+    """Patch tokens of all images as colours."""
+    paths = find_images(args.images, args.limit)
+    encoder = encoder_of(args)
+    images = [square(read_image(path), encoder.size) for path in paths]
+    names = ', '.join(path.name for path in paths)
+    return [(names, draw_tokens(images, encoder(images)))]
+
+
+def attentions(args: argparse.Namespace) -> Captioned:
+    """Attention of the cls token, an image at a time."""
+    paths = find_images(args.images, args.limit)
+    encoder = encoder_of(args)
+    images = [square(read_image(path), encoder.size) for path in paths]
+    return [
+        (path.name, draw_attention(image, shares))
+        for path, image, shares in zip(
+            paths, images, encoder.cls_attention(images), strict=True
+        )
+    ]
+
+
+def runs(args: argparse.Namespace) -> Captioned:
+    """Curves of several runs."""
+    labels = labels_of(args.runs)
+    curves = {
+        label: read_run(run, args.names)
+        for label, run in zip(labels, args.runs, strict=True)
+    }
+    return [(', '.join(map(str, args.runs)), draw_runs(curves))]
+
+
+def encoder_of(args: argparse.Namespace) -> FrozenEncoder:
+    """The encoder that the options name."""
+    return FrozenEncoder(
+        args.checkpoint, args.size, args.num_heads, args.branch
+    )
+
+
+def find_images(
+    places: Sequence[Path], limit: int, even: bool = False
+) -> list[Path]:
+    """Image files, and those in folders, at most ``limit``, evenly taken.
+
+    Args:
+        places (Sequence[Path]): image files, or folders.
+        limit (int): of the images returned, 1 to ``MOST``.
+        even (bool): whether they are needed two by two.
+
+    Raises:
+        SimimError: if there is no such place or no image there, too many
+            are asked for, or an image is left alone.
+    """
+    if not 1 <= limit <= MOST:
+        raise SimimError(
+            f'Cannot draw {limit} images in one picture; --limit takes 1 to '
+            f'{MOST}.'
+        )
+    found = []
+    for place in places:
+        if not place.exists():
+            raise SimimError(
+                f'There is no image or folder at {place}; check the path.'
+            )
+        inside = [place]
+        if place.is_dir():
+            inside = sorted(
+                path
+                for path in place.rglob('*')
+                if path.suffix.lower() in EXTENSIONS
+                and not path.name.startswith('.')
+            )
+        if not inside:
+            raise SimimError(
+                f'There is no image ({" ".join(EXTENSIONS)}) in {place} or '
+                'below; name another folder.'
+            )
+        found += inside
+    if even:
+        limit = min(limit, len(found)) // 2 * 2
+        if limit < 2:
+            raise SimimError(
+                f'Matches across images need them two by two, and there are '
+                f'{len(found)}; name two or more, with --limit 2 or more.'
+            )
+    if len(found) > limit:
+        chosen = np.linspace(0, len(found) - 1, limit).round().astype(int)
+        print(f'{limit} of {len(found)} images, evenly taken (--limit).')
+        found = [found[i] for i in chosen]
+    return found
+
+
+def read_image(path: Path) -> np.ndarray:
+    """(H, W, 3) uint8 RGB.
+
+    Raises:
+        SimimError: if it cannot be read.
+    """
+    return LoadRGBImage()(dict(img_path=str(path)))['img']
+
+
+def square(image: np.ndarray, size: int) -> np.ndarray:
+    """The centre (size, size, 3) of an image, its short edge whole."""
+    height, width = image.shape[:2]
+    edge = min(height, width)
+    top, left = (height - edge) // 2, (width - edge) // 2
+    crop = image[top : top + edge, left : left + edge].copy()
+    return resize(crop, (size, size))
+
+
+def labels_of(folders: Sequence[Path]) -> list[str]:
+    """The shortest ends of paths that tell them apart."""
+    parts = [folder.resolve().parts for folder in folders]
+    for length in range(1, max(map(len, parts)) + 1):
+        labels = ['/'.join(path[-length:]) for path in parts]
+        if len(set(labels)) == len(labels):
+            return labels
+    raise SimimError('A run is named twice; name each work directory once.')
+
+
+def _add_images(parser: argparse.ArgumentParser, limit: int) -> None:
+    parser.add_argument(
+        'images', nargs='+', type=Path, help='image files or folders'
+    )
+    parser.add_argument(
+        '--limit',
+        type=int,
+        default=limit,
+        help=f'images to draw, evenly taken, at most {MOST}. Defaults to '
+        f'{limit}',
+    )
+    parser.add_argument(
+        '--seed', type=int, default=0, help='of what is drawn at random'
+    )
+    _add_out(parser)
+
+
+def _add_encoder(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        'checkpoint',
+        type=Path,
+        help='of this package, the released code, MMPretrain, timm, Hugging '
+        'Face, MAE, MoCo-v3, DINO or iBOT',
+    )
+    parser.add_argument(
+        '--size',
+        type=int,
+        help='height and width of the images, pixels; more give a finer '
+        'picture. Defaults to that of the checkpoint',
+    )
+    parser.add_argument(
+        '--num-heads', type=int, help='where the checkpoint does not tell'
+    )
+    parser.add_argument(
+        '--branch',
+        choices=['online', 'target'],
+        default='online',
+        help='of a checkpoint with two encoders. Defaults to online',
+    )
+
+
+def _add_out(parser: argparse.ArgumentParser) -> None:
+    name = parser.prog.split()[-1]
+    parser.add_argument(
+        '--out',
+        type=Path,
+        default=Path('work_dirs', 'pictures', f'{name}.png'),
+        help='.png, or .html. Defaults to %(default)s',
+    )

@@ -1,0 +1,140 @@
+"""The encoder of any checkpoint, and what of it is drawn.
+
+Shape key: B images, R x C patches, N = R * C, A attention heads, D channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.device import get_device
+from mmengine.model import BaseModel
+from mmpretrain.models.utils import resize_pos_embed
+from mmpretrain.structures import DataSample
+from torch import Tensor, nn
+
+from ..checkpoint import Weights, read_weights
+from ..checkpoint.portable import HEADS, Portable
+from ..errors import SimimError
+from ..evaluation.features import encode_tokens, frozen
+from ..evaluation.protocols import find_encoder
+
+MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
+
+
+class FrozenEncoder(BaseModel):
+    """A plain ViT with the weights of a checkpoint, for images of one size.
+
+    Args:
+        file (str | Path): see
+            :func:`simim_plugin.checkpoint.load_backbone`.
+        size (int, optional): height and width of the images, pixels.
+            Positions are interpolated (bicubic). That of the checkpoint if
+            None.
+        num_heads (int, optional): of the attention, where neither file nor
+            width tell.
+        branch (str): see :func:`simim_plugin.checkpoint.load_backbone`.
+
+    Raises:
+        CheckpointError: if the file cannot be read, or holds no plain ViT.
+        SimimError: if ``size`` is not a whole number of patches.
+    """
+
+    def __init__(
+        self,
+        file: str | Path,
+        size: int | None = None,
+        num_heads: int | None = None,
+        branch: str = 'online',
+    ) -> None:
+        super().__init__(
+            dict(type='mmpretrain.SelfSupDataPreprocessor', mean=MEAN, std=STD)
+        )
+        weights = read_weights(file, branch)
+        plain = Portable(weights, num_heads or _known_heads(weights))
+        size = size or plain.size
+        if size % plain.patch or size < plain.patch:
+            raise SimimError(
+                f'Images of {size} px are no whole number of patches of '
+                f'{plain.patch} px; pass --size '
+                f'{max(1, round(size / plain.patch)) * plain.patch}.'
+            )
+        self.size = size
+        self.backbone = plain.backbone
+        grid = (size // plain.patch,) * 2
+        self.backbone.pos_embed.data = resize_pos_embed(
+            self.backbone.pos_embed.data, self.grid, grid, 'bicubic'
+        )
+        self.backbone.patch_resolution = grid
+        self.to(get_device())
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        rows, cols = self.backbone.patch_resolution
+        return rows, cols
+
+    def forward(self, images: Sequence[np.ndarray]) -> Tensor:
+        """Patch tokens of images.
+
+        Args:
+            images (Sequence[np.ndarray]): B times (H, W, 3) uint8 RGB.
+
+        Returns:
+            Tensor: (B, R, C, D) float32, on the CPU.
+        """
+        with frozen(self):
+            tokens = encode_tokens(self, self._inputs(images))
+        patches = tokens[:, self.backbone.num_extra_tokens :]
+        return patches.unflatten(1, self.grid).float().cpu()
+
+    def cls_attention(self, images: Sequence[np.ndarray]) -> Tensor:
+        """What the cls token attends to in the last block, head by head.
+
+        Args:
+            images (Sequence[np.ndarray]): B times (H, W, 3) uint8 RGB.
+
+        Returns:
+            Tensor: (B, A, 1 + N) float32, on the CPU: shares that sum to 1,
+            of the cls token itself first, then of the patches, row by row.
+        """
+        attention: Any = self.backbone.layers[-1].attn
+        shares: list[Tensor] = []
+
+        def look(layer: nn.Linear, _: Any, qkv: Tensor) -> None:
+            parts = qkv.unflatten(-1, (3, attention.num_heads, -1))
+            q, k, _ = parts.permute(2, 0, 3, 1, 4)  # (B, A, 1 + N, D / A)
+            logits = q[:, :, :1] @ k.mT / q.shape[-1] ** 0.5
+            shares.append(logits.float().softmax(dim=-1)[:, :, 0])
+
+        handle = attention.qkv.register_forward_hook(look)
+        try:
+            with frozen(self):
+                encode_tokens(self, self._inputs(images))
+        finally:
+            handle.remove()
+        return shares[0].cpu()
+
+    def _inputs(self, images: Sequence[np.ndarray]) -> Tensor:
+        pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+        samples = [DataSample() for _ in images]
+        data: Any = self.data_preprocessor(
+            dict(inputs=pixels, data_samples=samples)
+        )
+        return data['inputs']
+
+
+def _known_heads(weights: Weights) -> int | None:
+    """Heads of an encoder of a packaged config, else None."""
+    width = weights.part('backbone')['patch_embed.projection.weight'].shape[0]
+    if width in HEADS or 'num_attention_heads' in weights.about:
+        return None  # Portable knows
+    try:
+        arch = find_encoder(weights).arch
+    except SimimError:
+        return None
+    return arch['num_heads'] if isinstance(arch, dict) else None

@@ -1,0 +1,12 @@
+"""Draw: python tools/visualize.py pair|match|pca|attention|curves [--help]."""
+
+from simim_plugin.environment import require, share_cores
+from simim_plugin.errors import told_in_a_sentence
+
+if __name__ == '__main__':
+    share_cores()
+    with told_in_a_sentence():
+        require('classification')
+    from simim_plugin.visualization.command import main
+
+    main()
