@@ -58,7 +58,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
 
 def stack(install: Install, index: int, *modules: str) -> Path:
     """Install torch, torchvision and libraries of one of the two stacks."""
-    for module in ('torch', 'torchvision'):
+    for module in ('torch', 'torchvision', 'ftfy', 'regex'):
         install(module, module)
     for module in modules:
         folder = install(environment.STACKS[module][index], module)
@@ -72,7 +72,7 @@ BASE = ('mmengine', 'mmcv', 'mmpretrain')
 def test_either_stack_alone_is_fine(install: Install, index: int) -> None:
     folder = stack(install, index, *BASE, 'mmdet', 'mmseg')
     (folder / 'mmcv' / f'_ext{SUFFIX}').touch()
-    for task in environment.TASKS:
+    for task in ('pretraining', 'classification', 'detection', 'segmentation'):
         assert check(task) == []
         require(task)
 
@@ -179,3 +179,13 @@ def test_check_imports_none_of_the_libraries() -> None:
 
 def test_this_environment_can_pretrain() -> None:
     assert check('pretraining') == []
+
+
+def test_packages_of_another_name_are_named_as_pip_knows_them(
+    install: Install,
+) -> None:
+    (finding,) = check('logistic regression')
+    assert finding.command == 'pip install scikit-learn'
+    install('scikit-learn', 'sklearn')
+    install('imagecorruptions', 'imagecorruptions')
+    assert check('logistic regression') == check('image corruption') == []
