@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 
 from simim_plugin.demo.report import TrainedRun, _mean_colour_accuracy
-from simim_plugin.demo.run import _LOGGED, main, pretrain, table, write_json
-from simim_plugin.errors import SimimError
+from simim_plugin.demo.run import main, table
 from simim_plugin.evaluation import folder_dataset
+from simim_plugin.files import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAIN = str(ROOT / 'tools' / 'train.py')
@@ -146,37 +146,6 @@ def test_failed_training_is_one_sentence_and_leaves_no_report(
     assert not stale.exists()
 
 
-def test_unforeseen_failure_shows_the_end_of_the_log(tmp_path, capsys):
-    script = 'print("first"); raise RuntimeError("tell me")'
-    with pytest.raises(SimimError, match=r'exit code 1; .*run\.log'):
-        pretrain([sys.executable, '-c', script], tmp_path / 'run.log')
-    assert 'RuntimeError: tell me' in capsys.readouterr().err
-    assert (tmp_path / 'run.log').read_text().startswith('first')
-
-
-def test_progress_is_told_while_training(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr('simim_plugin.demo.run.QUIET_SECONDS', 0.5)
-    script = (
-        'import time; time.sleep(1.5); print("x - mmengine - INFO - '
-        'Epoch(train)   [2][ 5/39]  lr: 1.0e-03  eta: 0:01:33  time: 0.2  '
-        'loss: 1.25  negative_term: 7.5", flush=True); time.sleep(1.5)'
-    )
-    pretrain([sys.executable, '-c', script], tmp_path / 'run.log')
-    lines = capsys.readouterr().out.splitlines()[2:]
-    assert 'starting' in lines[0]
-    assert lines[-1].endswith('s  [2][ 5/39]  loss 1.25  0:01:33 left')
-
-
-def test_long_runs_are_understood():
-    line = (
-        'mmengine - INFO - Iter(train) [ 10/900000]  lr: 1e-3  eta: 2 days, '
-        '3:04:05  time: 0.2  loss: 1.5e-01'
-    )
-    assert _LOGGED.search(line).groupdict() == dict(
-        at='[ 10/900000]', left='2 days, 3:04:05', loss='1.5e-01'
-    )
-
-
 def test_report_is_written_whole_or_not_at_all(tmp_path):
     file = tmp_path / 'report.json'
     write_json(file, dict(good=1))
@@ -249,6 +218,7 @@ def test_several_seeds_have_folders_and_rows_of_their_own(
 
 
 @pytest.mark.slow
+@pytest.mark.minutes
 def test_the_demo_learns(tmp_path):
     """`make demo`, as it stands: 10 points of kNN over initialisation."""
     done = subprocess.run(

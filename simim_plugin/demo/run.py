@@ -6,10 +6,6 @@ Whatever imports torch is imported late: training starts at once.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import re
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -17,18 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..errors import SimimError, told_in_a_sentence
+from ..errors import told_in_a_sentence
+from ..files import write_json
+from ..logged_command import run_logged
 
 CONFIG = 'siamese_im_vit-tiny-p8_demo.py'
 DATA_SEED = 0
 IMAGE_SIZE = 64
-QUIET_SECONDS = 5.0
-
-# What mmengine's logger writes: progress, time left, loss.
-_LOGGED = re.compile(
-    r'(?:Epoch|Iter)\(train\)\s+(?P<at>\[.*\])\s.*'
-    r'eta: (?P<left>(?:\d+ days?, )?[\d:]+)\s.*\bloss: (?P<loss>\S+)'
-)
 
 
 def main(
@@ -135,7 +126,7 @@ def run(
         *args.cfg_options,
     ]
     with _phase('pretraining', seconds):
-        pretrain(command, work_dir / 'pretraining.log')
+        run_logged(command, work_dir / 'pretraining.log')
 
     from .report import TrainedRun, versions
 
@@ -175,54 +166,6 @@ def make_data(root: Path, train: int, val: int) -> None:
     make_demo_data(root, train=train, val=val, size=IMAGE_SIZE, seed=DATA_SEED)
 
 
-def pretrain(command: Sequence[str], log: Path) -> None:
-    """Run the training command, all it says in ``log``, the news on stdout.
-
-    Raises:
-        SimimError: with the sentence that the command ended with.
-    """
-    print(f'  {" ".join(map(str, command))}\n  log: {log}', flush=True)
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open('w') as sink:
-        process = subprocess.Popen(
-            command, stdout=sink, stderr=subprocess.STDOUT
-        )
-    try:
-        with log.open(errors='replace') as source:
-            _relay(process, source)
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            process.wait()
-    if process.returncode:
-        lines = log.read_text(errors='replace').strip().splitlines() or ['']
-        if lines[-1].startswith('error: '):
-            raise SimimError(lines[-1].removeprefix('error: '))
-        print('\n'.join(lines[-15:]), file=sys.stderr)
-        raise SimimError(
-            f'Pretraining ended with exit code {process.returncode}; its '
-            f'last lines are above, all of them in {log}.'
-        )
-
-
-def _relay(process: subprocess.Popen, source: Any) -> None:
-    """Print how far training is, and that it lives, until it ends."""
-    start = said = time.monotonic()
-    rest, news = '', ''
-    while process.poll() is None:
-        time.sleep(0.25)
-        *lines, rest = (rest + source.read()).split('\n')
-        for line in lines:
-            if match := _LOGGED.search(line):
-                news = '{at}  loss {loss}  {left} left'.format_map(
-                    match.groupdict()
-                )
-        now = time.monotonic()
-        if now - said >= QUIET_SECONDS:
-            print(f'  {now - start:4.0f} s  {news or "starting"}', flush=True)
-            said = now
-
-
 @contextmanager
 def _phase(name: str, seconds: dict[str, float]) -> Iterator[None]:
     """Say what is going on, and note how long it took."""
@@ -231,17 +174,6 @@ def _phase(name: str, seconds: dict[str, float]) -> Iterator[None]:
     yield
     seconds[name] = round(time.monotonic() - start, 2)
     print(f'  done in {seconds[name]:.1f} s', flush=True)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a file that is complete whenever it exists."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix('.part')
-    try:
-        part.write_text(json.dumps(content, indent=1) + '\n')
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _headline(report: dict[str, Any]) -> dict[str, float]:
