@@ -9,19 +9,24 @@ import random
 import resource
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import sys
 import time
 import zlib
+from multiprocessing.connection import Listener
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from torch._utils import ExceptionWrapper
 
 from simim_plugin.checkpoint import read_checkpoint
 from simim_plugin.datasets import ImageFolder, UnreadableImageError
+from simim_plugin.engine.faults import explained
+from simim_plugin.errors import SimimError
 
 from .forked import TINY, Run, end_all, free_port, two
 from .test_engine.test_resume import STATE, same
@@ -214,6 +219,27 @@ def test_a_worker_is_killed(folder):
     said = run.end(1, seconds=60)
     assert 'error: A worker that loads data' in said
     assert 'num_workers' in said
+
+
+@pytest.mark.parametrize('thread', [False, True], ids=['', 'pinned'])
+def test_a_worker_that_dies_while_it_hands_over_a_batch(tmp_path, thread):
+    """Found when its socket breaks, before torch knows that it is dead."""
+    listener = Listener(str(tmp_path / 'socket'), authkey=b'key')
+    client = socket.socket(socket.AF_UNIX)
+    client.connect(listener.address)
+    client.close()
+    with pytest.raises(SimimError, match='A worker that loads'), explained():
+        try:
+            listener.accept()
+        except (ConnectionError, EOFError):
+            if not thread:
+                raise
+            ExceptionWrapper(where='in a thread').reraise()
+
+
+def test_other_broken_connections_are_not_a_workers():
+    with pytest.raises(ConnectionResetError), explained():
+        raise ConnectionResetError('of a file server')
 
 
 class Quota:

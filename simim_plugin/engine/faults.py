@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ..errors import SimimError
 
 _WORKER = re.compile(r'DataLoader worker \(pid\S* ([\d, ]+)\)(?: is killed)?')
+# Where a batch is fetched from a worker that is not yet known to be dead.
+_PIPE = re.compile(r'multiprocessing.connection\.py')
 _PEER = re.compile(
     r'Connection (closed|reset) by peer|Broken pipe|Timed out|timed out|'
     r'remote process exited'
@@ -24,15 +27,14 @@ def explained() -> Iterator[None]:
     """
     try:
         yield
+    except (ConnectionError, EOFError) as error:
+        if not _PIPE.search(''.join(traceback.format_exception(error))):
+            raise
+        raise _worker_killed('') from error
     except RuntimeError as error:
         text = str(error)
         if match := _WORKER.search(text):
-            raise SimimError(
-                f'A worker that loads data (process {match[1]}) was killed, '
-                'most often because the memory or /dev/shm is full; lower '
-                'train_dataloader.num_workers or batch_size, and continue '
-                'with --resume.'
-            ) from error
+            raise _worker_killed(f' (process {match[1]})') from error
         if match := _PEER.search(text):
             raise SimimError(
                 f'Another process of the run has ended or hangs ({match[0]}); '
@@ -40,3 +42,11 @@ def explained() -> Iterator[None]:
                 'run.'
             ) from error
         raise
+
+
+def _worker_killed(which: str) -> SimimError:
+    return SimimError(
+        f'A worker that loads data{which} was killed, most often because the '
+        'memory or /dev/shm is full; lower train_dataloader.num_workers or '
+        'batch_size, and continue with --resume.'
+    )
