@@ -1,55 +1,72 @@
 """The long runs whose figures stand in docs/: python tests/evidence.py [NAME].
 
 Hours on two CPU cores. Every run has a folder in work_dirs/evidence with a
-log of each of its commands; what is done is not done again.
+log of each of its commands; what is done is not done again, what was
+interrupted goes on.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from simim_plugin.errors import SimimError, told_in_a_sentence
+from simim_plugin.evaluation.ablations import UNTRAINED, row_names
 from simim_plugin.logged_command import run_logged
+from simim_plugin.packaged import config_path
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = Path('work_dirs/evidence')
 SHARED = ROOT.parent / 'shared' / 'data'
+PHOTOGRAPHS = SHARED / 'imagenet_sample' / 'images'
 SEEDS = (0, 1, 2)
 
+BASE = 'siamese_im_vit-base-p16_8xb512-amp-coslr-400e_in1k.py'
 DEMO = 'siamese_im_vit-tiny-p8_demo.py'
 MICRO = 'siamese_im_vit-micro-p4_1xb64-coslr-2e_cifar10.py'
-SHORT = 'train_cfg.max_epochs=2 param_scheduler.warmup=0.5'
-TASKS = 'knn,linear,logistic,finetune'
 DETECTOR = 'siamese_im_vit-tiny-p8_vitdet-1xb4-1000it_demo.py'
-PHOTOGRAPHS = 'siamese_im_vit-tiny-p16_vitdet-1xb2-600it_coco-tiny-256x256.py'
+LONG_TAIL = 'siamese_im_vit-tiny-p8_vitdet-1xb4-1000it_demo-lvis.py'
+COCO = 'siamese_im_vit-tiny-p16_vitdet-1xb2-600it_coco-tiny-256x256.py'
 UPERNET = 'siamese_im_vit-tiny-p8_upernet-1xb16-amp-200i_demo.py'
 LINEAR = 'siamese_im_vit-tiny-p8_seg-linear-1xb16-amp-200i_demo.py'
 KNN = 'siamese_im_vit-tiny-p8_seg-knn_demo.py'
 ADE = 'siamese_im_vit-tiny-p16_upernet-1xb6-amp-200i_ade20k-tiny-128x128.py'
-PART = 'dataset.data_prefix'
 
-
-def transfers(name: str, *configs: str, more: str = '') -> list[str]:
-    """Train each config from pretrained and from random weights."""
-    return [
-        f'tools/train.py {config} --work-dir {OUT}/{name}/{kind}{seed}/{k} '
-        f'{given} --amp --cfg-options randomness.seed={seed} {more}'
-        for seed in SEEDS
-        for kind, given in (
-            ('random', ''),
-            ('pretrained', f'--pretrained {pretrained(seed)}'),
-        )
-        for k, config in enumerate(configs)
-    ]
+CIFAR = OUT / 'cifar10' / 'folders'
+CIFAR_CONFIG = OUT / 'cifar10' / 'config.py'
+SHORT = 'train_cfg.max_epochs=2 param_scheduler.warmup=0.5'
+TASKS = f'--tasks knn,linear,logistic,finetune --data {CIFAR}'
+FROM_ZERO = 'optim_wrapper.paramwise_cfg.layer_decay_rate=1.0'
+FEW_SCENES = 'val_dataloader.dataset.indices=200 val_evaluator.ann_file=None'
 
 
 def pretrained(seed: int) -> str:
     """What the run ``demo`` leaves."""
     return f'{OUT}/demo/seed{seed}/pretraining/epoch_8.pth'
+
+
+def transfers(config: str, name: str, more: str = '') -> list[str]:
+    """Train a config from pretrained and from random weights.
+
+    The random ones without layer decay, which would hold them back.
+    """
+    decay = FROM_ZERO if config in (DETECTOR, UPERNET) else ''
+    return [
+        f'tools/train.py {config} --work-dir {OUT}/{name}/{kind}{seed} '
+        f'{start} --amp --resume --cfg-options randomness.seed={seed} '
+        f'{options} {more}'
+        for seed in SEEDS
+        for kind, start, options in (
+            ('random', '', decay),
+            ('pretrained', f'--pretrained {pretrained(seed)}', ''),
+        )
+    ]
 
 
 def eight_photographs() -> list[str]:
@@ -59,16 +76,15 @@ def eight_photographs() -> list[str]:
         f'{train}.indices=8',
         f'{train}.pipeline.2.prob=0.0',
         f'"{train}.pipeline.3.ratio_range=(1.0,1.0)"',
-        'optim_wrapper.paramwise_cfg.layer_decay_rate=1.0',
+        FROM_ZERO,
         'val_dataloader.dataset.indices=8',
         'val_dataloader.dataset.ann_file=annotations/instances_train2017.json',
         'val_dataloader.dataset.data_prefix.img=train2017/',
         'val_evaluator.ann_file=None',
     ]
     return [
-        f'tools/train.py {PHOTOGRAPHS} --amp '
-        f'--work-dir {OUT}/eight_photographs/run '
-        f'--cfg-options {" ".join(options)}'
+        f'tools/train.py {COCO} --amp --work-dir {OUT}/eight_photographs/run '
+        f'--resume --cfg-options {" ".join(options)}'
     ]
 
 
@@ -76,13 +92,14 @@ def six_pairs() -> list[str]:
     """Train on six pairs of ADE20k and validate on the same six."""
     options = ['train_dataloader.dataset.indices=6']
     for loader in ('val_dataloader', 'test_dataloader'):
+        prefix = f'{loader}.dataset.data_prefix'
         options += [
             f'{loader}.dataset.indices=6',
-            f'{loader}.{PART}.img_path=images/training',
-            f'{loader}.{PART}.seg_map_path=annotations/training',
+            f'{prefix}.img_path=images/training',
+            f'{prefix}.seg_map_path=annotations/training',
         ]
     return [
-        f'tools/train.py {ADE} --work-dir {OUT}/six_pairs/run '
+        f'tools/train.py {ADE} --work-dir {OUT}/six_pairs/run --resume '
         f'--cfg-options {" ".join(options)}'
     ]
 
@@ -105,39 +122,60 @@ def patch_neighbours() -> list[str]:
 
 
 RUNS: dict[str, list[str]] = {
-    'demo': [f'tools/demo.py --seeds 0 1 2 --work-dir {OUT}/demo'],
-    'speed': [
-        f'tools/benchmark.py --parts step loss --json {OUT}/speed.json',
-        'tools/benchmark.py --parts variants --batch-size 4 --rounds 3 '
-        f'--json {OUT}/variants.json',
+    'demo': [
+        f'tools/demo.py --seed {seed} --work-dir {OUT}/demo/seed{seed}'
+        for seed in SEEDS
     ],
-    'cifar10': [
-        f'tools/train.py {MICRO} --work-dir {OUT}/cifar10/pretraining',
-        f'tools/evaluate.py {OUT}/cifar10/pretraining/epoch_2.pth '
-        f'--tasks {TASKS} --work-dir {OUT}/cifar10/pretrained '
-        f'--cfg-options {SHORT}',
-        f'tools/evaluate.py {MICRO} --tasks {TASKS} '
-        f'--work-dir {OUT}/cifar10/untrained --cfg-options {SHORT}',
-    ],
-    'detection': transfers(
-        'detection',
-        DETECTOR,
-        more='val_dataloader.dataset.indices=200 val_evaluator.ann_file=None',
-    ),
-    'segmentation': transfers('segmentation', UPERNET, LINEAR),
+    'segmentation': transfers(UPERNET, 'segmentation/upernet')
+    + transfers(LINEAR, 'segmentation/linear'),
     'patch_neighbours': patch_neighbours(),
+    'detection': transfers(DETECTOR, 'detection/coco', FEW_SCENES),
+    'long_tail': [
+        f'tools/train.py {LONG_TAIL} --work-dir {OUT}/long_tail/run --amp '
+        f'--resume --pretrained {pretrained(0)}'
+    ],
     'eight_photographs': eight_photographs(),
     'six_pairs': six_pairs(),
-    'ablations': [f'tools/ablate.py --work-dir {OUT}/ablations/rows'],
+    'speed': [
+        f'tools/benchmark.py --parts step loss --json {OUT}/speed.json',
+        f'tools/benchmark.py --parts pipeline --images {PHOTOGRAPHS}',
+        'tools/benchmark.py --parts variants --batch-size 4 --rounds 3',
+        f'-m simim_plugin.benchmarks.monitors {DEMO} --batch 64',
+        '-m simim_plugin.benchmarks.monitors --batch 8',
+    ],
+    'dense_steps': [
+        '-m simim_plugin.detection.benchmark',
+        '-m simim_plugin.segmentation.benchmark',
+        '-m simim_plugin.segmentation.benchmark --step --rounds 3',
+        '-m simim_plugin.segmentation.benchmark --step --rounds 3 --bf16',
+    ],
+    'photographs': [
+        f'tools/train.py {BASE} --work-dir {OUT}/photographs/run '
+        '--cfg-options train_dataloader.batch_size=64 '
+        f'train_dataloader.dataset.data_root={PHOTOGRAPHS} '
+        'train_cfg.max_epochs=1 param_scheduler.warmup=0'
+    ],
+    'faults': ['SIMIM_KILLS=20 -m pytest -s tests/test_faults.py -k kills'],
+    'cifar10': [
+        f'tools/train.py {CIFAR_CONFIG} --resume '
+        f'--work-dir {OUT}/cifar10/pretraining',
+        f'tools/evaluate.py {OUT}/cifar10/pretraining/epoch_2.pth {TASKS} '
+        f'--work-dir {OUT}/cifar10/pretrained --cfg-options {SHORT}',
+        f'tools/evaluate.py {MICRO} {TASKS} '
+        f'--work-dir {OUT}/cifar10/untrained --cfg-options {SHORT}',
+        f'tools/make_corruptions.py {CIFAR}/few '
+        f'{OUT}/cifar10/corrupted/cifar10-c',
+        'tools/evaluate.py '
+        f'{OUT}/cifar10/pretrained/finetune/training/epoch_2.pth '
+        f'--tasks robustness --robustness-data {OUT}/cifar10/corrupted '
+        f'--work-dir {OUT}/cifar10/robustness',
+    ],
+    'ablations': [
+        f'tools/ablate.py {" ".join([UNTRAINED, *row_names()])} '
+        f'--work-dir {OUT}/ablations/rows'
+    ],
 }
 """Commands of each run, in the order in which the runs need each other."""
-
-DATA = {
-    'cifar10': 'data/cifar10',
-    'eight_photographs': 'data/coco_tiny',
-    'six_pairs': 'data/ade_tiny',
-}
-"""Folders that a run reads, beside what runs before it have made."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -156,36 +194,91 @@ def main(argv: Sequence[str] | None = None) -> None:
                 f'There is no run called {", ".join(unknown)}; take some of '
                 f'{", ".join(RUNS)}.'
             )
-        for name in names:
-            need(DATA.get(name))
+        failed = []
         for name in names:
             print(f'[{name}]', flush=True)
-            for number, command in enumerate(RUNS[name]):
-                run_once(command, OUT / name / f'command_{number}.log')
+            try:
+                DATA.get(name, lambda: None)()
+                for number, command in enumerate(RUNS[name]):
+                    run_once(command, OUT / name / f'command_{number}.log')
+            except SimimError as error:  # the others may take hours
+                print(f'  failed: {error}', flush=True)
+                failed.append(name)
+        if failed:
+            raise SimimError(
+                f'{", ".join(failed)} failed, as said above and in the logs '
+                f'in {OUT}; the same command goes on from there.'
+            )
 
 
-def need(folder: str | None) -> None:
-    """Find a folder of real data, or link to it in the shared one.
+def link(folder: str) -> Callable[[], None]:
+    """What links to a folder of the shared data, unless it is there."""
 
-    Raises:
-        SimimError: if it is in neither.
-    """
-    if folder is None or Path(folder).exists():
-        return
-    shared = SHARED / Path(folder).name
-    if not shared.is_dir():
-        raise SimimError(f'{folder} is missing: put the data set there.')
-    Path(folder).parent.mkdir(exist_ok=True)
-    Path(folder).symlink_to(shared)
+    def make() -> None:
+        target = Path('data', folder)
+        if target.exists():
+            return
+        if not (SHARED / folder).is_dir():
+            raise SimimError(f'{target} is missing: put the data set there.')
+        target.parent.mkdir(exist_ok=True)
+        target.symlink_to(SHARED / folder)
+
+    return make
+
+
+def unpack_cifar10() -> None:
+    """Class folders of the packed JPEG files, and a config that reads them."""
+    for split, name in (('train', 'train'), ('test', 'val')):
+        file = SHARED / 'cifar10' / f'cifar10_{split}_jpeg.npz'
+        if not file.is_file():
+            raise SimimError(f'{file} is missing: put CIFAR-10 there.')
+        if not (CIFAR / name).is_dir():
+            packed = np.load(file)
+            jpeg, labels = packed['jpeg'].tobytes(), packed['labels']
+            spans = list(itertools.pairwise(packed['offsets']))
+            for number, (start, end) in enumerate(spans):
+                label = labels[number]
+                folders = [CIFAR / f'{name}.part' / str(label)]
+                # A hundred of each class, to be corrupted.
+                if split == 'test' and number % 1000 < 100:
+                    folders.append(CIFAR / 'few' / str(label))
+                for folder in folders:
+                    folder.mkdir(parents=True, exist_ok=True)
+                    image = folder / f'{number}.jpg'
+                    image.write_bytes(jpeg[start:end])
+            (CIFAR / f'{name}.part').rename(CIFAR / name)
+    CIFAR_CONFIG.write_text(
+        f"""_base_ = {config_path(MICRO)!r}
+train_dataloader = dict(dataset=dict(
+    _delete_=True, type='ImageFolder', data_root='{CIFAR / 'train'}',
+    pipeline=[dict(type='LoadRGBImage'), *_base_.train_pipeline]))
+"""
+    )
+
+
+DATA = {
+    'cifar10': unpack_cifar10,
+    'eight_photographs': link('coco_tiny'),
+    'six_pairs': link('ade_tiny'),
+}
+"""What makes the data of a run that no run before it makes."""
 
 
 def run_once(command: str, log: Path) -> None:
-    """Run a command unless the same one has ended well before."""
+    """Run a command unless the same one has ended well before.
+
+    Args:
+        command (str): arguments of Python, after any ``NAME=VALUE``.
+        log (Path): gets what it prints.
+    """
     done = log.with_suffix('.done')
     if done.is_file() and done.read_text() == command:
         print(f'  done before: {log}', flush=True)
         return
-    run_logged([sys.executable, '-u', *shlex.split(command)], log)
+    words = shlex.split(command)
+    settings = [*itertools.takewhile(lambda word: '=' in word, words)]
+    words = words[len(settings) :]
+    run_logged(['env', *settings, sys.executable, '-u', *words], log)
     done.write_text(command)
 
 

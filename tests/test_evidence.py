@@ -3,8 +3,11 @@
 import shlex
 import subprocess
 import sys
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
+from mmengine.config import Config
 
 from simim_plugin.packaged import config_path
 
@@ -14,11 +17,56 @@ from . import evidence
 @pytest.mark.parametrize('name', evidence.RUNS)
 def test_commands_name_tools_and_configs(name):
     for command in evidence.RUNS[name]:
-        tool, *words = shlex.split(command)
-        assert (evidence.ROOT / tool).is_file()
+        words = [w for w in shlex.split(command) if w[:6] != 'SIMIM_']
+        if words[0] == '-m':
+            assert find_spec(words[1])
+        else:
+            assert (evidence.ROOT / words[0]).is_file()
         for word in words:
             if word.startswith('siamese_im_'):
                 config_path(word)
+
+
+def test_runs_need_only_what_earlier_ones_leave():
+    made = set()
+    for commands in evidence.RUNS.values():
+        for words in map(shlex.split, commands):
+            for flag in ('--pretrained', '--robustness-data'):
+                if flag in words:
+                    needed = Path(words[words.index(flag) + 1])
+                    assert any(needed.is_relative_to(m) for m in made), words
+            if '--work-dir' in words:
+                made.add(words[words.index('--work-dir') + 1])
+            if 'make_corruptions' in words[0]:
+                made.add(Path(words[-1]).parent)
+
+
+@pytest.mark.shared
+def test_cifar10_is_unpacked_whole(tmp_path, monkeypatch, shared):
+    monkeypatch.chdir(tmp_path)
+    evidence.unpack_cifar10()
+    for folder, count in (('train', 5000), ('val', 1000), ('few', 100)):
+        classes = sorted((evidence.CIFAR / folder).iterdir())
+        assert [path.name for path in classes] == list('0123456789')
+        assert all(len(list(path.iterdir())) == count for path in classes)
+    dataset = Config.fromfile(evidence.CIFAR_CONFIG).train_dataloader.dataset
+    assert dataset.type == 'ImageFolder'
+    assert dataset.pipeline[0].type == 'LoadRGBImage'
+
+
+def test_a_failed_run_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'bad.py').write_text('raise SystemExit("error: broken.")')
+    (tmp_path / 'good.py').write_text('import os; print(os.environ["WORD"])')
+    runs = dict(one=['bad.py'], two=['WORD=heard good.py'])
+    monkeypatch.setattr(evidence, 'RUNS', runs)
+    monkeypatch.setattr(evidence, 'DATA', {})
+    with pytest.raises(SystemExit):
+        evidence.main([])
+    heard = capsys.readouterr()
+    assert 'failed: broken.' in heard.out
+    assert 'error: one failed' in heard.err
+    assert (evidence.OUT / 'two' / 'command_0.log').read_text() == 'heard\n'
 
 
 def test_logs_of_different_commands_are_different_files(tmp_path):

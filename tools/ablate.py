@@ -1,12 +1,13 @@
 """Run rows of the ablations and compare them: tools/ablate.py [--help]."""
 
-import signal
-import sys
 from pathlib import Path
 
-from simim_plugin.evaluation.ablations import main
+from simim_plugin.environment import require
+from simim_plugin.errors import told_in_a_sentence
 
 if __name__ == '__main__':
-    # What is stopped stops its training too.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    with told_in_a_sentence():
+        require('classification')
+    from simim_plugin.evaluation.ablations import main
+
     main(tools=Path(__file__).parent)

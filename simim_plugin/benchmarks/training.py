@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
@@ -159,6 +160,7 @@ def measure_variants(batch: int = 4, rounds: int = 3) -> dict[str, float]:
         dict[str, float]: seconds, MB, GFLOPs of an image, and shares of
         row (i).
     """
+    os.environ['SIMIM_SCALE'] = 'in1k'  # whatever the user has exported
     files = {row: f'siamese_im_row-{row}.py' for row in ('i', *EFFICIENT)}
     seconds: dict[str, list[float]] = {row: [] for row in files}
     flops: dict[str, float] = {}

@@ -159,8 +159,9 @@ def claim_folder(args: argparse.Namespace) -> None:
     """
     shared = dict(
         scale=args.scale,
-        data=str(args.data),
+        data=str(args.data.resolve()),
         tasks=args.tasks,
+        gpus=args.gpus,  # the batch, and with it the number of steps
         cfg_options=args.cfg_options,
         evaluation_options=args.evaluation_options,
     )

@@ -47,6 +47,10 @@ class GlobalHead(BaseModule):
 
     def loss(self, prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
         """Compare the prediction with the target, both (B, N, D)."""
-        return self.head.loss(
-            prediction.mean(1, keepdim=True), target.mean(1, keepdim=True)
-        )
+        return self.head.loss(_mean_token(prediction), _mean_token(target))
+
+
+def _mean_token(tokens: Tensor) -> Tensor:
+    """Mean (B, 1, D) of (B, N, D); in bfloat16 it would lose its digits."""
+    dtype = torch.promote_types(tokens.dtype, torch.float32)
+    return tokens.mean(dim=1, keepdim=True, dtype=dtype)

@@ -131,12 +131,17 @@ def test_global_is_dense_on_one_token(pair, kind, norm):
 def test_losses_stay_in_float32_under_autocast(norm):
     generator = torch.Generator().manual_seed(0)
     p, t = (torch.randn(2, 6, 8, generator=generator) for _ in range(2))
-    for head in (UniGradHead(norm=norm), L2Head(norm)):
+    dense = L2Head(norm)
+    of_means = GlobalHead(dict(type='L2Head', norm=norm))
+    for head in (UniGradHead(norm=norm), dense, of_means):
         expected = head.loss(p, t)['loss']
+        rounded = p.bfloat16(), t.bfloat16()
+        exact = head.loss(*(x.float() for x in rounded))['loss']
         with torch.autocast('cpu', torch.bfloat16):
             assert head.loss(p, t)['loss'] == expected
-            half = head.loss(p.bfloat16(), t.bfloat16())['loss']
+            half = head.loss(*rounded)['loss']
         assert half.dtype == torch.float32
+        assert half == exact
 
 
 def pixel_model(norm, grid=(3, 4)):

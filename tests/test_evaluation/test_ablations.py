@@ -119,7 +119,12 @@ def test_rows_that_would_not_compare_are_refused(away, capsys):
     with pytest.raises(SystemExit):
         main(['j', '--cfg-options', 'train_cfg.max_epochs=3'], tools=away)
     assert 'other options' in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(['j', '--gpus', '2'], tools=away)
+    assert 'other options' in capsys.readouterr().err
     assert not (away / 'work_dirs/ablations/demo/j').exists()
+    main(['i', '--data', str(Path('data/demo').resolve())], tools=away)
+    assert 'done before' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
