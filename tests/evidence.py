@@ -43,6 +43,7 @@ CIFAR_CONFIG = OUT / 'cifar10' / 'config.py'
 SHORT = 'train_cfg.max_epochs=2 param_scheduler.warmup=0.5'
 TASKS = f'--tasks knn,linear,logistic,finetune --data {CIFAR}'
 FROM_ZERO = 'optim_wrapper.paramwise_cfg.layer_decay_rate=1.0'
+CLOSE_ROWS = 'g h i j'
 FEW_SCENES = 'val_dataloader.dataset.indices=200 val_evaluator.ann_file=None'
 
 
@@ -171,8 +172,13 @@ RUNS: dict[str, list[str]] = {
         f'--work-dir {OUT}/cifar10/robustness',
     ],
     'ablations': [
-        f'tools/ablate.py {" ".join([UNTRAINED, *row_names()])} '
-        f'--work-dir {OUT}/ablations/rows'
+        f'tools/ablate.py {rows} --work-dir {OUT}/ablations/rows '
+        f'--seeds {seeds} --cfg-options train_cfg.max_epochs=4 '
+        '--evaluation-options train_cfg.max_epochs=10'
+        for rows, seeds in (
+            (f'{UNTRAINED} {" ".join(row_names())}', '0'),
+            (CLOSE_ROWS, '1 2'),
+        )
     ],
 }
 """Commands of each run, in the order in which the runs need each other."""
