@@ -20,6 +20,8 @@ from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
 
+from .errors import SimimError
+
 ONEDL, OPENMMLAB = 0, 1
 STACKS: dict[str, tuple[str, str]] = {
     'mmengine': ('onedl-mmengine', 'mmengine'),
@@ -128,6 +130,23 @@ def require(task: str) -> None:
     findings = check(task)
     if findings:
         raise MissingDependency(task, findings)
+
+
+def require_in_configs(task: str) -> None:
+    """As :func:`require`, for modules that configs import.
+
+    Of an ImportError in ``custom_imports`` mmengine tells another sentence.
+
+    Args:
+        task (str): a key of ``TASKS``.
+
+    Raises:
+        SimimError: in one sentence, with the mending command.
+    """
+    try:
+        require(task)
+    except MissingDependency as error:
+        raise SimimError(str(error)) from None
 
 
 def check(task: str) -> list[Finding]:

@@ -1,14 +1,10 @@
 """Detection: ViTDet's parts and LVIS, registered in MMDetection."""
 
-from ..environment import MissingDependency, require
-from ..errors import SimimError
+from ..environment import require_in_configs
 
-try:
-    require('detection')
-except MissingDependency as error:
-    # Of an ImportError in custom_imports mmengine tells another sentence.
-    raise SimimError(str(error)) from None
+require_in_configs('detection')
 
+# ruff: noqa: E402
 from .datasets import (
     CheckedCocoDataset,
     CheckedLVISDataset,

@@ -4,9 +4,9 @@ Imported by segmentation configs only: it needs MMSegmentation and the
 compiled operators of mmcv.
 """
 
-from ..environment import require
+from ..environment import require_in_configs
 
-require('segmentation')
+require_in_configs('segmentation')
 
 # ruff: noqa: E402
 from mmseg.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS

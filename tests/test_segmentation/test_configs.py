@@ -1,6 +1,7 @@
 """Segmentation configs: their numbers are the recipe's, and they build."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,10 @@ from mmseg.models.backbones import MAE
 from mmseg.registry import DATASETS, HOOKS, LOOPS, METRICS, MODELS, TRANSFORMS
 from torch import nn
 
+from simim_plugin import environment
 from simim_plugin.datasets.demo_annotations import SEGMENTATION_CLASSES
 from simim_plugin.engine import AutocastOptimWrapper
+from simim_plugin.errors import SimimError
 
 ROOT = Path(__file__).resolve().parents[2] / 'configs'
 FILES = sorted((ROOT / 'segmentation').glob('*.py'))
@@ -74,6 +77,20 @@ def test_builds_from_another_folder(file, tmp_path, monkeypatch):
     assert preprocessor.size == preprocessor.test_cfg['size'] == size
     side = config.model.backbone.img_size
     assert size == (side if isinstance(side, tuple) else (side, side))
+
+
+def test_mmcv_without_operators(monkeypatch):
+    """The config says what the dependency check does."""
+    gone = 'mmcv._gone'
+    monkeypatch.setattr(environment, 'OPERATORS', gone)
+    monkeypatch.setitem(environment.TASKS, 'segmentation', ('mmcv', gone))
+    monkeypatch.delitem(sys.modules, 'simim_plugin.segmentation')
+    with pytest.raises(SimimError) as caught:
+        load(BASE)
+    assert str(caught.value).startswith(
+        'Cannot do segmentation: mmcv has no compiled operators'
+    )
+    assert 'pip install' in str(caught.value)
 
 
 @pytest.mark.parametrize('name', TRAINED)
