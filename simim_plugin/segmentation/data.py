@@ -33,13 +33,20 @@ class CheckedSegDataset(BaseSegDataset):
     those of :class:`mmseg.datasets.BaseSegDataset`.
 
     Raises:
-        LabelMapError: if there is no image, or one of a pair is missing.
+        LabelMapError: if there is no image, or one of a pair or the list of
+            them is missing.
     """
 
     def load_data_list(self) -> list[dict]:
         """List the pairs; called by the base class."""
-        pairs = super().load_data_list()
         images = self.data_prefix['img_path']
+        if self.ann_file and not os.path.exists(self.ann_file):
+            raise LabelMapError(
+                f'There is no list of pairs {self.ann_file}; set data_root '
+                'and ann_file of the data set.'
+            )
+        there = self.ann_file or self._is_folder(images)
+        pairs = super().load_data_list() if there else []
         if not pairs:
             raise LabelMapError(
                 f'There is no image *{self.img_suffix} in {images}; check '
@@ -54,17 +61,26 @@ class CheckedSegDataset(BaseSegDataset):
                 pair['num_classes'] = len(known)
         return pairs
 
+    def _is_folder(self, path: str) -> bool:
+        return fileio.isdir(path, backend_args=self.backend_args)
+
+    def _names(self, folder: str, suffix: str) -> set[str]:
+        """Files in a folder; none where there is no folder."""
+        if not self._is_folder(folder):
+            return set()
+        return set(
+            fileio.list_dir_or_file(
+                folder,
+                list_dir=False,
+                suffix=suffix,
+                recursive=True,
+                backend_args=self.backend_args,
+            )
+        )
+
     def _check_pairs(self, pairs: list[dict], images: str, maps: str) -> None:
         have = {
-            (folder, suffix): set(
-                fileio.list_dir_or_file(
-                    folder,
-                    list_dir=False,
-                    suffix=suffix,
-                    recursive=True,
-                    backend_args=self.backend_args,
-                )
-            )
+            (folder, suffix): self._names(folder, suffix)
             for folder, suffix in (
                 (images, self.img_suffix),
                 (maps, self.seg_map_suffix),

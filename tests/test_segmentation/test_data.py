@@ -1,5 +1,6 @@
 """Pairs of image and label map: read as by MMSegmentation, or refused."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -189,11 +190,37 @@ def test_missing_files_of_pairs_are_counted_and_named(tmp_path):
         dataset(tmp_path, ann_file='list.txt')
 
 
-def test_folder_without_images_is_named(tmp_path):
-    for name in ('images', 'maps'):
+@pytest.mark.parametrize('folders', [('images', 'maps'), ('maps',)], ids=str)
+def test_folder_without_images_is_named(tmp_path, folders):
+    for name in folders:
         (tmp_path / name).mkdir()
     with pytest.raises(LabelMapError, match=f'no image .*{tmp_path}/images'):
         dataset(tmp_path)
+
+
+def test_missing_folders_hold_nothing(tmp_path):
+    for i in range(4):
+        pair(tmp_path, f'{i}')
+    (tmp_path / 'list.txt').write_text('0\n1\n3\n')
+    shutil.rmtree(tmp_path / 'maps')
+    named = ', '.join(f'{tmp_path}/maps/{i}.png' for i in range(3))
+    with pytest.raises(LabelMapError) as caught:
+        dataset(tmp_path)
+    wanted = 'Of 4 pairs of image and label map 4 lack one: there is no '
+    assert str(caught.value).startswith(f'{wanted}{named}, ...;')
+    shutil.rmtree(tmp_path / 'images')
+    with pytest.raises(LabelMapError, match=r'Of 3 pairs .* lack'):
+        dataset(tmp_path, ann_file='list.txt')
+
+
+def test_missing_list_is_named(tmp_path):
+    pair(tmp_path, 'a')
+    with pytest.raises(LabelMapError) as caught:
+        dataset(tmp_path, ann_file='list.txt')
+    assert str(caught.value) == (
+        f'There is no list of pairs {tmp_path}/list.txt; set data_root and '
+        'ann_file of the data set.'
+    )
 
 
 def test_images_without_labels_can_be_predicted(tmp_path):
