@@ -22,4 +22,6 @@ class MultiScaleTestHook(Hook):
 
     def before_test(self, runner: Runner) -> None:
         """Wrap the model, once its weights are loaded."""
+        if isinstance(runner.model, SegTTAModel):
+            return  # from an earlier test of this Runner
         runner.model = SegTTAModel(module=unwrapped(runner.model))

@@ -239,6 +239,8 @@ def test_several_scales_and_flips(trained, scenes, tmp_path):
     for name, value in runner.model.module.state_dict().items():
         assert torch.equal(value, state_of(file)[name]), name
     assert [metrics['aAcc']] != logged(trained, 'aAcc')
+    assert runner.test() == metrics
+    assert type(runner.model.module).__name__ == 'EncoderDecoder'
 
 
 @pytest.mark.slow
