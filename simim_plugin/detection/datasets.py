@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from functools import cache
@@ -13,6 +14,7 @@ from mmdet.datasets import CocoDataset, LVISV1Dataset
 from mmdet.registry import DATA_SAMPLERS, DATASETS
 from mmengine.dataset import InfiniteSampler
 
+from ..environment import require
 from ..errors import SimimError
 
 
@@ -22,14 +24,15 @@ class _Checked:
     ann_file: str
     metainfo: dict
     cat_ids: list[int]
+    test_mode: bool
 
     def load_data_list(self) -> list[dict]:
         """Read the annotation file.
 
         Raises:
             SimimError: if there is no such file, it has other categories
-                than the data set is to have, no image or no annotation, or
-                images are missing.
+                than the data set is to have, no image or no annotation
+                (test sets may have none by design), or images are missing.
         """
         if not os.path.isfile(self.ann_file):
             raise SimimError(
@@ -45,7 +48,9 @@ class _Checked:
                 f'file {self.ann_file} has {len(self.cat_ids)}; set '
                 'metainfo=dict(classes=...) to the names in the file.'
             )
-        if not any(item['instances'] for item in listed):
+        if not any(item['instances'] for item in listed) and not (
+            listed and self.test_mode and _is_unlabelled(self.ann_file)
+        ):
             raise SimimError(
                 f'The annotation file {self.ann_file} has {len(listed)} '
                 'images and no object of the classes in them; check that it '
@@ -68,6 +73,11 @@ class _Checked:
         return listed
 
 
+def _is_unlabelled(file: str) -> bool:
+    with open(file) as opened:
+        return 'annotations' not in json.load(opened)
+
+
 def _names(folder: str) -> list[str]:
     return os.listdir(folder) if os.path.isdir(folder) else []
 
@@ -84,6 +94,16 @@ class CheckedLVISDataset(_Checked, LVISV1Dataset):
     Other category lists than LVIS's come by ``metainfo``, in the order of
     their ids.
     """
+
+    def load_data_list(self) -> list[dict]:
+        """Read the annotation file.
+
+        Raises:
+            MissingDependency: if the LVIS API is not installed.
+            SimimError: as above.
+        """
+        require('LVIS evaluation')
+        return super().load_data_list()
 
 
 @DATA_SAMPLERS.register_module()

@@ -161,6 +161,38 @@ def test_no_objects(case):
     refused(build, 'has 0 images and no object')
 
 
+def test_test_set_without_annotations(data):
+    """As COCO's image_info_test-dev2017.json; not to train from."""
+    file = data / 'annotations' / 'instances_val.json'
+    content = json.loads(file.read_text())
+    del content['annotations']
+    file.write_text(json.dumps(content))
+    config = Config.fromfile(DEMO)
+    given = dict(
+        config.test_dataloader.dataset,
+        data_root=str(data),
+        ann_file=f'annotations/{file.name}',
+    )
+    dataset = DATASETS.build(given)
+    assert len(dataset) == 1
+    assert len(dataset[0]['data_samples'].gt_instances) == 0
+    refused(DATASETS.build, 'no object', cfg=dict(given, test_mode=False))
+    change(file, 'annotations', [])
+    refused(DATASETS.build, 'no object', cfg=given)
+
+
+def test_lvis_without_its_package(data, monkeypatch):
+    """Ours is the sentence, not MMDetection's command."""
+    monkeypatch.setitem(sys.modules, 'lvis', None)
+    config = Config.fromfile(DEMO_LVIS)
+    with pytest.raises(environment.MissingDependency) as caught:
+        DATASETS.build(
+            dict(config.train_dataloader.dataset, data_root=str(data))
+        )
+    assert str(caught.value).startswith('Cannot do LVIS evaluation: lvis ')
+    assert 'git+' not in str(caught.value)
+
+
 @pytest.mark.parametrize('part', ['bbox_head', 'mask_head'])
 def test_heads_of_another_class_count(case, part):
     build, file = case
