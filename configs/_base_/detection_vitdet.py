@@ -185,6 +185,6 @@ custom_hooks = [
 ]
 default_hooks = dict(
     checkpoint=dict(by_epoch=False, interval=5000),
-    visualization=dict(type='DetVisualizationHook'))
+    visualization=dict(type='PNGVisualizationHook'))
 visualizer = dict(type='DetLocalVisualizer', vis_backends=_base_.vis_backends)
 log_processor = dict(type='LogProcessor', window_size=50, by_epoch=False)

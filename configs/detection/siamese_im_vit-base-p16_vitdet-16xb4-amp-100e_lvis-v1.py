@@ -32,7 +32,8 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 val_evaluator = dict(
     type='NumPy2LVISMetric',
-    ann_file=data_root + 'annotations/lvis_v1_val.json')
+    ann_file=data_root + 'annotations/lvis_v1_val.json',
+    metric=['bbox', 'segm'])
 test_evaluator = val_evaluator
 
 # Optimisation

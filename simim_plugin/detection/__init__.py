@@ -11,6 +11,7 @@ from .datasets import (
     RepeatFactorSampler,
 )
 from .federated_loss import FederatedLoss
+from .hooks import PNGVisualizationHook
 from .lvis_metric import NumPy2LVISMetric
 from .precision import Float32RoIExtractor, Float32RPNHead
 from .pyramid import SiameseIMFeaturePyramid
@@ -24,6 +25,7 @@ __all__ = [
     'Float32RPNHead',
     'Float32RoIExtractor',
     'NumPy2LVISMetric',
+    'PNGVisualizationHook',
     'RepeatFactorSampler',
     'SiameseIMFeaturePyramid',
     'SiameseIMViTDet',

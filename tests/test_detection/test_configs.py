@@ -88,8 +88,8 @@ def test_builds_from_another_folder(file, tmp_path, monkeypatch):
     assert config.model.data_preprocessor.pad_size_divisor == size
     assert config.test_dataloader == config.val_dataloader
     assert config.test_evaluator == config.val_evaluator
-    if config.val_evaluator.type == 'CocoMetric':
-        assert config.val_evaluator.metric == ['bbox', 'segm']
+    assert config.val_evaluator.metric == ['bbox', 'segm']
+    assert config.default_hooks.visualization.type == 'PNGVisualizationHook'
 
 
 @pytest.mark.parametrize('name', RECIPES)

@@ -12,10 +12,13 @@ from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.optim import build_optim_wrapper
+from PIL import Image
 
 from simim_plugin import config_path
 from simim_plugin.datasets.demo_data import make_demo_data
-from simim_plugin.detection import benchmark
+from simim_plugin.detection import FederatedLoss, benchmark
+from simim_plugin.engine import train as training
+from simim_plugin.engine.command_line import build_runner
 from simim_plugin.models import SiameseIMViT
 
 from ..test_checkpoint.helpers import scramble
@@ -27,8 +30,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
+    """Few scenes, of which some have rare and some common objects."""
     folder = tmp_path_factory.mktemp('demo')
-    make_demo_data(folder, train=8, val=4, size=(64, 64), overwrite=True)
+    make_demo_data(folder, train=60, val=4, seed=2)
     return folder
 
 
@@ -212,9 +216,18 @@ def test_train_resume_and_test(file, data, tmp_path):
     said = command(
         *(*mim, 'test', 'mmdetection', mine),
         *('--checkpoint', run / 'iter_2.pth'),
-        *('--work-dir', tmp_path / 'test'),
+        *('--work-dir', tmp_path / 'test', '--show-dir', 'drawn'),
     )
     assert 'Loaded' in said and kind in said
+    drawn = pictures(tmp_path / 'test')
+    assert drawn == dict.fromkeys(names_of(data / 'val'), (128, 64))
+    if file == DEMO_LVIS:
+        # Of every share there are objects.
+        found = re.findall(r'lvis/(\w+)_AP([rcf]): +(-?\d\.\d+)', said)
+        assert len(found) == 6
+        assert {share for _, share, _ in found} == set('rcf')
+        assert {kind for kind, _, _ in found} == {'bbox', 'segm'}
+        assert all(float(value) >= 0 for *_, value in found)
     said = command(
         *(*mim, 'train', 'mmdetection', mine),
         *('--work-dir', tmp_path / 'again'),
@@ -232,9 +245,26 @@ def test_train_resume_and_test(file, data, tmp_path):
 
 def losses(run: Path) -> list[float]:
     """The loss of every step that a run logged."""
+    return [line['loss'] for line in logged(run) if 'loss' in line]
+
+
+def logged(run: Path) -> list[dict]:
     (file,) = run.rglob('vis_data/scalars.json')
-    lines = map(json.loads, file.read_text().splitlines())
-    return [line['loss'] for line in lines if 'loss' in line]
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def pictures(run: Path) -> dict[str, tuple[int, int]]:
+    """Names without suffix and sizes of what a test drew, all of it PNG."""
+    found = {}
+    for file in run.glob('*/drawn/*'):
+        with Image.open(file) as picture:
+            assert (file.suffix, picture.format) == ('.png', 'PNG')
+            found[file.stem] = picture.size
+    return found
+
+
+def names_of(folder: Path) -> list[str]:
+    return [file.stem for file in folder.rglob('*.jpg')]
 
 
 @pytest.mark.slow
@@ -242,13 +272,19 @@ def losses(run: Path) -> list[float]:
 def test_loss_falls_on_photographs(shared, tmp_path):
     """From random weights, on eight of COCO's, beyond 'all is background'."""
     loader = dict(num_workers=0, persistent_workers=False)
+    root = shared / 'data' / 'coco_tiny'
+    drawn = dict(
+        data_root=str(root),
+        ann_file='annotations/instances_train2017.json',
+        data_prefix=dict(img='train2017/'),
+        indices=2,
+    )
     given = dict(
         train_dataloader=dict(
-            loader,
-            dataset=dict(
-                data_root=str(shared / 'data' / 'coco_tiny'), indices=8
-            ),
+            loader, dataset=dict(data_root=str(root), indices=8)
         ),
+        test_dataloader=dict(loader, dataset=drawn),
+        test_evaluator=dict(ann_file=None),
         train_cfg=dict(max_iters=80),
         param_scheduler=[dict(type='LinearLR', by_epoch=False, end=20)],
         default_hooks=dict(logger=dict(interval=1)),
@@ -269,6 +305,71 @@ def test_loss_falls_on_photographs(shared, tmp_path):
     assert len(found) == 80
     first, middle, last = (sum(found[k : k + 20]) / 20 for k in (0, 20, 60))
     assert last < 0.9 * middle < 0.9 * first
+    file = tmp_path / 'run' / 'iter_80.pth'
+    said = command(
+        *(tool, mine, '--work-dir', tmp_path / 'further', '--resume', file),
+        *('--no-validate', '--amp', '--cfg-options', 'train_cfg.max_iters=82'),
+    )
+    assert 'Iter(train) [82/82]' in said
+    resumed = losses(tmp_path / 'further')
+    assert len(resumed) == 2
+    assert sum(resumed) / 2 < 0.9 * middle
+    said = command(
+        *('-m', 'mim', 'test', 'mmdetection', mine, '--checkpoint', file),
+        *('--work-dir', tmp_path / 'test', '--show-dir', 'drawn'),
+    )
+    assert 'coco/segm_mAP' in said
+    images = json.loads((root / drawn['ann_file']).read_text())['images'][:2]
+    assert pictures(tmp_path / 'test') == {
+        # Truth beside prediction.
+        Path(image['file_name']).stem: (2 * image['width'], image['height'])
+        for image in images
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.shared
+def test_lvis_annotations_of_photographs(shared, tmp_path, monkeypatch):
+    """Laid out as the config has it; rare and common ones are absent."""
+    root = tmp_path / 'data' / 'lvis_tiny'
+    root.mkdir(parents=True)
+    given = shared / 'data'
+    (root / 'annotations').symlink_to(given / 'lvis_tiny' / 'annotations')
+    for split in ('train2017', 'val2017'):
+        (root / split).symlink_to(given / 'coco_tiny' / split)
+    monkeypatch.chdir(tmp_path)
+    config = training.configure(
+        training.parse_args(
+            [
+                'siamese_im_vit-tiny-p16_vitdet-1xb2-600it_'
+                'lvis-tiny-256x256.py',
+                *('--work-dir', 'run', '--cfg-options'),
+                *('train_cfg.max_iters=2', 'train_cfg.val_interval=2'),
+                *('default_hooks.logger.interval=1',),
+                *('train_dataloader.num_workers=0',),
+                *('val_dataloader.num_workers=0',),
+                *('val_dataloader.dataset.indices=4',),
+                *('model.test_cfg.rpn.max_per_img=20',),
+                *('model.test_cfg.rcnn.max_per_img=20',),
+            ]
+        )
+    )
+    runner = build_runner(config)
+    runner.train()
+    loss = runner.model.roi_head.bbox_head.loss_cls
+    assert isinstance(loss, FederatedLoss)
+    file = root / 'annotations' / 'lvis_v1_train_tiny.json'
+    categories = json.loads(file.read_text())['categories']
+    categories.sort(key=lambda category: category['id'])
+    counts = torch.tensor([c['image_count'] for c in categories])
+    torch.testing.assert_close(loss.class_weights, counts.sqrt())
+    *steps, scores = logged(tmp_path / 'run')
+    assert len(steps) == 2
+    assert all(step['loss_cls'] > 0 for step in steps)
+    for kind in ('bbox', 'segm'):
+        assert scores[f'lvis/{kind}_APr'] == -1
+        assert scores[f'lvis/{kind}_APc'] == -1
+        assert scores[f'lvis/{kind}_APf'] >= 0
 
 
 @pytest.mark.slow

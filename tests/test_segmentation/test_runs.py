@@ -248,31 +248,31 @@ def test_several_scales_and_flips(trained, scenes, tmp_path):
 def test_learns_two_photographs_by_heart(shared, tmp_path):
     """Of different sizes, from random weights; a longer run is evidence."""
     root = shared / 'data/ade_tiny/ADEChallengeData2016'
-    train(
-        TINY,
-        root,
-        tmp_path,
-        iterations=24,
-        **{
-            'train_dataloader.batch_size': 2,
-            'train_dataloader.dataset.indices': 2,
-            'auto_scale_lr.enable': False,
-            'param_scheduler.0.end': 5,
-            'param_scheduler.1.begin': 5,
-            'param_scheduler.1.end': 24,
-            'val_dataloader.dataset.indices': 2,
-            'val_dataloader.dataset.data_prefix.img_path': 'images/training',
-            'val_dataloader.dataset.data_prefix.seg_map_path': (
-                'annotations/training'
-            ),
-            'default_hooks.checkpoint.interval': 24,
-        },
-    )
+    given = {
+        'train_dataloader.batch_size': 2,
+        'train_dataloader.dataset.indices': 2,
+        'auto_scale_lr.enable': False,
+        'param_scheduler.0.end': 5,
+        'param_scheduler.1.begin': 5,
+        'param_scheduler.1.end': 24,
+        'val_dataloader.dataset.indices': 2,
+        'val_dataloader.dataset.data_prefix.img_path': 'images/training',
+        'val_dataloader.dataset.data_prefix.seg_map_path': (
+            'annotations/training'
+        ),
+        'default_hooks.checkpoint.interval': 24,
+    }
+    train(TINY, root, tmp_path, iterations=24, **given)
     losses = logged(tmp_path, 'loss')
     assert len(losses) == 24
     assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
     (accuracy,) = logged(tmp_path, 'aAcc')
     assert accuracy > 50
+    file, further = tmp_path / 'iter_24.pth', tmp_path / 'further'
+    train(TINY, root, further, '--resume', file, iterations=26, **given)
+    resumed = logged(further, 'loss')
+    assert len(resumed) == 2
+    assert np.mean(resumed) < 0.7 * np.mean(losses[:5])
 
 
 def test_benchmark_of_a_step(capsys, monkeypatch):

@@ -1,0 +1,48 @@
+"""Hooks of detection runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import mmcv
+from mmdet.engine.hooks import DetVisualizationHook
+from mmdet.registry import HOOKS
+from mmdet.structures import DetDataSample
+from mmengine import fileio
+from mmengine.runner import Runner
+
+
+@HOOKS.register_module()
+class PNGVisualizationHook(DetVisualizationHook):
+    """MMDetection's hook, which draws a test into PNG files here.
+
+    Its own names the pictures like the images, so that those of photographs
+    are JPEGs, and in a relative work folder nests the folders of batches.
+    Arguments are those of :class:`mmdet.engine.DetVisualizationHook`.
+    """
+
+    def after_test_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict,
+        outputs: Sequence[DetDataSample],
+    ) -> None:
+        """Draw truth and prediction of a batch."""
+        if not self.draw or self.test_out_dir is None:
+            super().after_test_iter(runner, batch_idx, data_batch, outputs)
+            return
+        folder = Path(runner.work_dir, runner.timestamp, self.test_out_dir)
+        for sample in outputs:
+            data = fileio.get(sample.img_path, backend_args=self.backend_args)
+            name = Path(sample.img_path).stem
+            self._visualizer.add_datasample(
+                name,
+                mmcv.imfrombytes(data, channel_order='rgb'),
+                data_sample=sample,
+                show=self.show,
+                wait_time=self.wait_time,
+                pred_score_thr=self.score_thr,
+                out_file=str(folder / f'{name}.png'),
+            )
