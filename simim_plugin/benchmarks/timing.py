@@ -6,12 +6,13 @@ import multiprocessing
 import re
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.device import get_device
+from torch import Tensor
 from tqdm import tqdm
 
 DEVICE = get_device()
@@ -42,6 +43,56 @@ def median_seconds(
     return {
         name: statistics.median(values[1:]) for name, values in seconds.items()
     }
+
+
+def print_costs(
+    made: Mapping[str, Callable[[], Callable[[], object]]], rounds: int
+) -> None:
+    """Print median seconds and peak memory of actions, one a line.
+
+    Args:
+        made (Mapping[str, Callable]): by name, what prepares an action and
+            returns it; as for :func:`peak_megabytes`.
+        rounds (int): counted runs of each.
+    """
+    # Memory first: a small machine may not hold them twice.
+    megabytes = {
+        name: peak_megabytes(prepare) for name, prepare in made.items()
+    }
+    seconds = median_seconds(
+        {name: prepare() for name, prepare in made.items()}, rounds
+    )
+    for name in made:
+        print(f'{name:32}{seconds[name]:9.4f} s{megabytes[name]:8.0f} MB')
+
+
+def token_pass(
+    module: Callable[[Tensor], Tensor],
+    shape: Sequence[int],
+    bf16: bool,
+    training: bool = True,
+) -> Callable[[], object]:
+    """Forward and, in training, backward over random tokens.
+
+    Args:
+        module (Callable): takes the tokens.
+        shape (Sequence[int]): theirs.
+        bf16 (bool): under autocast.
+        training (bool): whether to compute gradients. Defaults to True.
+
+    Returns:
+        Callable[[], object]: runs it once.
+    """
+    tokens = torch.rand(*shape, device=DEVICE, requires_grad=training)
+
+    def run() -> None:
+        autocast = torch.autocast(DEVICE, torch.bfloat16, enabled=bf16)
+        with torch.set_grad_enabled(training), autocast:
+            result = module(tokens)
+        if training:
+            result.sum().backward()
+
+    return run
 
 
 def _synchronize() -> None:

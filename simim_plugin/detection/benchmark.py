@@ -1,9 +1,13 @@
-"""A whole training step, with and without activation checkpointing.
+"""Seconds and peak memory of ViT-B at 1024 px.
 
-Prints seconds and peak memory of one step (forward, backward, AdamW) on an
-image of 1024 x 1024 pixels with 20 objects::
+One training step (forward, backward, AdamW) on an image with 20 objects, with
+and without activation checkpointing; or one global block's attention, forward
+and backward, ours beside two that hold the logits of all pairs of patches::
 
     python -m simim_plugin.detection.benchmark
+    python -m simim_plugin.detection.benchmark --attention --fp32
+
+Shape key: B batch, H x W patches, N = H W, C channels, D channels of a head.
 """
 
 from __future__ import annotations
@@ -12,16 +16,74 @@ import argparse
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import torch.nn.functional as F
 from mmdet.registry import MODELS
 from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
+from mmpretrain.models.backbones.vit_sam import Attention
+from torch import Tensor, nn
 
-from ..benchmarks.timing import DEVICE, median_seconds, peak_megabytes
+from ..benchmarks.timing import DEVICE, print_costs, token_pass
 from ..packaged import config_path
+from .vitdet import attend, with_relative_positions
 
 CONFIG = 'siamese_im_vit-base-p16_vitdet-16xb4-amp-100e_coco.py'
+
+
+def attend_with_bias(attn: Attention, tokens: Tensor) -> Tensor:
+    """A yardstick: fused attention, relative positions as its bias.
+
+    Args:
+        attn (Attention): its parameters.
+        tokens (Tensor): (B, H, W, C).
+
+    Returns:
+        Tensor: (B, H, W, C).
+    """
+    _, height, width, _ = tokens.shape
+    qkv = attn.qkv(tokens.flatten(1, 2))  # (B, N, 3 C)
+    qkv = qkv.unflatten(2, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    query, key, value = qkv.unbind(0)  # (B, heads, N, D) each
+    widened, _ = with_relative_positions(attn, query, key, height, width)
+    _, vertical, horizontal = widened.split(
+        [query.shape[-1], height, width], dim=-1
+    )
+    bias = vertical[..., None] + horizontal[..., None, :]
+    attended = F.scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=bias.flatten(3),  # (B, heads, N, N)
+    )
+    attended = attended.transpose(1, 2).flatten(2)  # (B, N, C)
+    return attn.proj(attended).unflatten(1, (height, width))
+
+
+KINDS: dict[str, Callable[[Attention, Tensor], Tensor]] = {
+    'explicit logits': Attention.forward,
+    'bias': attend_with_bias,
+    'ours': attend,
+}
+
+
+def attention(kind: str, side: int, bf16: bool) -> Callable[[], object]:
+    """One global block's attention, over an image.
+
+    Args:
+        kind (str): a key of ``KINDS``.
+        side (int): H = W.
+        bf16 (bool): under autocast.
+
+    Returns:
+        Callable[[], object]: runs it once, forward and backward.
+    """
+    attn = Attention(768, 12, use_rel_pos=True, input_size=(side, side))
+    nn.init.normal_(attn.rel_pos_h)
+    nn.init.normal_(attn.rel_pos_w)
+    run = partial(KINDS[kind], attn.to(DEVICE))
+    return token_pass(run, (1, side, side, 768), bf16)  # (B, H, W, C)
 
 
 def training_step(
@@ -58,27 +120,35 @@ def training_step(
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(description='Time a training step.')
+    parser = argparse.ArgumentParser(description='Time ViT-B at 1024 px.')
     parser.add_argument('--config', default=CONFIG, help='packaged name')
     parser.add_argument('--rounds', type=int, default=1, help='of each')
     parser.add_argument(
         '--fp32', action='store_true', help='no autocast on a CPU'
     )
-    args = parser.parse_args(argv)
-    kinds = {'kept': False, 'computed again': True}
-    made = {
-        kind: partial(training_step, args.config, with_cp, not args.fp32)
-        for kind, with_cp in kinds.items()
-    }
-    megabytes = {kind: peak_megabytes(made[kind]) for kind in kinds}
-    seconds = median_seconds(
-        {kind: prepare() for kind, prepare in made.items()}, args.rounds
+    parser.add_argument(
+        '--attention', action='store_true', help="a global block's alone"
     )
-    for kind in kinds:
-        print(
-            f'activations {kind:16}{seconds[kind]:8.1f} s'
-            f'{megabytes[kind]:8.0f} MB'
-        )
+    parser.add_argument(
+        '--patches', type=int, default=64, help='of its image, per side'
+    )
+    args = parser.parse_args(argv)
+    made: dict[str, Callable[[], Callable[[], object]]]
+    if args.attention:
+        made = {
+            f'attention, {kind}': partial(
+                attention, kind, args.patches, not args.fp32
+            )
+            for kind in KINDS
+        }
+    else:
+        made = {
+            f'activations {kind}': partial(
+                training_step, args.config, with_cp, not args.fp32
+            )
+            for kind, with_cp in (('kept', False), ('computed again', True))
+        }
+    print_costs(made, args.rounds)
 
 
 if __name__ == '__main__':

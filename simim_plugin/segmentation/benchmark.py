@@ -24,7 +24,13 @@ from mmseg.models.backbones.mae import MAEAttention
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
-from ..benchmarks.timing import DEVICE, median_seconds, peak_megabytes
+from ..benchmarks.timing import (
+    DEVICE,
+    median_seconds,
+    peak_megabytes,
+    print_costs,
+    token_pass,
+)
 from ..packaged import config_path
 from .backbone import RelativeBiasAttention
 
@@ -47,17 +53,8 @@ def attention(
         Callable[[], object]: runs it once.
     """
     module = KINDS[kind](768, 12, (32, 32), bias=True).to(DEVICE)
-    tokens = torch.rand(batch, 1 + 32 * 32, 768, device=DEVICE)  # (B, T, C)
-    tokens.requires_grad_(training)
-
-    def run() -> None:
-        autocast = torch.autocast(DEVICE, torch.bfloat16, enabled=bf16)
-        with torch.set_grad_enabled(training), autocast:
-            result = module(tokens)
-        if training:
-            result.sum().backward()
-
-    return run
+    shape = (batch, 1 + 32 * 32, 768)  # (B, T, C)
+    return token_pass(module, shape, bf16, training)
 
 
 def training_step(
@@ -121,20 +118,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         taken = median_seconds({'': training_step(*wanted)}, args.rounds)['']
         print(f'training step {taken:8.2f} s{megabytes:8.0f} MB')
         return
-    for training in (True, False):
+    for name, training in (('training', True), ('inference', False)):
         made = {
-            kind: partial(attention, kind, training, args.batch, args.bf16)
+            f'{name}, {kind}': partial(
+                attention, kind, training, args.batch, args.bf16
+            )
             for kind in KINDS
         }
-        seconds = median_seconds(
-            {kind: prepare() for kind, prepare in made.items()}, args.rounds
-        )
-        for kind, prepare in made.items():
-            megabytes = peak_megabytes(prepare)
-            print(
-                f'{"training" if training else "inference":10}{kind:16}'
-                f'{seconds[kind]:8.4f} s{megabytes:8.0f} MB'
-            )
+        print_costs(made, args.rounds)
 
 
 if __name__ == '__main__':

@@ -12,9 +12,12 @@ from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.optim import build_optim_wrapper
+from mmpretrain.models.backbones.vit_sam import Attention
 from PIL import Image
+from torch import nn
 
 from simim_plugin import config_path
+from simim_plugin.benchmarks import timing
 from simim_plugin.datasets.demo_data import make_demo_data
 from simim_plugin.detection import FederatedLoss, benchmark
 from simim_plugin.engine import train as training
@@ -151,13 +154,28 @@ def test_benchmark(capsys, monkeypatch):
         return sum(sizes) / 1e6
 
     # Not in a process of its own: that takes half a minute.
-    monkeypatch.setattr(benchmark, 'peak_megabytes', kept)
+    monkeypatch.setattr(timing, 'peak_megabytes', kept)
     benchmark.main(['--config', Path(DEMO).name])
-    found = re.findall(
-        r'activations (\w+) .* (\d+\.\d) s +(\d+) MB', capsys.readouterr().out
-    )
-    assert [kind for kind, *_ in found] == ['kept', 'computed']
+    costs = re.compile(r'(activations|attention,) (.*?) +\d.* s +(\d+) MB')
+    found = costs.findall(capsys.readouterr().out)
+    assert [kind for _, kind, _ in found] == ['kept', 'computed again']
     assert int(found[1][2]) < int(found[0][2])
+    benchmark.main(['--attention', '--patches', '24'])
+    found = costs.findall(capsys.readouterr().out)
+    assert [kind for _, kind, _ in found] == [*benchmark.KINDS]
+    assert int(found[2][2]) < int(found[0][2])
+
+
+def test_what_the_benchmark_compares_is_the_same():
+    torch.manual_seed(0)
+    attn = Attention(32, 2, use_rel_pos=True, input_size=(5, 7))
+    nn.init.normal_(attn.rel_pos_h)
+    nn.init.normal_(attn.rel_pos_w)
+    tokens = torch.randn(2, 5, 7, 32)
+    stock, *others = (f(attn, tokens) for f in benchmark.KINDS.values())
+    assert len(others) == 2
+    for other in others:
+        torch.testing.assert_close(other, stock)
 
 
 def command(*arguments) -> str:
