@@ -2,74 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-import pickle
 import re
-from collections import OrderedDict
-from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from mmengine.logging import HistoryBuffer
 
 from ..environment import require
-from ..errors import SimimError
+from .unpickling import CheckpointError, load_pickle, load_torch
 
-
-class CheckpointError(SimimError):
-    """A checkpoint that cannot be read, or does not fit the model."""
-
-
-def _history_method(owner: type, name: str) -> Any:
-    """What ``getattr`` may do in a file: name a method of HistoryBuffer."""
-    if owner is not HistoryBuffer or name.startswith('_'):
-        raise CheckpointError(f'getattr({owner}, {name!r}) may run code')
-    return getattr(owner, name)
-
-
-class _History(np.ndarray):
-    """An array in a file of ``torch.save``, which may only be filled later.
-
-    Made by a call, it would take the file's bytes for addresses of objects.
-    """
-
-    def __new__(cls, *_: object) -> _History:
-        raise CheckpointError('ndarray() may run code')
-
-    def __reduce__(self) -> Any:
-        return self.view(np.ndarray).__reduce__()
-
-
-def _numeric(code: str, *_: object) -> np.dtype:
-    """A dtype of numbers."""
-    dtype = np.dtype(code)
-    if dtype.kind not in 'biuf':
-        raise CheckpointError(f'an array of {code!r} may hold objects')
-    return dtype
-
-
-# What mmengine and the released code store beside tensors. Nothing here runs
-# code of the file's choosing. NumPy 2 renamed the module of its arrays.
-_CORE = 'core' if np.__version__.startswith('1.') else '_core'
-_MULTIARRAY = import_module(f'numpy.{_CORE}.multiarray')
-_ALLOWED = [
-    argparse.Namespace,
-    HistoryBuffer,
-    (_history_method, '__builtin__.getattr'),
-    (_history_method, 'builtins.getattr'),
-    (_numeric, 'numpy.dtype'),
-    (_History, 'numpy.ndarray'),
-    *(type(np.dtype(kind)) for kind in 'bBhHiIlLqQefd?'),
-    *(
-        (getattr(_MULTIARRAY, name), f'numpy.{core}.multiarray.{name}')
-        for core in ('core', '_core')
-        for name in ('_reconstruct', 'scalar')
-    ),
-]
 _IN_FOLDER = ('model.safetensors', 'pytorch_model.bin')
 
 
@@ -108,14 +51,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
             content = load_file(path)
         elif path.suffix == '.pkl':
-            content = _read_pickle(path)
+            content = _as_tensors(load_pickle(path))
         else:
-            with torch.serialization.safe_globals(_ALLOWED):
-                content = torch.load(
-                    path, map_location='cpu', weights_only=True
-                )
+            content = load_torch(path)
     except Exception as error:
-        reason = re.sub(r'\s+', ' ', str(error).rpartition('\n\t')[2])
+        reason = re.sub(r'\s+', ' ', str(error))
         reason = reason.split('. ')[0][:200]
         raise CheckpointError(
             f'Cannot read the checkpoint {path}: it is truncated, of another '
@@ -130,79 +70,14 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return content
 
 
-def _read_pickle(path: Path) -> Any:
-    """What a ``.pkl`` file of Detectron2's holds, its arrays as tensors."""
-    with path.open('rb') as file:
-        # The encoding is for arrays that Python 2 wrote.
-        return _unwrap(_Unpickler(file, encoding='latin1').load())
-
-
-class _Unpickler(pickle.Unpickler):
-    """Knows containers and numeric arrays, which it lets NumPy make."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """What a file calls by a name."""
-        known = _PICKLED.get((module.replace('._core', '.core'), name))
-        if known is None:
-            raise CheckpointError(f'{module}.{name} may run code')
-        return known
-
-
-class _DType:
-    """A dtype in a pickle: numbers only."""
-
-    def __init__(self, code: str, *_: object) -> None:
-        self.numpy = _numeric(code)
-
-    def __setstate__(self, state: tuple) -> None:
-        self.numpy = self.numpy.newbyteorder(state[1])
-
-
-class _Array:
-    """An array in a pickle, empty until its state comes."""
-
-    tensor: torch.Tensor
-
-    def __init__(self, *_: object) -> None:
-        pass
-
-    def __setstate__(self, state: tuple) -> None:
-        _, shape, dtype, fortran, data = state
-        if isinstance(data, str):
-            data = data.encode('latin1')
-        self.tensor = _tensor(data, dtype, shape, 'F' if fortran else 'C')
-
-
-def _tensor(
-    data: bytes, dtype: _DType, shape: tuple[int, ...], order: Any
-) -> torch.Tensor:
-    values = np.frombuffer(data, dtype.numpy).reshape(shape, order=order)
-    native = dtype.numpy.newbyteorder('=')
-    return torch.from_numpy(values.astype(native, order='C'))
-
-
-def _spell(text: str, encoding: str) -> bytes:
-    """What ``_codecs.encode`` is for in a pickle: bytes."""
-    if encoding != 'latin1':
-        raise CheckpointError(f'encoding {encoding!r} may run code')
-    return text.encode(encoding)
-
-
-_PICKLED: dict[tuple[str, str], Callable] = {
-    ('collections', 'OrderedDict'): OrderedDict,
-    ('_codecs', 'encode'): _spell,
-    ('__builtin__', 'bytes'): bytes,
-    ('numpy', 'dtype'): _DType,
-    ('numpy', 'ndarray'): _Array,
-    ('numpy.core.multiarray', '_reconstruct'): _Array,
-    ('numpy.core.numeric', '_frombuffer'): _tensor,
-}
-
-
-def _unwrap(content: Any) -> Any:
+def _as_tensors(content: Any) -> Any:
+    """Detectron2's arrays as tensors."""
     if isinstance(content, dict):
-        return {name: _unwrap(value) for name, value in content.items()}
-    return content.tensor if isinstance(content, _Array) else content
+        return {name: _as_tensors(value) for name, value in content.items()}
+    if isinstance(content, np.ndarray):
+        native = content.dtype.newbyteorder('=')
+        return torch.from_numpy(np.array(content, native, order='C'))
+    return content
 
 
 def _read_folder(folder: Path) -> dict[str, Any]:
