@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
+from ..engine.optim import has_fused
 from ..models import UniGradHead
 from ..packaged import config_path
 from .timing import DEVICE, median_seconds, peak_megabytes
@@ -95,7 +96,9 @@ def _optimizer_step(
 ) -> Callable[[], object]:
     model.to(DEVICE).train()
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=1e-4, fused=True)
+    optimizer = torch.optim.AdamW(
+        parameters, lr=1e-4, fused=has_fused(str(DEVICE))
+    )
 
     def step() -> None:
         autocast = torch.autocast(DEVICE, torch.bfloat16)

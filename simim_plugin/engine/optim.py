@@ -15,6 +15,11 @@ from mmpretrain.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
 from torch import nn
 
 
+def has_fused(device: str) -> bool:
+    """Whether torch has fused optimizers on a device: a CPU's since 2.4."""
+    return device != 'cpu' or torch.__version__ >= '2.4'
+
+
 @OPTIM_WRAPPERS.register_module()
 class AutocastOptimWrapper(OptimWrapper):
     """Train under bfloat16 autocast, which needs no gradient scaler.
@@ -46,12 +51,23 @@ class AutocastOptimWrapper(OptimWrapper):
 class LayerDecayConstructor(LearningRateDecayOptimWrapperConstructor):
     """MMPretrain's layer-wise learning-rate decay, in few groups.
 
+    An optimizer that is to be ``fused`` is so where torch can.
+
     Merges the parameters that share a learning rate and a weight decay:
     2 groups for pretraining, 28 for a ViT-B with layer decay, instead of
     one per parameter, so that the optimizer can update many at once. A model
     that does not know its layers' depths, such as a detector or a segmentor,
     has those of its backbone.
     """
+
+    optimizer_cfg: dict[str, Any]
+
+    def __call__(self, model: nn.Module) -> OptimWrapper:
+        """Build the optimizer of a model and its wrapper."""
+        device = next(model.parameters()).device.type
+        if self.optimizer_cfg.get('fused') and not has_fused(device):
+            self.optimizer_cfg = dict(self.optimizer_cfg, fused=False)
+        return super().__call__(model)
 
     def add_params(
         self,
