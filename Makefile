@@ -1,22 +1,30 @@
 # The commands of this project. `make` alone lists them.
 
-# The first Python from 3.10 to 3.12 that can make a virtual environment.
+# The first Python from 3.10 to 3.$(NEWEST) that can make a virtual environment.
+NEWEST = 12
 PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10; do \
-	$$p -c 'import ensurepip, sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' \
+	$$p -c 'import ensurepip, sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, $(NEWEST)))' \
 	2>/dev/null && { echo $$p; break; }; done)
 RUN = .venv/bin/python -u
+PYTEST = --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations=25
 
-.PHONY: help demo test evidence install install-test lint clean python
+.PHONY: help demo test test-upstream evidence install install-test lint clean python
 .NOTPARALLEL:
 
 help:  ## list these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
 demo: install  ## pretrain on generated images, evaluate, write work_dirs/demo (12 minutes)
 	$(RUN) tools/demo.py
 
 test: install-test lint  ## lint, types and the whole test suite; what CI runs
-	$(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations=25
+	$(RUN) -m pytest $(PYTEST)
+
+# torch 2.1, the last that upstream's mmcv was built for, is there up to Python 3.11.
+test-upstream: NEWEST = 11
+test-upstream: python  ## the test suite on upstream OpenMMLab, in .venv-upstream
+	@"$(PYTHON)" requirements/install.py upstream
+	.venv-upstream/bin/python -u -m pytest $(PYTEST) -m "not minutes"
 
 evidence: install-test  ## the long runs whose figures stand in docs/ (hours), logs in work_dirs/evidence
 	$(RUN) tests/evidence.py
@@ -37,4 +45,4 @@ clean:  ## remove caches and build leftovers; keeps .venv and work_dirs
 	find configs simim_plugin tests tools -name __pycache__ -exec rm -rf {} +
 
 python:
-	@test -n "$(PYTHON)" || { echo "No Python 3.10, 3.11 or 3.12 with venv was found: install one (apt-get install python3 python3-venv), or name it, as in 'make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)'." >&2; exit 1; }
+	@test -n "$(PYTHON)" || { echo "No Python from 3.10 to 3.$(NEWEST) with venv was found: install one (apt-get install python3 python3-venv), or name it, as in 'make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)'." >&2; exit 1; }

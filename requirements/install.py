@@ -2,10 +2,13 @@
 
     python3 requirements/install.py pretraining
     python3 requirements/install.py test
+    python3 requirements/install.py upstream
 
 ``pretraining`` needs no compiler. ``test`` adds detection, segmentation, the
-compiled operators of mmcv and the tools of the test suite. A stage that
-stands already is left alone, so the second run takes no time.
+compiled operators of mmcv and the tools of the test suite. ``upstream`` is
+what ``test`` is, with the libraries of OpenMMLab itself instead of the OneDL
+forks, in ``.venv-upstream``. A stage that stands already is left alone, so
+the second run takes no time.
 
 mmcv comes as source and pip keeps one wheel per source file, whether it was
 built with operators or without, and for whichever torch. So pip's cache is
@@ -28,9 +31,14 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-VENV = ROOT / '.venv'
+UPSTREAM = sys.argv[1:] == ['upstream']
+MMCV = 'mmcv' if UPSTREAM else 'onedl-mmcv'
+VENV = ROOT / ('.venv-upstream' if UPSTREAM else '.venv')
 PYTHON = VENV / ('Scripts/python.exe' if os.name == 'nt' else 'bin/python')
-CONSTRAINTS = ROOT / 'requirements' / 'constraints.txt'
+REQUIREMENTS = ROOT / 'requirements'
+CONSTRAINTS = (VENV if UPSTREAM else REQUIREMENTS) / 'constraints.txt'
+# torch 2.1 is built for Python up to 3.11.
+NEWEST = 11 if UPSTREAM else 12
 SILENCE = 8.0
 """Seconds without a line of pip's after which we print one of our own."""
 
@@ -39,13 +47,14 @@ def main() -> None:
     stages = {
         'pretraining': [install_pretraining],
         'test': [install_pretraining, install_test],
+        'upstream': [install_upstream],
     }
     if len(sys.argv) != 2 or sys.argv[1] not in stages:
         sys.exit(f'Say what to install: {" or ".join(stages)}.')
-    if not (3, 10) <= sys.version_info[:2] <= (3, 12):
+    if not (3, 10) <= sys.version_info[:2] <= (3, NEWEST):
         sys.exit(
             f'Python {sys.version.split()[0]} is not supported: run with '
-            'Python 3.10, 3.11 or 3.12, as in `make PYTHON=python3.11`.'
+            f'Python 3.10 to 3.{NEWEST}, as in `make PYTHON=python3.11`.'
         )
     make_venv()
     for install in stages[sys.argv[1]]:
@@ -65,14 +74,14 @@ def main() -> None:
 def fingerprint() -> str:
     """A hash of all that decides what is installed, and where."""
     digest = hashlib.sha256(f'{ROOT} {sys.version}'.encode())
-    files = [*sorted(CONSTRAINTS.parent.glob('*.*')), ROOT / 'setup.py']
+    files = [*sorted(REQUIREMENTS.glob('*.*')), ROOT / 'setup.py']
     for file in files:
         digest.update(file.read_bytes())
     return digest.hexdigest()
 
 
 def make_venv() -> None:
-    """Make ``.venv``, anew if it is of another Python or was moved here."""
+    """Make the venv, anew if it is of another Python or was moved here."""
     origin = f'{ROOT} {sys.version_info[0]}.{sys.version_info[1]}'
     note = VENV / '.origin'
     if PYTHON.exists():
@@ -80,12 +89,15 @@ def make_venv() -> None:
         if known == origin:
             note.write_text(origin)
             return
-    run('making .venv', [sys.executable, '-m', 'venv', '--clear', str(VENV)])
+    run(
+        f'making {VENV.name}',
+        [sys.executable, '-m', 'venv', '--clear', str(VENV)],
+    )
     note.write_text(origin)
 
 
 def found_origin() -> str:
-    """The origin of a ``.venv`` made by other means; '' if it is not whole."""
+    """The origin of a venv made by other means; '' if it is not whole."""
     code = (
         'import pip, sys;'
         'assert sys.prefix != sys.base_prefix;'
@@ -99,7 +111,7 @@ def found_origin() -> str:
 def install_pretraining() -> None:
     """torch, the OpenMMLab stack (OneDL) and this package, editable."""
     pip('pretraining', '-r', 'requirements/pretraining.txt')
-    pip('mmcv without compiled operators', '--no-cache-dir', 'onedl-mmcv')
+    pip('mmcv without compiled operators', '--no-cache-dir', MMCV)
     use_headless_opencv()
     pip(
         'simim_plugin',
@@ -114,13 +126,48 @@ def install_test() -> None:
     """Detection, segmentation, test tools and the operators of mmcv."""
     pip('test', '-r', 'requirements/test.txt', '-r', 'requirements/build.txt')
     use_headless_opencv()
+    install_operators()
+
+
+def install_upstream() -> None:
+    """All of the above with upstream OpenMMLab and the torch of its time."""
+    CONSTRAINTS.write_text('\n'.join(upstream_constraints()))
+    wanted = [
+        line
+        for name in ('pretraining', 'test', 'build', 'upstream')
+        for line in lines(name)
+        if not line.startswith(('onedl-', f'{MMCV}=='))
+    ]
+    pip('upstream', *wanted)
+    use_headless_opencv()
+    install_operators()
+    # Built apart: torch 2.1 needs a setuptools too old for our setup.py.
+    pip('simim_plugin', '--no-deps', '--editable', str(ROOT))
+
+
+def upstream_constraints() -> list[str]:
+    """The constraints, but for what upstream needs in another version."""
+    own = lines('upstream')
+    replaced = {line.split('==')[0] for line in own}
+    others = lines('constraints')
+    return own + [x for x in others if x.split('==')[0] not in replaced]
+
+
+def lines(name: str) -> list[str]:
+    """The lines of a file of requirements, without comments."""
+    text = (REQUIREMENTS / f'{name}.txt').read_text()
+    return [x for x in text.splitlines() if x and not x.startswith('#')]
+
+
+def install_operators() -> None:
+    """mmcv with operators, unless it is there."""
     if not operators_import():
         wheel = wheel_with_operators()
         pip('mmcv with operators', '--no-deps', '--force-reinstall', wheel)
         if not operators_import():
             sys.exit(
                 f'The operators in {wheel} do not import: delete that file '
-                'and run `make install-test` again to build them anew.'
+                'and run the same command again to build them anew.'
             )
 
 
@@ -162,7 +209,7 @@ def wheel_with_operators() -> str:
     name = 'torch{}-cp{}{}'.format(torch.strip(), *sys.version_info[:2])
     cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
     folder = cache / 'simim_plugin' / 'wheels' / (name + '-cuda' * cuda)
-    pattern = f'onedl_mmcv-{pinned("onedl-mmcv")}-*.whl'
+    pattern = f'{MMCV.replace("-", "_")}-{pinned(MMCV)}-*.whl'
     for wheel in folder.glob(pattern):
         print(f'Using {wheel}, built earlier.', flush=True)
         return str(wheel)
@@ -190,7 +237,7 @@ def wheel_with_operators() -> str:
                 *[str(PYTHON), '-m', 'pip', 'wheel', '--no-deps'],
                 *['--no-build-isolation', '--no-cache-dir'],
                 *['--constraint', str(CONSTRAINTS), '--wheel-dir'],
-                *[unfinished, 'onedl-mmcv'],
+                *[unfinished, MMCV],
             ],
             environment,
         )
@@ -199,8 +246,8 @@ def wheel_with_operators() -> str:
             '_ext' in name for name in zipfile.ZipFile(wheel).namelist()
         ):
             sys.exit(
-                'The build of mmcv left its operators out: remove .venv and '
-                'run `make install-test` again.'
+                f'The build of mmcv left its operators out: remove {VENV} '
+                'and run the same command again.'
             )
         return str(wheel.replace(folder / wheel.name))
 
@@ -214,7 +261,7 @@ def pinned(name: str) -> str:
 
 
 def python(code: str) -> str:
-    """What a line of Python prints in ``.venv``."""
+    """What a line of Python prints in the venv."""
     command = [str(PYTHON), '-c', code]
     return subprocess.run(
         command, stdout=subprocess.PIPE, check=True, text=True
