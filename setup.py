@@ -13,9 +13,13 @@ import tempfile
 from pathlib import Path
 
 from setuptools import find_packages, setup
-from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build import build
 from setuptools.command.build_py import build_py
+
+try:
+    from setuptools.command.bdist_wheel import bdist_wheel
+except ImportError:  # below 70.1, as torch 2.1 wants it
+    from wheel.bdist_wheel import bdist_wheel
 
 ROOT = Path(__file__).resolve().parent
 MIM_FOLDERS = ['configs', 'tools']
@@ -79,7 +83,7 @@ def long_description():
 # Two distributions of each OpenMMLab library exist under one import name.
 # Neither is required: it would overwrite the files of the other.
 onedl = ['onedl-mmengine', 'onedl-mmcv', 'onedl-mmpretrain', 'onedl-mim']
-openmmlab = ['mmengine', 'mmcv>=2', 'mmpretrain>=1', 'openmim']
+openmmlab = ['mmengine', 'mmcv>=2,<2.2', 'mmpretrain>=1', 'openmim']
 evaluation = ['imagecorruptions-imaug', 'scikit-learn']
 convert = [
     'onnx',
@@ -133,7 +137,9 @@ setup(
             *openmmlab,
             'mmdet>=3',
             'mmsegmentation>=1',
+            'ftfy',
             'lvis',
+            'regex',
         ],
         'evaluation': evaluation,
         'convert': convert,

@@ -113,6 +113,11 @@ def install_pretraining() -> None:
     pip('pretraining', '-r', 'requirements/pretraining.txt')
     pip('mmcv without compiled operators', '--no-cache-dir', MMCV)
     use_headless_opencv()
+    install_plugin()
+
+
+def install_plugin() -> None:
+    """This package, editable."""
     pip(
         'simim_plugin',
         '--no-deps',
@@ -136,13 +141,15 @@ def install_upstream() -> None:
         line
         for name in ('pretraining', 'test', 'build', 'upstream')
         for line in lines(name)
-        if not line.startswith(('onedl-', f'{MMCV}=='))
+        if not line.startswith(('onedl-', f'{MMCV}==', 'openmim=='))
     ]
     pip('upstream', *wanted)
     use_headless_opencv()
     install_operators()
-    # Built apart: torch 2.1 needs a setuptools too old for our setup.py.
-    pip('simim_plugin', '--no-deps', '--editable', str(ROOT))
+    # mim without its opendatalab, which pins setuptools 60.
+    pip('what mim needs', 'colorama', 'pandas', 'tabulate')
+    pip('mim', '--no-deps', 'openmim')
+    install_plugin()
 
 
 def upstream_constraints() -> list[str]:

@@ -26,6 +26,8 @@ from simim_plugin.evaluation import (
     knn_accuracy,
 )
 
+from . import UPSTREAM
+
 ROOT = Path(__file__).resolve().parents[1]
 TRAIN = [sys.executable, str(ROOT / 'tools' / 'train.py')]
 MIM = [sys.executable, '-m', 'mim', 'train']
@@ -104,6 +106,8 @@ LAUNCHERS = {
 @pytest.mark.slow
 @pytest.mark.parametrize('name', LAUNCHERS)
 def test_launchers_run_the_same(tmp_path, images, name):
+    if UPSTREAM and name.startswith('mim simim_plugin'):
+        pytest.skip('openmim does not find packages installed as editable')
     processes, command = LAUNCHERS[name]
     run([*command, '--work-dir', 'run', *options(images)], tmp_path)
     log = scalars(tmp_path / 'run')

@@ -318,18 +318,26 @@ def _write_onnx(
     if model(images[:1]).pooled is None:
         names = ['tokens']
     values = sum(p.numel() for p in model.parameters())
+    if torch.__version__ >= '2.5':
+        options = dict(
+            dynamo=True,
+            dynamic_shapes=dict(images={0: torch.export.Dim('batch')}),
+            external_data=4 * values > 1.9e9,  # a file of protobuf has 2 GB
+        )
+    else:  # has only the exporter by TorchScript, which newer ones will drop
+        options = dict(
+            dynamic_axes={name: {0: 'batch'} for name in ['images', *names]}
+        )
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         torch.onnx.export(
             _Outputs(model),
             (images[:2],),
-            file,
-            dynamo=True,
+            str(file),
             verbose=False,
             input_names=['images'],
             output_names=names,
-            dynamic_shapes=dict(images={0: torch.export.Dim('batch')}),
-            external_data=4 * values > 1.9e9,  # a file of protobuf has 2 GB
+            **options,
         )
     session = onnxruntime.InferenceSession(
         file, providers=['CPUExecutionProvider']

@@ -30,6 +30,7 @@ from simim_plugin.engine import (
     online_knn,
 )
 from simim_plugin.engine.monitors import effective_rank, feature_figures
+from simim_plugin.engine.optim import has_fused
 from simim_plugin.errors import SimimError
 from simim_plugin.evaluation import (
     extract_features,
@@ -301,7 +302,12 @@ def test_other_algorithms_are_left_alone(train):
 
 GUARD = dict(type='NonFiniteGuard')
 NO_CLIPPING = dict(clip_grad=None)
-FUSED = dict(optimizer=dict(type='AdamW', lr=0.001, fused=True))
+FUSED = pytest.param(
+    dict(optimizer=dict(type='AdamW', lr=0.001, fused=True)),
+    marks=pytest.mark.skipif(
+        not has_fused('cpu'), reason='fused on a CPU needs torch 2.4'
+    ),
+)
 
 
 def state(runner) -> dict:
@@ -449,6 +455,10 @@ class ScaledWrapper(AutocastOptimWrapper):
         self.loss_scaler.update()
 
 
+@pytest.mark.skipif(
+    not hasattr(torch.amp, 'GradScaler'),
+    reason='a gradient scaler on a CPU needs torch 2.3',
+)
 @pytest.mark.parametrize('clipping', [dict(max_norm=1.0), None])
 def test_a_scaler_that_finds_its_scale_is_left_alone(train, clipping):
     scaled = dict(type='ScaledWrapper', clip_grad=clipping)
