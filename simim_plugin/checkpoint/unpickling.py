@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import pickle
+import re
 import sys
 import zipfile
 from collections import OrderedDict
@@ -111,8 +112,9 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         """What a file calls by a name."""
-        # NumPy 2 renamed the module of its arrays.
+        # Renamed by NumPy 2 and by Python 3.
         full = f'{module}.{name}'.replace('numpy._core.', 'numpy.core.')
+        full = re.sub('^builtins', '__builtin__', full)
         if full in _CALLED:
             return getattr(self, _CALLED[full])
         if full in _KNOWN:
@@ -252,6 +254,8 @@ _KNOWN: dict[str, Any] = {
     'numpy.dtype': _DType,
     'numpy.ndarray': _Array,
     '__builtin__.bytes': bytes,
+    '__builtin__.complex': complex,
+    '__builtin__.set': set,
 }
 _CALLED = {
     'torch._utils._rebuild_tensor': 'tensor',
@@ -262,5 +266,4 @@ _CALLED = {
     'numpy.core.numeric._frombuffer': 'buffer',
     '_codecs.encode': 'spell',
     '__builtin__.getattr': 'method',
-    'builtins.getattr': 'method',
 }
