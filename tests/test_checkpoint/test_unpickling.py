@@ -47,7 +47,9 @@ def test_both_formats_as_torch_reads_them(tmp_path, new):
         views=(numbers, numbers.T, numbers[1:, 2], torch.tensor(3.5)),
         parameters=[nn.Parameter(torch.ones(2)), torch.empty(0, 3)],
         grad=torch.ones(2, requires_grad=True),
-        plain={'x': [1, 2.5, None, True, 'text', b'bytes', b'', (), {3}, 1j, 2**70]},
+        plain={
+            'x': [1, 2.5, None, True, 'text', b'b', b'', (), {3}, 1j, 2**70]
+        },
         size=numbers.shape,
         device=torch.device('cpu'),
         dtype=torch.float16,
