@@ -376,8 +376,10 @@ def build_operators() -> str:
     owners = distributions('mmcv')
     if name in owners:
         name = f'{name}=={owners[name]}'
+    # torch 2.1, the last that upstream's mmcv was built for, needs an old one.
+    bounds = ('>=80,<82', '<70')[_stack()]
     return (
-        'pip install "setuptools>=80,<82" wheel packaging ninja psutil && '
+        f'pip install "setuptools{bounds}" wheel packaging ninja psutil && '
         'pip install --no-deps --force-reinstall --no-cache-dir '
         f'--no-build-isolation {name}'
     )
