@@ -17,6 +17,9 @@ from torch.optim import Optimizer
 from ..errors import SimimError
 from ..files import complete_file
 
+# Halved that often, no scale is left above the range of float16.
+_MAX_SCALING = 50
+
 # What a process finds in its losses: the iteration, and the terms' names.
 _Finding = tuple[int, list[str]]
 
@@ -25,16 +28,18 @@ _Finding = tuple[int, list[str]]
 class NonFiniteGuard(Hook):
     """Skips steps whose gradient is not finite, and keeps the evidence.
 
-    A skipped step leaves no trace in parameters, optimizer and BatchNorm
-    statistics. The log names iteration, process and term; the first time,
-    ``nonfinite/`` in the work directory gets the batch of every process
-    whose loss was not finite, and the state of the run.
+    A skipped step leaves no trace in online parameters, optimizer and
+    BatchNorm statistics; the target has moved before. The log names
+    iteration, process and term; the first time, ``nonfinite/`` in the work
+    directory gets the batch of every process whose loss was not finite, and
+    the state of the run.
 
     It costs no wait for the GPU: the norm that clipping has read decides,
     the same in all processes, and the terms that mmengine has read for the
     log tell where it began. Without ``clip_grad`` it measures the gradients
     itself, one wait per optimizer step. Under a gradient scaler, which
-    finds its scale by trying, it keeps quiet unless a loss is not finite.
+    finds its scale by trying, it keeps quiet unless a loss is not finite,
+    for 50 steps in a row.
 
     Args:
         max_in_row (int): skipped steps in a row that end the run. Defaults
@@ -47,6 +52,7 @@ class NonFiniteGuard(Hook):
         self.max_in_row = max_in_row
         self.max_saved = max_saved
         self._in_row = 0
+        self._scaling = 0
         self._saved = 0
         self._finite = False
         self._finding: _Finding | None = None
@@ -99,7 +105,8 @@ class NonFiniteGuard(Hook):
         """Report, save, and stop if it does not get better.
 
         Raises:
-            SimimError: after ``max_in_row`` skipped steps in a row.
+            SimimError: after ``max_in_row`` skipped steps in a row, or 50
+                under a scaler.
         """
         hub, wrapper = runner.message_hub, runner.optim_wrapper
         terms = [
@@ -113,7 +120,7 @@ class NonFiniteGuard(Hook):
         if not wrapper.should_update():
             return
         if self._finite:
-            self._in_row = 0
+            self._in_row = self._scaling = 0
         else:
             self._skipped(runner, scaled=hasattr(wrapper, 'loss_scaler'))
         self._finding = self._batch = None
@@ -123,6 +130,15 @@ class NonFiniteGuard(Hook):
         findings = all_gather_object(self._finding)
         if scaled and not any(findings):
             self._in_row = 0
+            self._scaling += 1
+            if self._scaling == _MAX_SCALING:
+                raise SimimError(
+                    f'Training stops after {self._scaling} steps in a row '
+                    'without a finite gradient at any scale, the last one: '
+                    f'{_words(findings, runner.iter + 1)}; go on from an '
+                    'earlier checkpoint in bfloat16 (--amp) or with a lower '
+                    'learning rate.'
+                )
             return
         _copy(self._kept, self._statistics)
         self._in_row += 1
@@ -156,7 +172,7 @@ class NonFiniteGuard(Hook):
             try:
                 with complete_file(folder / file) as part:
                     torch.save(content, part)
-            except OSError as error:
+            except (OSError, RuntimeError) as error:  # torch's, if it is full
                 runner.logger.error(f'Cannot write {folder / file}: {error}.')
 
 

@@ -44,7 +44,7 @@ def feature_figures(
     Returns:
         dict[str, float]: ``rank``, ``token_std``, ``cos_image``,
         ``cos_batch``, ``uniform`` and, with a prediction, ``align``;
-        docs/monitors.md explains them.
+        docs/monitors.md explains them. NaN where there is no pair.
     """
     images, patches, dim = target.shape
     tokens = F.layer_norm(target.float(), (dim,)).flatten(0, 1)  # (M, D)
@@ -58,9 +58,11 @@ def feature_figures(
     of_image = tokens.view(target.shape).sum(dim=1)  # (B, D)
     own = of_image.square().sum()  # over the pairs of each image, and M
     every = of_image.sum(dim=0).square().sum()  # over all pairs, and M
+    inside = len(tokens) * (patches - 1) or torch.nan  # no pair, no cosine
+    between = len(tokens) * patches * (images - 1) or torch.nan
     figures = dict(
-        cos_image=(own - len(tokens)) / (len(tokens) * (patches - 1)),
-        cos_batch=(every - own) / (len(tokens) * patches * (images - 1)),
+        cos_image=(own - len(tokens)) / inside,
+        cos_batch=(every - own) / between,
         uniform=_uniformity(tokens),
     )
     if prediction is not None:

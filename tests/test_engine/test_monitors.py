@@ -188,6 +188,17 @@ def test_figures_of_features_that_have_collapsed():
     assert feature_figures(few)['rank'] < 3.1
 
 
+@pytest.mark.parametrize('size', [1, 5, 64])
+def test_without_pairs_there_is_no_cosine(size):
+    torch.manual_seed(0)
+    figures = feature_figures(torch.randn(size, 1, 8))  # one patch
+    assert math.isnan(figures['cos_image'])
+    assert math.isnan(figures['cos_batch']) is (size == 1)
+    figures = feature_figures(torch.randn(1, size, 8))  # one image
+    assert math.isnan(figures['cos_batch'])
+    assert math.isnan(figures['cos_image']) is (size == 1)
+
+
 def test_rank_is_of_the_matrix_of_the_negative_term():
     torch.manual_seed(0)
     target = torch.randn(2, 9, 6)
@@ -399,6 +410,20 @@ def test_what_is_saved_gives_the_same_loss_again(train):
     ]
 
 
+def test_evidence_that_cannot_be_written_is_said(train, monkeypatch):
+    save = torch.save
+
+    def fill(content, file):
+        if 'nonfinite' in str(file):
+            raise RuntimeError('PytorchStreamWriter failed writing file')
+        save(content, file)
+
+    monkeypatch.setattr(torch, 'save', fill)
+    runner = train(GUARD, dataset=Pairs(spoiled=[9]))
+    assert runner.iter == 6
+    assert re.search(r'Cannot write .*iter_3\.pth: Pyt', printed(runner))
+
+
 def test_three_in_a_row_end_the_run(train):
     # Two, one good batch, and three.
     data = Pairs(spoiled=[0, 4, 12, 16, 20])
@@ -472,6 +497,16 @@ def test_a_scaler_that_finds_its_scale_is_left_alone(train, clipping):
     assert 'is skipped' in printed(runner)
     assert 'at iteration 6 not finite' in printed(runner)
     assert len(re.findall('is skipped', printed(runner))) == 1
+
+
+def test_a_scaler_that_finds_no_scale_ends_the_run(train):
+    model = small_model()
+    model.neck.mask_token.register_hook(lambda gradient: gradient * math.nan)
+    scaled = dict(type='ScaledWrapper')
+    with pytest.raises(SimimError, match=r'50 steps in a row.* scale') as end:
+        train(GUARD, model=model, epochs=9, optim_wrapper=scaled)
+    assert 'gradient at iteration 50' in str(end.value)
+    assert train.runner.iter == 49
 
 
 # kNN
