@@ -37,8 +37,8 @@ def _sentence(error: Exception) -> str:
         )
     # An error from a data worker brings its traceback along, one from a
     # hook the hook's address.
-    sentence = str(error).strip().splitlines()[-1]
     kind = type(error)
+    sentence = (str(error).strip() or kind.__name__).splitlines()[-1]
     sentence = sentence.removeprefix(f'{kind.__module__}.{kind.__name__}: ')
     sentence = sentence.removeprefix(f'{kind.__name__}: ')
     return re.sub(r' in <\S+ object at 0x\w+>$', '', sentence)

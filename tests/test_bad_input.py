@@ -209,6 +209,8 @@ def test_a_fault_of_the_program_keeps_its_traceback(capsys):
     for error, words in (
         (SimimError('A sentence.'), 'A sentence.'),
         (OSError(errno.ENOSPC, 'No space left on device', '/x'), '/x'),
+        (TimeoutError(), 'error: TimeoutError'),
+        (ImportError('\n'), 'error: ImportError'),
     ):
         with pytest.raises(SystemExit) as end, told_in_a_sentence():
             raise error
