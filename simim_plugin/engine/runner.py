@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -111,12 +112,22 @@ class SiameseIMRunner(Runner):
         return loop
 
     def setup_env(self, env_cfg: dict) -> None:
-        """Start gloo where there is no GPU: mmengine wants one for it."""
+        """Start gloo where there is no GPU: mmengine wants one for it.
+
+        Raises:
+            SimimError: if the launcher has not numbered the processes.
+        """
         if (
             self.distributed
             and not torch.cuda.is_available()
             and not torch.distributed.is_initialized()
         ):
+            if 'RANK' not in os.environ:
+                raise SimimError(
+                    f'Without a GPU --launcher {self.launcher} needs RANK, '
+                    'WORLD_SIZE and MASTER_ADDR in the environment; start '
+                    'the processes by tools/dist_train.sh.'
+                )
             torch.distributed.init_process_group('gloo')
         super().setup_env(env_cfg)
 

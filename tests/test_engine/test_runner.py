@@ -209,6 +209,13 @@ def test_a_checkpoint_of_another_architecture(make_runner, tmp_path):
         other.train()
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
+@pytest.mark.parametrize('launcher', ['slurm', 'mpi', 'pytorch'])
+def test_unnumbered_processes_without_a_gpu(make_runner, launcher):
+    with pytest.raises(SimimError, match=rf'{launcher}.*dist_train\.sh'):
+        make_runner(launcher=launcher)
+
+
 def test_too_few_images_for_a_batch(make_runner):
     with pytest.raises(SimimError, match=r'has 3 images.*batch_size'):
         make_runner(dataset=Pairs(size=3)).train()
