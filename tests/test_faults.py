@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 import pytest
 from torch._utils import ExceptionWrapper
+from torch.utils.data import DataLoader
 
 from simim_plugin.checkpoint import read_checkpoint
 from simim_plugin.datasets import ImageFolder, UnreadableImageError
@@ -240,6 +241,23 @@ def test_a_worker_that_dies_while_it_hands_over_a_batch(tmp_path, thread):
 def test_other_broken_connections_are_not_a_workers():
     with pytest.raises(ConnectionResetError), explained():
         raise ConnectionResetError('of a file server')
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_a_time_out_of_one_process_is_no_other_process(workers):
+    class Slow:
+        def __getitem__(self, k):
+            if not workers:
+                raise RuntimeError('the read of a.jpg timed out')
+            time.sleep(2)
+
+    loader = DataLoader(
+        Slow(), sampler=[0], num_workers=workers, timeout=workers
+    )
+    words = r'train_dataloader\.timeout \(1 s' if workers else r'^the read of'
+    with pytest.raises(Exception, match=words) as caught, explained():
+        list(loader)
+    assert isinstance(caught.value, SimimError) is bool(workers)
 
 
 class Quota:

@@ -7,9 +7,12 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from mmengine.dist import is_distributed
+
 from ..errors import SimimError
 
 _WORKER = re.compile(r'DataLoader worker \(pid\S* ([\d, ]+)\)(?: is killed)?')
+_SLOW = re.compile(r'DataLoader timed out after (\S+) seconds')
 # Where a batch is fetched from a worker that is not yet known to be dead.
 _PIPE = re.compile(r'multiprocessing.connection\.py')
 _PEER = re.compile(
@@ -23,7 +26,8 @@ def explained() -> Iterator[None]:
     """Turn the end of another process into a sentence; the rest passes.
 
     Raises:
-        SimimError: if a loader worker or another process of the run ended.
+        SimimError: if a loader worker or another process of the run ended,
+            or a worker took too long.
     """
     try:
         yield
@@ -35,7 +39,14 @@ def explained() -> Iterator[None]:
         text = str(error)
         if match := _WORKER.search(text):
             raise _worker_killed(f' (process {match[1]})') from error
-        if match := _PEER.search(text):
+        if match := _SLOW.search(text):
+            raise SimimError(
+                'Loading one batch took longer than train_dataloader.timeout '
+                f'({match[1]} s); raise it or num_workers, or look whether '
+                'the images can be read, and continue with --resume.'
+            ) from error
+        match = _PEER.search(text)
+        if match and is_distributed():
             raise SimimError(
                 f'Another process of the run has ended or hangs ({match[0]}); '
                 'its own last message says why, and --resume continues the '
