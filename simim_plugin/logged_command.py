@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +27,26 @@ _LOGGED = re.compile(
 _FEATURES = re.compile(r'features: batch \d+ of \d+, \S+ left')
 
 
+@contextmanager
+def _exit_on_sigterm() -> Iterator[None]:
+    """Let ``finally`` run, where a signal may be handled."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@_exit_on_sigterm()
 def run_logged(command: Sequence[str], log: Path) -> None:
     """Run a command, all it says in ``log``, the news on stdout.
 
     Raises:
         SimimError: with the sentence that the command ended with.
+        SystemExit: on SIGTERM, when the command has ended of it too.
     """
     print(f'  {" ".join(map(str, command))}\n  log: {log}', flush=True)
     log.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,10 @@
 """A long command tells how far it is, and ends in the sentence it gave."""
 
+import os
+import signal
+import subprocess
 import sys
+import time
 
 import pytest
 
@@ -27,6 +31,39 @@ def test_progress_is_told_while_training(tmp_path, capsys, monkeypatch):
     lines = capsys.readouterr().out.splitlines()[2:]
     assert 'starting' in lines[0]
     assert lines[-1].endswith('s  train [2][ 5/39]  loss 1.25  0:01:33 left')
+
+
+NESTED = """
+import os, sys, time
+from pathlib import Path
+from simim_plugin.logged_command import run_logged
+
+if depth := int(sys.argv[1]):
+    command = [sys.executable, __file__, str(depth - 1)]
+    run_logged(command, Path(f'{depth}.log'))
+print(os.getpid(), flush=True)
+time.sleep(60)
+"""
+
+
+def test_what_is_stopped_stops_all_that_it_runs(tmp_path):
+    """A command that runs another that runs a third, as ablations do."""
+    script, log = tmp_path / 'nested.py', tmp_path / '1.log'
+    script.write_text(NESTED)
+    process = subprocess.Popen([sys.executable, script, '2'], cwd=tmp_path)
+    while not (log.exists() and log.read_text()[-1:] == '\n'):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.terminate()
+    assert process.wait(30) == 143
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(log.read_text()), 0)
+
+
+def test_other_handlers_are_back_afterwards(tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    run_logged([sys.executable, '-c', ''], tmp_path / 'run.log')
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_long_runs_are_understood():
