@@ -409,17 +409,19 @@ def test_slurm_queues_a_stopped_run_again(script, code):
     stand_ins = dict(
         srun=f'echo "$@"; exit {code}', scontrol='echo scontrol "$@"'
     )
-    words = ('partition', 'name', 'config.py')
+    own = ('--resume', 'epoch_40.pth', '--restart-epoch', '--amp')
+    words = ('partition', 'name', 'config.py', *own)
     done = script(
         'slurm_train.sh', *words, stand_ins=stand_ins, SLURM_JOB_ID='7'
     )
     assert done.returncode == code
     assert ('scontrol requeue 7' in done.stdout) is (code == 75)
-    assert '--resume' not in done.stdout
+    assert ' '.join(['--launcher slurm', *own]) in done.stdout
     done = script(
         'slurm_train.sh', *words, stand_ins=stand_ins, SLURM_RESTART_COUNT='1'
     )
-    assert 'config.py --launcher slurm --resume' in done.stdout
+    # The last --resume is the one that counts.
+    assert 'slurm --resume epoch_40.pth --amp --resume\n' in done.stdout
     assert 'scontrol' not in done.stdout  # no batch job to queue
 
 
@@ -435,17 +437,17 @@ def test_dist_train_goes_on_as_often_as_asked(script, restarts, codes, starts):
     )
     done = script(
         'dist_train.sh',
-        'config.py',
-        '2',
+        *('config.py', '2', '--resume', 'a.pth', '--restart-epoch'),
         stand_ins=dict(python=python),
         RESTARTS=str(restarts),
     )
     assert done.returncode == int(codes.split()[-1])
     lines = done.stdout.splitlines()
     assert len(lines) == starts
-    assert ['--resume' in line for line in lines] == [
-        k > 0 for k in range(starts)
-    ]
+    for k, line in enumerate(lines):
+        given, more = line.split('--launcher pytorch --resume a.pth ')
+        assert 'config.py' in given
+        assert more == ' '.join(['--resume'] * k or ['--restart-epoch'])
 
 
 def test_dist_train_passes_signals_and_the_exit_code_on(tmp_path):

@@ -26,5 +26,10 @@ while true; do
         :
     done
     (( code == 75 && restarts-- > 0 )) || exit "$code"
-    set -- --resume "$@"
+    # The last --resume counts, and an epoch begins again only once.
+    for word; do
+        shift
+        [[ $word == --restart-epoch ]] || set -- "$@" "$word"
+    done
+    set -- "$@" --resume
 done

@@ -14,7 +14,12 @@ shift 3
 gpus=${GPUS:-8}
 per_node=${GPUS_PER_NODE:-$(( gpus < 8 ? gpus : 8 ))}
 if (( ${SLURM_RESTART_COUNT:-0} > 0 )); then
-    set -- --resume "$@"
+    # The last --resume counts, and an epoch begins again only once.
+    for word; do
+        shift
+        [[ $word == --restart-epoch ]] || set -- "$@" "$word"
+    done
+    set -- "$@" --resume
 fi
 code=0
 # SRUN_ARGS is a list of words on purpose.
