@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+from collections import deque
+from collections.abc import Iterator
 from logging import Logger
 from pathlib import Path
 
-from mmengine.dist import master_only
-from mmengine.hooks import CheckpointHook
+from mmengine.dist import barrier, master_only
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
@@ -17,7 +19,8 @@ from ..errors import SimimError
 from .exact_loop import accumulative_counts
 
 STOP_NAME = 'stop_iter_{}.pth'
-_NAME = re.compile(r'(?:stop_)?(epoch|iter)_(\d+)\.pth')
+_NAME = re.compile(r'(stop_)?(epoch|iter)_(\d+)\.pth')
+_OUTDATED = 'outdated_ckpt_id'
 
 
 @HOOKS.register_module()
@@ -29,7 +32,7 @@ class SafeCheckpointHook(CheckpointHook):
     """
 
     def before_train(self, runner: Runner) -> None:
-        """Refuse checkpoints between optimizer steps.
+        """Refuse checkpoints between optimizer steps; remove what a kill left.
 
         Raises:
             SimimError: the gathered gradients would be lost.
@@ -42,6 +45,14 @@ class SafeCheckpointHook(CheckpointHook):
                 'default_hooks.checkpoint.interval to a multiple of it.'
             )
         super().before_train(runner)
+        if self.max_keep_ckpts > 0:
+            done = runner.epoch if self.by_epoch else runner.iter
+            # Begun again, an epoch may count its steps anew.
+            kept = [step for step in self.keep_ckpt_ids if step <= done]
+            self.keep_ckpt_ids = deque(kept, self.max_keep_ckpts)
+            outdated = runner.message_hub.runtime_info.get(_OUTDATED)
+            if outdated is not None and outdated not in kept:
+                remove(self._file(outdated))
 
     def _save_checkpoint_with_step(
         self, runner: Runner, step: int, meta: dict
@@ -51,10 +62,60 @@ class SafeCheckpointHook(CheckpointHook):
             kept = self.keep_ckpt_ids
             if len(kept) == self.max_keep_ckpts and kept[-1] != step:
                 oldest = kept.popleft()
+                runner.message_hub.update_info(_OUTDATED, oldest)
         super()._save_checkpoint_with_step(runner, step, meta)
         if oldest is not None:
-            remove(Path(self.out_dir, self.filename_tmpl.format(oldest)))
-        remove_stop_files(self.out_dir)
+            remove(self._file(oldest))
+
+    def _file(self, step: int) -> Path:
+        return Path(self.out_dir, self.filename_tmpl.format(step))
+
+
+class BranchHook(Hook):
+    """Makes the start of a run the furthest place in its work directory.
+
+    What is further there is of another run, or of another course of this
+    one: it is renamed, so that ``--resume`` does not find it.
+
+    Args:
+        goes_on (bool): whether the run goes on from the checkpoint that
+            ``--resume`` finds, so that there is nothing to leave behind.
+    """
+
+    priority = 'LOWEST'
+
+    def __init__(self, goes_on: bool) -> None:
+        self.goes_on = goes_on
+
+    def before_train(self, runner: Runner) -> None:
+        """Begin with a checkpoint of its own; rename those further on."""
+        restarts = getattr(runner.train_loop, 'restart_epoch', False)
+        if self.goes_on and not restarts:
+            return
+        barrier()  # until all have read what may be removed or renamed
+        own = ''
+        if runner._resume:
+            own = STOP_NAME.format(runner.iter)
+            meta = dict(epoch=runner.epoch, iter=runner.iter)
+            runner.save_checkpoint(
+                runner.work_dir, own, meta=meta, by_epoch=False
+            )
+        _set_aside(runner, own)
+
+
+@master_only
+def _set_aside(runner: Runner, but: str) -> None:
+    done = dict(epoch=runner.epoch, iter=runner.iter)
+    names = []
+    for stop, unit, number, path in _numbered(runner.work_dir):
+        if path.name != but and (stop or number > done[unit]):
+            path.rename(f'{path}.stale')
+            names.append(path.name)
+    if names:
+        runner.logger.warning(
+            f'Set aside in {runner.work_dir} as NAME.stale, because this run '
+            f'has not been there: {", ".join(names)}.'
+        )
 
 
 @master_only
@@ -63,11 +124,12 @@ def remove(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-def remove_stop_files(folder: str, but: str = '') -> None:
-    """Remove the checkpoints of earlier stops, all but one."""
-    for path in Path(folder).glob(STOP_NAME.format('*')):
-        if path.name != but:
-            remove(path)
+def remove_stop_files(newest: Path) -> None:
+    """Remove the checkpoints of stops that a checkpoint follows on."""
+    if _NAME.fullmatch(newest.name):
+        for path in newest.parent.glob(STOP_NAME.format('*')):
+            if path != newest:
+                remove(path)
 
 
 def sync(path: Path) -> None:
@@ -79,10 +141,20 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def _numbered(folder: str) -> Iterator[tuple[bool, str, int, Path]]:
+    for path in sorted(Path(folder).glob('*.pth')):
+        match = _NAME.fullmatch(path.name)
+        if match is not None:
+            stop, unit, number = match.groups()
+            yield stop is not None, unit, int(number), path
+
+
 def latest_checkpoint(
     folder: str, epoch_length: int, logger: Logger
 ) -> str | None:
     """Find the furthest checkpoint of a run that can be read.
+
+    That of a stop comes first: the next one would have removed it.
 
     Args:
         folder (str): its work directory.
@@ -95,14 +167,12 @@ def latest_checkpoint(
     Raises:
         CheckpointError: if there are some and none can be read.
     """
-    found: list[tuple[int, Path]] = []
-    for path in Path(folder).glob('*.pth'):
-        match = _NAME.fullmatch(path.name)
-        if match is not None:
-            unit, number = match.groups()
-            length = epoch_length if unit == 'epoch' else 1
-            found.append((int(number) * length, path))
-    for _, path in sorted(found, reverse=True):
+    lengths = dict(epoch=epoch_length, iter=1)
+    found = [
+        (stop, number * lengths[unit], path)
+        for stop, unit, number, path in _numbered(folder)
+    ]
+    for *_, path in sorted(found, reverse=True):
         try:
             read_checkpoint(path)
         except CheckpointError as error:

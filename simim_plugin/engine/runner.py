@@ -30,7 +30,13 @@ from ..checkpoint import (
 from ..errors import SimimError
 from ..files import complete_file
 from ..models.unwrapping import unwrapped
-from .checkpointing import drop_unfinished, latest_checkpoint, sync
+from .checkpointing import (
+    BranchHook,
+    drop_unfinished,
+    latest_checkpoint,
+    remove_stop_files,
+    sync,
+)
 from .exact_loop import ExactEpochLoop, accumulative_counts
 from .faults import explained
 from .stopping import StopHook, noted_signals, outlive_stop
@@ -85,6 +91,7 @@ class SiameseIMRunner(Runner):
         """
         with noted_signals() as noted, explained():
             self.register_hook(StopHook(noted))
+            self.register_hook(BranchHook(self._asks_for_latest()))
             return super().train()
 
     @staticmethod
@@ -149,7 +156,7 @@ class SiameseIMRunner(Runner):
         Raises:
             CheckpointError: if there are some and none can be read.
         """
-        if self._resume and self._load_from is None:
+        if self._asks_for_latest():
             found: list[Any] = [None]
             if is_main_process():
                 drop_unfinished(self.work_dir)
@@ -157,7 +164,12 @@ class SiameseIMRunner(Runner):
                 found = [latest_checkpoint(self.work_dir, length, self.logger)]
             broadcast_object_list(found)
             self._load_from: Any = found[0]
+            # Else mmengine would follow the file last_checkpoint.
+            self._resume: Any = found[0] is not None
         super().load_or_resume()
+
+    def _asks_for_latest(self) -> bool:
+        return self._resume and self._load_from is None
 
     def resume(
         self,
@@ -249,3 +261,4 @@ class SiameseIMRunner(Runner):
             )
             sync(part)
         sync(file.parent)
+        remove_stop_files(file)

@@ -18,7 +18,7 @@ from mmengine.dist import all_reduce, barrier
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
-from .checkpointing import STOP_NAME, remove_stop_files
+from .checkpointing import STOP_NAME
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 STOP_CODE = 75
@@ -91,7 +91,6 @@ class StopHook(Hook):
         if type(runner.train_loop) is not EpochBasedTrainLoop:
             state = STOP_NAME.format(done)
             runner.save_checkpoint(runner.work_dir, state, by_epoch=False)
-            remove_stop_files(runner.work_dir, but=state)
         barrier(self.group)
         runner.logger.warning(
             f'Stopped by a signal after {done} steps ({state}): exit code '

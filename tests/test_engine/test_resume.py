@@ -4,6 +4,7 @@ import copy
 import json
 import pickle
 import random
+import re
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,7 +15,8 @@ from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
 
 from simim_plugin.checkpoint import CheckpointError, read_checkpoint
-from simim_plugin.engine import SiameseIMRunner
+from simim_plugin.engine import SiameseIMRunner, checkpointing
+from simim_plugin.engine.checkpointing import latest_checkpoint
 from simim_plugin.engine.seeding import Draw, SeededDataset, SeededSampler
 from simim_plugin.errors import SimimError
 
@@ -280,6 +282,114 @@ def test_the_last_good_checkpoint_stays_until_the_next_is_whole(
     run(**options)
     assert seen == [set(), {'iter_6.pth'}]
     assert [file.name for file in folder.glob('*.pth')] == ['iter_12.pth']
+
+
+class Killed(BaseException):
+    pass
+
+
+class Kill(Hook):
+    """End the run before an iteration, as if from outside."""
+
+    began = 0
+
+    def __init__(self, at):
+        self.at = at
+
+    def before_train(self, runner):
+        Kill.began = runner.iter
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter == self.at:
+            raise Killed
+
+
+@pytest.fixture
+def killed(run):
+    """Train until an iteration, with options of ``run``; where it began."""
+
+    def train(at, batch_size=4, restart=False, **options):
+        options = {**settings(), **options}
+        options['custom_hooks'].append(dict(type=Kill, at=at))
+        options['train_dataloader'].update(batch_size=batch_size)
+        options['train_cfg'].update(restart_epoch=restart)
+        with pytest.raises(Killed):
+            run(**options)
+        return Kill.began
+
+    return train
+
+
+def test_a_branch_is_resumed_and_not_what_it_left(run, killed, tmp_path):
+    folder = tmp_path / 'run'
+    run()
+    file = str(folder / 'iter_5.pth')
+    for at in (5, 7):
+        assert killed(at, resume=True, load_from=file) == 5
+        assert (folder / 'iter_12.pth.stale').exists()
+        assert killed(at, resume=True) == at
+    logs = ''.join(file.read_text() for file in folder.glob('*/*.log'))
+    assert len(re.findall('Set aside.* iter_12.pth', logs)) == 1
+    assert run(resume=True).iter == 12
+    assert (folder / 'iter_12.pth').exists()
+
+
+def test_a_branch_of_a_run_elsewhere_begins_there(run, killed, tmp_path):
+    run()
+    folder = tmp_path / 'run'
+    folder.rename(tmp_path / 'other')
+    file = str(tmp_path / 'other/iter_9.pth')
+    killed(9, resume=True, load_from=file)
+    assert [path.name for path in folder.glob('*.pth')] == ['stop_iter_9.pth']
+    assert killed(10, resume=True) == 9
+    run(resume=True)
+    assert not list(folder.glob('stop_*'))
+    assert_same_run(tmp_path / 'other', folder, 9)
+
+
+def test_a_new_run_is_resumed_and_not_an_old_one(run, killed, tmp_path):
+    folder = tmp_path / 'run'
+    run()
+    (folder / 'iter_12.pth').rename(folder / 'stop_iter_12.pth')
+    (folder / 'mine.pth').touch()
+    for at in (0, 2):
+        assert killed(at) == 0
+        assert (folder / 'stop_iter_12.pth.stale').exists()
+        assert killed(at, resume=True) == at
+    assert (folder / 'mine.pth').exists()
+
+
+@pytest.mark.parametrize(('batch_size', 'length'), [(2, 13), (8, 3)])
+def test_an_epoch_begun_again_is_resumed(killed, batch_size, length):
+    killed(9)
+    options = dict(batch_size=batch_size, resume=True)
+    assert killed(length, restart=True, **options) == length
+    assert killed(length + 1, **options) == length
+    assert killed(length + 1, **options) == length + 1
+
+
+def test_a_stopped_run_goes_on_from_there_in_epochs_of_any_length(tmp_path):
+    for name in ('epoch_1.pth', 'stop_iter_9.pth', 'epoch_2.pth.stale'):
+        torch.save({}, tmp_path / name)
+    for length in (6, 13):
+        file = latest_checkpoint(str(tmp_path), length, None)
+        assert file == str(tmp_path / 'stop_iter_9.pth')
+
+
+def test_what_a_kill_left_undone_is_done(run, tmp_path, monkeypatch):
+    """The newest checkpoint is complete and the oldest still there."""
+    folder = tmp_path / 'run'
+    options = settings()
+    options['default_hooks']['checkpoint'].update(interval=2, max_keep_ckpts=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpointing, 'remove', lambda path: None)
+        run(**options)
+    kept = {'iter_10.pth', 'iter_12.pth'}
+    for name in {f'iter_{k}.pth' for k in (2, 4, 6)}:
+        (folder / name).rename(folder / f'own_{name}')
+    run(resume=True, **options)
+    assert {path.name for path in folder.glob('iter_*.pth')} == kept
+    assert len(list(folder.glob('own_*.pth'))) == 3
 
 
 # The parts
