@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from mmpretrain.registry import HOOKS
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
+from ..errors import SimimError
 from ..evaluation.features import (
     extract_features,
     folder_dataset,
@@ -22,6 +24,7 @@ from ..evaluation.features import (
 )
 from ..evaluation.knn import knn_accuracy
 from ..models.unwrapping import unwrapped
+from .stopping import outlive_stop
 
 
 @HOOKS.register_module()
@@ -31,7 +34,7 @@ class OnlineKNN(Hook):
     The figure of ``tools/evaluate.py --tasks knn``, on fewer images if
     asked: ``knn/top1_k20`` and the like in scalars.json and TensorBoard.
     Training goes on bit for bit as without it. Several processes share the
-    images.
+    images. It runs when the epoch's checkpoint is written.
 
     Args:
         train (str): folder of ``CLASS/*.jpg``; its images vote.
@@ -47,6 +50,8 @@ class OnlineKNN(Hook):
         num_workers (int): processes that load them, for each process that
             trains. Defaults to 0.
     """
+
+    priority = 'LOWEST'
 
     def __init__(
         self,
@@ -70,22 +75,29 @@ class OnlineKNN(Hook):
         """Look for the images, before hours have gone by.
 
         Raises:
-            SimimError: if there is no such folder, or no image in it.
+            SimimError: if there is no such folder, or not an image in it for
+                every process.
         """
         size = unwrapped(runner.model).backbone.img_size[0]
         self._loaders = []
         for folder, most in self.folders:
             dataset = folder_dataset(folder, size)
             count = min(most or len(dataset), len(dataset))
+            if count < get_world_size():
+                raise SimimError(
+                    f'OnlineKNN takes {count} images of {folder}, too few for '
+                    f'the {get_world_size()} processes that share them; give '
+                    'it more images, or raise max_train and max_val.'
+                )
             chosen = np.linspace(0, len(dataset) - 1, count).astype(int)
             share = chosen[get_rank() :: get_world_size()]
-            self._loaders.append(
-                image_loader(
-                    Subset(dataset, share.tolist()),
-                    self.batch_size,
-                    self.num_workers,
-                )
+            loader = image_loader(
+                Subset(dataset, share.tolist()),
+                self.batch_size,
+                self.num_workers,
             )
+            loader.worker_init_fn = partial(outlive_stop, None)
+            self._loaders.append(loader)
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Measure, if it is time.

@@ -3,10 +3,12 @@
 import json
 import math
 import mmap
+import multiprocessing
 import os
 import random
 import re
 import socket
+import subprocess
 import time
 from contextlib import nullcontext
 from itertools import combinations, count
@@ -20,6 +22,9 @@ from mmengine.hooks import Hook
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import HOOKS, OPTIM_WRAPPERS
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import (
+    EventAccumulator,
+)
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -582,6 +587,55 @@ def test_online_knn_misses_a_folder_before_training(train, folders):
     with pytest.raises(SimimError, match='no image folder at /no/such'):
         train(hook)
     assert train.runner.iter == 0
+
+
+def test_online_knn_needs_an_image_for_every_process(
+    train, folders, monkeypatch
+):
+    monkeypatch.setattr(online_knn, 'get_world_size', lambda: 8)
+    with pytest.raises(SimimError, match=r'6 images of .*val.* 8 processes'):
+        train(dict(type='OnlineKNN', **folders))
+    assert train.runner.iter == 0
+
+
+def test_a_stop_during_online_knn_finds_its_checkpoint(train, folders):
+    """It goes to all processes, the loader's too."""
+    model, signalled = small_model(), []
+
+    def stop(*_):
+        if model.training or signalled:
+            return
+        (worker,) = multiprocessing.active_children()
+        for name in ('-TERM', '-USR1'):  # from elsewhere: ours would end it
+            subprocess.check_call(['kill', name, str(worker.pid)])
+        signalled.append((train.runner.folder / 'epoch_1.pth').exists())
+
+    model.backbone.register_forward_hook(stop)
+    hook = dict(type='OnlineKNN', **folders, batch_size=1, num_workers=1)
+    assert 'kNN after epoch 1' in printed(train(hook, model=model))
+    assert signalled == [True]
+
+
+def test_online_knn_is_seen_in_tensorboard_and_while_it_lasts(
+    train, folders, monkeypatch, capfd
+):
+    monkeypatch.setattr('simim_plugin.evaluation.features.QUIET_SECONDS', 0.0)
+    backends = [
+        dict(type='LocalVisBackend'),
+        dict(type='TensorboardVisBackend'),
+    ]
+    runner = train(
+        dict(type='OnlineKNN', **folders, k=3, batch_size=4),
+        visualizer=dict(type='Visualizer', vis_backends=backends),
+    )
+    assert 'features: batch 1 of 3, ' in capfd.readouterr().err
+    (folder,) = runner.folder.glob('*/vis_data')
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    (event,) = events.Scalars('knn/top1_k3')
+    assert event.step == 6
+    (entry,) = knn_entries(runner)
+    assert event.value == pytest.approx(entry['knn/top1_k3'])
 
 
 # Throughput
