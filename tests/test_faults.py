@@ -176,16 +176,33 @@ def test_a_signal_to_all_processes_stops_after_the_step(folder):
     assert_same_end(folder, 'whole', 'run', 24)
 
 
+class SignalInStep:
+    """Send a signal to the second process, in a step of a run."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def __call__(self):
+        from simim_plugin.engine import ExactEpochLoop
+
+        whole = ExactEpochLoop.run_iter
+
+        def run_iter(loop, *batch):
+            if loop.iter + 1 == self.step and os.environ['RANK'] == '1':
+                os.kill(os.getpid(), signal.SIGUSR1)
+            whole(loop, *batch)
+
+        ExactEpochLoop.run_iter = run_iter
+
+
 def test_a_signal_to_one_of_two_processes_stops_both(folder):
     options = epochs(4)
-    runs = two(folder, *options)
-    runs[0].wait_for(FIRST_STEP)
-    os.kill(runs[1].process.pid, signal.SIGUSR1)
-    for run in runs:
+    done = 8  # of epochs of 3 steps, with a checkpoint after 5
+    for run in two(folder, *options, before=SignalInStep(done)):
         run.end(STOPPED)
-    (file,) = (folder / 'run').glob('stop_iter_*.pth')
-    done = read_checkpoint(file)['meta']['iter']
-    assert 0 < done < 12
+    (file,) = (folder / 'run').glob('stop_*.pth')
+    assert file.name == f'stop_iter_{done}.pth'
+    assert read_checkpoint(file)['meta']['iter'] == done
     runs = two(folder, '--resume', *options)
     for run in runs:
         assert f'iter: {done}' in run.end() or run is runs[1]

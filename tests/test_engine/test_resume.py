@@ -225,6 +225,17 @@ def test_another_layout_is_refused_or_begins_its_epoch_again(
         assert rate == pytest.approx(peak * decay)
 
 
+def test_another_number_of_processes_is_refused(run, tmp_path):
+    run()
+    file = tmp_path / 'run' / 'iter_9.pth'
+    content = read_checkpoint(file)
+    content['meta']['layout']['processes'] = 2
+    torch.save(content, file)
+    words = r'had 2 processes x 4.* has 1 processes x 4.*--restart-epoch'
+    with pytest.raises(CheckpointError, match=words):
+        run(resume=True, load_from=str(file))
+
+
 class Rates(Hook):
     """The learning rate of each step."""
 
