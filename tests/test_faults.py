@@ -395,6 +395,16 @@ def test_one_in_a_hundred_files_is_broken(folder):
     assert 'skip_broken=0.01' in said
 
 
+def test_processes_count_broken_files_together(folder):
+    for k in range(4):
+        (folder / 'images' / f'{k:03}.png').write_bytes(b'')
+    options = epochs(2, 'train_dataloader.dataset.skip_broken=0.15')
+    for run in two(folder, *options):
+        assert 'error: 4 of the 24 images' in run.end(1)
+    # Each has seen no more than its share of one epoch, or all would stop.
+    assert max(dict(steps(folder / 'run'))) == 3
+
+
 # The scripts
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from mmengine.dist import is_main_process
+from mmengine.dist import all_reduce, is_main_process
 from mmengine.logging import print_log
 from mmpretrain.datasets import BaseDataset
 from mmpretrain.registry import DATASETS
@@ -45,7 +45,8 @@ class ImageFolder(BaseDataset):
         skip_broken (float): share of the images, 0 to 1, that may prove
             unreadable: each is replaced by another one drawn at random, and
             logged. Counted over all epochs and all loader workers of a
-            process. Defaults to 0: the first one stops the run.
+            process, and with :meth:`count_together` over all processes.
+            Defaults to 0: the first one stops the run.
         **kwargs: ``pipeline``, ``indices`` and the like of MMPretrain's
             ``BaseDataset``. The pipeline starts with ``LoadRGBImage``.
 
@@ -96,7 +97,7 @@ class ImageFolder(BaseDataset):
                 f'{mend}.'
             )
         # Shared, so that loader workers count together and across epochs.
-        self._broken = torch.zeros(len(data_list), dtype=torch.bool)
+        self._broken = torch.zeros(len(data_list), dtype=torch.uint8)
         self._broken.share_memory_()
         return sorted(data_list, key=lambda info: info['img_path'])
 
@@ -104,6 +105,15 @@ class ImageFolder(BaseDataset):
     def num_broken(self) -> int:
         """How many images were skipped so far."""
         return int(self._broken.sum())
+
+    def count_together(self) -> None:
+        """Take over what other processes have found broken.
+
+        Raises:
+            UnreadableImageError: if too many are.
+        """
+        all_reduce(self._broken, 'max')
+        self._check_share()
 
     def prepare_data(self, idx: int) -> dict | None:
         """Run the pipeline; None if the image is broken and may be.
@@ -118,22 +128,23 @@ class ImageFolder(BaseDataset):
                 raise
             if not self._broken[idx]:
                 self._broken[idx] = True
-                self._check_share(error)
+                self._check_share(f'; the last one: {error}')
+                print_log(
+                    f'Skipped broken image {self.num_broken} of {len(self)}: '
+                    f'{error}',
+                    logger='current',
+                    level=logging.WARNING,
+                )
             return None
 
-    def _check_share(self, error: UnreadableImageError) -> None:
+    def _check_share(self, last: str = '.') -> None:
         broken, total = self.num_broken, len(self)
         if broken > self.skip_broken * total:
             raise UnreadableImageError(
                 f'{broken} of the {total} images in {self.data_root} cannot '
                 f'be read, more than skip_broken={self.skip_broken} allows: '
-                f'mend the data or raise it; the last one: {error}'
-            ) from error
-        print_log(
-            f'Skipped broken image {broken} of {total}: {error}',
-            logger='current',
-            level=logging.WARNING,
-        )
+                f'mend the data or raise it{last}'
+            )
 
 
 def _folders(root: str) -> Iterator[tuple[str, list[str]]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections import deque
 from collections.abc import Iterator
 from logging import Logger
 from pathlib import Path
@@ -47,9 +46,9 @@ class SafeCheckpointHook(CheckpointHook):
         super().before_train(runner)
         if self.max_keep_ckpts > 0:
             done = runner.epoch if self.by_epoch else runner.iter
-            # Begun again, an epoch may count its steps anew.
-            kept = [step for step in self.keep_ckpt_ids if step <= done]
-            self.keep_ckpt_ids = deque(kept, self.max_keep_ckpts)
+            kept = self.keep_ckpt_ids
+            while kept and kept[-1] > done:  # an epoch begins again
+                kept.pop()
             outdated = runner.message_hub.runtime_info.get(_OUTDATED)
             if outdated is not None and outdated not in kept:
                 remove(self._file(outdated))

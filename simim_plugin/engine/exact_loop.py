@@ -68,6 +68,11 @@ class ExactEpochLoop(EpochBasedTrainLoop):
             self.run_iter(idx, data_batch)
         self.runner.call_hook('after_train_epoch')
         self._epoch += 1
+        count_together = getattr(
+            self.dataloader.dataset, 'count_together', None
+        )
+        if count_together is not None:  # of broken images
+            count_together()
 
     def run_iter(self, idx: int, data_batch: Any) -> None:
         """Run one step from its own seed, another one in each process."""

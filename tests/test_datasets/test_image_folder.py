@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from mmengine.dataset import pseudo_collate
 from mmpretrain.registry import DATASETS
 from PIL import Image
@@ -283,6 +284,29 @@ def test_workers_count_together(
     else:
         assert len(list(loader)) == 8
         assert dataset.num_broken == 2
+
+
+def test_processes_count_together_after_an_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 3 broken files none of two processes sees too many."""
+    root = fill(tmp_path / 'root', 17, 3)
+    one, two = (
+        ImageFolder(str(root), skip_broken=0.1, pipeline=LOAD)
+        for _ in range(2)
+    )
+    monkeypatch.setattr(
+        image_folder, 'all_reduce', lambda flags, op: flags.copy_(seen)
+    )
+    one[17], two[18], two[19]
+    for dataset, count in ((one, 1), (two, 2)):
+        seen = dataset._broken.clone()
+        dataset.count_together()
+        assert dataset.num_broken == count
+    seen = torch.maximum(one._broken, two._broken)
+    with pytest.raises(UnreadableImageError, match='3 of the 20') as caught:
+        one.count_together()
+    assert one_sentence(caught.value)
 
 
 @pytest.mark.parametrize('share', [-0.1, 1.5])
