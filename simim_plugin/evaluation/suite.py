@@ -270,10 +270,11 @@ class Evaluation:
         """A packaged config for this encoder, these images, this seed."""
         config = Config.fromfile(config_path(f'{name}.py'))
         model = config.model
-        model.backbone.arch = copy.deepcopy(self.encoder.arch)
-        width, depth, _ = next(
+        width, depth, patch = next(
             key for key, value in ENCODERS.items() if value == self.encoder
         )
+        model.backbone.arch = copy.deepcopy(self.encoder.arch)
+        model.backbone.patch_size = patch
         if model.get('head') is not None:
             model.head.in_channels = width
         if 'frozen_stages' in model.backbone:

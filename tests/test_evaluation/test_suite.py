@@ -95,21 +95,24 @@ def test_cifar_is_read_from_folders_where_they_are_there(demo, tmp_path):
     assert train.pipeline[0].type == 'LoadRGBImage'
 
 
-@pytest.mark.parametrize(
-    ('key', 'arch', 'frozen'),
-    [((1024, 24, 16), 'large', 24), ((128, 4, 4), None, 4)],
-)
-def test_probes_fit_the_encoder(demo, key, arch, frozen):
+@pytest.mark.parametrize('task', TASKS)
+@pytest.mark.parametrize('key', ENCODERS, ids=str)
+def test_every_config_fits_the_encoder(demo, key, task):
+    width, depth, patch = key
     run = evaluation(demo)
     run.encoder = ENCODERS[key]
     run.scale = SCALES[run.encoder.scale]
-    config = run._config(run._configs('linear')[0])
-    assert arch is None or config.model.backbone.arch == arch
-    assert config.model.backbone.frozen_stages == frozen
-    assert config.model.head.in_channels == key[0]
-    with torch.device('meta'):
-        model = MODELS.build(config.model)
-    assert model.backbone.embed_dims == key[0]
+    for name in run._configs(task):
+        config = run._config(name)
+        with torch.device('meta'):
+            model = MODELS.build(config.model)
+        kernel = model.backbone.patch_embed.projection.weight
+        assert kernel.shape == (width, 3, patch, patch)
+        assert len(model.backbone.layers) == depth
+        if task == 'linear':
+            assert config.model.backbone.frozen_stages == depth
+        if model.with_head:
+            assert model.head.fc.in_features == width
 
 
 def test_unknown_encoder_and_task_and_data(demo, tmp_path):
