@@ -1,6 +1,9 @@
 """MMPretrain's own inferencers, by the names of our configs."""
 
+import argparse
+
 import cv2
+import mmengine
 import numpy as np
 import pytest
 import torch
@@ -10,9 +13,15 @@ from mmpretrain import (
     get_model,
 )
 
-from simim_plugin.checkpoint import load_weights
+from simim_plugin.checkpoint import (
+    CheckpointError,
+    load_weights,
+    to_official,
+)
 from simim_plugin.evaluation import folder_dataset
 from simim_plugin.models import SiameseIMViT
+
+from .test_checkpoint.helpers import Malicious, scramble
 
 CLASSIFIER = 'siamese_im_vit-tiny-p8_ft-1xb64-amp-coslr-10e_demo'
 ENCODER = 'siamese_im_vit-tiny-p8_knn_demo'
@@ -66,7 +75,66 @@ def test_features_by_name(image, tmp_path):
     torch.save(dict(state_dict=model.state_dict()), file)
     other = get_model(ENCODER)
     load_weights(other, file)
-    (features,) = FeatureExtractor(other)(str(image), stage='backbone')
     with torch.no_grad():
         (expected,) = model.backbone(direct(image))
-    torch.testing.assert_close(features[-1], expected[0])
+    for extractor in (
+        FeatureExtractor(other),
+        FeatureExtractor(ENCODER, str(file)),
+        FeatureExtractor(get_model(ENCODER), str(file)),
+    ):
+        (features,) = extractor(str(image), stage='backbone')
+        torch.testing.assert_close(features[-1], expected[0])
+
+
+def test_files_by_name_are_never_unpickled(tmp_path):
+    witness, file = tmp_path / 'witness', tmp_path / 'evil.pth'
+    torch.save(dict(state_dict={'x': Malicious(witness)}), file)
+    model = get_model(CLASSIFIER)
+    for load in (
+        lambda: get_model(CLASSIFIER, pretrained=str(file)),
+        lambda: ImageClassificationInferencer(CLASSIFIER, str(file)),
+        lambda: ImageClassificationInferencer(model, str(file)),
+        lambda: FeatureExtractor(ENCODER, str(file)),
+    ):
+        with pytest.raises(CheckpointError, match='may run code'):
+            load()
+    assert not witness.exists()
+
+
+def test_released_files_by_name(tmp_path):
+    """Under other names, which mmengine's loader would all leave out."""
+    pretrained = get_model('siamese_im_vit-tiny-p8_demo')
+    scramble(pretrained)
+    # One position table serves both branches there.
+    table = pretrained.backbone.pos_embed.data
+    pretrained.target['backbone'].pos_embed.data = table
+    file = tmp_path / 'released.pth'
+    official = dict(model=to_official(pretrained.state_dict()))
+    torch.save(dict(official, args=argparse.Namespace(lr=1.0)), file)
+    for name in (ENCODER, 'siamese_im_vit-tiny-p8_demo'):
+        state = get_model(name, pretrained=str(file)).state_dict()
+        for key, value in state.items():
+            assert torch.equal(value, pretrained.state_dict()[key]), key
+    with pytest.raises(CheckpointError, match=r'missing.*head\.fc'):
+        ImageClassificationInferencer(CLASSIFIER, str(file))
+
+
+def test_other_models_are_loaded_as_ever(tmp_path):
+    """By mmengine, non-strictly."""
+    model = get_model('resnet18_8xb32_in1k')
+    state = model.state_dict()
+    bias = state.pop('head.fc.bias') + 1
+    torch.save(dict(state_dict=state, meta={}), tmp_path / 'file.pth')
+    torch.nn.init.zeros_(model.head.fc.weight)
+    model.head.fc.bias.data.copy_(bias)
+    for load in (
+        lambda: mmengine.runner.load_checkpoint(
+            model, str(tmp_path / 'file.pth'), map_location='cpu'
+        ),
+        lambda: ImageClassificationInferencer(
+            'resnet18_8xb32_in1k', str(tmp_path / 'file.pth')
+        ),
+    ):
+        load()
+    assert torch.equal(model.head.fc.weight, state['head.fc.weight'])
+    assert torch.equal(model.head.fc.bias, bias)
