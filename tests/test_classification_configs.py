@@ -3,6 +3,7 @@
 import itertools
 import os
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -431,6 +432,20 @@ def test_class_count_is_checked_before_training(folder, tmp_path, split):
     with pytest.raises(SimimError, match=r'8 classes and the .* has 10') as e:
         runner.train()
     assert '\n' not in str(e.value)
+    assert runner.iter == 0
+
+
+def test_class_names_are_compared_before_training(folder, tmp_path):
+    """As many classes in both sets, but not the same ones."""
+    name = 'siamese_im_vit-tiny-p8_ft-1xb64-amp-coslr-10e_demo'
+    config = on_images(name, folder, tmp_path)
+    other = tmp_path / 'val'
+    shutil.copytree(folder / 'demo' / 'val', other)
+    (other / 'class3').rename(other / 'xylophone')
+    config.val_dataloader.dataset.data_root = str(other)
+    runner = build_runner(config)
+    with pytest.raises(SimimError, match=r'validation set 8.*class3, xyl'):
+        runner.train()
     assert runner.iter == 0
 
 

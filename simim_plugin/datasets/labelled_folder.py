@@ -85,6 +85,32 @@ class LabelledFolder(CustomDataset):
         return images
 
 
+def check_same_classes(train: Any, name: str, other: Any) -> None:
+    """Refuse data sets whose labels stand for other classes.
+
+    Args:
+        train (Dataset): of the training.
+        name (str): of the other one: 'validation', 'test'.
+        other (Dataset): whose classes are to be those of ``train``.
+
+    Raises:
+        SimimError: if both name their classes, and they differ.
+    """
+    ours, theirs = (
+        tuple(getattr(dataset, 'metainfo', {}).get('classes') or ())
+        for dataset in (train, other)
+    )
+    if ours and theirs and ours != theirs:
+        alone = sorted(set(ours) ^ set(theirs))
+        raise SimimError(
+            f'The training set has {len(ours)} classes and the {name} set '
+            f'{len(theirs)}, and they are not the same ones in the same '
+            f'order ({", ".join(alone[:3]) or "the order differs"}'
+            f'{", ..." if len(alone) > 3 else ""}): labels would stand for '
+            'others; complete the folders, or check data_root.'
+        )
+
+
 def _read_lines(file: str) -> list[str]:
     """The lines of a list that hold something."""
     opened = gzip.open if file.endswith('.gz') else open

@@ -12,6 +12,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
+from ..datasets.labelled_folder import check_same_classes
 from ..errors import SimimError
 from ..models.unwrapping import unwrapped
 from .schedule import cosine_momentum
@@ -133,11 +134,15 @@ class ClassCountHook(Hook):
         """Check the training set, and the validation set if there is one.
 
         Raises:
-            SimimError: if a head has another number of classes.
+            SimimError: if a head has another number of classes, or the two
+                sets have others.
         """
-        self._check(runner, 'training', runner.train_dataloader.dataset)
+        train = runner.train_dataloader.dataset
+        self._check(runner, 'training', train)
         if runner.val_loop is not None:
-            self._check(runner, 'validation', runner.val_dataloader.dataset)
+            val = runner.val_dataloader.dataset
+            self._check(runner, 'validation', val)
+            check_same_classes(train, 'validation', val)
 
     def before_test(self, runner: Runner) -> None:
         """Check the test set.

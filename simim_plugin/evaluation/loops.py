@@ -17,6 +17,7 @@ from mmpretrain.registry import LOOPS, TASK_UTILS
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from ..datasets.labelled_folder import check_same_classes
 from ..models.unwrapping import unwrapped
 from .features import Pool, extract_features
 from .knn import KS, knn_accuracy
@@ -129,8 +130,11 @@ class FrozenFeatureLoop(TestLoop):
         """Launch the test.
 
         Raises:
-            SimimError: if features cannot be had or fitted.
+            SimimError: if features cannot be had or fitted, or the classes
+                of training and test images differ.
         """
+        train, test = self.train_dataloader.dataset, self.dataloader.dataset
+        check_same_classes(train, 'test', test)
         self.runner.call_hook('before_test')
         self.runner.call_hook('before_test_epoch')
         metrics = self.classifier(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from PIL import Image
 
 from simim_plugin import config_path
 from simim_plugin.engine.command_line import build_runner
+from simim_plugin.errors import SimimError
 from simim_plugin.evaluation import (
     extract_features,
     folder_dataset,
@@ -140,6 +142,18 @@ def test_a_list_chooses_the_training_images(demo, weights, tmp_path):
     rows = [0, 1, 8]
     expected = logistic_accuracy(train[rows], labels[rows], val, val_labels)
     assert metrics == {'logistic/top1': pytest.approx(expected)}
+
+
+@pytest.mark.parametrize('name', [KNN, LOGISTIC])
+def test_a_class_without_test_images(demo, weights, tmp_path, name):
+    """Else the labels of those after it would stand for others."""
+    shutil.copytree(demo / 'train', tmp_path / 'train')
+    shutil.copytree(demo / 'val', tmp_path / 'val')
+    shutil.rmtree(tmp_path / 'val' / 'class1')
+    words = r'3 classes and the test set 2, .* \(class1\)'
+    with pytest.raises(SimimError, match=words) as error:
+        run_test(name, tmp_path, weights, tmp_path / 'run')
+    assert '\n' not in str(error.value)
 
 
 def run(command, folder) -> str:
