@@ -191,12 +191,16 @@ class _DType:
     """A dtype of numbers: only its byte order may be set."""
 
     def __init__(self, code: str, *_: object) -> None:
-        self.numpy = np.dtype(code)
+        # A code that is no string can name fields, at any address.
+        self.numpy = np.dtype(code if isinstance(code, str) else object)
         if self.numpy.kind not in 'biuf':
             raise CheckpointError(f'an array of {code!r} may hold objects')
 
     def __setstate__(self, state: tuple) -> None:
         self.numpy = self.numpy.newbyteorder(state[1])
+
+    def __reduce__(self) -> Any:
+        return self.numpy.__reduce__()
 
 
 class _Array(np.ndarray):

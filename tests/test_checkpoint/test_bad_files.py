@@ -91,25 +91,57 @@ def test_malicious_detectron2_pickles(tmp_path, refuse):
         (Named(np.ndarray, (1,), 'O', bytes(8)), r'ndarray\(\) may run code'),
         (Named(np.dtype, 'O'), "'O' may hold objects"),
         (np.array([None]), 'may hold objects'),
+        # An int64 whose state then moves its field far out of the array.
+        (Named(np.dtype, ('i8', {'a': ('i8', 0)})), 'may hold objects'),
+        (Named(np.dtype, [('a', 'i8')]), 'may hold objects'),
+        (Named(np.dtype, 'i8,i8'), "'i8,i8' may hold objects"),
+        (Named(np.dtype, '(2,)i8'), 'may hold objects'),
+        (np.zeros(2, [('a', 'i8')]), 'may hold objects'),
     ],
 )
 def test_arrays_of_addresses(tmp_path, refuse, content, words):
     file = tmp_path / 'file.pth'
     torch.save({'x': content}, file)
     refuse(file, words)
+    pickled = tmp_path / 'file.pkl'
+    pickled.write_bytes(pickle.dumps({'x': content}))
+    refuse(pickled, 'may (hold objects|run code)')
+
+
+class FarAway:
+    """A dtype with the state of one whose field lies out of the array."""
+
+    def __reduce__(self):
+        fields = ('a',), {'a': (np.dtype('i8'), 2**40)}
+        state = (3, '<', None, *fields, 8, 1, 0)
+        return np.dtype, ('i8',), state
+
+
+@pytest.mark.parametrize('ending', ['pth', 'pkl'])
+def test_the_state_of_a_dtype_is_its_byte_order_alone(tmp_path, ending):
+    file = tmp_path / f'file.{ending}'
+    content = {'x': np.arange(3), 'y': FarAway()}
+    if ending == 'pth':
+        torch.save(content, file)
+    else:
+        file.write_bytes(pickle.dumps(content))
+    content = read_checkpoint(file)
+    assert content['x'].tolist() == [0, 1, 2]
+    assert pickle.loads(pickle.dumps(content['y'])) == np.dtype('i8')
 
 
 def test_arrays_of_numbers_are_read_and_written_again(tmp_path):
     """What mmengine's history in a checkpoint is."""
     file = tmp_path / 'file.pth'
     arrays = [
-        np.arange(6, dtype=kind).reshape(2, 3) for kind in ['f8', 'i4', 'u1']
+        np.arange(6, dtype=kind).reshape(2, 3)
+        for kind in ['f8', 'i4', 'u1', '>f8', '>i2']
     ]
     torch.save(dict(arrays=arrays, one=np.float64(1.5)), file)
     for _ in range(2):
         content = read_checkpoint(file)
         for array, expected in zip(content['arrays'], arrays, strict=True):
-            assert array.dtype == expected.dtype
+            assert array.dtype == expected.dtype.newbyteorder('=')
             assert (array == expected).all()
         assert content['one'] == 1.5
         torch.save(content, file)
