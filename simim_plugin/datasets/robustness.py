@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Set
 from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar
@@ -84,19 +84,7 @@ def labelled_images(
         SimimError: if a class has no folder or no image, or a folder is
             none of the classes; says how many and names the first three.
     """
-    found = set(class_folders(root))
-    missing = labels.keys() - found
-    if missing:
-        raise SimimError(
-            f'{root} lacks {_count(missing, "class folder")} of '
-            f'{len(labels)}; unpack the data set again.'
-        )
-    unknown = found - labels.keys()
-    if unknown:
-        raise SimimError(
-            f'{root} has {_count(unknown, "folder")} that are none of its '
-            f'{len(labels)} classes; move them away, or check data_root.'
-        )
+    _check_classes(root, labels.keys())
     images, empty = get_samples(str(root), labels, _is_image)
     if empty:
         raise SimimError(
@@ -104,6 +92,22 @@ def labelled_images(
             'unpack the data set again.'
         )
     return [(os.path.join(root, name), label) for name, label in images]
+
+
+def _check_classes(root: str | os.PathLike[str], names: Set[str]) -> None:
+    """Refuse a folder whose sub-folders are not these."""
+    found = set(class_folders(root))
+    missing, unknown = names - found, found - names
+    if missing:
+        raise SimimError(
+            f'{root} lacks {_count(missing, "class folder")} of '
+            f'{len(names)}; unpack the data set again.'
+        )
+    if unknown:
+        raise SimimError(
+            f'{root} has {_count(unknown, "folder")} that are none of its '
+            f'{len(names)} classes; move them away, or check data_root.'
+        )
 
 
 @DATASETS.register_module()
@@ -125,8 +129,8 @@ class ImageNetSketch(CustomDataset):
     def __init__(self, data_root: str, **kwargs: Any) -> None:
         super().__init__(data_root=os.path.expanduser(data_root), **kwargs)
 
-    def load_data_list(self) -> list[dict]:
-        """One ``dict(img_path=..., gt_label=...)`` per image."""
+    def check_folders(self) -> None:
+        """Find the class folders, without listing their images."""
         wnids = read_wnids(self.WNIDS)
         if not os.path.isdir(self.img_prefix):
             raise SimimError(
@@ -134,9 +138,15 @@ class ImageNetSketch(CustomDataset):
                 f'unpack it so that the folder holds its {len(wnids)} class '
                 f'folders ({wnids[0]}, ...), or set data_root.'
             )
+        _check_classes(self.img_prefix, set(wnids))
+
+    def load_data_list(self) -> list[dict]:
+        """One ``dict(img_path=..., gt_label=...)`` per image."""
+        self.check_folders()
         labels = imagenet_labels()
         images = labelled_images(
-            self.img_prefix, {wnid: labels[wnid] for wnid in wnids}
+            self.img_prefix,
+            {wnid: labels[wnid] for wnid in read_wnids(self.WNIDS)},
         )
         return [dict(img_path=path, gt_label=label) for path, label in images]
 
@@ -206,8 +216,8 @@ class CorruptedFolder(CustomDataset):
 
     def load_data_list(self) -> list[dict]:
         """One dict per image: path, label, corruption and severity."""
+        self.check_folders()
         root = Path(self.img_prefix)
-        self._check_layout(root)
         labels = self._labels(root)
         cells = tqdm(
             list(product(CORRUPTIONS, SEVERITIES)),
@@ -233,7 +243,9 @@ class CorruptedFolder(CustomDataset):
         self._metainfo['classes'] = tuple(folders)
         return {name: index for index, name in enumerate(folders)}
 
-    def _check_layout(self, root: Path) -> None:
+    def check_folders(self) -> None:
+        """Find the folders of all severities, without listing images."""
+        root = Path(self.img_prefix)
         missing = [c for c in CORRUPTIONS if not (root / c).is_dir()]
         if not missing:
             missing = [

@@ -7,7 +7,8 @@ from typing import NamedTuple
 from ..checkpoint import Weights
 from ..errors import SimimError
 
-TASKS = ('knn', 'linear', 'logistic', 'finetune', 'robustness')
+FROZEN = ('knn', 'linear', 'logistic')
+TASKS = (*FROZEN, 'finetune', 'robustness')
 
 
 class Scale(NamedTuple):

@@ -3,26 +3,41 @@
 import json
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.evaluator import Evaluator as MMEvaluator
 from mmengine.registry import init_default_scope
-from mmpretrain.registry import MODELS
+from mmpretrain.registry import DATASETS, METRICS, MODELS
+from mmpretrain.structures import DataSample
 
-from simim_plugin import config_path
+from simim_plugin import __version__, config_path
+from simim_plugin.checkpoint import load_backbone, load_weights
+from simim_plugin.checkpoint.keys import to_timm
 from simim_plugin.datasets.corruptions import make_corruptions
 from simim_plugin.datasets.demo_data import make_demo_data
+from simim_plugin.datasets.robustness import (
+    CORRUPTIONS,
+    SEVERITIES,
+    read_wnids,
+)
 from simim_plugin.errors import SimimError
+from simim_plugin.evaluation import suite
 from simim_plugin.evaluation.protocols import ENCODERS, SCALES, TASKS
 from simim_plugin.evaluation.suite import (
     Evaluation,
+    _commit,
     _datasets,
+    _last_checkpoint,
     main,
     parse_args,
     table,
 )
+
+from ..test_checkpoint.helpers import our_vit, scramble, wrap
 
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'
 DEMO = 'siamese_im_vit-tiny-p8_demo.py'
@@ -65,20 +80,30 @@ def test_every_task_of_every_scale_has_its_configs():
 def test_images_come_from_the_named_folder(demo, task):
     run = evaluation(demo, '--seed', '3')
     (name,) = run._configs(task)
-    config = run._config(name)
+    config = run._config(task, name)
     roots = {dataset['data_root'] for dataset in _datasets(config._cfg_dict)}
     assert roots == {f'{demo}/data/demo/{part}' for part in ('train', 'val')}
     assert config.randomness.seed == 3
 
 
 def test_options_go_where_they_belong(demo):
-    words = ['--cfg-options', 'train_cfg.max_epochs=1', 'randomness.seed=5']
+    words = ['--tasks', 'knn,linear', '--cfg-options']
+    words += ['train_cfg.max_epochs=1', 'randomness.seed=5']
     run = evaluation(demo, *words)
-    probe = run._config(run._configs('linear')[0])
+    probe = run._config('linear', run._configs('linear')[0])
     assert (probe.train_cfg.max_epochs, probe.randomness.seed) == (1, 5)
-    knn = run._config(run._configs('knn')[0])
+    knn = run._config('knn', run._configs('knn')[0])
     assert 'train_cfg' not in knn
     assert knn.randomness.seed == 5
+    # The seed that is printed is the one of the runs.
+    assert run.settings['seed'] == 5
+    assert 'randomness.seed' not in run.settings['cfg_options']
+
+
+@pytest.mark.parametrize('key', ['train_cfg.max_epochs', 'tset_cfg.pool'])
+def test_options_that_no_task_has_are_refused(demo, key):
+    with pytest.raises(SimimError, match=f'No config of knn has {key}; cor'):
+        evaluation(demo, '--cfg-options', f'{key}=1')
 
 
 def test_cifar_is_read_from_folders_where_they_are_there(demo, tmp_path):
@@ -87,7 +112,7 @@ def test_cifar_is_read_from_folders_where_they_are_there(demo, tmp_path):
     run.data = tmp_path
     run.scale = SCALES['cifar10']
     (name,) = run._configs('logistic')
-    config = run._config(name)
+    config = run._config('logistic', name)
     train = config.test_cfg.train_dataloader.dataset
     assert train.type == 'LabelledFolder'
     assert train.data_root == str(tmp_path / 'train')
@@ -103,7 +128,7 @@ def test_every_config_fits_the_encoder(demo, key, task):
     run.encoder = ENCODERS[key]
     run.scale = SCALES[run.encoder.scale]
     for name in run._configs(task):
-        config = run._config(name)
+        config = run._config(task, name)
         with torch.device('meta'):
             model = MODELS.build(config.model)
         kernel = model.backbone.patch_embed.projection.weight
@@ -128,6 +153,19 @@ def test_unknown_encoder_and_task_and_data(demo, tmp_path):
         Evaluation(args, TOOLS)
 
 
+def test_a_folder_without_images_of_cifar10(demo, tmp_path):
+    (tmp_path / 'data').mkdir()
+    file = tmp_path / 'vit.pth'
+    vit = our_vit(arch=ENCODERS[128, 4, 4].arch, patch_size=4)
+    torch.save(vit.state_dict(), file)
+    words = [str(file), '--work-dir', str(tmp_path / 'out')]
+    words += ['--data', str(tmp_path / 'data')]
+    with pytest.raises(SimimError, match='cifar-10-batches-py/, or train/'):
+        Evaluation(parse_args(words), TOOLS)
+    (tmp_path / 'data' / 'train').mkdir()
+    Evaluation(parse_args(words), TOOLS)
+
+
 def test_robustness_needs_a_classifier(demo, capsys):
     words = [str(demo / 'encoder.pth'), '--data', str(demo / 'data/demo')]
     words += ['--work-dir', str(demo / 'r'), '--tasks', 'robustness']
@@ -137,11 +175,107 @@ def test_robustness_needs_a_classifier(demo, capsys):
     assert 'add finetune to --tasks' in capsys.readouterr().err
 
 
+def test_robustness_data_is_looked_for_before_fine_tuning(demo, tmp_path):
+    words = ['--tasks', 'finetune,robustness']
+    words += ['--robustness-data', str(tmp_path)]
+    with pytest.raises(SimimError, match=r'no CorruptedFolder at .*demo-c;'):
+        evaluation(demo, *words)
+    for corruption, severity in product(CORRUPTIONS, SEVERITIES):
+        if (corruption, severity) != ('fog', 3):
+            folder = tmp_path / 'demo-c' / corruption / str(severity)
+            folder.mkdir(parents=True)
+    with pytest.raises(SimimError, match=r'lacks 1 folder \(fog/3\)'):
+        evaluation(demo, *words)
+    (tmp_path / 'demo-c' / 'fog' / '3').mkdir()
+    evaluation(demo, *words)
+    run = evaluation(demo)
+    run.args = parse_args(['a.pth', *words])
+    run.encoder = ENCODERS[768, 12, 16]
+    run.scale = SCALES['in1k']
+    with pytest.raises(SimimError, match='no ImageNetA at'):
+        run._check_data()
+    for wnid in read_wnids('imagenet_a')[1:]:
+        (tmp_path / 'imagenet-a' / wnid).mkdir(parents=True)
+    with pytest.raises(SimimError, match='lacks 1 class folder'):
+        run._check_data()
+
+
 def test_folder_of_another_evaluation_is_refused(demo):
-    evaluation(demo, '--work-dir', str(demo / 'one'))
-    evaluation(demo, '--work-dir', str(demo / 'one'), '--tasks', 'linear')
+    place = ['--work-dir', str(demo / 'one')]
+    evaluation(demo, *place)
+    evaluation(demo, *place, '--tasks', 'linear')
+    for other in (
+        ['--seed', '1'],
+        ['--branch', 'target'],
+        ['--cfg-options', 'test_cfg.classifier.ks=(1,3)'],
+    ):
+        with pytest.raises(SimimError, match='choose another --work-dir'):
+            evaluation(demo, *place, *other)
+    assert not (demo / 'one' / 'target.pth').exists()
+    again = ['--work-dir', str(demo / 'two'), '--cfg-options']
+    again.append('test_cfg.classifier.ks=(1,3)')
+    for _ in range(2):
+        evaluation(demo, *again)
+
+
+def test_robustness_data_is_a_setting(demo, monkeypatch):
+    monkeypatch.setattr(Evaluation, '_check_data', lambda self: None)
+    place = ['--work-dir', str(demo / 'three')]
+    evaluation(demo, *place)  # which reads none of it
+    words = [*place, '--tasks', 'finetune,robustness', '--robustness-data']
+    evaluation(demo, *words, 'here')
+    evaluation(demo, *place)
     with pytest.raises(SimimError, match='choose another --work-dir'):
-        evaluation(demo, '--work-dir', str(demo / 'one'), '--seed', '1')
+        evaluation(demo, *words, 'there')
+
+
+def test_untrained_encoder_of_another_config_is_not_taken(demo, tmp_path):
+    file = tmp_path / 'mine.py'
+    words = [str(file), '--data', str(demo / 'data/demo')]
+    words += ['--work-dir', str(tmp_path / 'out')]
+    base = f'_base_ = {config_path(DEMO)!r}\n'
+    file.write_text(base)
+    Evaluation(parse_args(words), TOOLS)
+    file.write_text(base + 'model = dict(backbone=dict(patch_size=4))')
+    with pytest.raises(SimimError, match='choose another --work-dir'):
+        Evaluation(parse_args(words), TOOLS)
+    file.write_text(base)
+    Evaluation(parse_args(words), TOOLS)
+
+
+@pytest.mark.parametrize('task', ['knn', 'linear', 'logistic', 'finetune'])
+def test_a_norm_after_the_last_block_is_kept_for_probes(demo, tmp_path, task):
+    settings = dict(arch=ENCODERS[128, 4, 8].arch, img_size=64)
+    vit = our_vit(**settings, final_norm=True)
+    state = to_timm(wrap(vit.state_dict(), 'backbone.'))
+    torch.save(state, tmp_path / 'mae.pth')
+    words = [str(tmp_path / 'mae.pth'), '--data', str(demo / 'data/demo')]
+    words += ['--work-dir', str(tmp_path / 'out')]
+    run = Evaluation(parse_args(words), TOOLS)
+    (name,) = run._configs(task)
+    model = MODELS.build(run._config(task, name).model)
+    load_backbone(model.backbone, tmp_path / 'mae.pth')
+    frozen = task != 'finetune'
+    assert model.backbone.final_norm is frozen
+    if frozen:
+        assert torch.equal(model.backbone.ln1.weight, vit.ln1.weight)
+    config = evaluation(demo)._config(task, name)  # its file has none
+    assert not config.model.backbone.get('final_norm', False)
+
+
+def test_the_other_branch(demo):
+    config = Config.fromfile(config_path(DEMO))
+    model = MODELS.build(config.model)
+    scramble(model)
+    torch.save(dict(state_dict=model.state_dict()), demo / 'moved.pth')
+    words = [str(demo / 'moved.pth'), '--data', str(demo / 'data/demo')]
+    words += ['--work-dir', str(demo / 'branch'), '--branch', 'target']
+    run = Evaluation(parse_args(words), TOOLS)
+    other = MODELS.build(run._config('knn', run._configs('knn')[0]).model)
+    load_weights(other, run.checkpoint)
+    target = model.target['backbone'].state_dict()
+    for name, value in other.backbone.state_dict().items():
+        assert torch.equal(value, target[name]), name
 
 
 def test_untrained_encoder_of_a_config(demo):
@@ -155,31 +289,126 @@ def test_untrained_encoder_of_a_config(demo):
     assert all(torch.equal(found[k], v) for k, v in expected.items())
 
 
+RESULTS = dict(
+    arch='base',
+    names='MMPretrain',
+    final_norm=False,
+    checkpoint='a.pth',
+    branch='online',
+    sha256='0123456789',
+    seed=0,
+    cfg_options={},
+    tasks=dict(
+        linear=dict(
+            parts=[
+                dict(
+                    metrics={'accuracy/top1': 12.345, 'accuracy/top5': None},
+                    config='siamese_im_vit-base-p16_linear',
+                    plugin='0.1.0 abc',
+                    date='2026-11-21',
+                )
+            ]
+        )
+    ),
+)
+
+
 def test_table_marks_whose_numbers_are_whose():
-    results = dict(
-        arch='base',
-        checkpoint='a.pth',
-        sha256='0123456789',
-        seed=0,
-        cfg_options={},
-        tasks=dict(
-            linear=dict(
-                metrics={'accuracy/top1': 12.345, 'accuracy/top5': None},
-                configs=['siamese_im_vit-base-p16_linear'],
-                plugin='0.1.0 abc',
-                date='2026-11-21',
-            )
-        ),
-    )
-    rows = table(results).splitlines()
+    rows = table(RESULTS).splitlines()
     assert rows[0].startswith('| task | metric | *ours* | *paper* | config |')
     assert rows[2] == (
         '| linear | accuracy/top1 | 12.35 | 78.0 | '
         'siamese_im_vit-base-p16_linear | 0.1.0 abc | 2026-11-21 |'
     )
     assert rows[3].startswith('| linear | accuracy/top5 | - | - |')
-    # Not beside an encoder that the paper's number is not of.
-    assert '78.0' not in table(dict(results, arch='large'))
+
+
+@pytest.mark.parametrize(
+    ('change', 'shown'),
+    [
+        (dict(names='released SiameseIM'), True),
+        (dict(names='MAE'), False),
+        (dict(names='timm'), False),
+        (dict(final_norm=True), False),  # MMPretrain's own MAE
+        (dict(arch='large'), False),
+    ],
+)
+def test_the_papers_number_is_beside_its_method_alone(change, shown):
+    assert ('78.0' in table(RESULTS | change)) is shown
+
+
+def robustness_metrics(config: Config, hits: int) -> dict:
+    """What a config's own metric gives for so many hits of four images."""
+    cfg = config.test_dataloader.dataset
+    dataset = DATASETS.build(dict(cfg, pipeline=[], lazy_init=True))
+    labels = dataset.metainfo.get('subset', range(1000))[:4]
+    evaluator = MMEvaluator(METRICS.build(config.test_evaluator))
+    evaluator.dataset_meta = dataset.metainfo
+    samples = []
+    for (k, label), corruption, severity in product(
+        enumerate(labels), CORRUPTIONS, SEVERITIES
+    ):
+        meta = dict(corruption=corruption, severity=severity)
+        sample = DataSample(metainfo=meta).set_gt_label(label)
+        guess = label if k < hits else (label + 500) % 1000
+        scores = torch.zeros(1000).index_fill(0, torch.tensor(guess), 1.0)
+        samples.append(sample.set_pred_score(scores))
+    evaluator.process(samples)
+    return evaluator.evaluate(len(samples))
+
+
+def test_all_four_sets_and_the_papers_average(demo, tmp_path, monkeypatch):
+    """By the real configs' names and metrics; only the runs are not run."""
+    monkeypatch.setattr(Evaluation, '_check_data', lambda self: None)
+    words = ['--tasks', 'robustness', '--work-dir', str(tmp_path)]
+    run = evaluation(demo, *words)
+    run.scale, run.encoder = SCALES['in1k'], ENCODERS[768, 12, 16]
+    run.fine_tuned = True
+    hits = dict(a=1, r=2, sketch=3, c=2)
+
+    def call(script, words, folder):
+        kind = folder.name.rpartition('-')[2]
+        config = Config.fromfile(words[0])
+        metrics = robustness_metrics(config, hits[kind])
+        (folder / 'metrics.json').write_text(json.dumps(metrics))
+        # The checkout moves on while the command is interrupted.
+        monkeypatch.setattr(suite, '_commit', lambda: f'after-{kind}')
+
+    monkeypatch.setattr(suite, '_commit', lambda: 'never')
+    monkeypatch.setattr(run, '_call', call)
+    results = run.run()
+    assert results == json.loads((tmp_path / 'results.json').read_text())
+    result = results['tasks']['robustness']
+    metrics = result['metrics']
+    mce = metrics['imagenet-c/mCE']
+    assert metrics['imagenet-c/100-mCE'] == pytest.approx(100 - mce)
+    assert metrics['average'] == pytest.approx((25 + 50 + 75 + 100 - mce) / 4)
+    assert metrics['imagenet-sketch/top1'] == 75
+    *parts, average = result['parts']
+    names = [f'siamese_im_vit-base-p16_in1k-{kind}' for kind in hits]
+    assert [part['config'] for part in parts] == names
+    plugins = [part['plugin'] for part in parts]
+    assert plugins == [f'{__version__} after-{kind}' for kind in hits]
+    assert average['config'] == ', '.join(names)
+    assert average['plugin'] == ', '.join(plugins)
+    rows = (tmp_path / 'results.md').read_text()
+    assert f'| robustness | average | {metrics["average"]:.2f} |' in rows
+    assert run.run() == results  # from what is there
+
+
+def test_where_the_last_checkpoint_lies_now(tmp_path):
+    for noted in (
+        'epoch_3.pth',
+        'work/training/epoch_3.pth',
+        '/x/epoch_3.pth',
+    ):
+        (tmp_path / 'last_checkpoint').write_text(f'{noted}\n')
+        assert _last_checkpoint(tmp_path) == tmp_path / 'epoch_3.pth'
+
+
+def test_without_git_there_is_no_commit(monkeypatch):
+    monkeypatch.setenv('PATH', '')
+    assert _commit() == ''
 
 
 @pytest.mark.slow
