@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import gzip
+import logging
 import os
 import zlib
 from pathlib import Path
 from typing import Any
 
+from mmengine.logging import print_log
 from mmpretrain.datasets import CustomDataset
+from mmpretrain.datasets.custom import get_samples
 from mmpretrain.registry import DATASETS
 
 from ..errors import SimimError
+from .robustness import class_folders
 
 
 @DATASETS.register_module()
@@ -20,7 +24,8 @@ class LabelledFolder(CustomDataset):
 
     Args:
         data_root (str): the folder of class folders. Labels count them in
-            alphabetic order, which for ImageNet is the usual one.
+            alphabetic order, which for ImageNet is the usual one; names
+            that start with a dot are left out.
         list_file (str, optional): text file, plain or ``.gz``, with one
             image per line: ``CLASS/NAME``, or the name alone if it is
             ``CLASS_NUMBER.EXTENSION`` as ImageNet's are, for example
@@ -49,20 +54,38 @@ class LabelledFolder(CustomDataset):
             )
         if self.list_file is not None:
             return self._listed(Path(root), self.list_file)
-        try:
-            return super().load_data_list()
-        except RuntimeError as error:
+        return super().load_data_list()
+
+    def is_valid_file(self, filename: str) -> bool:
+        """Whether it is an image, not hidden nor in a hidden folder."""
+        return '/.' not in f'/{filename}' and super().is_valid_file(filename)
+
+    def _find_samples(self) -> list[tuple[str, int]]:
+        labels = self._labels()
+        samples, empty = get_samples(
+            self.img_prefix, labels, self.is_valid_file
+        )
+        if not samples:
             raise SimimError(
-                f'There is no image in the sub-folders of {root}; it needs '
-                'one sub-folder of images per class.'
-            ) from error
+                f'There is no image in the sub-folders of {self.img_prefix}; '
+                'it needs one sub-folder of images per class.'
+            )
+        if empty:
+            print_log(
+                f'{self.img_prefix} has classes without an image: '
+                f'{", ".join(sorted(empty))}',
+                'current',
+                logging.WARNING,
+            )
+        return samples
+
+    def _labels(self) -> dict[str, int]:
+        classes = class_folders(self.img_prefix)
+        self._metainfo.setdefault('classes', tuple(classes))
+        return {name: label for label, name in enumerate(classes)}
 
     def _listed(self, root: Path, list_file: str) -> list[dict]:
-        classes = sorted(
-            entry.name for entry in root.iterdir() if entry.is_dir()
-        )
-        self._metainfo['classes'] = tuple(classes)
-        labels = {name: label for label, name in enumerate(classes)}
+        labels = self._labels()
         images, missing = [], []
         lines = _read_lines(list_file)
         for line in lines:

@@ -281,7 +281,9 @@ class ImageNetC(CorruptedFolder):
 
 
 def _is_image(name: str) -> bool:
-    return name.lower().endswith(('.jpg', '.jpeg', '.png', '.bmp', '.tif'))
+    hidden = '/.' in f'/{name}'
+    endings = ('.jpg', '.jpeg', '.png', '.bmp', '.tif')
+    return not hidden and name.lower().endswith(endings)
 
 
 def _count(names: Collection[str], what: str) -> str:

@@ -9,7 +9,11 @@ from hypothesis import strategies as st
 from mmpretrain.registry import DATASETS
 from PIL import Image
 
-from simim_plugin.datasets.labelled_folder import LabelledFolder
+from simim_plugin.datasets.labelled_folder import (
+    LabelledFolder,
+    _read_lines,
+)
+from simim_plugin.datasets.robustness import read_wnids
 from simim_plugin.datasets.single_draw_crop import SingleDrawCrop
 from simim_plugin.errors import SimimError
 
@@ -37,6 +41,46 @@ def test_whole_folder(root):
     dataset = LabelledFolder(str(root))
     assert found(dataset) == list(zip(NAMES, [0, 0, 1, 2], strict=True))
     assert dataset.metainfo['classes'] == ('n01', 'n02', 'n03')
+
+
+@pytest.mark.parametrize('listed', [False, True])
+def test_hidden_folders_are_no_classes(root, tmp_path, listed):
+    """Such as those that notebooks leave behind."""
+    for folder in (root / '.ipynb_checkpoints', root / 'n01' / '.thumbnails'):
+        folder.mkdir()
+        Image.new('RGB', (8, 8)).save(folder / 'n01_1.JPEG')
+    options = {}
+    if listed:
+        options['list_file'] = str(tmp_path / 'list.txt')
+        (tmp_path / 'list.txt').write_text('\n'.join(NAMES))
+    dataset = LabelledFolder(str(root), **options)
+    assert found(dataset) == list(zip(NAMES, [0, 0, 1, 2], strict=True))
+    assert dataset.metainfo['classes'] == ('n01', 'n02', 'n03')
+
+
+def test_names_of_classes_may_be_given(root):
+    names = ('tench', 'goldfish', 'shark')
+    dataset = LabelledFolder(str(root), metainfo=dict(classes=names))
+    assert dataset.metainfo['classes'] == names
+
+
+@pytest.mark.shared
+def test_the_papers_list_of_1_percent(shared, tmp_path):
+    """12,811 different images of all the 1000 classes, by its own reader."""
+    file = shared / 'data' / 'few_shot' / 'imagenet_1percent.txt.gz'
+    lines = _read_lines(str(file))
+    assert len(set(lines)) == len(lines) == 12_811
+    wnids = read_wnids('imagenet_1k')
+    assert {line.partition('_')[0] for line in lines} == set(wnids)
+    for wnid in wnids[::-1]:
+        (tmp_path / wnid).mkdir()
+    with pytest.raises(SimimError, match=r'12811 of the 12811 images listed'):
+        LabelledFolder(str(tmp_path), list_file=str(file))
+    for line in lines:
+        (tmp_path / line.partition('_')[0] / line).touch()
+    images = found(LabelledFolder(str(tmp_path), list_file=str(file)))
+    labels = {wnid: label for label, wnid in enumerate(wnids)}
+    assert images == [(line, labels[line.partition('_')[0]]) for line in lines]
 
 
 @pytest.mark.parametrize('ending', ['.txt', '.txt.gz'])
