@@ -31,6 +31,8 @@ from .reading import CheckpointError, read_checkpoint
 BOUND, ONNX_BOUND = 1e-5, 1e-4
 # Larger features have a bound in proportion: float32 rounds them by 1e-6.
 ORDINARY = 20.0
+# Entries of files that hold weights, or what describes them.
+_WEIGHTS = ('state_dict', 'model', 'student', 'teacher', 'config')
 SIZES = {192: 'tiny', 384: 'small', 768: 'base', 1024: 'large', 1280: 'huge'}
 
 
@@ -50,8 +52,8 @@ def convert(
         out (str | Path): file to write (``hf``: folder). Must not exist;
             nothing is left there unless the check passes. timm weights are
             safetensors if it ends so.
-        to (str): 'plugin' (all that the source has of a SiameseIM or
-            classifier), 'slim' (the plugin's encoder only), 'official',
+        to (str): 'plugin' (all weights that the source has of a SiameseIM
+            or classifier), 'slim' (the plugin's encoder only), 'official',
             'timm', 'hf' or 'onnx'.
         branch (str): see :func:`simim_plugin.checkpoint.load_backbone`.
         num_heads (int, optional): of the encoder, where its width is none
@@ -74,7 +76,8 @@ def convert(
         raise CheckpointError(
             f'{out} exists already; choose another name or remove it.'
         )
-    weights = read_weights(source, branch)
+    content = read_checkpoint(source)
+    weights = read_weights(source, branch, content)
     model = Portable(weights, num_heads)
     size = (3, 3, model.size, model.size)
     images = torch.randn(size, generator=torch.Generator().manual_seed(0))
@@ -95,6 +98,13 @@ def convert(
             os.replace(file, out.parent / file.name)
     left_out = {name.partition('.')[0] for name in weights.state}
     left_out -= written.parts
+    left_out |= {
+        str(name)
+        for name, value in content.items()
+        if name not in _WEIGHTS and not isinstance(value, Tensor)
+    }
+    if 'simim_plugin_version' in weights.about:
+        left_out -= {'meta'}  # of an export of ours: written again
     return (
         f'Wrote {out}: {written.said}\nLeft out: '
         f'{", ".join(sorted(left_out)) or "nothing"}.\nCompared {source} in '
@@ -159,8 +169,9 @@ def _write_plugin(
     _check_tensors(again.state, state, file)
     parts = {name.partition('.')[0] for name in state}
     said = (
-        'a full checkpoint of weights, from which pretraining can go on '
-        '(--pretrained).'
+        'all weights of a pretraining, from which another can start '
+        '(--pretrained); the full checkpoint, which --resume goes on from, '
+        "is the run's own file."
         if 'target' in parts
         else 'weights of the plugin.'
     )
@@ -409,7 +420,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         '--to',
         choices=list(WRITERS),
         required=True,
-        help='plugin: all parts; slim: the encoder only; hf writes a folder',
+        help='plugin: the weights of all parts; slim: the encoder only; '
+        'hf writes a folder',
     )
     parser.add_argument(
         '--branch',

@@ -188,7 +188,7 @@ def test_official_to_plugin_and_back_is_byte_equal(tmp_path):
         files = [tmp_path / f'{name}.{k}' for k in range(3)]
         torch.save(dict(model=source, epoch=0), files[0])
         said = convert(files[0], files[1], 'plugin', num_heads=heads)
-        assert 'Left out: nothing' in said
+        assert 'Left out: epoch.' in said
         convert(files[1], files[2], 'official')  # the heads came along
         back = torch.load(files[2], weights_only=True)['model']
         assert back.keys() == source.keys()
@@ -201,9 +201,9 @@ def test_slim_and_full_are_two_things(tmp_path):
     model = scramble(small_model())
     torch.save(dict(state_dict=model.state_dict(), meta={}), tmp_path / 'a')
     full, slim = tmp_path / 'full.pth', tmp_path / 'slim.pth'
-    assert 'pretraining can go on' in convert(
-        tmp_path / 'a', full, 'plugin', num_heads=2
-    )
+    said = convert(tmp_path / 'a', full, 'plugin', num_heads=2)
+    assert 'from which another can start (--pretrained)' in said
+    assert "which --resume goes on from, is the run's own file" in said
     assert 'slim export: the encoder only' in convert(
         tmp_path / 'a', slim, 'slim', num_heads=2
     )
@@ -228,6 +228,23 @@ def test_slim_and_full_are_two_things(tmp_path):
         assert torch.equal(other.state_dict()[name], value), name
     with pytest.raises(CheckpointError, match=r'missing.*neck'):
         load_model(other, slim)
+
+
+def test_what_is_beside_the_weights_is_named(tmp_path):
+    state = scramble(small_model()).state_dict()
+    content = dict(state_dict=state, meta=dict(epoch=1), optimizer={})
+    content |= dict(param_schedulers=[], message_hub={})
+    torch.save(content, tmp_path / 'epoch_1.pth')
+    out = tmp_path / 'out.pth'
+    said = convert(tmp_path / 'epoch_1.pth', out, 'plugin', num_heads=2)
+    left = 'Left out: message_hub, meta, optimizer, param_schedulers.'
+    assert left in said
+    assert 'Left out: nothing.' in convert(out, tmp_path / 'b.pth', 'plugin')
+    torch.save(timm_vit().state_dict(), tmp_path / 'bare.pth')
+    said = convert(
+        tmp_path / 'bare.pth', tmp_path / 'c.pth', 'plugin', num_heads=HEADS
+    )
+    assert 'Left out: nothing.' in said
 
 
 def test_slim_exports_hold_no_memory_of_others(tmp_path):
