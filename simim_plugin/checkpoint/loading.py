@@ -12,6 +12,7 @@ from math import isqrt
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from mmengine.logging import print_log
 from mmpretrain.models import VisionTransformer
@@ -19,7 +20,7 @@ from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor, nn
 
 from ..errors import SimimError
-from .keys import UNREAD, Format, StateDict, from_any, some
+from .keys import OURS, UNREAD, Format, StateDict, from_any, some
 from .reading import CheckpointError, read_checkpoint
 
 _SAME_CONFIG = 'use the config that the checkpoint was made with'
@@ -50,6 +51,22 @@ class Weights:
     form: Format
     state: dict[str, Tensor]
     about: Mapping[str, Any]
+
+    def patches(self) -> tuple[int, int]:
+        """Width of the encoder, and of its square patches in pixels.
+
+        Raises:
+            CheckpointError: if there is no such patch embedding.
+        """
+        kernel = self.state.get(f'backbone.{_PATCHES}')
+        if kernel is None or kernel.ndim != 4:
+            found = 'none' if kernel is None else tuple(kernel.shape)
+            raise CheckpointError(
+                f'The checkpoint {self.file} has no patch embedding '
+                f'(backbone.{_PATCHES}) of 2-D images, but {found}; check '
+                'which model it is of.'
+            )
+        return kernel.shape[0], kernel.shape[2]
 
     def part(self, name: str) -> dict[str, Tensor]:
         """The tensors below ``name``, named from there."""
@@ -156,7 +173,7 @@ def load_backbone(
     weights = read_weights(file, branch)
     encoder = weights.part('backbone')
     wanted = backbone.state_dict()
-    resized, dropped = _adapt(backbone, encoder, resize_patches)
+    resized, dropped = _adapt(backbone, encoder, weights.form, resize_patches)
     for name in wanted.keys() - encoder.keys():
         if name in ('ln2.weight', 'ln2.bias') or name.endswith(stays_new):
             del wanted[name]
@@ -262,7 +279,7 @@ def load_weights(
     backbone: Any = getattr(model, 'backbone', None)
     if hasattr(backbone, 'pos_embed'):
         encoder = weights.part('backbone')
-        resized, norms = _adapt(backbone, encoder)
+        resized, norms = _adapt(backbone, encoder, weights.form)
         dropped += norms
         state = {
             name: value
@@ -333,6 +350,7 @@ def check_fit(
 def _adapt(
     backbone: VisionTransformer,
     encoder: dict[str, Tensor],
+    form: Format,
     resize_patches: bool = False,
 ) -> tuple[list[str], list[str]]:
     """Make a file's encoder tensors those of a backbone, in place.
@@ -356,18 +374,33 @@ def _adapt(
     if table is not None:
         goal = tuple(backbone.patch_resolution)
         side = isqrt(max(0, table.shape[1] - extra))
-        if table.shape[1] == side**2 + extra != goal[0] * goal[1] + extra:
+        square = table.shape[1] == side**2 + extra
+        if square and side**2 == goal[0] * goal[1] and form.name == OURS.name:
+            # Of our own grid, of the same size, unless it shows another.
+            square = _separates(table[0, extra:], side)
+        if square and (side, side) != goal:
             table = resize_pos_embed(
                 table, (side, side), goal, 'bicubic', extra
             )
             resized.append(f'positions {_change((side, side), goal)}')
         encoder['pos_embed'] = table
     old, new = _kernel(encoder), _kernel(wanted)
-    if resize_patches and old and new and old != new:
+    if resize_patches and len(old) == len(new) and old != new:
         kernels = encoder[_PATCHES].float()  # (C, 3, H, W)
         encoder[_PATCHES] = F.interpolate(kernels, new, mode='bicubic')
         resized.append(f'patch kernel {_change(old, new)}')
     return resized, dropped
+
+
+def _separates(table: Tensor, side: int) -> bool:
+    """Whether positions (N, C) are the fixed sin-cos ones of a square grid.
+
+    In their first half all columns are alike, in the second all rows.
+    """
+    rows, cols = table.unflatten(0, (side, side)).chunk(2, dim=-1)
+    return torch.equal(rows, rows[:, :1].expand_as(rows)) and torch.equal(
+        cols, cols[:1].expand_as(cols)
+    )
 
 
 def _kernel(state: StateDict) -> tuple[int, ...]:

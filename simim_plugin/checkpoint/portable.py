@@ -55,9 +55,7 @@ class Portable(nn.Module):
         super().__init__()
         encoder, head = weights.part('backbone'), weights.part('head')
         try:
-            self.dims, _, self.patch, _ = encoder[
-                'patch_embed.projection.weight'
-            ].shape
+            self.dims, self.patch = weights.patches()
             side = isqrt(encoder['pos_embed'].shape[1] - 1)
             hidden = len(encoder['layers.0.ffn.layers.0.0.weight'])
         except KeyError as error:
@@ -74,11 +72,12 @@ class Portable(nn.Module):
             or weights.about.get('num_attention_heads')
             or HEADS.get(self.dims, 0)
         )
-        if not self.num_heads or self.dims % self.num_heads:
+        known = isinstance(self.num_heads, int) and self.num_heads > 0
+        if not known or self.dims % self.num_heads:
             raise CheckpointError(
                 f'The checkpoint {weights.file} does not tell how many '
                 f'attention heads share its {self.dims} channels '
-                f'({self.num_heads or "not given"}); pass --num-heads.'
+                f'(found {self.num_heads!r}); pass --num-heads.'
             )
         self.eps = weights.about.get('layer_norm_eps', 1e-6)
         self.final_norm = 'ln1.weight' in encoder

@@ -112,12 +112,12 @@ def find_encoder(weights: Weights) -> Encoder:
     """The encoder that weights belong to, by their shapes.
 
     Raises:
+        CheckpointError: if they have no patch embedding.
         SimimError: if no packaged config is for such an encoder.
     """
-    backbone = weights.part('backbone')
-    kernel = backbone['patch_embed.projection.weight']
-    width, _, patch, _ = kernel.shape
-    depth = sum(name.endswith('.attn.qkv.weight') for name in backbone)
+    width, patch = weights.patches()
+    blocks = weights.part('backbone.layers')
+    depth = sum(name.endswith('.attn.qkv.weight') for name in blocks)
     if (width, depth, patch) not in ENCODERS:
         known = ', '.join(f'{w} x {d} / {p}' for w, d, p in ENCODERS)
         raise SimimError(

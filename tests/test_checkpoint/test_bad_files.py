@@ -13,11 +13,16 @@ from simim_plugin.checkpoint import (
     CheckpointError,
     load_backbone,
     read_checkpoint,
+    read_weights,
+    to_official,
 )
 from simim_plugin.checkpoint.export import convert
 from simim_plugin.errors import SimimError
+from simim_plugin.evaluation.protocols import find_encoder
 
 from .helpers import Malicious, our_vit, timm_vit, wrap
+
+PATCHES = 'patch_embed.projection.weight'
 
 
 @pytest.fixture
@@ -218,6 +223,47 @@ def test_other_architectures_and_tasks(tmp_path, refuse, content, words):
             load_backbone(our_vit(), tmp_path / 'file.pth')
     else:
         refuse(tmp_path / 'file.pth', words)
+
+
+@pytest.mark.parametrize('use', [load_backbone, convert, find_encoder])
+@pytest.mark.parametrize(
+    'change',
+    [
+        lambda state: state.update(
+            {PATCHES: state[PATCHES][:, :, None].expand(-1, -1, 2, -1, -1)}
+        ),
+        lambda state: state.pop(PATCHES),
+    ],
+    ids=['video', 'missing'],
+)
+def test_other_patch_embeddings(tmp_path, use, change):
+    """A released file is known by another name than that of its patches."""
+    state = our_vit().state_dict()
+    change(state)
+    state = to_official(wrap(state, 'backbone.'))
+    state['mm_cls_token'] = state['cls_token']
+    file = tmp_path / 'file.pth'
+    torch.save(dict(model=state), file)
+    with pytest.raises(CheckpointError) as caught:
+        if use is load_backbone:
+            use(our_vit(), file, resize_patches=True)
+        elif use is convert:
+            use(file, tmp_path / 'out', 'plugin', num_heads=4)
+        else:
+            use(read_weights(file))
+    assert PATCHES in str(caught.value)
+    assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('heads', ['4', -4, 2.0, 3])
+def test_heads_that_are_no_number(tmp_path, heads):
+    content = dict(
+        state_dict=wrap(our_vit().state_dict(), 'backbone.'),
+        meta=dict(num_attention_heads=heads),
+    )
+    torch.save(content, tmp_path / 'file.pth')
+    with pytest.raises(CheckpointError, match=r'found .*; pass --num-heads'):
+        convert(tmp_path / 'file.pth', tmp_path / 'out', 'plugin')
 
 
 def test_no_tensor_fits_in_part(tmp_path):

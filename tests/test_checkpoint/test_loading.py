@@ -245,6 +245,37 @@ def test_positions_of_another_grid(save, said):
     assert torch.equal(without.pos_embed, expected)
 
 
+@pytest.mark.parametrize('load', [load_backbone, load_weights])
+def test_positions_of_a_grid_of_the_same_size(save, said, load):
+    """4x4 of a file, 2x8 of the model: 16 of both."""
+
+    def table_after(state, **options):
+        backbone = our_vit(img_size=(16, 64), **options)
+        fill = backbone
+        if load is load_weights:
+            fill = ImageClassifier(backbone=backbone, head=None)
+        load(fill, save(state))
+        return backbone.pos_embed
+
+    def resized(table):
+        return resize_pos_embed(table, (4, 4), (2, 8))
+
+    square = timm_vit().state_dict()
+    table = table_after(square, final_norm=True)
+    assert torch.equal(table, resized(square['pos_embed']))
+    assert 'interpolated: positions 4x4 -> 2x8' in said[0]
+    # Of ours a trained one is taken to be the model's own,
+    trained = our_vit(img_size=(16, 64)).state_dict()
+    assert torch.equal(table_after(trained), trained['pos_embed'])
+    assert 'interpolated' not in said[1]
+    # a fixed one tells of which grid it is.
+    for image, expected in (((16, 64), lambda x: x), ((32, 32), resized)):
+        vit = our_vit(img_size=image)
+        vit.init_weights()
+        state = vit.state_dict()
+        assert torch.equal(table_after(state), expected(state['pos_embed']))
+
+
 def test_patch_kernels_on_request(save, said):
     state = our_vit(patch_size=14, img_size=56).state_dict()
     file = save(state)
