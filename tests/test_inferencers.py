@@ -11,6 +11,7 @@ from mmpretrain import (
     FeatureExtractor,
     ImageClassificationInferencer,
     get_model,
+    list_models,
 )
 
 from simim_plugin.checkpoint import (
@@ -21,6 +22,7 @@ from simim_plugin.checkpoint import (
 from simim_plugin.evaluation import folder_dataset
 from simim_plugin.models import SiameseIMViT
 
+from .conftest import ROOT
 from .test_checkpoint.helpers import Malicious, scramble
 
 CLASSIFIER = 'siamese_im_vit-tiny-p8_ft-1xb64-amp-coslr-10e_demo'
@@ -138,3 +140,9 @@ def test_other_models_are_loaded_as_ever(tmp_path):
         load()
     assert torch.equal(model.head.fc.weight, state['head.fc.weight'])
     assert torch.equal(model.head.fc.bias, bias)
+
+
+@pytest.mark.parametrize('folder', ['classification', 'robustness'])
+def test_configs_are_listed(folder):
+    files = (ROOT / 'configs' / folder).glob('*.py')
+    assert {file.stem for file in files} <= set(list_models('siamese_im*'))
