@@ -49,6 +49,7 @@ def configure(args: argparse.Namespace) -> Config:
     """
     config = read_config(args)
     config.load_from = args.checkpoint
+    config.resume = False  # as the config of a resumed run says
     apply_options(config, args)
     return config
 

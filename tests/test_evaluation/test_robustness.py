@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,33 @@ def test_subset_accuracy_needs_a_subset():
             [sample(0, torch.ones(1000))],
         )
     assert one_sentence(error.value)
+
+
+# ImageNet-Sketch
+
+
+def test_sketch_by_hand():
+    """The config's own metric, on six images of its 1000 classes."""
+    rows = [
+        # label, classes by falling score
+        (3, [3, 7, 8, 9, 10, 11]),  # first
+        (3, [7, 3, 8, 9, 10, 11]),  # second
+        (999, [0, 1, 2, 3, 999, 5]),  # fifth
+        (0, [1, 2, 3, 4, 5, 0]),  # sixth
+        (500, [500, 1, 2, 3, 4, 5]),  # first
+        (7, [8, 9, 10, 11, 12, 13]),  # not among them
+    ]
+    samples = []
+    for label, order in rows:
+        scores = torch.zeros(1000)
+        scores[order] = torch.arange(6, 0, -1) / 21
+        samples.append(sample(label, scores))
+    config = read('robustness', 'base-p16_in1k-sketch')
+    found = judge(config.test_evaluator, IMAGENET, samples)
+    assert found == {
+        'imagenet-sketch/top1': pytest.approx(100 * 2 / 6),
+        'imagenet-sketch/top5': pytest.approx(100 * 4 / 6),
+    }
 
 
 # ImageNet-C
@@ -344,6 +372,29 @@ def test_configs_change_the_test_and_nothing_else(
         for key in ('custom_imports', 'test_pipeline', 'test_evaluator'):
             cfg.pop(key, None)
     assert found == clean
+
+
+@pytest.mark.parametrize(
+    'file',
+    sorted((CONFIGS / 'robustness').glob('*.py')),
+    ids=lambda file: file.stem,
+)
+def test_configs_build_from_another_folder(file, tmp_path, monkeypatch):
+    relative = os.path.relpath(file, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    config = Config.fromfile(relative)
+    with torch.device('meta'):
+        model = MODELS.build(config.model)
+    head = model.head.fc
+    assert head.out_features == config.model.data_preprocessor.num_classes
+    METRICS.build(config.test_evaluator)
+    cfg = dict(config.test_dataloader.dataset, lazy_init=True)
+    dataset = DATASETS.build(cfg)
+    assert [type(t).__name__ for t in dataset.pipeline.transforms][-1] == (
+        'PackInputs'
+    )
+    with pytest.raises(SimimError, match='data/'):
+        dataset.full_init()
 
 
 @pytest.mark.slow
