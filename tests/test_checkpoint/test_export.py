@@ -323,7 +323,7 @@ def test_command(tuned, tmp_path):
         [*command, *options], capture_output=True, text=True, cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
-    assert 'Left out: head' in done.stdout
+    assert 'Left out: epoch, head, optimizer.' in done.stdout
     state = torch.load(tmp_path / 'new' / 'a.pth', weights_only=True)
     assert state['state_dict']['backbone.cls_token'].shape == (1, 1, DIMS)
     done = subprocess.run(
