@@ -329,6 +329,7 @@ def _write_onnx(
     if model(images[:1]).pooled is None:
         names = ['tokens']
     values = sum(p.numel() for p in model.parameters())
+    options: dict[str, Any]
     if torch.__version__ >= '2.5':
         options = dict(
             dynamo=True,
