@@ -13,9 +13,17 @@ from PIL import Image
 
 from simim_plugin.errors import SimimError, told_in_a_sentence
 
-from .test_runs import DEMO, ROOT, TRAIN, images, options  # noqa: F401
+from .test_runs import (  # noqa: F401
+    CIFAR,
+    DEMO,
+    ROOT,
+    TRAIN,
+    images,
+    options,
+)
 
 pytestmark = pytest.mark.slow
+CIFAR_FINE_TUNING = 'siamese_im_vit-tiny-p4_ft-1xb128-amp-coslr-50e_cifar10.py'
 
 
 def refuse(folder, *words, command=TRAIN, environment=()) -> str:
@@ -48,6 +56,14 @@ def test_folder_without_images(tmp_path):
     said = refuse(tmp_path, DEMO, *options(tmp_path))
     assert 'No image' in said
     assert str(tmp_path) in said
+
+
+@pytest.mark.parametrize('config', [CIFAR, CIFAR_FINE_TUNING])
+def test_cifar10_without_its_files(tmp_path, config):
+    said = refuse(tmp_path, config)
+    assert "No CIFAR-10 in 'data/cifar10'" in said
+    assert 'data/cifar10/cifar-10-batches-py' in said
+    assert 'data_root' in said
 
 
 def test_fewer_images_than_a_batch(tmp_path, images):  # noqa: F811

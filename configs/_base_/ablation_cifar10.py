@@ -29,8 +29,8 @@ random_mask = dict(type='RandomMask', grid=grid, num_masked=48)  # 75 %
 train_pipeline = [two_views, block_mask, _base_.pack]
 train_dataloader = dict(
     batch_size=512,
-    dataset=dict(_delete_=True, type='CIFAR10', data_root='data/cifar10',
-                 split='train', download=False, pipeline=train_pipeline))
+    dataset=dict(_delete_=True, type='LocalCIFAR10', data_root='data/cifar10',
+                 split='train', pipeline=train_pipeline))
 
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
 auto_scale_lr = dict(base_batch_size=512)

@@ -13,11 +13,11 @@ train_pipeline = [
 ]
 test_pipeline = [_base_.pack]
 train_dataloader = dict(
-    dataset=dict(_delete_=True, type='CIFAR10', data_root='data/cifar10',
-                 split='train', download=False, pipeline=train_pipeline))
+    dataset=dict(_delete_=True, type='LocalCIFAR10', data_root='data/cifar10',
+                 split='train', pipeline=train_pipeline))
 test_dataloader = dict(
-    dataset=dict(_delete_=True, type='CIFAR10', data_root='data/cifar10',
-                 split='test', download=False, pipeline=test_pipeline))
+    dataset=dict(_delete_=True, type='LocalCIFAR10', data_root='data/cifar10',
+                 split='test', pipeline=test_pipeline))
 val_dataloader = test_dataloader
 optim_wrapper = dict(
     optimizer=dict(lr=1e-3 * 128 / 256),

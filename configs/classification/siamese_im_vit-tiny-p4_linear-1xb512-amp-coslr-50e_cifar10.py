@@ -14,11 +14,11 @@ train_pipeline = [
 test_pipeline = [_base_.pack]
 train_dataloader = dict(
     batch_size=512,
-    dataset=dict(_delete_=True, type='CIFAR10', data_root='data/cifar10',
-                 split='train', download=False, pipeline=train_pipeline))
+    dataset=dict(_delete_=True, type='LocalCIFAR10', data_root='data/cifar10',
+                 split='train', pipeline=train_pipeline))
 test_dataloader = dict(
-    dataset=dict(_delete_=True, type='CIFAR10', data_root='data/cifar10',
-                 split='test', download=False, pipeline=test_pipeline))
+    dataset=dict(_delete_=True, type='LocalCIFAR10', data_root='data/cifar10',
+                 split='test', pipeline=test_pipeline))
 val_dataloader = test_dataloader
 optim_wrapper = dict(optimizer=dict(lr=3.2 * 512 / 256))
 auto_scale_lr = dict(base_batch_size=512)

@@ -4,6 +4,7 @@ from .block_mask import BlockwiseMask
 from .image_folder import ImageFolder
 from .labelled_folder import LabelledFolder
 from .loading import LoadRGBImage, UnreadableImageError
+from .local_cifar10 import LocalCIFAR10
 from .paired_views import PairedViews, SameView
 from .photometric import FastColorJitter, FastGaussianBlur, FastGrayscale
 from .random_mask import RandomMask
@@ -29,6 +30,7 @@ __all__ = [
     'ImageNetSketch',
     'LabelledFolder',
     'LoadRGBImage',
+    'LocalCIFAR10',
     'PairedViews',
     'RandomMask',
     'SameView',

@@ -26,7 +26,6 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
-from mmpretrain.datasets import CIFAR10
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import CenterCrop, Resize
@@ -35,6 +34,7 @@ from tqdm import tqdm
 from ..environment import require
 from ..errors import SimimError
 from .loading import LoadRGBImage
+from .local_cifar10 import LocalCIFAR10
 from .robustness import (
     CORRUPTIONS,
     SEVERITIES,
@@ -238,8 +238,8 @@ class _Corruptions(Dataset):
 
 def _clean_images(root: Path) -> list[tuple[str, Any]]:
     """Name below CORRUPTION/SEVERITY, and file or pixels, of each image."""
-    if (root / CIFAR10.base_folder).is_dir():
-        cifar = CIFAR10(str(root), split='test', download=False)
+    if (root / LocalCIFAR10.base_folder).is_dir():
+        cifar = LocalCIFAR10(str(root), split='test')
         infos = [cifar.get_data_info(index) for index in range(len(cifar))]
         return [
             (f'{cifar.CLASSES[info["gt_label"]]}/{index:05}.jpg', info['img'])

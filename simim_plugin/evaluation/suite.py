@@ -346,7 +346,7 @@ class Evaluation:
             model.backbone.frozen_stages = depth
         as_folders = (self.data / 'train').is_dir()
         for dataset in _datasets(config._cfg_dict):
-            if dataset['type'] == 'CIFAR10' and as_folders:
+            if dataset['type'] == 'LocalCIFAR10' and as_folders:
                 _read_folders(dataset, self.data)
             else:
                 self._move(dataset)

@@ -1,0 +1,41 @@
+"""CIFAR-10 from files that the user has, or a sentence about them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmpretrain.datasets import CIFAR10
+from mmpretrain.registry import DATASETS
+
+
+@DATASETS.register_module()
+class LocalCIFAR10(CIFAR10):
+    """MMPretrain's ``CIFAR10``, which never downloads.
+
+    Args:
+        data_root (str): folder that holds ``cifar-10-batches-py``.
+        split (str): 'train' or 'test'. Defaults to 'train'.
+        **kwargs: as of MMPretrain's class.
+
+    Raises:
+        FileNotFoundError: if a file is missing or not the published one.
+    """
+
+    def __init__(
+        self, data_root: str, split: str = 'train', **kwargs: Any
+    ) -> None:
+        super().__init__(data_root, split, download=False, **kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        """List the images: ``dict(img=..., gt_label=...)`` each, RGB."""
+        # Here and not by the base class, whose advice is to download.
+        if not self._check_integrity():
+            root = self.data_root
+            raise FileNotFoundError(
+                f'No CIFAR-10 in {root!r}: unpack its Python version there '
+                f'({root}/{self.base_folder} with data_batch_1 to 5, '
+                'test_batch and batches.meta; not ours to download), or set '
+                "data_root of the config's data sets, as by --cfg-options "
+                'train_dataloader.dataset.data_root=/my/cifar10.'
+            )
+        return super().load_data_list()
