@@ -413,26 +413,23 @@ def probe(
     failures: dict[str, str] = {}
     left = list(modules)
     with tempfile.TemporaryDirectory() as folder:
-        while left:
+        while left and 'torch' not in failures:  # which all others need
             report = Path(folder, 'report')
             report.unlink(missing_ok=True)
             end = _run_probe([str(report), *left], folder, seconds)
-            trying = None
             text = report.read_text() if report.exists() else ''
             for line in text.splitlines():
                 said = json.loads(line)
-                trying = said.pop('trying', None)
                 if 'failed' in said:
                     failures[said['failed']] = said['error'][:300]
                 elif 'done' in said:
                     facts[said.pop('done')] = said
-            if trying is not None:  # it did not come back from this one
-                failures[trying] = end
             known = {*facts, *failures}
-            if trying is None or trying not in left:
-                break
             left = [module for module in left if module not in known]
-            if 'torch' in failures:  # nothing else can be told
+            if left and 'torch' not in failures:
+                # It did not come back from this one, or died before it.
+                failures[left.pop(0)] = end
+            if not text:  # so it would be for every other
                 break
     return facts, failures
 

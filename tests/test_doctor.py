@@ -342,6 +342,16 @@ def test_a_hanging_import_is_told(
     assert finding.command == 'python -v -c "import slow_one"'
 
 
+def test_a_python_that_dies_at_its_start_is_told(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (site.folder / 'sitecustomize.py').write_text('import os; os._exit(3)')
+    monkeypatch.setenv('PYTHONPATH', str(site.folder))
+    facts, failures = doctor.probe(['torch', 'mmengine'])
+    assert facts == {}
+    assert failures == {'torch': 'Crash: exit code 3'}
+
+
 def test_operators_for_the_cpu_beside_a_gpu(site: Site) -> None:
     site.stack()
     site.write('torch', GPU.format(8))
