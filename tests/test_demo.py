@@ -13,8 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
+from simim_plugin.datasets.demo_data import make_demo_data
 from simim_plugin.demo.report import TrainedRun, _mean_colour_accuracy
 from simim_plugin.demo.run import main, table
+from simim_plugin.errors import SimimError
 from simim_plugin.evaluation import folder_dataset
 from simim_plugin.files import write_json
 
@@ -144,6 +146,25 @@ def test_failed_training_is_one_sentence_and_leaves_no_report(
     assert message.startswith('error: The training set has 48 images')
     assert '\n' not in message
     assert not stale.exists()
+
+
+def test_scenes_of_other_counts_are_replaced_when_asked(
+    tmp_path, capsys, monkeypatch
+):
+    def train(*_):
+        raise SimimError('Training begins.')
+
+    monkeypatch.setattr('simim_plugin.demo.run.run_logged', train)
+    make_demo_data(tmp_path / 'data', train=2, val=1)
+    words = options(tmp_path)  # 48 and 24 images
+    for more, sentence, images in (
+        ([], 'pass --overwrite', 2),
+        (['--overwrite'], 'Training begins', 48),
+    ):
+        with pytest.raises(SystemExit):
+            main([*more, *words], TRAIN)
+        assert sentence in capsys.readouterr().err
+        assert len([*(tmp_path / 'data' / 'train').rglob('*.jpg')]) == images
 
 
 def test_report_is_written_whole_or_not_at_all(tmp_path):

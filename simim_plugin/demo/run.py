@@ -66,6 +66,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--val', type=int, default=1000, help='images to evaluate on'
     )
     parser.add_argument(
+        '--overwrite',
+        action='store_true',
+        help='replace images there of other counts',
+    )
+    parser.add_argument(
         '--pairs',
         type=int,
         default=200,
@@ -112,7 +117,7 @@ def run(
     seconds: dict[str, float] = {}
 
     with _phase('data', seconds):
-        make_data(args.data_root, args.train, args.val)
+        make_data(args.data_root, args.train, args.val, args.overwrite)
 
     command = [
         sys.executable,
@@ -159,11 +164,11 @@ def run(
     return report
 
 
-def make_data(root: Path, train: int, val: int) -> None:
+def make_data(root: Path, train: int, val: int, overwrite: bool) -> None:
     """Make the scenes, or keep those of an earlier run."""
     from ..datasets.demo_data import make_demo_data
 
-    make_demo_data(root, train=train, val=val, size=IMAGE_SIZE, seed=DATA_SEED)
+    make_demo_data(root, train, val, IMAGE_SIZE, DATA_SEED, overwrite)
 
 
 @contextmanager
