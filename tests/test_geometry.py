@@ -142,3 +142,16 @@ def test_flip_known_by_hand():
     assert y.tolist() == [0.5, 2.5]
     # Patch centres at 87.5 and 62.5 pixels are 3.5 and 2.5 patches of 25.
     assert x.tolist() == [3.0, 2.0]
+
+
+@given(pairs)
+def test_another_precision_leaves_the_flips_flags(pair):
+    single = pair.to(torch.float32)
+    for view, before in (
+        (single.online, pair.online),
+        (single.target, pair.target),
+    ):
+        assert view.box.dtype == torch.float32
+        assert torch.equal(view.flip, before.flip)
+        assert view.flip.dtype == torch.bool
+        assert torch.equal(view.mirrored(WIDTH).flip, ~before.flip)

@@ -27,8 +27,9 @@ def decode_rgb(data: bytes) -> np.ndarray:
     """Decode the bytes of an image file.
 
     Greyscale, CMYK, palette and 16-bit images become RGB as Pillow converts
-    them (16 bits by their upper byte). Alpha is dropped, and the orientation
-    in EXIF ignored, both as in Pillow.
+    them (16 bits by their upper byte; 32 bits count as 16, or as 8 where no
+    level is above 255). Alpha is dropped, and the orientation in EXIF
+    ignored, both as in Pillow.
 
     Returns:
         numpy.ndarray: (H, W, 3) uint8, RGB.
@@ -54,8 +55,10 @@ def decode_rgb(data: bytes) -> np.ndarray:
             return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, pixels)
     if image.mode == 'F':
         raise ValueError('pixels are floats of unknown range')
-    if image.mode.startswith('I'):  # 16 bits; Pillow would clip at 255
-        grey = np.asarray(image).clip(0, 65535) >> 8
+    if image.mode.startswith('I'):  # Pillow would clip at 255
+        levels = np.asarray(image)
+        eight = image.mode == 'I' and levels.max() < 256
+        grey = levels.clip(0, 65535) >> (0 if eight else 8)
         return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
     if image.mode == 'P':
         image = image.convert('RGBA')  # quiet where the palette has alpha

@@ -149,6 +149,22 @@ def test_16_bits_become_their_upper_8(kind: str) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ('levels', 'expected'),
+    [
+        ([0, 128, 255], [0, 128, 255]),
+        ([0, 128, 256], [0, 0, 1]),
+        ([-7, 65535, 70000], [0, 255, 255]),
+    ],
+)
+def test_32_bits_may_hold_8_or_16(
+    levels: list[int], expected: list[int]
+) -> None:
+    image = Image.fromarray(np.array([levels], np.int32))
+    pixels = decode_rgb(encode(image, 'TIFF'))
+    assert pixels.tolist() == [[[level] * 3 for level in expected]]
+
+
 def test_palette_with_alpha_is_read_without_a_warning() -> None:
     image = plain('P')
     data = encode(image, 'PNG', transparency=bytes(range(256)))
