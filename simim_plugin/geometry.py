@@ -129,11 +129,14 @@ class PairGeometry:
         )
 
     def to(self, *args: Any, **kwargs: Any) -> PairGeometry:
-        """Move every tensor; arguments as of :meth:`torch.Tensor.to`."""
+        """Move every tensor; arguments as of :meth:`torch.Tensor.to`.
+
+        A type is for the boxes: flips remain flags.
+        """
 
         def move(view: View) -> View:
             box = view.box.to(*args, **kwargs)
-            return View(box, view.flip.to(*args, **kwargs))
+            return View(box, view.flip.to(box.device))
 
         return PairGeometry(move(self.online), move(self.target))
 
