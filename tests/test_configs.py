@@ -53,19 +53,29 @@ def test_builds_from_another_folder(file, tmp_path, monkeypatch):
     assert transform(config, 'PairedViews')['size'] == vit.img_size
 
 
-IN1K = {
-    'siamese_im_vit-base-p16_8xb512-amp-coslr-1600e_in1k': (1600, 118),
-    'siamese_im_vit-base-p16_8xb512-amp-coslr-400e_in1k': (400, 118),
-    'siamese_im_vit-base-p16_8xb512-fp16-coslr-1600e_in1k': (1600, 118),
-    'siamese_im_vit-large-p16_32xb128-amp-coslr-1600e_in1k': (1600, 118),
-    'siamese_im_vit-huge-p14_64xb64-amp-coslr-1600e_in1k': (1600, 154),
-}
+# Epochs, warm-up, masked patches, and images an optimizer step.
+RECIPE = {
+    'siamese_im_vit-base-p16_8xb512-amp-coslr-1600e_in1k': (
+        1600, 40, 118, 4096),
+    'siamese_im_vit-base-p16_8xb512-amp-coslr-400e_in1k': (
+        400, 40, 118, 4096),
+    'siamese_im_vit-base-p16_8xb512-fp16-coslr-1600e_in1k': (
+        1600, 40, 118, 4096),
+    'siamese_im_vit-large-p16_32xb128-amp-coslr-1600e_in1k': (
+        1600, 40, 118, 4096),
+    'siamese_im_vit-huge-p14_64xb64-amp-coslr-1600e_in1k': (
+        1600, 40, 154, 4096),
+    'siamese_im_vit-base-p16_1xb64-accum8-amp-coslr-400e_folder': (
+        400, 40, 118, 512),
+    'siamese_im_vit-base-p16_1xb64-accum8-amp-coslr-100e_continue': (
+        100, 5, 118, 512),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize('name', IN1K)
-def test_imagenet_recipe(name):
+@pytest.mark.parametrize('name', RECIPE)
+def test_recipe(name):
     """REFERENCE 3 and 6; the paper's appendix."""
-    epochs, masked = IN1K[name]
+    epochs, warmup, masked, images = RECIPE[name]
     config = load(name)
     assert config.train_cfg.max_epochs == epochs
     optimizer = config.optim_wrapper.optimizer
@@ -76,9 +86,11 @@ def test_imagenet_recipe(name):
     assert config.optim_wrapper.clip_grad == dict(max_norm=1.0)
     assert config.auto_scale_lr == dict(base_batch_size=4096, enable=True)
     gpus = int(name.split('xb')[0].rpartition('_')[2])
-    assert gpus * config.train_dataloader.batch_size == 4096
+    micro_steps = config.optim_wrapper.get('accumulative_counts', 1)
+    batch = config.train_dataloader.batch_size
+    assert gpus * batch * micro_steps == images
     assert config.param_scheduler == dict(
-        type='WarmupCosineLR', warmup=40, convert_to_iter_based=True
+        type='WarmupCosineLR', warmup=warmup, convert_to_iter_based=True
     )
     assert config.sync_bn == 'torch'
     momentum = config.custom_hooks[0]
@@ -97,11 +109,12 @@ def test_imagenet_recipe(name):
     assert config.optim_wrapper.type == kind
 
 
-def test_photometric_recipe():
+@pytest.mark.parametrize('name', RECIPE)
+def test_photometric_recipe(name):
     """REFERENCE 3.4: jitter (0.4, 0.4, 0.2, 0.1) at 0.8, grey at 0.2 in
     both; blur at 1 in the online, at 0.1 in the target view, which alone is
     solarised, at 0.2 above 128."""
-    config = load('siamese_im_vit-base-p16_8xb512-amp-coslr-1600e_in1k')
+    config = load(name)
     views = transform(config, 'PairedViews')
     online, target = views['online'], views['target']
     for view in (online, target):
@@ -124,10 +137,97 @@ def test_photometric_recipe():
     assert (target[3]['type'], target[3]['thr']) == ('Solarize', 128)
 
 
-def test_accumulation_counts_in_the_base_batch():
-    config = load('siamese_im_vit-base-p16_1xb64-accum8-amp-coslr-400e_folder')
-    assert config.optim_wrapper.accumulative_counts == 8
-    assert config.auto_scale_lr.base_batch_size == 4096
+JITTER = dict(
+    type='FastColorJitter',
+    prob=0.8,
+    brightness=0.4,
+    contrast=0.4,
+    saturation=0.2,
+    hue=0.1,
+)
+SMALL = {
+    'siamese_im_vit-tiny-p4_1xb512-amp-coslr-400e_cifar10': dict(
+        width=192,
+        depths=(2, 4),
+        negative_weight=0.02,
+        lr=1e-3,
+        batch=512,
+        warmup=40,
+        epochs=400,
+        momentum=0.995,
+        mask=(38, 6),
+        crop_scale=(0.2, 1.0),
+        colour=[JITTER, dict(type='FastGrayscale', prob=0.2)],
+    ),
+    'siamese_im_vit-micro-p4_1xb64-coslr-2e_cifar10': dict(
+        width=128,
+        depths=(1, 2),
+        negative_weight=0.12,
+        lr=2e-3,
+        batch=64,
+        warmup=0.2,
+        epochs=2,
+        momentum=0.98,
+        mask=(38, 6),
+        crop_scale=(0.4, 1.0),
+        colour=[JITTER],
+    ),
+    'siamese_im_vit-tiny-p8_demo': dict(
+        width=128,
+        depths=(1, 2),
+        negative_weight=0.12,
+        lr=4e-3,
+        batch=64,
+        warmup=1,
+        epochs=8,
+        momentum=0.96,
+        mask=(38, 6),
+        crop_scale=(0.2, 1.0),
+        colour=[
+            dict(
+                type='FastColorJitter',
+                brightness=0.8,
+                contrast=0.8,
+                saturation=0.4,
+                hue=0.02,
+            )
+        ],
+    ),
+}
+
+
+def test_every_pretraining_config_has_its_numbers_here():
+    assert {*RECIPE, *SMALL} == {file.stem for file in PRETRAINING}
+
+
+@pytest.mark.parametrize('name', SMALL)
+def test_recipes_of_our_own(name):
+    """What differs from the paper's; the rest is inherited from it."""
+    config = load(name)
+    model, optimizer = config.model, config.optim_wrapper.optimizer
+    mask = transform(config, 'BlockwiseMask')
+    views = transform(config, 'PairedViews')
+    assert SMALL[name] == dict(
+        width=model.neck.embed_dims,
+        depths=(model.projector.depth, model.neck.depth),
+        negative_weight=pytest.approx(model.head.negative_weight),
+        lr=optimizer.lr,
+        batch=config.train_dataloader.batch_size,
+        warmup=config.param_scheduler.warmup,
+        epochs=config.train_cfg.max_epochs,
+        momentum=config.custom_hooks[0]['base_momentum'],
+        mask=(mask['num_masked'], mask['min_block']),
+        crop_scale=views['crop_scale'],
+        colour=views['online'],
+    )
+    assert views['target'] == views['online']
+    assert config.auto_scale_lr == dict(
+        base_batch_size=config.train_dataloader.batch_size, enable=True
+    )
+    assert (optimizer.type, optimizer.betas) == ('AdamW', (0.9, 0.95))
+    assert optimizer.weight_decay == 0.05
+    assert config.optim_wrapper.clip_grad == dict(max_norm=1.0)
+    assert config.param_scheduler.type == 'WarmupCosineLR'
 
 
 def test_mmpretrain_knows_the_names():
