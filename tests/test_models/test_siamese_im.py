@@ -67,10 +67,13 @@ def test_the_prediction_depends_on_the_geometry():
 
 
 @pytest.mark.parametrize('grid', [(4, 4), (3, 5), (2, 7)])
+@pytest.mark.parametrize('patch', [4, 14])
 @pytest.mark.parametrize('masked', [0, 1, 5])
-def test_any_grid_and_any_number_of_masked_patches(grid, masked):
-    model = small_model(grid=grid)
-    inputs, samples = small_batch(grid=grid, masked=masked)
+def test_any_grid_and_any_number_of_masked_patches(grid, patch, masked):
+    model = small_model(grid=grid, patch=patch)
+    inputs, samples = small_batch(grid=grid, patch=patch, masked=masked)
+    rows, cols = grid
+    assert inputs[0].shape[2:] == (rows * patch, cols * patch)
     grads = gradients(model, inputs, samples)
     trained = {n for n, p in model.named_parameters() if p.requires_grad}
     assert grads.keys() == trained
