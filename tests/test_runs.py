@@ -1,5 +1,6 @@
 """Whole runs by the command line, on real images and in every launcher."""
 
+import functools
 import itertools
 import json
 import os
@@ -85,6 +86,7 @@ def options(images, *more):
     ]
 
 
+FIGURES = ('loss', 'positive_term', 'negative_term', 'grad_norm', 'lr')
 TWO = ['--launcher', 'pytorch', '--gpus', '2']
 LAUNCHERS = {
     'tools': (1, [*TRAIN, DEMO]),
@@ -103,19 +105,47 @@ LAUNCHERS = {
 }
 
 
+@pytest.fixture(scope='module')
+def launched(tmp_path_factory, images):
+    """Name of a launcher -> work directory of its run, which is made once."""
+
+    @functools.cache
+    def launch(name) -> Path:
+        if UPSTREAM and name.startswith('mim simim_plugin'):
+            pytest.skip('openmim does not find editable installs')
+        folder = tmp_path_factory.mktemp('launched')
+        _, command = LAUNCHERS[name]
+        run([*command, '--work-dir', 'run', *options(images)], folder)
+        return folder / 'run'
+
+    return launch
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('name', LAUNCHERS)
-def test_launchers_run_the_same(tmp_path, images, name):
-    if UPSTREAM and name.startswith('mim simim_plugin'):
-        pytest.skip('openmim does not find packages installed as editable')
-    processes, command = LAUNCHERS[name]
-    run([*command, '--work-dir', 'run', *options(images)], tmp_path)
-    log = scalars(tmp_path / 'run')
+def test_launchers_run(launched, name):
+    processes, _ = LAUNCHERS[name]
+    log = scalars(launched(name))
     assert len(log) == 24 // 4 // processes
     assert all(np.isfinite(line['loss']) for line in log)
     assert log[0]['lr'] == 0  # the first step of the warm-up
     assert log[1]['momentum'] > log[0]['momentum'] >= 0.9
-    assert (tmp_path / 'run' / 'epoch_1.pth').is_file()
+    assert (launched(name) / 'epoch_1.pth').is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('processes', [1, 2])
+def test_launchers_run_the_same(launched, processes):
+    """Bit for bit, in float32."""
+    first, *others = (
+        [
+            {figure: line[figure] for figure in FIGURES}
+            for line in scalars(launched(name))
+        ]
+        for name, (count, _) in LAUNCHERS.items()
+        if count == processes and 'bf16' not in name
+    )
+    assert others == [first, first]
 
 
 @pytest.mark.slow
