@@ -1,4 +1,4 @@
-"""Images per second of the pair pipeline, beside the same in Pillow calls.
+"""Speed and memory of the pair pipeline, beside the same in Pillow calls.
 
 ``python -m simim_plugin.benchmarks.pipeline FOLDER`` prints the figures.
 
@@ -15,6 +15,7 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -30,7 +31,7 @@ from torch import Tensor
 
 from ..datasets import BlockwiseMask, ImageFolder
 from ..packaged import config_path
-from .timing import median_seconds
+from .timing import median_seconds, peak_megabytes
 
 RECIPE = 'siamese_im_vit-base-p16_8xb512-amp-coslr-1600e_in1k.py'
 
@@ -139,7 +140,7 @@ class _Clock:
 def measure_pipeline(
     images: str | Path, num_images: int = 100, rounds: int = 5
 ) -> dict[str, Any]:
-    """Time the pair pipeline and the Pillow yardstick on the same files.
+    """Time and memory of the pair pipeline and the Pillow yardstick.
 
     Args:
         images (str | Path): folder of images; the first ``num_images`` by
@@ -151,8 +152,10 @@ def measure_pipeline(
         dict[str, Any]: ``images_per_second`` and
         ``yardstick_images_per_second`` (medians of the rounds), their
         ``ratio``, and ``ratio_uint8``: the same with the yardstick's
-        normalisation left out; ``parts_ms`` and ``yardstick_parts_ms``, mean
-        milliseconds per image; ``images``, how many a round.
+        normalisation left out; ``peak_mb`` and ``yardstick_peak_mb``, by
+        which a round raises the peak of a process that has done none;
+        ``parts_ms`` and ``yardstick_parts_ms``, mean milliseconds per image;
+        ``images``, how many a round.
 
     Raises:
         FileNotFoundError: if the folder is missing or has no image.
@@ -170,12 +173,18 @@ def measure_pipeline(
         )
     parts_ms = yardstick.clock.milliseconds()
     normalize = len(paths) * parts_ms['normalize'] / 1e3
+    peaks = [
+        peak_megabytes(_one_round, kind, paths, device='cpu')
+        for kind in (PairPipeline, PillowPairPipeline)
+    ]
     return dict(
         images=len(paths),
         images_per_second=len(paths) / seconds['ours'],
         yardstick_images_per_second=len(paths) / seconds['yardstick'],
         ratio=seconds['yardstick'] / seconds['ours'],
         ratio_uint8=(seconds['yardstick'] - normalize) / seconds['ours'],
+        peak_mb=peaks[0],
+        yardstick_peak_mb=peaks[1],
         parts_ms=ours.clock.milliseconds(),
         yardstick_parts_ms=parts_ms,
     )
@@ -184,6 +193,15 @@ def measure_pipeline(
 def _run(pipeline: Callable[[str], object], paths: Sequence[str]) -> None:
     for path in paths:
         pipeline(path)
+
+
+def _one_round(
+    kind: type[PairPipeline | PillowPairPipeline], paths: Sequence[str]
+) -> Callable[[], object]:
+    """The same in a process of its own, on its one thread."""
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+    return partial(_run, kind(), paths)
 
 
 @contextmanager

@@ -101,7 +101,9 @@ def _synchronize() -> None:
 
 
 def peak_megabytes(
-    prepare: Callable[..., Callable[[], object]], *args: Any
+    prepare: Callable[..., Callable[[], object]],
+    *args: Any,
+    device: str = DEVICE,
 ) -> float:
     """Peak memory that an action needs beyond what stands before it.
 
@@ -110,19 +112,23 @@ def peak_megabytes(
             everything and returns the action. Both run in a new process,
             so that no earlier peak hides this one.
         *args: picklable arguments.
+        device (str): whose memory counts. Defaults to the GPU's, where
+            there is one.
 
     Returns:
-        float: MB (10^6 bytes): of GPU memory in all, where there is a GPU;
-        else by which the action raises the process's peak.
+        float: MB (10^6 bytes): of GPU memory in all on 'cuda'; else by
+        which the action raises the process's peak.
     """
     context = multiprocessing.get_context('spawn')
     with context.Pool(1) as pool:
-        return pool.apply(_peak, (prepare, args))
+        return pool.apply(_peak, (prepare, args, device))
 
 
-def _peak(prepare: Callable[..., Callable[[], object]], args: tuple) -> float:
+def _peak(
+    prepare: Callable[..., Callable[[], object]], args: tuple, device: str
+) -> float:
     action = prepare(*args)
-    if torch.cuda.is_available():
+    if device == 'cuda':
         torch.cuda.reset_peak_memory_stats()
         action()
         return torch.cuda.max_memory_allocated() / 1e6
