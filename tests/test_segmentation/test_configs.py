@@ -213,8 +213,9 @@ def test_lr_and_decay_of_every_parameter_are_the_stock_ones():
     assert len(wrapper.optimizer.param_groups) == 28
     # The stock constructor goes by the name of the backbone's class.
     model.backbone.__class__ = MAE
+    optimizer = dict(config.optim_wrapper.optimizer, fused=False)
     stock = LearningRateDecayOptimizerConstructor(
-        dict(type='OptimWrapper', optimizer=config.optim_wrapper.optimizer),
+        dict(type='OptimWrapper', optimizer=optimizer),
         dict(num_layers=12, decay_rate=0.65, decay_type='layer_wise'),
     )(model)
     expected = {
