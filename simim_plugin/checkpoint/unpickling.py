@@ -15,7 +15,7 @@ import pickle
 import re
 import sys
 import zipfile
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -173,6 +173,11 @@ class _Unpickler(pickle.Unpickler):
         return np.frombuffer(data, dtype.numpy)[0]
 
     @classmethod
+    def counter(cls, counts: dict) -> Counter:
+        """The steps of a schedule; the class itself could be changed."""
+        return Counter(counts)
+
+    @classmethod
     def spell(cls, text: str, encoding: str) -> bytes:
         """What ``_codecs.encode`` is for in a pickle: bytes."""
         if encoding != 'latin1':
@@ -257,6 +262,7 @@ _KNOWN: dict[str, Any] = {
     'mmengine.logging.history_buffer.HistoryBuffer': HistoryBuffer,
     'numpy.dtype': _DType,
     'numpy.ndarray': _Array,
+    '__builtin__.bytearray': bytearray,
     '__builtin__.bytes': bytes,
     '__builtin__.complex': complex,
     '__builtin__.set': set,
@@ -268,6 +274,7 @@ _CALLED = {
     'numpy.core.multiarray._reconstruct': 'array',
     'numpy.core.multiarray.scalar': 'scalar',
     'numpy.core.numeric._frombuffer': 'buffer',
+    'collections.Counter': 'counter',
     '_codecs.encode': 'spell',
     '__builtin__.getattr': 'method',
 }

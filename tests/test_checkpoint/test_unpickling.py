@@ -3,7 +3,7 @@
 import pickle
 import tarfile
 from argparse import Namespace
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 
 import numpy as np
 import pytest
@@ -50,6 +50,8 @@ def test_both_formats_as_torch_reads_them(tmp_path, new):
         plain={
             'x': [1, 2.5, None, True, 'text', b'b', b'', (), {3}, 1j, 2**70]
         },
+        steps=Counter([8, 11, 11]),
+        bytes=bytearray(b'bytes'),
         size=numbers.shape,
         device=torch.device('cpu'),
         dtype=torch.float16,

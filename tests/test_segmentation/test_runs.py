@@ -318,7 +318,7 @@ def test_project_of_ones_own_inherits_from_the_wheel(
         '    test_cfg=dict(crop_size=(64, 64), stride=(21, 21)))\n'
         'train_cfg = dict(max_iters=2, val_interval=3)\n'
         'default_hooks = dict(logger=dict(interval=1),\n'
-        '    checkpoint=dict(interval=2))\n'
+        '    checkpoint=dict(interval=2), visualization=dict(interval=1))\n'
     )
     mim = [python, '-m', 'mim']
     work = ['--work-dir', 'run']
