@@ -239,20 +239,40 @@ def test_a_worker_is_killed(folder):
     assert 'num_workers' in said
 
 
-@pytest.mark.parametrize('thread', [False, True], ids=['', 'pinned'])
-def test_a_worker_that_dies_while_it_hands_over_a_batch(tmp_path, thread):
-    """Found when its socket breaks, before torch knows that it is dead."""
+def break_a_socket(tmp_path):
+    """What fetching a batch does if its worker dies meanwhile."""
     listener = Listener(str(tmp_path / 'socket'), authkey=b'key')
     client = socket.socket(socket.AF_UNIX)
     client.connect(listener.address)
     client.close()
+    listener.accept()
+
+
+@pytest.mark.parametrize('thread', [False, True], ids=['', 'pinned'])
+def test_a_worker_that_dies_while_it_hands_over_a_batch(tmp_path, thread):
+    """Found when its socket breaks, before torch knows that it is dead."""
     with pytest.raises(SimimError, match='A worker that loads'), explained():
         try:
-            listener.accept()
+            break_a_socket(tmp_path)
         except (ConnectionError, EOFError):
             if not thread:
                 raise
             ExceptionWrapper(where='in a thread').reraise()
+
+
+def test_torch_hears_of_the_dead_worker_a_moment_later(tmp_path):
+    """Its handler of SIGCHLD raises while the broken socket is judged."""
+
+    def tell(*_):
+        raise RuntimeError('DataLoader worker (pid 7) is killed by signal')
+
+    before = signal.signal(signal.SIGALRM, tell)
+    try:
+        with pytest.raises(SimimError, match=r'process 7\) was'), explained():
+            signal.setitimer(signal.ITIMER_REAL, 0.3)
+            break_a_socket(tmp_path)
+    finally:
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_other_broken_connections_are_not_a_workers():

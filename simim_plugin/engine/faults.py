@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from ..errors import SimimError
 _WORKER = re.compile(r'DataLoader worker \(pid\S* ([\d, ]+)\)(?: is killed)?')
 _SLOW = re.compile(r'DataLoader timed out after (\S+) seconds')
 # Where a batch is fetched from a worker that is not yet known to be dead.
-_PIPE = re.compile(r'multiprocessing.connection\.py')
+_PIPE = re.compile(r'multiprocessing.(connection|reduction)\.py')
 _PEER = re.compile(
     r'Connection (closed|reset) by peer|Broken pipe|Timed out|timed out|'
     r'remote process exited'
@@ -30,11 +31,8 @@ def explained() -> Iterator[None]:
             or a worker took too long.
     """
     try:
-        yield
-    except (ConnectionError, EOFError) as error:
-        if not _PIPE.search(''.join(traceback.format_exception(error))):
-            raise
-        raise _worker_killed('') from error
+        with _broken_pipes_explained():
+            yield
     except RuntimeError as error:
         text = str(error)
         if match := _WORKER.search(text):
@@ -53,6 +51,21 @@ def explained() -> Iterator[None]:
                 'run.'
             ) from error
         raise
+
+
+@contextmanager
+def _broken_pipes_explained() -> Iterator[None]:
+    try:
+        yield
+    except (ConnectionError, EOFError, RuntimeError) as error:
+        if _WORKER.search(str(error)):
+            raise
+        if not _PIPE.search(''.join(traceback.format_exception(error))):
+            raise
+        # A signal tells torch of the dead worker at any moment, and torch
+        # raises an error with its number: wherever we are, so better here.
+        time.sleep(1)
+        raise _worker_killed('') from error
 
 
 def _worker_killed(which: str) -> SimimError:
