@@ -23,6 +23,9 @@ _LOGGED = re.compile(
     r'eta: (?P<left>(?:\d+ days?, )?[\d:]+)(?:\s.*\bloss: (?P<loss>\S+))?'
 )
 
+# What this module writes about a command that runs others.
+_RELAYED = re.compile(r'  +\d+ s  (?P<news>.+)')
+
 # What evaluation.extract_features writes.
 _FEATURES = re.compile(r'features: batch \d+ of \d+, \S+ left')
 
@@ -89,6 +92,9 @@ def _relay(process: subprocess.Popen, source: Any) -> None:
 
 def _news(line: str) -> str | None:
     """What a line of the log says about progress, if anything."""
+    relayed = _RELAYED.fullmatch(line)
+    if relayed is not None:
+        return relayed['news']
     match = _FEATURES.search(line)
     if match is not None:
         return match[0]

@@ -33,6 +33,12 @@ def test_progress_is_told_while_training(tmp_path, capsys, monkeypatch):
     assert lines[-1].endswith('s  train [2][ 5/39]  loss 1.25  0:01:33 left')
 
 
+def test_progress_of_what_a_command_runs_is_passed_on():
+    assert _news('   105 s  train [2][ 5/39]  0:01:33 left') == (
+        'train [2][ 5/39]  0:01:33 left'
+    )
+
+
 NESTED = """
 import os, sys, time
 from pathlib import Path
