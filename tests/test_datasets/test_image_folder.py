@@ -314,7 +314,9 @@ def test_processes_count_together_after_an_epoch(
     monkeypatch.setattr(
         image_folder, 'all_reduce', lambda flags, op: flags.copy_(seen)
     )
-    one[17], two[18], two[19]
+    # Without the image in its place, which may be another broken one.
+    for dataset, index in ((one, 17), (two, 18), (two, 19)):
+        assert dataset.prepare_data(index) is None
     for dataset, count in ((one, 1), (two, 2)):
         seen = dataset._broken.clone()
         dataset.count_together()
