@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 import zlib
-from multiprocessing.connection import Listener
+from multiprocessing.connection import Listener, Pipe
 from pathlib import Path
 
 import cv2
@@ -235,7 +235,7 @@ def test_a_worker_is_killed(folder):
     run.wait_for(FIRST_STEP)
     os.kill(run.workers()[-1], signal.SIGKILL)
     said = run.end(1, seconds=60)
-    assert 'error: A worker that loads data' in said
+    assert 'error: A worker that loads data' in said, said[-3000:]
     assert 'num_workers' in said
 
 
@@ -258,6 +258,14 @@ def test_a_worker_that_dies_while_it_hands_over_a_batch(tmp_path, thread):
             if not thread:
                 raise
             ExceptionWrapper(where='in a thread').reraise()
+
+
+def test_a_worker_that_dies_within_a_message():
+    ours, theirs = Pipe()
+    os.write(theirs.fileno(), struct.pack('!i', 100) + b'half')
+    theirs.close()
+    with pytest.raises(SimimError, match='A worker that loads'), explained():
+        ours.recv_bytes()
 
 
 def test_torch_hears_of_the_dead_worker_a_moment_later(tmp_path):

@@ -57,10 +57,9 @@ def explained() -> Iterator[None]:
 def _broken_pipes_explained() -> Iterator[None]:
     try:
         yield
-    except (ConnectionError, EOFError, RuntimeError) as error:
-        if _WORKER.search(str(error)):
-            raise
-        if not _PIPE.search(''.join(traceback.format_exception(error))):
+    except Exception as error:  # EOFError, OSError, RuntimeError: it depends
+        text = ''.join(traceback.format_exception(error, chain=False))
+        if _WORKER.search(str(error)) or not _PIPE.search(text):
             raise
         # A signal tells torch of the dead worker at any moment, and torch
         # raises an error with its number: wherever we are, so better here.
