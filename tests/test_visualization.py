@@ -545,9 +545,14 @@ def test_images_are_taken_evenly(photos, capsys):
 
 
 @pytest.mark.shared
-def test_photographs(checkpoint, shared, tmp_path):
-    images = shared / 'data' / 'imagenet_sample' / 'images'
-    main(
-        ['pca', str(checkpoint), str(images), '--out', str(tmp_path / 'x.png')]
-    )
-    assert Image.open(tmp_path / 'x.png').size[0] > 500
+@pytest.mark.parametrize('picture', ['pair', 'match', 'pca', 'attention'])
+def test_photographs(checkpoint, shared, tmp_path, picture):
+    images = str(shared / 'data' / 'imagenet_sample' / 'images')
+    words = [picture, str(checkpoint), images]
+    if picture == 'pair':
+        words = [picture, images, '--config', 'siamese_im_vit-tiny-p8_demo.py']
+    main([*words, '--limit', '2', '--out', str(tmp_path / 'x.png')])
+    drawn = Image.open(tmp_path / 'x.png').convert('RGB')
+    assert drawn.size[0] > 500
+    # Of a photograph there are many colours, of strokes and text few.
+    assert len(drawn.getcolors(drawn.width * drawn.height)) > 1000

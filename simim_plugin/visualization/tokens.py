@@ -19,6 +19,7 @@ from torch import Tensor
 from .style import (
     QUIET,
     TEXT,
+    halo,
     heading,
     new_figure,
     no_ticks,
@@ -237,7 +238,7 @@ def draw_across(
     lines = LineCollection(
         list(points), cmap='cividis', linewidths=np.where(thick, 2.4, 0.9)
     )
-    lines.set_array(value)
+    lines.set(array=value, path_effects=halo(2.6))
     axes.add_collection(lines)
     for end in (points[:, 0], points[:, 1]):
         dots = axes.scatter(
