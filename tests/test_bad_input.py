@@ -13,6 +13,7 @@ from PIL import Image
 
 from simim_plugin.errors import SimimError, told_in_a_sentence
 
+from . import UPSTREAM
 from .test_runs import (  # noqa: F401
     CIFAR,
     DEMO,
@@ -166,10 +167,11 @@ def test_missing_package(tmp_path):
 
 
 def test_two_stacks_over_each_other(tmp_path):
-    upstream = tmp_path / 'site' / 'mmengine-0.10.7.dist-info'
-    upstream.mkdir(parents=True)
-    (upstream / 'METADATA').write_text(
-        'Metadata-Version: 2.1\nName: mmengine\nVersion: 0.10.7\n'
+    other = 'onedl-mmengine' if UPSTREAM else 'mmengine'
+    info = tmp_path / 'site' / f'{other.replace("-", "_")}-0.10.7.dist-info'
+    info.mkdir(parents=True)
+    (info / 'METADATA').write_text(
+        f'Metadata-Version: 2.1\nName: {other}\nVersion: 0.10.7\n'
     )
     path = f'{tmp_path / "site"}{os.pathsep}{ROOT}'
     said = refuse(tmp_path, DEMO, environment=dict(PYTHONPATH=path))
