@@ -283,6 +283,14 @@ def test_torch_hears_of_the_dead_worker_a_moment_later(tmp_path):
         signal.signal(signal.SIGALRM, before)
 
 
+def test_torchs_word_within_another_error():
+    with pytest.raises(SimimError, match=r'process 7\) was'), explained():
+        try:
+            raise RuntimeError('DataLoader worker (pid 7) is killed by signal')
+        except RuntimeError as error:
+            raise TypeError('unsupported callable') from error
+
+
 def test_other_broken_connections_are_not_a_workers():
     with pytest.raises(ConnectionResetError), explained():
         raise ConnectionResetError('of a file server')

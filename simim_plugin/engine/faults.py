@@ -33,10 +33,14 @@ def explained() -> Iterator[None]:
     try:
         with _broken_pipes_explained():
             yield
-    except RuntimeError as error:
-        text = str(error)
-        if match := _WORKER.search(text):
+    except Exception as error:
+        # Torch's error comes wherever the signal finds us, and that place
+        # may make another of it, as inspect.getfullargspec does.
+        if match := _WORKER.search('\n'.join(map(str, _chain(error)))):
             raise _worker_killed(f' (process {match[1]})') from error
+        if not isinstance(error, RuntimeError):
+            raise
+        text = str(error)
         if match := _SLOW.search(text):
             raise SimimError(
                 'Loading one batch took longer than train_dataloader.timeout '
@@ -65,6 +69,13 @@ def _broken_pipes_explained() -> Iterator[None]:
         # raises an error with its number: wherever we are, so better here.
         time.sleep(1)
         raise _worker_killed('') from error
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and those that it came from."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _worker_killed(which: str) -> SimimError:
