@@ -10,6 +10,8 @@ from typing import Any
 
 # One for each of the test processes; before numpy and torch start theirs.
 os.environ['OMP_NUM_THREADS'] = '1'
+# The suite is for CPUs. CUDA_VISIBLE_DEVICES=0 pytest -m gpu is for a GPU.
+os.environ.setdefault('CUDA_VISIBLE_DEVICES', '')
 
 import numpy as np
 import pytest
@@ -24,7 +26,15 @@ settings.load_profile('simim_plugin')
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that take minutes: the others run beside them."""
+    """Begin with the files that take minutes: the others run beside them.
+
+    Where no GPU is shown, tests that need one are skipped.
+    """
+    skip = pytest.mark.skip(reason='no GPU, or CUDA_VISIBLE_DEVICES hides it')
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker('gpu'):
+                item.add_marker(skip)
     long = {item.path for item in items if item.get_closest_marker('minutes')}
     items.sort(key=lambda item: item.path not in long)
 

@@ -148,6 +148,31 @@ def test_launchers_run_the_same(launched, processes):
     assert others == [first, first]
 
 
+AMP = 'optim_wrapper.type=AmpOptimWrapper'
+ON_GPU = {
+    'bf16': (TRAIN, []),
+    'fp16': (TRAIN, [AMP, 'optim_wrapper.dtype=float16']),
+    'compiled': (TRAIN, ['compile=True']),
+    'DDP, SyncBN': ([*TORCHRUN, '--nproc_per_node=1', TRAIN[1]], []),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.gpu
+def test_ways_to_train_on_a_gpu_agree(tmp_path, images):
+    """The losses of six steps, to what bf16 and fp16 leave of them."""
+    losses = {}
+    for name, (command, more) in ON_GPU.items():
+        launcher = ['--launcher', 'pytorch'] * ('DDP' in name)
+        command = [*command, DEMO, *launcher, '--work-dir', name]
+        printed = run([*command, *options(images, *more)], tmp_path)
+        assert ('SyncBatchNorm' in printed) is ('DDP' in name)
+        losses[name] = [line['loss'] for line in scalars(tmp_path / name)]
+    for name, values in losses.items():
+        assert len(values) == 6
+        assert values == pytest.approx(losses['bf16'], rel=0.02), name
+
+
 @pytest.mark.slow
 def test_resume_goes_on_and_tensorboard_has_the_figures(tmp_path, images):
     (tmp_path / 'mine.py').write_text(

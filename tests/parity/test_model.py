@@ -82,24 +82,32 @@ def case(request, golden):
     return golden(request.param)
 
 
-@pytest.fixture(params=list(BOUNDS), ids=str)
+@pytest.fixture(
+    params=[
+        ('cpu', torch.float64),
+        ('cpu', torch.float32),
+        pytest.param(('cuda', torch.float64), marks=pytest.mark.gpu),
+    ],
+    ids=str,
+)
 def run(request, case):
     """Model after one forward and backward, in one precision."""
     arrays, info = case
+    device, dtype = request.param
     model = tiny_model(info)
     weights = from_official(state(arrays, 'state.'))
     weights.pop('target.mask_token')  # nothing reads it
     model.load_state_dict(weights)
-    model.to(request.param).train()
+    model.to(device, dtype).train()
     if info['update_mm']:
         model.update_target(info['mm'])
     views = [
-        torch.from_numpy(arrays[f'in.x{k}']).to(request.param) for k in (1, 2)
+        torch.from_numpy(arrays[f'in.x{k}']).to(device, dtype) for k in (1, 2)
     ]
     samples = golden_samples(arrays)
     outputs = model.loss(views, samples)
     outputs['loss'].backward()
-    return model, views, samples, outputs, request.param
+    return model, views, samples, outputs, dtype
 
 
 def expected(arrays, name, dtype):

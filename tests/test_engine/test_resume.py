@@ -129,10 +129,23 @@ CASES = {
         workers=2, accumulated=2, optim_wrapper=dict(on_cpu=True)
     ),
     'seed of chance': dict(randomness=dict(seed=None)),
+    'fp16 with a scaler': dict(
+        workers=2,
+        accumulated=2,
+        optim_wrapper=dict(
+            type='AmpOptimWrapper', dtype='float16', loss_scale='dynamic'
+        ),
+    ),
 }
 
 
-@pytest.mark.parametrize('name', CASES)
+@pytest.mark.parametrize(
+    'name',
+    [
+        pytest.param(name, marks=[pytest.mark.gpu] * ('fp16' in name))
+        for name in CASES
+    ],
+)
 def test_resumed_run_is_the_same_run(make_runner, tmp_path, name):  # noqa: F811
     case = dict(CASES[name])
     wrapper = case.pop('optim_wrapper', {})
@@ -140,6 +153,8 @@ def test_resumed_run_is_the_same_run(make_runner, tmp_path, name):  # noqa: F811
 
     def run(folder, **options):
         options = settings(**case, **options)
+        if 'type' in wrapper:
+            del options['optim_wrapper']['on_cpu']
         options['optim_wrapper'].update(wrapper)
         make_runner(work_dir=str(tmp_path / folder), **options).train()
 

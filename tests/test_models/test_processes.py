@@ -1,4 +1,4 @@
-"""Two CPU processes on half batches equal one on the joined batch."""
+"""Two processes on half batches equal one on the joined batch."""
 
 import os
 import socket
@@ -6,7 +6,7 @@ import socket
 import pytest
 import torch
 import torch.multiprocessing as mp
-from mmengine.model import MMDistributedDataParallel
+from mmengine.model import MMDistributedDataParallel, convert_sync_batchnorm
 
 from simim_plugin.models import UniGradHead
 
@@ -15,10 +15,10 @@ from .helpers import small_batch, small_model
 NORMS = ('MAELikeNorm', 'MoCoLikeNorm')
 
 
-def model_with(norm):
+def model_with(norm, device):
     model = small_model().double()
     model.head = UniGradHead(norm=dict(type=norm))
-    return model
+    return model.to(device)
 
 
 def step(model, inputs, samples):
@@ -33,18 +33,20 @@ def step(model, inputs, samples):
     for name, value in model.named_buffers():
         if 'running' in name:
             result[name] = value
-    return result
+    return {name: value.cpu() for name, value in result.items()}
 
 
-def half(rank, port, file):
+def half(rank, port, device, file):
     os.environ.update(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
     torch.set_num_threads(1)
     torch.distributed.init_process_group('gloo', rank=rank, world_size=2)
     inputs, samples = small_batch(size=6)
     part = slice(3 * rank, 3 * rank + 3)
-    inputs = [view[part].double() for view in inputs]
+    inputs = [view[part].double().to(device) for view in inputs]
     for norm in NORMS:
-        model = model_with(norm)
+        model = model_with(norm, device)
+        if device == 'cuda':  # as sync_bn = 'torch' does
+            model = convert_sync_batchnorm(model, 'torch')
         model = MMDistributedDataParallel(model, broadcast_buffers=False)
         result = step(model, inputs, samples[part])
         torch.save(result, f'{file}.{norm}.{rank}')
@@ -52,17 +54,20 @@ def half(rank, port, file):
 
 
 @pytest.mark.slow
-def test_two_processes_equal_one(tmp_path):
+@pytest.mark.parametrize(
+    'device', ['cpu', pytest.param('cuda', marks=pytest.mark.gpu)]
+)
+def test_two_processes_equal_one(tmp_path, device):
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
     file = tmp_path / 'result'
-    mp.spawn(half, (port, str(file)), nprocs=2)
+    mp.spawn(half, (port, device, str(file)), nprocs=2)
     inputs, samples = small_batch(size=6)
-    inputs = [view.double() for view in inputs]
+    inputs = [view.double().to(device) for view in inputs]
     for norm in NORMS:
         first, second = (torch.load(f'{file}.{norm}.{k}') for k in (0, 1))
-        whole = step(model_with(norm), inputs, samples)
+        whole = step(model_with(norm, device), inputs, samples)
         assert whole.keys() == first.keys() == second.keys()
         for name, expected in whole.items():
             if name.startswith('grad.') or 'running' in name:
