@@ -165,8 +165,7 @@ def test_ways_to_train_on_a_gpu_agree(tmp_path, images):
     for name, (command, more) in ON_GPU.items():
         launcher = ['--launcher', 'pytorch'] * ('DDP' in name)
         command = [*command, DEMO, *launcher, '--work-dir', name]
-        printed = run([*command, *options(images, *more)], tmp_path)
-        assert ('SyncBatchNorm' in printed) is ('DDP' in name)
+        run([*command, *options(images, *more)], tmp_path)
         losses[name] = [line['loss'] for line in scalars(tmp_path / name)]
     for name, values in losses.items():
         assert len(values) == 6

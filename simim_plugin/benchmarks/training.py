@@ -81,9 +81,7 @@ def plain_vit_step(batch: int, bf16: bool) -> Callable[[], object]:
     )
     model.init_weights()
     images = torch.rand(batch, 3, 224, 224, device=DEVICE)
-    samples = [DataSample().set_gt_label(k) for k in range(batch)]
-    for sample in samples:
-        sample.to(DEVICE)
+    samples = [DataSample().set_gt_label(k).to(DEVICE) for k in range(batch)]
 
     def loss() -> Tensor:
         return model.loss(images, samples)['loss']

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import multiprocessing
 import pickle
 import random
 import re
@@ -178,6 +179,11 @@ def run(make_runner, tmp_path):  # noqa: F811
         return runner
 
     return train
+
+
+def test_no_worker_outlives_its_run(run):
+    run(**settings(workers=2))
+    assert not multiprocessing.active_children()
 
 
 def test_a_broken_latest_checkpoint_is_skipped(run, tmp_path):
