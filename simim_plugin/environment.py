@@ -336,7 +336,7 @@ def _check_module(module: str) -> Finding | None:
             f'pip install --no-deps {keep}=={version}',
         )
     if _is_whole(module):
-        return None
+        return _check_transformers() if module == 'mmpretrain' else None
     if owners:
         ((name, version),) = owners.items()
         return Finding(
@@ -346,6 +346,18 @@ def _check_module(module: str) -> Finding | None:
         )
     return Finding(
         module, f'{module} is not installed', f'pip install {_name(module)}'
+    )
+
+
+def _check_transformers() -> Finding | None:
+    """Whether mmpretrain's multimodal models, if it has them, import."""
+    version = _version('transformers')
+    if _version('pycocotools') is None or _numbers(version) < (5,):
+        return None
+    return Finding(
+        'mmpretrain',
+        f'mmpretrain does not import beside transformers {version}',
+        'pip install "transformers<5"',
     )
 
 

@@ -91,6 +91,19 @@ def test_mmcv_without_operators_does_for_pretraining_only(
         assert [f.module for f in caught.value.findings] == ['mmcv._ext']
 
 
+def test_mmpretrain_beside_a_new_transformers(install: Install) -> None:
+    stack(install, environment.ONEDL, *BASE)
+    install('transformers', 'transformers', '5.17.0')
+    assert not check('pretraining')  # it looks for it with pycocotools only
+    install('pycocotools', 'pycocotools')
+    with pytest.raises(MissingDependency) as raised:
+        require('pretraining')
+    assert str(raised.value) == (
+        'Cannot do pretraining: mmpretrain does not import beside '
+        'transformers 5.17.0; mend it with `pip install "transformers<5"`.'
+    )
+
+
 @pytest.mark.parametrize('module', list(environment.STACKS))
 def test_two_stacks_over_each_other(install: Install, module: str) -> None:
     folder = stack(install, environment.ONEDL, *environment.STACKS)
