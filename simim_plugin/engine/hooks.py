@@ -89,9 +89,12 @@ class ThroughputHook(Hook):
             share = _waiting(runner, self.interval)
             if share > self.max_wait:
                 workers = runner.train_dataloader.num_workers
+                last = runner.iter + 1
+                # The numbers make it another message than the one before,
+                # which mmengine's logger would not repeat.
                 runner.logger.warning(
                     f'Training waited for data {share:.0%} of the time in '
-                    f'the last {self.interval} iterations: raise '
+                    f'iterations {last - self.interval + 1} to {last}: raise '
                     f'train_dataloader.num_workers (now {workers}), or put '
                     'the images on a faster disk.'
                 )
