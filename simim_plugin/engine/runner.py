@@ -113,10 +113,11 @@ class SiameseIMRunner(Runner):
             yield
         finally:
             for loop in (self._train_loop, self._val_loop, self._test_loop):
-                loader: Any = getattr(loop, 'dataloader', None)
-                if getattr(loader, '_iterator', None) is not None:
-                    loader._iterator._shutdown_workers()
-                    loader._iterator = None
+                for loader in getattr(loop, '__dict__', {}).values():
+                    iterator: Any = getattr(loader, '_iterator', None)
+                    if isinstance(loader, DataLoader) and iterator is not None:
+                        iterator._shutdown_workers()
+                        loader._iterator = None
 
     @staticmethod
     def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:

@@ -1,6 +1,7 @@
 """Frozen-feature evaluations as test configs, through Runner.test()."""
 
 import json
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -154,6 +155,16 @@ def test_a_class_without_test_images(demo, weights, tmp_path, name):
     with pytest.raises(SimimError, match=words) as error:
         run_test(name, tmp_path, weights, tmp_path / 'run')
     assert '\n' not in str(error.value)
+
+
+def test_no_worker_outlives_the_test(demo, weights, tmp_path):
+    workers = {
+        f'{loader}.{key}': value
+        for loader in ('test_dataloader', 'test_cfg.train_dataloader')
+        for key, value in (('num_workers', 1), ('persistent_workers', True))
+    }
+    run_test(KNN, demo, weights, tmp_path, **workers)
+    assert not multiprocessing.active_children()
 
 
 def run(command, folder) -> str:
