@@ -43,7 +43,7 @@ CIFAR_CONFIG = OUT / 'cifar10' / 'config.py'
 SHORT = 'train_cfg.max_epochs=2 param_scheduler.warmup=0.5'
 TASKS = f'--tasks knn,linear,logistic,finetune --data {CIFAR}'
 FROM_ZERO = 'optim_wrapper.paramwise_cfg.layer_decay_rate=1.0'
-CLOSE_ROWS = 'g h i j'
+CLOSE_ROWS = 'a b d e f g h i j'
 FEW_SCENES = 'val_dataloader.dataset.indices=200 val_evaluator.ann_file=None'
 
 
