@@ -43,7 +43,7 @@ CIFAR_CONFIG = OUT / 'cifar10' / 'config.py'
 SHORT = 'train_cfg.max_epochs=2 param_scheduler.warmup=0.5'
 TASKS = f'--tasks knn,linear,logistic,finetune --data {CIFAR}'
 FROM_ZERO = 'optim_wrapper.paramwise_cfg.layer_decay_rate=1.0'
-CLOSE_ROWS = 'a b d e f g h i j'
+PAPER_ROWS = 'mae a b c d e f g h i j k mocov3'
 FEW_SCENES = 'val_dataloader.dataset.indices=200 val_evaluator.ann_file=None'
 
 
@@ -177,7 +177,7 @@ RUNS: dict[str, list[str]] = {
         '--evaluation-options train_cfg.max_epochs=10'
         for rows, seeds in (
             (f'{UNTRAINED} {" ".join(row_names())}', '0'),
-            (CLOSE_ROWS, '1 2'),
+            (PAPER_ROWS, '1 2'),
         )
     ],
 }
