@@ -29,6 +29,7 @@ SEEDS = (0, 1, 2)
 
 BASE = 'siamese_im_vit-base-p16_8xb512-amp-coslr-400e_in1k.py'
 DEMO = 'siamese_im_vit-tiny-p8_demo.py'
+LONG_DEMO = 'siamese_im_vit-tiny-p8_100e_demo.py'
 MICRO = 'siamese_im_vit-micro-p4_1xb64-coslr-2e_cifar10.py'
 DETECTOR = 'siamese_im_vit-tiny-p8_vitdet-1xb4-1000it_demo.py'
 LONG_TAIL = 'siamese_im_vit-tiny-p8_vitdet-1xb4-1000it_demo-lvis.py'
@@ -48,24 +49,24 @@ FEW_SCENES = 'val_dataloader.dataset.indices=200 val_evaluator.ann_file=None'
 
 
 def pretrained(seed: int) -> str:
-    """What the run ``demo`` leaves."""
-    return f'{OUT}/demo/seed{seed}/pretraining/epoch_8.pth'
+    """What the run ``long_demo`` leaves."""
+    return f'{OUT}/long_demo/seed{seed}/epoch_100.pth'
 
 
 def transfers(config: str, name: str, more: str = '') -> list[str]:
     """Train a config from pretrained and from random weights.
 
-    The random ones without layer decay, which would hold them back.
+    All without layer decay, which would hold random weights back.
     """
     decay = FROM_ZERO if config in (DETECTOR, UPERNET) else ''
     return [
         f'tools/train.py {config} --work-dir {OUT}/{name}/{kind}{seed} '
         f'{start} --amp --resume --cfg-options randomness.seed={seed} '
-        f'{options} {more}'
+        f'{decay} {more}'
         for seed in SEEDS
-        for kind, start, options in (
-            ('random', '', decay),
-            ('pretrained', f'--pretrained {pretrained(seed)}', ''),
+        for kind, start in (
+            ('random', ''),
+            ('pretrained', f'--pretrained {pretrained(seed)}'),
         )
     ]
 
@@ -127,13 +128,18 @@ RUNS: dict[str, list[str]] = {
         f'tools/demo.py --seed {seed} --work-dir {OUT}/demo/seed{seed}'
         for seed in SEEDS
     ],
+    'long_demo': [
+        f'tools/train.py {LONG_DEMO} --work-dir {OUT}/long_demo/seed{seed} '
+        f'--amp --resume --cfg-options randomness.seed={seed}'
+        for seed in SEEDS
+    ],
     'segmentation': transfers(UPERNET, 'segmentation/upernet')
     + transfers(LINEAR, 'segmentation/linear'),
     'patch_neighbours': patch_neighbours(),
     'detection': transfers(DETECTOR, 'detection/coco', FEW_SCENES),
     'long_tail': [
         f'tools/train.py {LONG_TAIL} --work-dir {OUT}/long_tail/run --amp '
-        f'--resume --pretrained {pretrained(0)}'
+        f'--resume --pretrained {OUT}/demo/seed0/pretraining/epoch_8.pth'
     ],
     'eight_photographs': eight_photographs(),
     'six_pairs': six_pairs(),

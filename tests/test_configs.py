@@ -193,6 +193,28 @@ SMALL = {
             )
         ],
     ),
+    'siamese_im_vit-tiny-p8_100e_demo': dict(
+        width=128,
+        depths=(1, 2),
+        negative_weight=0.12,
+        lr=1e-3,
+        batch=64,
+        warmup=5,
+        epochs=100,
+        momentum=0.99,
+        mask=(38, 6),
+        crop_scale=(0.5, 1.0),
+        colour=[
+            dict(
+                type='FastColorJitter',
+                brightness=0.3,
+                contrast=0.3,
+                saturation=0.5,
+                hue=0.5,
+            ),
+            dict(type='FastGrayscale', prob=0.2),
+        ],
+    ),
 }
 
 
