@@ -145,6 +145,27 @@ JITTER = dict(
     saturation=0.2,
     hue=0.1,
 )
+DEMO = dict(
+    width=128,
+    depths=(1, 2),
+    negative_weight=0.12,
+    lr=4e-3,
+    batch=64,
+    warmup=1,
+    epochs=8,
+    momentum=0.96,
+    mask=(38, 6),
+    crop_scale=(0.2, 1.0),
+    colour=[
+        dict(
+            type='FastColorJitter',
+            brightness=0.8,
+            contrast=0.8,
+            saturation=0.4,
+            hue=0.02,
+        )
+    ],
+)
 SMALL = {
     'siamese_im_vit-tiny-p4_1xb512-amp-coslr-400e_cifar10': dict(
         width=192,
@@ -172,37 +193,13 @@ SMALL = {
         crop_scale=(0.4, 1.0),
         colour=[JITTER],
     ),
-    'siamese_im_vit-tiny-p8_demo': dict(
-        width=128,
-        depths=(1, 2),
-        negative_weight=0.12,
-        lr=4e-3,
-        batch=64,
-        warmup=1,
-        epochs=8,
-        momentum=0.96,
-        mask=(38, 6),
-        crop_scale=(0.2, 1.0),
-        colour=[
-            dict(
-                type='FastColorJitter',
-                brightness=0.8,
-                contrast=0.8,
-                saturation=0.4,
-                hue=0.02,
-            )
-        ],
-    ),
+    'siamese_im_vit-tiny-p8_demo': DEMO,
     'siamese_im_vit-tiny-p8_100e_demo': dict(
-        width=128,
-        depths=(1, 2),
-        negative_weight=0.12,
+        DEMO,
         lr=1e-3,
-        batch=64,
         warmup=5,
         epochs=100,
         momentum=0.99,
-        mask=(38, 6),
         crop_scale=(0.5, 1.0),
         colour=[
             dict(

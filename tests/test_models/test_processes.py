@@ -51,8 +51,8 @@ def half(rank, port, device, file):
         result = step(model, inputs, samples[part])
         torch.save(result, f'{file}.{norm}.{rank}')
     torch.distributed.barrier()
-    # Whoever destroys the group waits, with Python's lock held, for gloo's
-    # threads, one of which may want that lock to let go of a tensor.
+    # torch 2.11 may deadlock in destroying the group: it waits for gloo's
+    # threads with the GIL held, which one of them may need to drop a tensor.
     os._exit(0)
 
 
