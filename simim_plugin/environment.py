@@ -60,9 +60,9 @@ LIBRARIES = ('numpy', 'PIL', 'cv2', 'matplotlib', 'tqdm')
 TASKS: dict[str, tuple[str, ...]] = {
     'pretraining': _BASE,
     'classification': _BASE,
-    'detection': (*_BASE, 'mmdet', OPERATORS),
+    'detection': (*_BASE, 'mmdet'),
     # Upstream's mmseg imports ftfy and regex without asking for them.
-    'segmentation': (*_BASE, 'mmseg', 'ftfy', 'regex', OPERATORS),
+    'segmentation': (*_BASE, 'mmseg', 'ftfy', 'regex'),
     'LVIS evaluation': ('lvis',),
     'logistic regression': ('sklearn',),
     'logistic regression with cyanure': ('cyanure',),

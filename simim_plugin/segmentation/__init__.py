@@ -1,7 +1,6 @@
 """Segmentation parts, registered in MMSegmentation.
 
-Imported by segmentation configs only: it needs MMSegmentation and the
-compiled operators of mmcv.
+Imported by segmentation configs only: it needs MMSegmentation.
 """
 
 from ..environment import require_in_configs
@@ -11,6 +10,7 @@ require_in_configs('segmentation')
 # ruff: noqa: E402
 from mmseg.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
 
+from .. import operators  # before mmseg imports mmcv's
 from ..engine import AutocastOptimWrapper, LayerDecayConstructor
 from .backbone import SiameseIMSegViT
 from .data import CheckedADE20KDataset, CheckedSegDataset, LoadLabelMap
@@ -26,6 +26,7 @@ __all__ = [
     'LoadLabelMap',
     'MultiScaleTestHook',
     'SiameseIMSegViT',
+    'operators',
 ]
 
 OPTIM_WRAPPERS.register_module(module=AutocastOptimWrapper)

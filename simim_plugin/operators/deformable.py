@@ -1,0 +1,273 @@
+"""Deformable convolution v1 and v2, and multi-scale deformable attention.
+
+Shape key: B batch, C input and O output channels, H x W map, h x w output
+map, G groups of offsets, R x S kernel.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .precision import wide
+
+
+def deform_conv_forward(
+    input: Tensor,
+    weight: Tensor,
+    offset: Tensor,
+    output: Tensor,
+    columns: Tensor,
+    ones: Tensor,
+    **geometry: Any,
+) -> None:
+    """Deformable convolution without a mask (Dai et al. 2017).
+
+    Args:
+        input (Tensor): (B, C, H, W).
+        weight (Tensor): (O, C / groups, R, S).
+        offset (Tensor): (B, 2 G R S, h, w), y and x for every tap.
+        output (Tensor): (B, O, h, w), is written.
+        columns (Tensor): a buffer, unused.
+        ones (Tensor): a buffer, unused.
+        **geometry: strides dH and dW, paddings padH and padW, dilations
+            dilationH and dilationW, group and deformable_group; kH, kW and
+            im2col_step are unused.
+    """
+    output.copy_(_convolve(input, weight, offset, None, None, _v1(geometry)))
+
+
+def deform_conv_backward_input(
+    input: Tensor,
+    offset: Tensor,
+    grad_output: Tensor,
+    grad_input: Tensor,
+    grad_offset: Tensor,
+    weight: Tensor,
+    columns: Tensor,
+    **geometry: Any,
+) -> None:
+    """Write the gradients of input and offset.
+
+    The gradient of the weight comes from the same call of torchvision. It is
+    left in ``columns``, the buffer that the next function is given too.
+    """
+    back = _gradients(
+        input, weight, offset, None, None, grad_output, _v1(geometry)
+    )
+    grad_input.copy_(back['input'])
+    grad_offset.copy_(back['offset'])
+    columns.resize_(weight.shape).copy_(back['weight'])
+
+
+def deform_conv_backward_parameters(
+    input: Tensor,
+    offset: Tensor,
+    grad_output: Tensor,
+    grad_weight: Tensor,
+    columns: Tensor,
+    ones: Tensor,
+    scale: float,
+    **geometry: Any,
+) -> None:
+    """Add the gradient of the weight, times ``scale``, to ``grad_weight``."""
+    if columns.shape == grad_weight.shape:
+        back = columns
+    else:  # neither input nor offset wanted one
+        back = _gradients(
+            *(input, torch.zeros_like(grad_weight), offset, None, None),
+            *(grad_output, _v1(geometry)),
+        )['weight']
+    grad_weight += scale * back.type_as(grad_weight)
+
+
+def modulated_deform_conv_forward(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    ones: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    output: Tensor,
+    columns: Tensor,
+    with_bias: bool,
+    **geometry: Any,
+) -> None:
+    """Deformable convolution with a mask (Zhu et al. 2019).
+
+    Args:
+        input (Tensor): (B, C, H, W).
+        weight (Tensor): (O, C / groups, R, S).
+        bias (Tensor): (O,), unused without ``with_bias``.
+        ones (Tensor): a buffer, unused.
+        offset (Tensor): (B, 2 G R S, h, w), y and x for every tap.
+        mask (Tensor): (B, G R S, h, w), a factor for every tap.
+        output (Tensor): (B, O, h, w), is written.
+        columns (Tensor): a buffer, unused.
+        with_bias (bool): whether to add ``bias``.
+        **geometry: strides stride_h and stride_w, paddings pad_h and pad_w,
+            dilations dilation_h and dilation_w, group and deformable_group;
+            kernel_h and kernel_w are unused.
+    """
+    added = bias if with_bias else None
+    output.copy_(_convolve(input, weight, offset, mask, added, _v2(geometry)))
+
+
+def modulated_deform_conv_backward(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    ones: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    columns: Tensor,
+    grad_input: Tensor,
+    grad_weight: Tensor,
+    grad_bias: Tensor,
+    grad_offset: Tensor,
+    grad_mask: Tensor,
+    grad_output: Tensor,
+    with_bias: bool,
+    **geometry: Any,
+) -> None:
+    """Write the gradients of all inputs."""
+    added = bias if with_bias else None
+    back = _gradients(
+        input, weight, offset, mask, added, grad_output, _v2(geometry)
+    )
+    grad_input.copy_(back['input'])
+    grad_weight.copy_(back['weight'])
+    grad_offset.copy_(back['offset'])
+    grad_mask.copy_(back['mask'])
+    if with_bias:
+        grad_bias.copy_(back['bias'])
+
+
+def ms_deform_attn_forward(
+    value: Tensor,
+    spatial_shapes: Tensor,
+    level_start_index: Tensor,
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+    im2col_step: int,
+) -> Tensor:
+    """Multi-scale deformable attention (Zhu et al. 2021), mmcv's own form.
+
+    Args:
+        value (Tensor): (batch, keys, heads, channels of a head).
+        spatial_shapes (Tensor): (levels, 2), height and width.
+        level_start_index (Tensor): (levels,), unused.
+        sampling_locations (Tensor): (batch, queries, heads, levels, points,
+            2), x and y from 0 to 1.
+        attention_weights (Tensor): the same without the last axis.
+        im2col_step (int): unused.
+
+    Returns:
+        Tensor: (batch, queries, heads x channels of a head).
+    """
+    from mmcv.ops.multi_scale_deform_attn import (
+        multi_scale_deformable_attn_pytorch,
+    )
+
+    attended = multi_scale_deformable_attn_pytorch(
+        wide(value),
+        spatial_shapes,
+        wide(sampling_locations),
+        wide(attention_weights),
+    )
+    return attended.type_as(value)
+
+
+def ms_deform_attn_backward(
+    value: Tensor,
+    spatial_shapes: Tensor,
+    level_start_index: Tensor,
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+    grad_output: Tensor,
+    grad_value: Tensor,
+    grad_sampling_loc: Tensor,
+    grad_attn_weight: Tensor,
+    im2col_step: int,
+) -> None:
+    """Write the gradients of values, locations and weights."""
+    with torch.enable_grad():
+        value, places, weights = (
+            wide(tensor).detach().requires_grad_()
+            for tensor in (value, sampling_locations, attention_weights)
+        )
+        attended = ms_deform_attn_forward(
+            *(value, spatial_shapes, level_start_index),
+            *(places, weights, im2col_step),
+        )
+        found = torch.autograd.grad(
+            attended, (value, places, weights), wide(grad_output)
+        )
+    grads = (grad_value, grad_sampling_loc, grad_attn_weight)
+    for grad, back in zip(grads, found, strict=True):
+        grad.copy_(back)
+
+
+def _v1(geometry: dict[str, Any]) -> tuple[int, ...]:
+    """Stride, padding, dilation and groups in the order of torchvision."""
+    names = ('dH', 'dW', 'padH', 'padW', 'dilationH', 'dilationW')
+    return tuple(
+        geometry[name] for name in (*names, 'group', 'deformable_group')
+    )
+
+
+def _v2(geometry: dict[str, Any]) -> tuple[int, ...]:
+    """The same of the names that v2 uses."""
+    names = [f'{x}_{y}' for x in ('stride', 'pad', 'dilation') for y in 'hw']
+    return tuple(
+        geometry[name] for name in (*names, 'group', 'deformable_group')
+    )
+
+
+def _operands(
+    input: Tensor,
+    weight: Tensor,
+    offset: Tensor,
+    mask: Tensor | None,
+    bias: Tensor | None,
+) -> tuple[Tensor, ...]:
+    """Operands as torchvision takes them, which wants a mask and a bias."""
+    if mask is None:
+        mask = input.new_zeros(len(input), 1)
+    if bias is None:
+        bias = input.new_zeros(len(weight))
+    return tuple(map(wide, (input, weight, offset, mask, bias)))
+
+
+def _convolve(
+    input: Tensor,
+    weight: Tensor,
+    offset: Tensor,
+    mask: Tensor | None,
+    bias: Tensor | None,
+    geometry: tuple[int, ...],
+) -> Tensor:
+    operands = _operands(input, weight, offset, mask, bias)
+    return torch.ops.torchvision.deform_conv2d(
+        *operands, *geometry, mask is not None
+    )
+
+
+def _gradients(
+    input: Tensor,
+    weight: Tensor,
+    offset: Tensor,
+    mask: Tensor | None,
+    bias: Tensor | None,
+    grad_output: Tensor,
+    geometry: tuple[int, ...],
+) -> dict[str, Tensor]:
+    """Gradients by the name of what they belong to."""
+    operands = _operands(input, weight, offset, mask, bias)
+    found = torch.ops.torchvision._deform_conv2d_backward(
+        wide(grad_output), *operands, *geometry, mask is not None
+    )
+    names = ('input', 'weight', 'offset', 'mask', 'bias')
+    return dict(zip(names, found, strict=True))

@@ -1,0 +1,170 @@
+"""Put the operators where ``mmcv.ops`` looks for compiled ones.
+
+``mmcv.ops`` takes each operator by its name from the module ``mmcv._ext``.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from importlib import metadata
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+from typing import Any, NoReturn
+
+import torch
+
+from . import boxes, deformable, focal, regions
+
+COMPILED = 'mmcv._ext'
+"""The module of mmcv's compiled operators."""
+
+NOT_AVAILABLE = 'not available'
+"""The CUDA of operators that were built for the CPU alone, as mmcv says."""
+
+OPERATORS: dict[str, Callable] = {
+    operator.__name__: operator
+    for operator in (
+        boxes.nms,
+        boxes.softnms,
+        boxes.nms_match,
+        boxes.bbox_overlaps,
+        regions.roi_align_forward,
+        regions.roi_align_backward,
+        regions.roi_pool_forward,
+        regions.roi_pool_backward,
+        deformable.deform_conv_forward,
+        deformable.deform_conv_backward_input,
+        deformable.deform_conv_backward_parameters,
+        deformable.modulated_deform_conv_forward,
+        deformable.modulated_deform_conv_backward,
+        deformable.ms_deform_attn_forward,
+        deformable.ms_deform_attn_backward,
+        focal.sigmoid_focal_loss_forward,
+        focal.sigmoid_focal_loss_backward,
+        focal.softmax_focal_loss_forward,
+        focal.softmax_focal_loss_backward,
+    )
+}
+"""Name in ``mmcv._ext`` to operator."""
+
+
+class Operators(ModuleType):
+    """Stands in for ``mmcv._ext``; says of other operators how to get them."""
+
+    def __init__(self) -> None:
+        super().__init__(COMPILED, __doc__)
+        self.__spec__ = ModuleSpec(COMPILED, None)
+        self.__dict__.update(OPERATORS)
+        self.get_compiling_cuda_version = lambda: NOT_AVAILABLE
+        self.get_compiler_version = lambda: 'none, operators of simim_plugin'
+
+    def __getattr__(self, name: str) -> Callable[..., NoReturn]:
+        if name.startswith('__'):
+            raise AttributeError(name)
+
+        def missing(*args: Any, **kwargs: Any) -> NoReturn:
+            raise NotImplementedError(
+                f'The operator {name} of mmcv exists only as a compiled one: '
+                f'build them with `{build_command()}`.'
+            )
+
+        return missing
+
+
+def place() -> None:
+    """Let ``mmcv.ops`` use our operators where mmcv has no usable ones.
+
+    Modules that tried to import ``mmcv.ops`` before, and went on without it,
+    import it now.
+    """
+    if COMPILED in sys.modules or _compiled_are_usable():
+        return
+    sys.modules[COMPILED] = Operators()
+    _repair([m for name, m in sys.modules.items() if name.startswith('mm')])
+
+
+def build_command() -> str:
+    """The command that builds mmcv's operators for the installed torch."""
+    name, version = 'onedl-mmcv', ''
+    for candidate in ('onedl-mmcv', 'mmcv', 'mmcv-lite'):
+        with suppress(metadata.PackageNotFoundError):
+            version = f'=={metadata.version(candidate)}'
+            name = candidate.removesuffix('-lite')
+            break
+    # The setup of upstream's imports pkg_resources.packaging.
+    bounds = '>=80,<82' if name == 'onedl-mmcv' else '<70'
+    return (
+        f'pip install "setuptools{bounds}" wheel packaging ninja psutil && '
+        'pip install --no-deps --force-reinstall --no-cache-dir '
+        f'--no-build-isolation {name}{version}'
+    )
+
+
+def _compiled_are_usable() -> bool:
+    """Whether mmcv has operators that load and serve this machine."""
+    mmcv = importlib.import_module('mmcv')
+    if PathFinder.find_spec(COMPILED, mmcv.__path__) is None:
+        return False
+    try:
+        operators = importlib.import_module(COMPILED)
+    except (ImportError, OSError) as error:
+        reason = f'do not load ({str(error).splitlines()[0]})'
+    else:
+        built_for = operators.get_compiling_cuda_version()
+        if built_for != NOT_AVAILABLE or not torch.cuda.is_available():
+            return True
+        del sys.modules[COMPILED]
+        reason = 'are for the CPU alone, and there is a GPU'
+    warnings.warn(
+        f'The compiled operators of mmcv {reason}; those of simim_plugin are '
+        f'used instead. To build them anew: `{build_command()}`.',
+        stacklevel=3,
+    )
+    return False
+
+
+def _repair(modules: Sequence[ModuleType]) -> None:
+    """Give operators to modules that were imported without them.
+
+    The forks import ``mmcv.ops`` in a ``try`` and go on with None, or with
+    functions and classes that raise, which other modules import in turn.
+    """
+    stand_ins: dict[int, Any] = {}
+    for module in modules:
+        for line in _guarded_imports(module):
+            with suppress(ImportError):
+                source = importlib.import_module(str(line.module))
+                for name in line.names:
+                    own = name.asname or name.name
+                    operator = getattr(source, name.name)
+                    if (stand_in := getattr(module, own, None)) is not None:
+                        stand_ins[id(stand_in)] = operator
+                    setattr(module, own, operator)
+    for module in modules:
+        for name, value in list(vars(module).items()):
+            if id(value) in stand_ins:
+                setattr(module, name, stand_ins[id(value)])
+
+
+def _guarded_imports(module: ModuleType) -> list[ast.ImportFrom]:
+    """The imports from mmcv that stand in a ``try`` of a module."""
+    try:
+        source = inspect.getsource(module)
+    except (OSError, TypeError):
+        return []
+    if 'mmcv' not in source:
+        return []
+    return [
+        line
+        for block in ast.parse(source).body
+        if isinstance(block, ast.Try)
+        for line in block.body
+        if isinstance(line, ast.ImportFrom)
+        and (line.module or '').startswith('mmcv')
+    ]
