@@ -1,8 +1,8 @@
 """What is wrong with this installation, and the commands that mend it.
 
-Needs nothing but Python. The judgement and its sentences are those of
-:mod:`simim_plugin.environment`; here the imports are tried, in a process of
-their own that may crash or hang, and the machine is looked at.
+Needs nothing but Python. What is missing, :mod:`simim_plugin.environment`
+says. Here what is there is imported, in a process of its own that may crash
+or hang, and the machine is looked at.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from . import __version__, environment
-from .environment import OPERATORS, STACKS, Finding
+from .environment import STACKS, Finding, distribution_of, distributions
 
 TASKS = {
     'pretraining': ('pretraining',),
@@ -39,56 +41,61 @@ TASKS = {
         'export to ONNX',
     ),
 }
-"""Of the keys of ``environment.TASKS`` the one that all of a task needs, and
-those that parts of it need."""
+"""Keys of ``environment.TASKS``: first what all of a task needs, then what
+parts of it need."""
 
-OWN_MODULES = {
-    'pretraining': ('models', 'datasets', 'engine'),
-    'classification': ('models', 'datasets', 'engine', 'evaluation'),
-    'detection': ('detection',),
-    'segmentation': ('segmentation',),
-}
-"""The packages of the plugin that ``--thorough`` imports as well."""
+LIBRARIES = ('numpy', 'PIL', 'cv2', 'matplotlib', 'tqdm')
+"""Small ones that the plugin itself imports, for whatever task."""
 
-TRIED_PYTHON = (3, 10), (3, 12)
+OPERATORS = 'simim_plugin.operators'
+STACK = ('torch', 'torchvision', *STACKS, OPERATORS)
+"""What is imported, in this order."""
+
+TRIED_PYTHON = (3, 10), (3, 13)
 IMPORT_SECONDS = 300.0
 FEW_GIB = 5.0
+SHARED = '/dev/shm'
+"""Through which loader workers hand over images."""
+
 SMALL_SHARED_GIB = 1.0
 
 # Runs on its own: imports the modules it is given, one after the other, and
 # writes one line of JSON for each, so that the one that kills it is known.
 _PROBE = r"""
-import importlib, json, sys
-
-def say(**facts):
-    report.write(json.dumps(facts) + '\n')
-    report.flush()
+import importlib, json, sys, warnings
+sys.path.append(sys.argv[2])
 
 def look_at(name, module):
-    if name == 'torch':
-        try:
-            import numpy
-            module.from_numpy(numpy.zeros(1))
-        except ImportError:
-            pass
-        cuda = module.version.cuda
-        gpus = []
-        for i in range(module.cuda.device_count() if cuda else 0):
-            it = module.cuda.get_device_properties(i)
-            gpus.append([it.name, it.total_memory, it.major, it.minor])
-        return dict(cuda=cuda, gpus=gpus)
-    if name == 'mmcv._ext':
-        return dict(built_for=module.get_compiling_cuda_version())
-    return {}
+    if name == 'simim_plugin.operators':
+        ext = sys.modules['mmcv._ext']
+        return dict(ours=type(ext).__name__ == 'Operators',
+                    warned=[str(w.message) for w in warned
+                            if 'operators of mmcv' in str(w.message)])
+    if name != 'torch':
+        return {}
+    try:
+        import numpy
+        module.from_numpy(numpy.zeros(1))
+    except ImportError:
+        pass
+    cuda = module.version.cuda
+    gpus = []
+    for i in range(module.cuda.device_count() if cuda else 0):
+        it = module.cuda.get_device_properties(i)
+        gpus.append([it.name, it.total_memory, it.major, it.minor])
+    return dict(cuda=cuda, gpus=gpus)
 
-with open(sys.argv[1], 'a') as report:
-    for name in sys.argv[2:]:
-        say(trying=name)
+with open(sys.argv[1], 'a', buffering=1) as report, \
+        warnings.catch_warnings(record=True) as warned:
+    print('started', file=report)
+    for name in sys.argv[3:]:
         try:
-            say(done=name, **look_at(name, importlib.import_module(name)))
+            facts = look_at(name, importlib.import_module(name))
+            print(json.dumps([name, facts]), file=report)
         except BaseException as error:
             text = ' '.join(str(error).split())
-            say(failed=name, error=f'{type(error).__name__}: {text}')
+            text = f'{type(error).__name__}: {text}'[:300]
+            print(json.dumps([name, text]), file=report)
             if name == 'torch':
                 break  # a second try gives another error
 """
@@ -100,27 +107,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         int: exit code, 0 if all that was asked for works.
     """
-    args = parse_args(argv)
-    checkup = Checkup(args.thorough)
-    for heading, lines in (
-        ('Machine', checkup.machine()),
-        ('Packages', checkup.packages()),
-        ('Tasks', checkup.tasks()),
-        ('To mend it', checkup.commands()),
-        ('Worth knowing', checkup.notes()),
-    ):
-        if lines:
-            print(f'{heading}\n  ' + '\n  '.join(lines) + '\n')
-    broken = [task for task in args.tasks if checkup.findings(task)]
-    if broken:
-        print(f'Asked for, and not working in full: {", ".join(broken)}.')
-    else:
-        print(f'All that was asked for works: {", ".join(args.tasks)}.')
-    return int(bool(broken))
-
-
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Options of the command."""
     parser = argparse.ArgumentParser(
         prog='doctor',
         description='Say what of simim_plugin works here, and what mends the '
@@ -130,270 +116,168 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         'tasks',
         nargs='*',
+        type=str.lower,
         metavar='TASK',
         help=f'what you need: {", ".join(TASKS)}, or all. Defaults to '
         'pretraining; the others are reported all the same',
     )
-    parser.add_argument(
-        '--thorough',
-        action='store_true',
-        help="import the plugin's own modules and the optional libraries "
-        'too (takes longer)',
-    )
-    args = parser.parse_args(argv)
-    tasks = [task.lower() for task in args.tasks] or ['pretraining']
-    unknown = [task for task in tasks if task not in {*names, 'all'}]
-    if unknown:
+    asked = parser.parse_args(argv).tasks or ['pretraining']
+    if unknown := set(asked) - {*names, 'all'}:
         parser.error(
-            f'there is no task called {", ".join(unknown)}; name some of '
-            f'{", ".join(TASKS)}, or all'
+            f'there is no task called {", ".join(sorted(unknown))}; name '
+            f'some of {", ".join(TASKS)}, or all'
         )
-    args.tasks = (
-        list(TASKS) if 'all' in tasks else [names[task] for task in tasks]
-    )
-    return args
+    wanted = list(TASKS) if 'all' in asked else [names[t] for t in asked]
+    checkup = Checkup()
+    for heading, lines in (
+        ('Machine', checkup.machine()),
+        ('Packages', checkup.packages()),
+        ('Tasks', checkup.tasks()),
+        ('To mend it', checkup.problems()),
+        ('Worth knowing', checkup.notes()),
+    ):
+        if lines:
+            print(f'{heading}\n  ' + '\n  '.join(lines) + '\n')
+    broken = [task for task in wanted if checkup.findings(task)]
+    if broken:
+        print(f'Asked for, and not working in full: {", ".join(broken)}.')
+    else:
+        print(f'All that was asked for works: {", ".join(wanted)}.')
+    return int(bool(broken))
 
 
 class Checkup:
-    """All that was found out about this installation.
+    """All that was found out about this installation."""
 
-    Args:
-        thorough (bool): whether to import the plugin's own modules and the
-            optional libraries too.
-    """
-
-    def __init__(self, thorough: bool = False) -> None:
-        self.thorough = thorough
-        self.missing = {
-            need: environment.check(need) for need in environment.TASKS
-        }
-        self.facts, failures = probe(self._modules())
-        self.pairs = environment.check_pairs()
-        self.broken = self._explained(failures)
-        built = self.facts.get(OPERATORS, {}).get('built_for')
-        if self._gpus() and built == 'not available':
-            self.broken.append(environment.operators_for_cpu_only())
-        self.plugin = environment.check_plugin(_checkout())
-        if _layout() is None:
-            self.plugin.append(environment.without_configs(__version__))
-        self.mends = self._number_commands()
+    def __init__(self) -> None:
+        self.found = {n: environment.check(n) for n in environment.TASKS}
+        missing = {f.module for found in self.found.values() for f in found}
+        self.facts, errors = probe([m for m in STACK if m not in missing])
+        # Modules that fail alike fail for the first one's reason.
+        causes = {e: m for m, e in reversed(errors.items())}
+        broken = [explain(module, error) for error, module in causes.items()]
+        broken = [*_check_pairs(), *reversed(broken)]
+        for need, modules in environment.TASKS.items():
+            self.found[need] += [f for f in broken if f.module in modules]
+        self.plugin = _check_plugin()
+        self.gpus = self.facts.get('torch', {}).get('gpus', [])
 
     def findings(self, task: str) -> list[Finding]:
-        """All that is wrong with a task, each mending command once."""
-        found = list(self.plugin)
-        for need in TASKS[task]:
-            found += self._findings_of(need)
-        return list({f.command: f for f in reversed(found)}.values())[::-1]
+        """All that is wrong with a task, each once."""
+        found = [f for need in TASKS[task] for f in self.found[need]]
+        return list(dict.fromkeys([*self.plugin, *found]))
 
     def machine(self) -> list[str]:
         """Python, processor, GPUs and free space."""
+        says = {None: 'unknown', True: 'in hardware', False: 'not in hardware'}
         lines = [
             f'Python {platform.python_version()} ({sys.executable})',
             f'{platform.system()} {platform.machine()}, {cores()} CPU cores, '
-            f'bf16 {self._cpu_bf16()}',
+            f'bf16 {says[cpu_has_bf16()]}',
         ]
-        for i, (name, memory, *capability) in enumerate(self._gpus()):
+        for i, (name, memory, *capability) in enumerate(self.gpus):
             bf16 = '' if capability >= [8, 0] else 'no '
-            lines.append(
-                f'GPU {i}: {name}, {_gib(memory)}, {bf16}bf16 in hardware'
-            )
-        if not self._gpus():
-            lines.append('no GPU in use')
-        here = shutil.disk_usage('.').free
-        space = f'{_gib(here)} free on the disk of {Path.cwd()}'
-        shared = _shared_memory()
-        if shared is not None:
-            space += f', {_gib(shared)} of shared memory'
-        return [*lines, space]
+            lines.append(f'GPU {i}: {name}, {_gib(memory)}, {bf16}bf16')
+        here = f'{_gib(_free("."))} free on the disk of {Path.cwd()}'
+        shared = f'{_gib(_free(SHARED))} of shared memory'
+        return [
+            *(lines if self.gpus else [*lines, 'no GPU in use']),
+            here,
+            shared,
+        ]
 
     def packages(self) -> list[str]:
         """Version, distribution and build of every library of the stack."""
         rows = [('simim_plugin', __version__, _layout() or 'without configs')]
         for module in ('torch', 'torchvision', 'numpy', *STACKS):
-            owners = environment.distributions(module)
+            owners = distributions(module)
             version = ' and '.join(dict.fromkeys(owners.values())) or '-'
-            about = ''
-            if module in STACKS:
-                about = ' and '.join(owners) or 'not installed'
-                if owners and set(owners) <= {STACKS[module][0]}:
-                    about += ' (OneDL fork)'
-                elif owners and STACKS[module][0] not in owners:
-                    about += ' (upstream)'
-            elif not owners:
-                about = 'not installed'
-            rows.append((module, version, about + self._build(module)))
+            about = '' if owners else 'not installed'
+            if owners and module in STACKS:
+                fork, upstream = (name in owners for name in STACKS[module])
+                about = ' and '.join(owners)
+                about += ' (OneDL fork)' * (fork and len(owners) == 1)
+                about += ' (upstream)' * (upstream and not fork)
+            if module == 'torch' and 'torch' in self.facts:
+                cuda = self.facts['torch']['cuda']
+                about = (
+                    f'built for CUDA {cuda}' if cuda else 'for the CPU alone'
+                )
+            if module == 'mmcv' and OPERATORS in self.facts:
+                ours = self.facts[OPERATORS]['ours']
+                about += ', operators by torchvision' if ours else ''
+                about += '' if ours else ', compiled operators'
+            rows.append((module, version, about))
         return [
             f'{module:13} {version:14} {about}'.rstrip()
             for module, version, about in rows
         ]
 
     def tasks(self) -> list[str]:
-        """One line for each task; a problem is told once, then numbered."""
-        lines, told = [], set[int]()
+        """One line for each task."""
+        lines = []
         for task, (all_of_it, *_) in TASKS.items():
-            problems = dict[int, list[str]]()
-            for finding in self.findings(task):
-                number = [*self.mends].index(self._mend(finding)) + 1
-                problems.setdefault(number, []).append(finding.problem)
-            whole = not self.plugin and not self._findings_of(all_of_it)
             state = 'works'
-            if problems:
-                state = 'works in part: ' if whole else 'does not work: '
-                state += '; '.join(
-                    f'[{number}]'
-                    if number in told
-                    else f'{_joined(clauses)} [{number}]'
-                    for number, clauses in problems.items()
-                )
-            told |= problems.keys()
+            if self.findings(task):
+                whole = not self.plugin and not self.found[all_of_it]
+                state = 'works in part' if whole else 'does not work'
             lines.append(f'{task:15} {state}')
         return lines
 
-    def commands(self) -> list[str]:
-        """The mending commands, numbered as in :meth:`tasks`."""
-        return [f'[{i}] {c}' for i, c in enumerate(self.mends.values(), 1)]
+    def problems(self) -> list[str]:
+        """Each problem with its tasks and its command; alike ones as one."""
+        stopped: dict[Finding, str] = {}
+        for task in TASKS:
+            for finding in self.findings(task):
+                before = stopped.get(finding)
+                stopped[finding] = f'{before}, {task}' if before else task
+        lines = []
+        for tasks in dict.fromkeys(stopped.values()):
+            findings = [f for f, those in stopped.items() if those == tasks]
+            plain = [f for f in findings if _is_plain(f)]
+            where = 'all tasks' if tasks == ', '.join(TASKS) else tasks
+            if plain:
+                names = ', '.join(f.module for f in plain)
+                are = 'is' if len(plain) == 1 else 'are'
+                lines.append(f'{names} {are} not installed ({where}):')
+                words = ' '.join(f.command.split()[-1] for f in plain)
+                lines.append(f'    pip install {words}')
+            for finding in findings:
+                if finding not in plain:
+                    lines.append(f'{finding.problem} ({where}):')
+                    lines.append(f'    {finding.command}')
+        return lines
 
     def notes(self) -> list[str]:
         """What stops no task but may surprise."""
-        notes = []
-        low, high = TRIED_PYTHON
-        if not low <= sys.version_info[:2] <= high:
-            notes.append(
-                f'Python {platform.python_version()} was never tried; the '
-                'test suite ran on 3.11, and 3.10 and 3.12 were installed on.'
-            )
-        if 'torch' in self.facts and not self._gpus() and _has_nvidia():
-            built = self.facts['torch']['cuda']
-            why = (
-                f'its driver is older than CUDA {built} needs, or '
-                'CUDA_VISIBLE_DEVICES hides it'
-                if built
-                else 'torch is built for the CPU alone'
-            )
-            notes.append(
-                f'There is an NVIDIA GPU that torch does not use: {why}.'
-            )
-        old = [gpu for gpu in self._gpus() if gpu[2:] < [8, 0]]
-        if old:
-            notes.append(
-                f'{old[0][0]} has no bf16: take the fp16 configs, '
-                'or leave --amp out.'
-            )
-        if not self._gpus() and cpu_has_bf16() is False:
-            notes.append(
-                'This CPU emulates bf16, which is slower than float32: '
-                'leave --amp out.'
-            )
-        if shutil.disk_usage('.').free < FEW_GIB * 2**30:
-            notes.append(
-                f'Less than {FEW_GIB:.0f} GiB are free here, where '
-                'work_dirs/ with the checkpoints will be: choose another '
-                '--work-dir.'
-            )
-        shared = _shared_memory()
-        if shared is not None and shared < SMALL_SHARED_GIB * 2**30:
-            notes.append(
-                f'/dev/shm has {_gib(shared)} free, through which loader '
-                'workers hand over images: start the container with '
-                '--shm-size=8g, or set num_workers=0.'
-            )
-        return notes
-
-    def _modules(self) -> list[str]:
-        """What to import: all that is not known to be missing."""
-        missing = {f.module for found in self.missing.values() for f in found}
-        wanted = list(
-            dict.fromkeys(
-                module
-                for needs in environment.TASKS.values()
-                for module in needs
-                if self.thorough or module in _QUICK
-            )
-        )
-        # The operators need torch in memory, and so come last of the stack.
-        own = [
-            f'simim_plugin.{name}'
-            for need, names in OWN_MODULES.items()
-            if self.thorough and not self.missing[need]
-            for name in names
-        ]
-        found = [module for module in wanted if module not in missing]
-        if 'mmcv' in missing and OPERATORS in found:
-            found.remove(OPERATORS)
-        return [*found, *dict.fromkeys(own)]
-
-    def _explained(self, failures: dict[str, str]) -> list[Finding]:
-        """One finding for each cause: what imports it fails as it does."""
-        known = {f.module for f in self.pairs}
-        seen = set[str]()
-        found = []
-        for module, error in failures.items():
-            if error not in seen and module not in known:
-                found.append(environment.explain(module, error))
-            seen.add(error)
-        return found
-
-    def _findings_of(self, need: str) -> list[Finding]:
-        """What is missing, does not go together, or does not import."""
-        own = [f'simim_plugin.{name}' for name in OWN_MODULES.get(need, ())]
-        modules = {*environment.TASKS[need], *own}
-        return self.missing[need] + [
-            finding
-            for finding in [*self.pairs, *self.broken]
-            if finding.module in modules
-        ]
-
-    def _number_commands(self) -> dict[str, str]:
-        """The commands, with one for all that the same tasks lack."""
-        commands = dict[str, str]()
-        for task in TASKS:
-            for finding in self.findings(task):
-                key = self._mend(finding)
-                if key not in commands:
-                    commands[key] = finding.command
-                elif _plain(finding) and _plain(finding) not in (
-                    commands[key].split()
-                ):
-                    commands[key] += f' {_plain(finding)}'
-        return commands
-
-    def _mend(self, finding: Finding) -> str:
-        """What findings share that are mended by one command."""
-        if not _plain(finding):
-            return finding.command
-        return ' '.join(
-            task
-            for task in TASKS
-            if finding.command in {f.command for f in self.findings(task)}
-        )
-
-    def _gpus(self) -> list[list[Any]]:
-        return self.facts.get('torch', {}).get('gpus', [])
-
-    def _build(self, module: str) -> str:
-        """What a library was built for, as it says itself."""
-        facts = self.facts.get(module, {})
-        if module == 'torch' and 'cuda' in facts:
-            cuda = facts['cuda']
-            return f'built for CUDA {cuda}' if cuda else 'for the CPU alone'
-        if module == 'mmcv' and environment.distributions('mmcv'):
-            built = self.facts.get(OPERATORS, {}).get('built_for')
-            if built is None:
-                return ', no usable operators'
-            cuda = 'the CPU' if built == 'not available' else f'CUDA {built}'
-            return f', operators for {cuda}'
-        return ''
-
-    def _cpu_bf16(self) -> str:
-        has = cpu_has_bf16()
-        return (
-            'unknown'
-            if has is None
-            else ('' if has else 'not ') + ('in hardware')
-        )
-
-
-_QUICK = {'torch', 'torchvision', *STACKS, OPERATORS}
+        python, (low, high) = sys.version_info[:2], TRIED_PYTHON
+        cuda = self.facts.get('torch', {}).get('cuda')
+        old = next((g[0] for g in self.gpus if g[2:] < [8, 0]), '')
+        unused = 'torch' in self.facts and not self.gpus
+        notes = {
+            f'Python {platform.python_version()} was never tried; 3.{low[1]} '
+            f'to 3.{high[1]} were.': not low <= python <= high,
+            'There is an NVIDIA GPU that torch does not use: torch is built '
+            'for the CPU alone.': unused and _has_nvidia() and not cuda,
+            'There is an NVIDIA GPU that torch does not use: its driver is '
+            f'older than CUDA {cuda} needs, or CUDA_VISIBLE_DEVICES hides '
+            'it.': unused and _has_nvidia() and cuda,
+            f'{old} has no bf16: take the fp16 configs, or leave --amp '
+            'out.': old,
+            'This CPU emulates bf16, which is slower than float32: leave '
+            '--amp out.': not self.gpus and cpu_has_bf16() is False,
+            f'Less than {FEW_GIB:.0f} GiB are free here, where work_dirs/ '
+            'with the checkpoints will be: choose another --work-dir.': (
+                _free('.') < FEW_GIB * 2**30
+            ),
+            f'/dev/shm has {_gib(_free(SHARED))} free, through which loader '
+            'workers hand over images: start the container with '
+            '--shm-size=8g, or set num_workers=0.': (
+                0 < _free(SHARED) < SMALL_SHARED_GIB * 2**30
+            ),
+        }
+        warned = self.facts.get(OPERATORS, {}).get('warned', [])
+        return warned + [note for note, applies in notes.items() if applies]
 
 
 def probe(
@@ -412,52 +296,157 @@ def probe(
     facts: dict[str, dict[str, Any]] = {}
     failures: dict[str, str] = {}
     left = list(modules)
+    flags = [
+        *['-S'] * sys.flags.no_site,
+        *['-E'] * sys.flags.ignore_environment,
+    ]
+    root = str(Path(__file__).resolve().parent.parent)
+    quiet = subprocess.DEVNULL
+    # In an empty folder, what is not installed is not found.
     with tempfile.TemporaryDirectory() as folder:
+        report = str(Path(folder, 'report'))
         while left and 'torch' not in failures:  # which all others need
-            report = Path(folder, 'report')
-            report.unlink(missing_ok=True)
-            end = _run_probe([str(report), *left], folder, seconds)
-            text = report.read_text() if report.exists() else ''
-            for line in text.splitlines():
-                said = json.loads(line)
-                if 'failed' in said:
-                    failures[said['failed']] = said['error'][:300]
-                elif 'done' in said:
-                    facts[said.pop('done')] = said
-            known = {*facts, *failures}
-            left = [module for module in left if module not in known]
+            Path(report).write_text('')
+            command = [sys.executable, *flags, '-c', _PROBE, report, root]
+            try:
+                code = subprocess.run(
+                    [*command, *left],
+                    cwd=folder,
+                    stdin=quiet,
+                    stdout=quiet,
+                    stderr=quiet,
+                    timeout=seconds,
+                ).returncode
+                name = signal.Signals(-code).name if code < 0 else ''
+                end = f'Crash: {name or f"exit code {code}"}'
+            except subprocess.TimeoutExpired:
+                end = f'TimeoutError: not done after {seconds:.0f} s'
+            started, *lines = [*Path(report).read_text().splitlines(), '']
+            for name, result in map(json.loads, filter(None, lines)):
+                known = failures if isinstance(result, str) else facts
+                known[name] = result
+                left.remove(name)
             if left and 'torch' not in failures:
                 # It did not come back from this one, or died before it.
                 failures[left.pop(0)] = end
-            if not text:  # so it would be for every other
+            if not started:  # so it would be for every other
                 break
     return facts, failures
 
 
-def _run_probe(words: list[str], folder: str, seconds: float) -> str:
-    """Run the process; how it ended, if it did not as it should."""
-    quiet = subprocess.DEVNULL
-    try:
-        # From an empty folder: what is not installed is not found there.
-        done = subprocess.run(
-            [sys.executable, *_flags(), '-c', _PROBE, *words],
-            cwd=folder,
-            stdout=quiet,
-            stderr=quiet,
-            stdin=quiet,
-            timeout=seconds,
+_TOGETHER = 'pip uninstall -y torch torchvision && pip install torch{}'
+_IMPORT_ERRORS = (
+    (
+        r'torchvision::\w+ does not exist|different CUDA',
+        ': it was built for another torch, or for a GPU where torch is not',
+        _TOGETHER.format(' torchvision'),
+    ),
+    (
+        r'libGL|libgthread',
+        ': this OpenCV needs a window system',
+        'pip install --no-deps --force-reinstall opencv-python-headless',
+    ),
+    (
+        r'(?i)numpy is not available|numpy\.core\.multiarray|_ARRAY_API'
+        r'|numpy\.dtype size changed',
+        ': it was built for NumPy 1',
+        'pip install "numpy<2"',
+    ),
+)
+"""What imports are known to raise, why, and what mends it."""
+
+_INCOMPATIBLE = re.compile(
+    r'(?P<library>mm\w+)==\S+ is used but incompatible.*install '
+    r'\w+(?P<low>>=?[\w.]+), ?(?P<high><=?[\w.]*\w)',
+    re.IGNORECASE,
+)
+"""How OpenMMLab's libraries refuse each other's versions."""
+
+
+def explain(module: str, error: str) -> Finding:
+    """What to do about a library that is there and does not import.
+
+    Args:
+        module (str): import name of the library.
+        error (str): what the import raised, as 'ImportError: message'.
+    """
+    name, version = next(iter(distributions(module).items()), (module, ''))
+    problem = f'{f"{module} {version}".strip()} does not import ({error})'
+    for pattern, why, command in _IMPORT_ERRORS:
+        if re.search(pattern, error):
+            return Finding(module, problem + why, command)
+    command = f'pip install --no-deps --force-reinstall {name}'
+    command += f'=={version}' * bool(version)
+    if found := re.search(r"No module named '(\w+)'", error):
+        command = f'pip install {distribution_of(found[1])}'
+    elif found := _INCOMPATIBLE.search(error):
+        needed = distribution_of(found['library'].lower())
+        command = f'pip install "{needed}{found["low"]},{found["high"]}"'
+    elif error.startswith('TimeoutError') or module.startswith('simim_'):
+        # Nothing to install: let the user see where it stops.
+        command = f'python -v -c "import {module}"'
+    return Finding(module, problem, command)
+
+
+def _check_pairs() -> list[Finding]:
+    """Versions that do not go together, by what they say of themselves."""
+    found = []
+    torch = ''.join(distributions('torch').values()).partition('+')[0]
+    vision = ''.join(distributions('torchvision').values())
+    wanted = metadata.requires('torchvision') if vision else None
+    pin = re.search(r'torch\s*\(?==\s*([\w.]+)', ' '.join(wanted or ()))
+    if pin and torch and pin[1] != torch:
+        found.append(
+            Finding(
+                'torchvision',
+                f'torchvision {vision} is built for torch {pin[1]}, and '
+                f'{torch} is installed',
+                f'pip install torch=={torch} torchvision',
+            )
         )
-    except subprocess.TimeoutExpired:
-        return f'TimeoutError: not done after {seconds:.0f} s'
-    if done.returncode < 0:
-        return f'Crash: {signal.Signals(-done.returncode).name}'
-    return f'Crash: exit code {done.returncode}'
+    users = [name for name in ('mmengine', 'openmim') if distributions(name)]
+    users = [name for name in users if name in distributions(name)]
+    if users and find_spec('pkg_resources') is None:
+        found.append(
+            Finding(
+                'mmengine',
+                f'{" and ".join(users)} of upstream OpenMMLab need '
+                'pkg_resources, which new setuptools have no more',
+                f'pip install {distribution_of("pkg_resources")}',
+            )
+        )
+    return found
 
 
-def _flags() -> list[str]:
-    """The isolation that this process was started with."""
-    flags = dict(S=sys.flags.no_site, E=sys.flags.ignore_environment)
-    return [f'-{name}' for name, is_set in flags.items() if is_set]
+def _check_plugin() -> list[Finding]:
+    """What is wrong with the plugin itself and its small libraries."""
+    found = []
+    if not distributions('simim_plugin'):
+        found.append(
+            Finding(
+                'simim_plugin',
+                'simim_plugin is only in a folder, not installed',
+                f'pip install -e "{_checkout()}[{environment.stack()}]"',
+            )
+        )
+    found += filter(None, map(environment.check_module, LIBRARIES))
+    if _layout() is None:
+        found.append(
+            Finding(
+                'simim_plugin',
+                'the configs and tools of simim_plugin are gone',
+                'pip install --no-deps --force-reinstall '
+                f'simim_plugin=={__version__}',
+            )
+        )
+    return found
+
+
+def _is_plain(finding: Finding) -> bool:
+    """Whether all that it takes is to install one distribution."""
+    return bool(re.fullmatch(r'pip install [\w.-]+', finding.command)) and (
+        finding.problem.endswith(' is not installed')
+    )
 
 
 def cores() -> int:
@@ -470,26 +459,10 @@ def cores() -> int:
 def cpu_has_bf16(info: str = '/proc/cpuinfo') -> bool | None:
     """Whether the CPU computes in bf16 itself; None if it does not tell."""
     try:
-        text = Path(info).read_text()
+        words = set(Path(info).read_text().split())
     except OSError:
         return None
-    words = set(text.split())
     return bool(words & {'amx_bf16', 'avx512_bf16', 'bf16'})
-
-
-def _plain(finding: Finding) -> str:
-    """The distribution, if all that it takes is to install one."""
-    found = re.fullmatch(r'pip install ([\w.-]+)', finding.command)
-    return found[1] if found else ''
-
-
-def _joined(problems: Sequence[str]) -> str:
-    """Problems with one command, in as few words as possible."""
-    end = ' is not installed'
-    if len(problems) == 1 or not all(p.endswith(end) for p in problems):
-        return '; '.join(problems)
-    names = ', '.join(p.removesuffix(end) for p in problems)
-    return f'{names} are not installed'
 
 
 def _checkout() -> Path | None:
@@ -508,12 +481,9 @@ def _layout() -> str | None:
     return None
 
 
-def _shared_memory() -> int | None:
-    """Bytes free for what processes hand to each other."""
-    try:
-        return shutil.disk_usage('/dev/shm').free
-    except OSError:
-        return None
+def _free(folder: str) -> int:
+    """Bytes free on the disk of a folder, 0 if there is no such folder."""
+    return shutil.disk_usage(folder).free if os.path.isdir(folder) else 0
 
 
 def _has_nvidia() -> bool:

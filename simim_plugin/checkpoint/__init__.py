@@ -5,6 +5,11 @@
 a partial match. ``export.py`` writes other formats.
 """
 
+from ..environment import leave_out_multimodal
+
+leave_out_multimodal()
+
+# ruff: noqa: E402
 from .keys import from_official, to_official
 from .loading import (
     Weights,

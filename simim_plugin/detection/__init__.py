@@ -5,7 +5,7 @@ from ..environment import require_in_configs
 require_in_configs('detection')
 
 # ruff: noqa: E402
-from .. import operators  # before mmdet imports mmcv's
+from .. import operators  # noqa: F401  # before mmdet imports mmcv's
 from .datasets import (
     CheckedCocoDataset,
     CheckedLVISDataset,
@@ -30,6 +30,5 @@ __all__ = [
     'RepeatFactorSampler',
     'SiameseIMFeaturePyramid',
     'SiameseIMViTDet',
-    'operators',
     'schedule',
 ]

@@ -10,7 +10,7 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 
-from ..errors import told_in_a_sentence
+from ..errors import SimimError, told_in_a_sentence
 from ..files import write_json
 from .command_line import (
     add_common_options,
@@ -38,6 +38,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--out', type=Path, metavar='FILE', help='JSON file for the metrics'
     )
+    parser.add_argument(
+        '--show-dir', metavar='FOLDER', help='draw the predictions into it'
+    )
     return parser.parse_args(argv)
 
 
@@ -46,12 +49,42 @@ def configure(args: argparse.Namespace) -> Config:
 
     Raises:
         FileNotFoundError: for an unknown config.
+        SimimError: if the config has nothing that draws.
     """
     config = read_config(args)
     config.load_from = args.checkpoint
     config.resume = False  # as the config of a resumed run says
     apply_options(config, args)
+    if args.show_dir:
+        draw_into(config, args.show_dir)
     return config
+
+
+def draw_into(config: Config, folder: str) -> None:
+    """Let the run draw its predictions, as the library's own script would.
+
+    Args:
+        config (Config): its visualization hook is that of a library.
+        folder (str): of the pictures; MMDetection takes it below the
+            work folder of the run.
+
+    Raises:
+        SimimError: if the config has no such hook.
+    """
+    hook = config.get('default_hooks', {}).get('visualization')
+    if hook is None:
+        raise SimimError(
+            'The config has no visualization hook, so --show-dir has no '
+            'effect: set default_hooks.visualization, or leave it out.'
+        )
+    scope = config.get('default_scope')
+    if scope == 'mmdet':
+        hook.update(draw=True, test_out_dir=folder)
+    elif scope == 'mmseg':
+        hook.update(draw=True)
+        config.visualizer.save_dir = folder
+    else:
+        hook.update(enable=True, out_dir=folder)
 
 
 def plain_numbers(metrics: dict) -> dict[str, float | None]:

@@ -1,5 +1,10 @@
 """The method's modules and its variants, registered in MMPretrain."""
 
+from ..environment import leave_out_multimodal
+
+leave_out_multimodal()
+
+# ruff: noqa: E402
 from ..packaged import register_model_names
 from .loss_norms import MAELikeNorm, MoCoLikeNorm, NoLossNorm, OnlineNorm
 from .masked_moco import MaskedMoCoV3, MeanTokenNeck, PredictorHead

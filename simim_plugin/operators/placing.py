@@ -116,8 +116,11 @@ def _compiled_are_usable() -> bool:
     except (ImportError, OSError) as error:
         reason = f'do not load ({str(error).splitlines()[0]})'
     else:
-        built_for = operators.get_compiling_cuda_version()
-        if built_for != NOT_AVAILABLE or not torch.cuda.is_available():
+        if (
+            isinstance(operators, Operators)  # by ``__main__.py``
+            or operators.get_compiling_cuda_version() != NOT_AVAILABLE
+            or not torch.cuda.is_available()
+        ):
             return True
         del sys.modules[COMPILED]
         reason = 'are for the CPU alone, and there is a GPU'
@@ -140,9 +143,9 @@ def _repair(modules: Sequence[ModuleType]) -> None:
         for line in _guarded_imports(module):
             with suppress(ImportError):
                 source = importlib.import_module(str(line.module))
-                for name in line.names:
-                    own = name.asname or name.name
-                    operator = getattr(source, name.name)
+                for imported in line.names:
+                    own = imported.asname or imported.name
+                    operator = getattr(source, imported.name)
                     if (stand_in := getattr(module, own, None)) is not None:
                         stand_ins[id(stand_in)] = operator
                     setattr(module, own, operator)

@@ -10,7 +10,7 @@ require_in_configs('segmentation')
 # ruff: noqa: E402
 from mmseg.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
 
-from .. import operators  # before mmseg imports mmcv's
+from .. import operators  # noqa: F401  # before mmseg imports mmcv's
 from ..engine import AutocastOptimWrapper, LayerDecayConstructor
 from .backbone import SiameseIMSegViT
 from .data import CheckedADE20KDataset, CheckedSegDataset, LoadLabelMap
@@ -26,7 +26,6 @@ __all__ = [
     'LoadLabelMap',
     'MultiScaleTestHook',
     'SiameseIMSegViT',
-    'operators',
 ]
 
 OPTIM_WRAPPERS.register_module(module=AutocastOptimWrapper)

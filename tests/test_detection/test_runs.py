@@ -235,7 +235,7 @@ def test_train_resume_and_test(file, data, tmp_path):
     mim = ('-m', 'mim')
     kind = 'lvis/bbox_APr' if file == DEMO_LVIS else 'coco/segm_mAP'
     said = command(
-        *(*mim, 'test', MMDET, mine),
+        *(*mim, 'test', 'simim_plugin', mine),
         *('--checkpoint', run / 'iter_2.pth'),
         *('--work-dir', tmp_path / 'test', '--show-dir', 'drawn'),
     )
@@ -338,7 +338,7 @@ def test_loss_falls_on_photographs(shared, tmp_path):
     assert len(resumed) == 2
     assert sum(resumed) / 2 < most * middle
     said = command(
-        *('-m', 'mim', 'test', MMDET, mine, '--checkpoint', file),
+        *(tool.with_name('test.py'), mine, file),
         *('--work-dir', tmp_path / 'test', '--show-dir', 'drawn'),
     )
     assert 'coco/segm_mAP' in said

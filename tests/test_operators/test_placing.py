@@ -174,3 +174,33 @@ def test_one_line_in_a_stock_config(
         'model.eval()(**data, mode="predict")\n',
         cwd=tmp_path,
     )
+
+
+@pytest.mark.slow
+def test_put_into_mmcv_for_good(tmp_path: Path) -> None:
+    """Then ``mmcv.ops`` imports without us, as some scripts need it to."""
+    import mmcv
+
+    copy = tmp_path / 'mmcv'
+    copy.mkdir()
+    for file in Path(mmcv.__path__[0]).iterdir():
+        if not file.name.startswith(('_ext', '__pycache__')):
+            (copy / file.name).symlink_to(file)
+    first = f'import sys; sys.path.insert(0, {str(tmp_path)!r})\n'
+    command = first + 'from simim_plugin.operators.__main__ import main\n'
+    use = first + (
+        'import mmdet.apis, torch\n'
+        'from mmcv.ops import nms\n'
+        'boxes = torch.tensor([[0.0, 0, 9, 9], [0, 0, 9, 8]])\n'
+        'assert len(nms(boxes, boxes[:, 3], 0.5)[1]) == 1\n'
+        'import simim_plugin.operators\n'
+    )
+    assert f'Written: {copy / "_ext.py"}' in python(command + 'main([])')
+    said = python(use)
+    assert 'operators of mmcv' not in said
+    python(command + 'main(["--remove"])')
+    assert not (copy / '_ext.py').exists()
+    # Python prefers compiled ones; so do we.
+    (copy / '_ext.so').touch()
+    assert 'nothing to do' in python(command + 'main([])')
+    assert not (copy / '_ext.py').exists()

@@ -1,0 +1,53 @@
+"""Put the operators into mmcv for good, or take them out again.
+
+    python -m simim_plugin.operators             # writes mmcv/_ext.py
+    python -m simim_plugin.operators --remove
+
+For scripts that import ``mmcv.ops`` before they read a config (MMDetection's
+``test.py``, a notebook, loader workers that are spawned). Python prefers
+compiled operators to this file, if mmcv gets some later.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import mmcv
+
+MARK = '# By simim_plugin.operators, which python -m ... --remove takes out.'
+CONTENT = f"""{MARK}
+import sys
+
+from simim_plugin.operators.placing import Operators
+
+sys.modules[__name__] = Operators()
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(
+        prog='python -m simim_plugin.operators',
+        description='Put operators by torchvision into mmcv for good.',
+    )
+    parser.add_argument('--remove', action='store_true', help='take them out')
+    args = parser.parse_args(argv)
+    folder = Path(mmcv.__path__[0])
+    file = folder / '_ext.py'
+    if args.remove:
+        if file.exists() and file.read_text().startswith(MARK):
+            file.unlink()
+        print(f'{folder} has no operators of simim_plugin.')
+        return
+    compiled = [path.name for path in folder.glob('_ext.*') if path != file]
+    if compiled:
+        print(f'mmcv has compiled operators ({compiled[0]}): nothing to do.')
+        return
+    file.write_text(CONTENT)
+    print(f'Written: {file}')
+
+
+if __name__ == '__main__':
+    main()
