@@ -1,8 +1,8 @@
 # The commands of this project. `make` alone lists them.
 
 # The first Python from 3.10 to 3.$(NEWEST) that can make a virtual environment.
-NEWEST = 12
-PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10; do \
+NEWEST = 13
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do \
 	$$p -c 'import ensurepip, sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, $(NEWEST)))' \
 	2>/dev/null && { echo $$p; break; }; done)
 RUN = .venv/bin/python -u
@@ -20,20 +20,20 @@ demo: install  ## pretrain on generated images, evaluate, write work_dirs/demo (
 test: install-test lint  ## lint, types and the whole test suite; what CI runs
 	$(RUN) -m pytest $(PYTEST)
 
-# torch 2.1, the last that upstream's mmcv was built for, is there up to Python 3.11.
+# torch 2.1 is there up to Python 3.11.
 test-upstream: NEWEST = 11
 test-upstream: python  ## the test suite on upstream OpenMMLab, in .venv-upstream
-	@"$(PYTHON)" requirements/install.py upstream
+	requirements/install.sh "$(PYTHON)" .venv-upstream upstream openmmlab,test
 	.venv-upstream/bin/python -u -m pytest $(PYTEST) -m "not minutes"
 
 evidence: install-test  ## the long runs whose figures stand in docs/ (hours), logs in work_dirs/evidence
 	$(RUN) tests/evidence.py
 
-install: python  ## .venv with all that pretraining needs; no compiler needed
-	@"$(PYTHON)" requirements/install.py pretraining
+install: python  ## .venv with all that the package needs; no compiler needed
+	requirements/install.sh "$(PYTHON)" .venv onedl onedl,tensorboard
 
-install-test: python  ## the same and detection, segmentation and compiled operators
-	@"$(PYTHON)" requirements/install.py test
+install-test: python  ## the same and the tools of the test suite
+	requirements/install.sh "$(PYTHON)" .venv onedl onedl,dev
 
 lint:  ## ruff and mypy
 	$(RUN) -m ruff check

@@ -82,8 +82,24 @@ def long_description():
 
 # Two distributions of each OpenMMLab library exist under one import name.
 # Neither is required: it would overwrite the files of the other.
-onedl = ['onedl-mmengine', 'onedl-mmcv', 'onedl-mmpretrain', 'onedl-mim']
-openmmlab = ['mmengine', 'mmcv>=2,<2.2', 'mmpretrain>=1', 'openmim']
+dense = ['ftfy', 'lvis', 'pycocotools', 'regex']
+onedl = [
+    *dense,
+    'onedl-mim',
+    'onedl-mmcv',
+    'onedl-mmdetection',
+    'onedl-mmengine',
+    'onedl-mmpretrain',
+    'onedl-mmsegmentation',
+]
+openmmlab = [
+    *dense,
+    'mmcv>=2,<2.2',
+    'mmdet>=3',
+    'mmengine',
+    'mmpretrain>=1',
+    'mmsegmentation>=1',
+]
 evaluation = ['imagecorruptions-imaug', 'scikit-learn']
 convert = [
     'onnx',
@@ -91,16 +107,16 @@ convert = [
     'onnxscript',
     'safetensors',
     'timm',
-    'transformers<5',
+    'transformers',
 ]
 test = [
     *evaluation,
     *convert,
     'cyanure',
     'hypothesis',
-    'lvis',
-    'pycocotools',
     'pytest',
+    'pytest-timeout',
+    'pytest-xdist',
     'tensorboard',
 ]
 
@@ -126,21 +142,7 @@ setup(
     ],
     extras_require={
         'onedl': onedl,
-        'onedl-dense': [
-            *onedl,
-            'onedl-mmdetection',
-            'onedl-mmsegmentation',
-            'lvis',
-        ],
         'openmmlab': openmmlab,
-        'openmmlab-dense': [
-            *openmmlab,
-            'mmdet>=3',
-            'mmsegmentation>=1',
-            'ftfy',
-            'lvis',
-            'regex',
-        ],
         'evaluation': evaluation,
         'convert': convert,
         'tensorboard': ['tensorboard'],
