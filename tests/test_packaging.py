@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shutil
 import subprocess
@@ -14,7 +13,6 @@ import zipfile
 from collections import Counter
 from importlib import metadata
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from mmengine import Config
@@ -28,6 +26,7 @@ from . import UPSTREAM
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = sorted((ROOT / 'configs').rglob('*.py'))
 RUNNABLE = [path for path in CONFIGS if '_base_' not in path.parts]
+STACKS = ('onedl', 'upstream')
 DEMO = 'siamese_im/siamese_im_vit-tiny-p8_demo.py'
 DIST_INFO = f'simim_plugin-{simim_plugin.__version__}.dist-info'
 
@@ -134,7 +133,7 @@ def test_sdist_builds_the_same_wheel(
     with tarfile.open(sdist) as archive:
         archive.extractall(tmp_path, filter='data')
     unpacked = tmp_path / sdist.name.removesuffix('.tar.gz')
-    assert {'Makefile', 'requirements/install.py'} <= files(unpacked)
+    assert {'Makefile', 'requirements/install.sh'} <= files(unpacked)
     assert names(build_wheel(unpacked, tmp_path)) == names(wheel)
 
 
@@ -301,63 +300,41 @@ def test_requirements_name_no_index_host() -> None:
             assert not re.search(r'https?:|//|^\s*-|@', line), (path, line)
 
 
-def load_installer() -> ModuleType:
-    """``requirements/install.py`` as a module."""
-    spec = importlib.util.spec_from_file_location(
-        'installer', ROOT / 'requirements' / 'install.py'
-    )
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def pins(stack: str) -> list[Requirement]:
+    """What a stack is pinned to."""
+    return [
+        Requirement(line)
+        for name in ('constraints', stack)
+        for line in (ROOT / 'requirements' / f'{name}.txt')
+        .read_text()
+        .splitlines()
+        if line and not line.startswith('#')
+    ]
 
 
-@pytest.fixture
-def installer() -> ModuleType:
-    return load_installer()
+def test_every_requirement_is_pinned() -> None:
+    known = {pin.name for stack in STACKS for pin in pins(stack)}
+    for requirement in metadata.requires('simim_plugin') or ():
+        assert Requirement(requirement).name in known
 
 
-def pins(upstream: bool = False) -> list[Requirement]:
-    installer = load_installer()
-    lines = installer.lines('constraints')
-    if upstream:
-        lines = installer.upstream_constraints()
-    return [Requirement(line) for line in lines]
-
-
-def test_pins_are_exact_and_every_requirement_has_one() -> None:
-    pinned = {pin.name for pin in pins()}
-    assert all(str(pin.specifier).startswith('==') for pin in pins())
-    for name in ('pretraining', 'test', 'build'):
-        text = (ROOT / 'requirements' / f'{name}.txt').read_text()
-        for line in re.sub('#.*', '', text).split():
-            assert line in pinned, f'{name}.txt'
-
-
-@pytest.mark.parametrize('upstream', [False, True])
-@pytest.mark.parametrize('python', ['3.10', '3.11', '3.12'])
-def test_one_pin_for_each_python(python: str, upstream: bool) -> None:
+@pytest.mark.parametrize('stack', STACKS)
+@pytest.mark.parametrize('python', ['3.10', '3.11', '3.12', '3.13'])
+def test_one_exact_pin_for_each_python(python: str, stack: str) -> None:
     environment = {'python_version': python}
+    found = pins(stack)
+    assert all(str(pin.specifier).startswith('==') for pin in found)
     counts = Counter(
         pin.name
-        for pin in pins(upstream)
+        for pin in found
         if pin.marker is None or pin.marker.evaluate(environment)
     )
     assert set(counts.values()) == {1}
-    assert {pin.name for pin in pins(upstream)} == set(counts)
-
-
-def test_upstream_has_pins_of_its_own(installer: ModuleType) -> None:
-    found = {pin.name: str(pin.specifier) for pin in pins(upstream=True)}
-    for line in installer.lines('upstream'):
-        name, version = line.split('==')
-        assert found[name] == f'=={version}'
-    both = {pin.name for pin in pins()} & found.keys()
-    assert {'torch', 'numpy', 'pytest'} <= both
+    assert {pin.name for pin in found} == set(counts)
 
 
 def test_the_suite_runs_with_the_pinned_versions() -> None:
-    for pin in pins(UPSTREAM):
+    for pin in pins('upstream' if UPSTREAM else 'onedl'):
         if pin.marker is None or pin.marker.evaluate():
             try:
                 found = metadata.distribution(pin.name)
@@ -368,43 +345,61 @@ def test_the_suite_runs_with_the_pinned_versions() -> None:
                 assert pin.specifier.contains(found.version), pin
 
 
-@pytest.mark.parametrize('mmcv', ['onedl-mmcv', 'mmcv'])
-def test_a_wheel_built_once_serves_this_torch_and_python_only(
-    installer: ModuleType,
-    mmcv: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    pins = tmp_path / 'pins.txt'
-    pins.write_text(f'{mmcv}==2.5.0\n')
-    monkeypatch.setattr(installer, 'MMCV', mmcv)
-    monkeypatch.setattr(installer, 'CONSTRAINTS', pins)
-    monkeypatch.setattr(installer, 'PYTHON', Path(sys.executable))
-    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
-    monkeypatch.delenv('FORCE_CUDA', raising=False)
-    monkeypatch.setattr(installer.shutil, 'which', lambda name: None)
-    wheel = f'{mmcv.replace("-", "_")}-2.5.0-any.whl'
-    wheels = tmp_path / 'simim_plugin' / 'wheels'
-    python = 'cp{}{}'.format(*sys.version_info[:2])
-    other = wheels / f'torch1.0-{python}' / wheel
-    other.parent.mkdir(parents=True)
-    other.touch()
-    with pytest.raises(SystemExit, match=r'no C\+\+ compiler: install one'):
-        installer.wheel_with_operators()
-    version = metadata.version('torch')
-    fitting = wheels / f'torch{version}-{python}' / wheel
-    fitting.parent.mkdir()
-    fitting.touch()
-    assert installer.wheel_with_operators() == str(fitting)
+STUB = """#!{python}
+import sys
+from pathlib import Path
+words = sys.argv[1:]
+with open({log!r}, 'a') as log:
+    print(*words, file=log)
+if words == ['-V']:
+    print('Python 3.11.0')
+elif words[:2] == ['-m', 'venv']:
+    target = Path(words[-1], 'bin')
+    target.mkdir(parents=True)
+    (target / 'python').write_text(Path(__file__).read_text())
+    (target / 'python').chmod(0o755)
+elif {fail!r} in words:
+    sys.exit(7)
+"""
 
 
-def test_a_failed_step_of_the_install_says_which(
-    installer: ModuleType, capfd: pytest.CaptureFixture[str]
-) -> None:
-    command = [sys.executable, '-c', 'print("why"); raise SystemExit(3)']
-    with pytest.raises(SystemExit, match='Failed at sweeping: the lines'):
-        installer.run('sweeping', command)
-    assert 'why' in capfd.readouterr().out
+def test_the_install_script(source: Path, tmp_path: Path) -> None:
+    """What stands is left alone; a failed step, or another folder, is not."""
+    clone = shutil.copytree(source, tmp_path / 'a clone')
+    log = tmp_path / 'log'
+    stub = tmp_path / 'python'
+
+    def install(fail: str = '', home: Path = clone) -> tuple[int, list[str]]:
+        log.write_text('')
+        text = STUB.format(python=sys.executable, log=str(log), fail=fail)
+        for python in (stub, home / '.venv' / 'bin' / 'python'):
+            if python.parent.exists():
+                python.write_text(text)
+                python.chmod(0o755)
+        done = subprocess.run(
+            [
+                home / 'requirements' / 'install.sh',
+                stub,
+                '.venv',
+                'onedl',
+                'x',
+            ],
+        )
+        steps = log.read_text().splitlines()
+        return done.returncode, [s for s in steps if 'pip install' in s]
+
+    code, steps = install(fail='.[x]')
+    assert code == 7 and len(steps) == 2
+    code, steps = install()
+    assert code == 0 and len(steps) == 3
+    assert steps[1].endswith('--no-build-isolation --editable .[x]')
+    assert all('--constraint requirements/onedl.txt' in s for s in steps)
+    assert install() == (0, [])
+    moved = clone.rename(tmp_path / 'moved')
+    assert len(install(home=moved)[1]) == 3
+    assert install(home=moved) == (0, [])
+    (moved / 'requirements' / 'onedl.txt').write_text('')
+    assert len(install(home=moved)[1]) == 3
 
 
 def test_import_is_light() -> None:
