@@ -58,7 +58,7 @@ TASKS: dict[str, tuple[str, ...]] = {
     'image corruption': ('imagecorruptions',),
     'use of safetensors': ('safetensors',),
     'export to timm': ('timm',),
-    'export to Hugging Face': ('transformers',),
+    'export to Hugging Face': ('safetensors', 'transformers'),
     'export to ONNX': ('onnx', 'onnxscript', 'onnxruntime'),
 }
 """The modules that each task imports."""

@@ -271,9 +271,11 @@ def _write_hugging_face(
     folder: Path, state: StateDict, model: Portable, images: Tensor
 ) -> Written:
     require('export to Hugging Face')
+    import safetensors.torch
     import transformers
 
     config = transformers.ViTConfig(
+        architectures=['ViTModel'],
         hidden_size=model.dims,
         num_hidden_layers=model.depth,
         num_attention_heads=model.num_heads,
@@ -284,7 +286,6 @@ def _write_hugging_face(
         qkv_bias=model.qkv_bias,
         simim_plugin_final_norm=model.final_norm,
     )
-    vit = transformers.ViTModel(config, add_pooling_layer=False)
     encoder = {
         name: value
         for name, value in model.state_dict().items()
@@ -294,8 +295,13 @@ def _write_hugging_face(
     if not model.final_norm:
         encoder['backbone.ln1.weight'] = torch.ones(model.dims)
         encoder['backbone.ln1.bias'] = torch.zeros(model.dims)
-    vit.load_state_dict(_own(to_hugging_face(encoder)))
-    vit.save_pretrained(folder)
+    # By name: transformers 5 has others in memory, but the same in files.
+    config.save_pretrained(folder)
+    safetensors.torch.save_file(
+        _own(to_hugging_face(encoder)),
+        Path(folder, 'model.safetensors'),
+        dict(format='pt'),
+    )
     again = transformers.ViTModel.from_pretrained(
         folder, add_pooling_layer=False
     )
