@@ -25,6 +25,7 @@ from mmpretrain.registry import (
 from PIL import Image
 from torch import nn
 
+from simim_plugin.engine import test as testing
 from simim_plugin.engine.command_line import build_runner
 from simim_plugin.errors import SimimError
 
@@ -433,6 +434,36 @@ def test_class_count_is_checked_before_training(folder, tmp_path, split):
         runner.train()
     assert '\n' not in str(e.value)
     assert runner.iter == 0
+
+
+def test_predictions_are_drawn(folder, tmp_path):
+    name = 'siamese_im_vit-tiny-p8_ft-1xb64-amp-coslr-10e_demo'
+    config = on_images(name, folder, tmp_path)
+    model = MODELS.build(config.model)
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'file.pth')
+    testing.main(
+        [
+            *(str(tmp_path / 'mine.py'), str(tmp_path / 'file.pth')),
+            *('--work-dir', str(tmp_path / 'run')),
+            *('--show-dir', str(tmp_path / 'drawn')),
+            *('--cfg-options', 'default_hooks.visualization.interval=1'),
+        ]
+    )
+    dataset = DATASETS.build(config.test_dataloader.dataset)
+    # MMPretrain names a picture like its image, in whatever folder that is.
+    images = [dataset.get_data_info(i) for i in range(len(dataset))]
+    names = {f'{Path(image["img_path"]).name}_0.png' for image in images}
+    assert {file.name for file in (tmp_path / 'drawn').iterdir()} == names
+
+
+def test_frozen_features_draw_nothing(tmp_path, capsys):
+    name = 'siamese_im_vit-tiny-p8_knn_demo.py'
+    with pytest.raises(SystemExit):
+        testing.main([name, 'file.pth', '--show-dir', str(tmp_path)])
+    assert capsys.readouterr().err == (
+        'error: The test of this config draws no pictures: leave out '
+        '--show-dir.\n'
+    )
 
 
 def test_class_names_are_compared_before_training(folder, tmp_path):

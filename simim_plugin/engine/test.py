@@ -49,7 +49,7 @@ def configure(args: argparse.Namespace) -> Config:
 
     Raises:
         FileNotFoundError: for an unknown config.
-        SimimError: if the config has nothing that draws.
+        SimimError: if there is nothing to draw.
     """
     config = read_config(args)
     config.load_from = args.checkpoint
@@ -69,13 +69,13 @@ def draw_into(config: Config, folder: str) -> None:
             work folder of the run.
 
     Raises:
-        SimimError: if the config has no such hook.
+        SimimError: if the test draws nothing.
     """
     hook = config.get('default_hooks', {}).get('visualization')
-    if hook is None:
+    loop = (config.get('test_cfg') or {}).get('type')
+    if hook is None or loop == 'FrozenFeatureLoop':
         raise SimimError(
-            'The config has no visualization hook, so --show-dir has no '
-            'effect: set default_hooks.visualization, or leave it out.'
+            'The test of this config draws no pictures: leave out --show-dir.'
         )
     scope = config.get('default_scope')
     if scope == 'mmdet':

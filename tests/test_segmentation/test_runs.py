@@ -125,6 +125,18 @@ def test_finetune_then_test(trained, scenes, pretrained, tmp_path):
     assert moved(state_of(file), pretrained)
 
 
+def test_predictions_are_drawn(trained, scenes, tmp_path):
+    args = [UPERNET, trained / 'iter_3.pth', '--work-dir', tmp_path]
+    args += ['--show-dir', tmp_path / 'drawn', '--cfg-options']
+    args += options(scenes, 'test_dataloader')
+    args.append('default_hooks.visualization.interval=1')
+    testing.main(list(map(str, args)))
+    pictures = list((tmp_path / 'drawn').rglob('*.png'))
+    assert len(pictures) == 3
+    for picture in pictures:  # truth beside prediction
+        assert Image.open(picture).size == (128, 64)
+
+
 def test_probe_leaves_the_encoder_as_it_is(scenes, pretrained, tmp_path):
     given = ('--pretrained', pretrained, '--amp')  # bf16 on a CPU too
     train(LINEAR, scenes, tmp_path, *given)
