@@ -112,7 +112,7 @@ convert = [
 test = [
     *evaluation,
     *convert,
-    'cyanure',
+    'cyanure; python_version < "3.13"',  # no wheel for later ones
     'hypothesis',
     'pytest',
     'pytest-timeout',
