@@ -225,16 +225,14 @@ def test_heads_of_another_class_count(case, part):
             check(runner)
 
 
-def test_mmcv_without_operators(monkeypatch):
+def test_a_missing_library(monkeypatch):
     """The config says what the dependency check does."""
-    gone = 'mmcv._gone'
-    monkeypatch.setattr(environment, 'OPERATORS', gone)
-    monkeypatch.setitem(environment.TASKS, 'detection', ('mmcv', gone))
-    package = 'simim_plugin.detection'
-    monkeypatch.delitem(sys.modules, package)
+    needed = ('mmcv', 'absent_library')
+    monkeypatch.setitem(environment.TASKS, 'detection', needed)
+    monkeypatch.delitem(sys.modules, 'simim_plugin.detection')
     with pytest.raises(SimimError) as caught:
         Config.fromfile(DEMO)
-    assert str(caught.value).startswith(
-        'Cannot do detection: mmcv has no compiled operators'
+    assert str(caught.value) == (
+        'Cannot do detection: absent_library is not installed; mend it with '
+        '`pip install absent_library`.'
     )
-    assert 'pip install' in str(caught.value)
