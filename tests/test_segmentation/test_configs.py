@@ -83,12 +83,13 @@ def test_a_missing_library(monkeypatch):
     """The config says what the dependency check does."""
     needed = ('mmcv', 'absent_library')
     monkeypatch.setitem(environment.TASKS, 'segmentation', needed)
-    monkeypatch.delitem(sys.modules, 'simim_plugin.segmentation')
+    package = 'simim_plugin.segmentation'
+    monkeypatch.delitem(sys.modules, package, raising=False)
     with pytest.raises(SimimError) as caught:
         load(BASE)
     assert str(caught.value) == (
-        'Cannot do segmentation: absent_library is not installed; mend it with '
-        '`pip install absent_library`.'
+        'Cannot do segmentation: absent_library is not installed; mend it '
+        'with `pip install absent_library`.'
     )
 
 
