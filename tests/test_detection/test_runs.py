@@ -395,29 +395,47 @@ def test_lvis_annotations_of_photographs(shared, tmp_path, monkeypatch):
         assert scores[f'lvis/{kind}_APf'] >= 0
 
 
+STOCK = """
+_base_ = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
+custom_imports = dict(imports=['simim_plugin.operators'])
+model = dict(backbone=dict(init_cfg=None))
+train_dataloader = dict(dataset=dict(data_root='data/demo',
+    ann_file='annotations/instances_train.json', data_prefix=dict(img=''),
+    metainfo=dict(classes=({classes})), indices=2))
+"""
+
+
 @pytest.mark.slow
-def test_project_of_ones_own_inherits_from_the_wheel(wheel, tmp_path):  # noqa: F811
-    """A stock mim train of mmdetection, with the installed package only."""
+@pytest.mark.parametrize('kind', ['ours', 'stock'])
+def test_mim_trains_from_the_wheel(kind, wheel, tmp_path):  # noqa: F811
+    """Two lines of ours, or a stock detector on our operators."""
     python = make_site(tmp_path / 'venv', wheel)
     project = tmp_path / 'my project'
     make_demo_data(project / 'data' / 'demo', train=8, val=2)
-    (project / 'mine.py').write_text(
-        "_base_ = __import__('simim_plugin').config_path(\n"
-        f"    '{Path(DEMO).name}')\n"
-        'train_dataloader = dict(\n'
-        '    batch_size=2, num_workers=0, persistent_workers=False)\n'
-        'val_cfg = val_dataloader = val_evaluator = None\n'
-        'train_cfg = dict(max_iters=2)\n'
-        'default_hooks = dict(logger=dict(interval=1))\n'
+    text = (
+        f"_base_ = __import__('simim_plugin').config_path('{Path(DEMO).name}')"
+        '\ntrain_cfg = dict(max_iters=2)\n'
     )
+    if kind == 'stock':
+        file = project / 'data/demo/annotations/instances_train.json'
+        names = [c['name'] for c in json.loads(file.read_text())['categories']]
+        text = STOCK.format(classes=str(names)[1:-1])
+    (project / 'mine.py').write_text(text)
+    loader = ('batch_size=2', 'num_workers=0', 'persistent_workers=False')
+    smaller = ()
+    if kind == 'stock':
+        scale = 'train_dataloader.dataset.pipeline.2.scale=(128,128)'
+        smaller = (scale, 'train_cfg.max_epochs=1')
     said = run(
         *[python, '-m', 'mim', 'train', MMDET, 'mine.py'],
-        *['--work-dir', 'run'],
+        *['--work-dir', 'run', '--cfg-options'],
+        *[f'train_dataloader.{setting}' for setting in loader],
+        *['val_cfg=None', 'val_dataloader=None', 'val_evaluator=None'],
+        *['default_hooks.logger.interval=1', *smaller],
         cwd=project,
     )
-    assert 'Iter(train) [2/2]' in said, said[-4000:]
-    (dump,) = (project / 'run').glob('*.py')
-    assert Config.fromfile(dump).model.backbone.type == 'SiameseIMViTDet'
+    done = 'Epoch(train) [1][1/1]' if smaller else 'Iter(train) [2/2]'
+    assert done in ' '.join(said.split()), said[-4000:]
     code = 'import simim_plugin; print(simim_plugin.__file__)'
     where = Path(run(python, '-c', code, cwd=project).strip())
     assert where.is_relative_to(tmp_path / 'venv')
