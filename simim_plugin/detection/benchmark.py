@@ -6,6 +6,10 @@ and backward, ours beside two that hold the logits of all pairs of patches::
 
     python -m simim_plugin.detection.benchmark
     python -m simim_plugin.detection.benchmark --attention --fp32
+    python -m simim_plugin.detection.benchmark --operators --fp32
+
+The last is a step with mmcv's compiled operators beside one with ours, in an
+environment that has both.
 
 Shape key: B batch, H x W patches, N = H W, C channels, D channels of a head.
 """
@@ -13,8 +17,11 @@ Shape key: B batch, H x W patches, N = H W, C channels, D channels of a head.
 from __future__ import annotations
 
 import argparse
+import importlib
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from types import ModuleType
 
 import torch.nn.functional as F
 from mmdet.registry import MODELS
@@ -25,7 +32,14 @@ from mmengine.registry import DefaultScope
 from mmpretrain.models.backbones.vit_sam import Attention
 from torch import Tensor, nn
 
-from ..benchmarks.timing import DEVICE, print_costs, token_pass
+from ..benchmarks.timing import (
+    DEVICE,
+    median_seconds,
+    print_costs,
+    token_pass,
+)
+from ..operators import COMPILED, build_command
+from ..operators.placing import Operators
 from ..packaged import config_path
 from .vitdet import attend, with_relative_positions
 
@@ -118,6 +132,39 @@ def training_step(
     return run
 
 
+def with_operators(
+    operators: ModuleType, run: Callable[[], object]
+) -> Callable[[], None]:
+    """Let mmcv's functions call some operators while something runs.
+
+    Args:
+        operators (ModuleType): compiled ones, or those of this package.
+        run (Callable[[], object]): what to run.
+    """
+
+    def swapped() -> None:
+        for name, module in list(sys.modules.items()):
+            if name.startswith('mmcv.ops.') and hasattr(module, 'ext_module'):
+                vars(module)['ext_module'] = operators
+        run()
+
+    return swapped
+
+
+def compare_operators(name: str, bf16: bool, rounds: int) -> None:
+    """Print seconds of a training step by mmcv's operators and by ours."""
+    compiled = importlib.import_module(COMPILED)
+    if isinstance(compiled, Operators):
+        raise SystemExit(f'mmcv has none: build them by `{build_command()}`.')
+    run = training_step(name, False, bf16)
+    kinds = dict(compiled=compiled, ours=Operators())
+    actions = {kind: with_operators(it, run) for kind, it in kinds.items()}
+    seconds = median_seconds(actions, rounds)
+    for kind in kinds:
+        print(f'operators {kind:10}{seconds[kind]:9.2f} s')
+    print(f'ours / compiled {seconds["ours"] / seconds["compiled"]:.3f}')
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description='Time ViT-B at 1024 px.')
@@ -130,9 +177,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         '--attention', action='store_true', help="a global block's alone"
     )
     parser.add_argument(
+        '--operators', action='store_true', help="mmcv's beside ours"
+    )
+    parser.add_argument(
         '--patches', type=int, default=64, help='of its image, per side'
     )
     args = parser.parse_args(argv)
+    if args.operators:
+        compare_operators(args.config, not args.fp32, args.rounds)
+        return
     made: dict[str, Callable[[], Callable[[], object]]]
     if args.attention:
         made = {

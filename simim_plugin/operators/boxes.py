@@ -6,6 +6,7 @@ box includes its last pixel, so that its width is x2 - x1 + 1, otherwise 0.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision.ops import nms as torchvision_nms
@@ -61,27 +62,32 @@ def softnms(
     Returns:
         Tensor: indices of the boxes that stay, (K,).
     """
-    boxes, scores = wide(boxes), wide(scores).clone()
-    ends = _half_open(boxes, offset)
-    left = torch.arange(len(boxes), device=boxes.device)
-    kept: list[Tensor] = []
+    # One box after the other: for so little at a time NumPy is faster.
+    threshold = _as_float32(iou_threshold)
+    ends = _half_open(boxes, offset).numpy(force=True)
+    areas = (ends[:, 2:] - ends[:, :2]).prod(1)
+    new = wide(scores).numpy(force=True).copy()
+    left = np.arange(len(new))
+    kept: list[int] = []
     while len(left):
-        best = scores[left].argmax()
-        index = left[best]
-        dets[len(kept), :4] = boxes[index]
-        dets[len(kept), 4] = scores[index]
-        kept.append(index)
-        left = torch.cat([left[:best], left[best + 1 :]])
-        iou = _overlaps(ends[index], ends[left])
+        best = left[new[left].argmax()]
+        kept.append(best)
+        left = left[left != best]
+        start = np.maximum(ends[best, :2], ends[left, :2])
+        stop = np.minimum(ends[best, 2:], ends[left, 2:])
+        common = (stop - start).clip(min=0).prod(1)
+        iou = common / (areas[best] + areas[left] - common)
         if method == GAUSSIAN:
-            factor = (-iou.square() / sigma).exp()
+            new[left] *= np.exp(-(iou**2) / sigma)
         else:
-            lowered = torch.zeros_like(iou) if method == NAIVE else 1 - iou
-            threshold = _as_float32(iou_threshold)
-            factor = torch.where(iou >= threshold, lowered, 1)
-        scores[left] *= factor
-        left = left[scores[left] >= min_score]
-    return torch.stack(kept) if kept else left
+            new[left] *= np.where(
+                iou >= threshold, 0 if method == NAIVE else 1 - iou, 1
+            )
+        left = left[new[left] >= min_score]
+    indices = torch.tensor(kept, dtype=torch.long, device=boxes.device)
+    dets[: len(kept), :4] = boxes[indices]
+    dets[: len(kept), 4] = torch.from_numpy(new).to(boxes)[indices]
+    return indices
 
 
 def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
