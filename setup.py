@@ -94,7 +94,7 @@ onedl = [
 ]
 openmmlab = [
     *dense,
-    'mmcv>=2,<2.2',
+    'mmcv-lite>=2,<2.2',
     'mmdet>=3',
     'mmengine',
     'mmpretrain>=1',

@@ -20,10 +20,8 @@ pip_install() {
 
 test "$("$environment/bin/python" -V 2>&1)" = "$("$python" -V)" ||
 	"$python" -m venv --clear "$environment"
-# Upstream's mmcv does not build beside the newest setuptools, as it would in
-# an environment of pip's; with torch at hand it would compile its operators.
 pip_install setuptools wheel
-MMCV_WITH_OPS=0 pip_install --no-build-isolation --editable ".[$extras]"
+pip_install --editable ".[$extras]"
 if test "$stack" = upstream; then
 	# mim without its opendatalab, which wants setuptools 60.
 	pip_install colorama pandas tabulate

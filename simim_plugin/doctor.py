@@ -194,10 +194,11 @@ class Checkup:
             version = ' and '.join(dict.fromkeys(owners.values())) or '-'
             about = '' if owners else 'not installed'
             if owners and module in STACKS:
-                fork, upstream = (name in owners for name in STACKS[module])
                 about = ' and '.join(owners)
-                about += ' (OneDL fork)' * (fork and len(owners) == 1)
-                about += ' (upstream)' * (upstream and not fork)
+                if STACKS[module][0] not in owners:
+                    about += ' (upstream)'
+                elif len(owners) == 1:
+                    about += ' (OneDL fork)'
             if module == 'torch' and 'torch' in self.facts:
                 cuda = self.facts['torch']['cuda']
                 about = (

@@ -18,7 +18,7 @@ from .errors import SimimError
 
 STACKS: dict[str, tuple[str, str]] = {
     'mmengine': ('onedl-mmengine', 'mmengine'),
-    'mmcv': ('onedl-mmcv', 'mmcv'),
+    'mmcv': ('onedl-mmcv', 'mmcv-lite'),
     'mmpretrain': ('onedl-mmpretrain', 'mmpretrain'),
     'mmdet': ('onedl-mmdetection', 'mmdet'),
     'mmseg': ('onedl-mmsegmentation', 'mmsegmentation'),
@@ -27,7 +27,7 @@ STACKS: dict[str, tuple[str, str]] = {
 
 VARIANTS = {
     'mmengine': ['mmengine-lite'],
-    'mmcv': ['mmcv-full', 'mmcv-lite'],
+    'mmcv': ['mmcv', 'mmcv-full'],
     'imagecorruptions': ['imagecorruptions'],
 }
 """Further distributions that own the same import name."""

@@ -182,7 +182,7 @@ def test_two_stacks_over_each_other(site: Site, module: str) -> None:
 def test_a_variant_of_upstream_is_a_second_owner(site: Site) -> None:
     site.stack(OPENMMLAB)
     site.put('mmcv', name='mmcv-full')
-    assert 'mmcv and mmcv-full' in site.refusal('pretraining')
+    assert 'mmcv-lite and mmcv-full' in site.refusal('pretraining')
 
 
 @pytest.mark.parametrize(

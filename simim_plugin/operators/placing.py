@@ -91,17 +91,19 @@ def place() -> None:
 
 def build_command() -> str:
     """The command that builds mmcv's operators for the installed torch."""
-    name, version = 'onedl-mmcv', ''
+    name, version, before = 'onedl-mmcv', '', ''
     for candidate in ('onedl-mmcv', 'mmcv', 'mmcv-lite'):
         with suppress(metadata.PackageNotFoundError):
             version = f'=={metadata.version(candidate)}'
             name = candidate.removesuffix('-lite')
+            if candidate != name:  # the same files under another name
+                before = f'pip uninstall -y {candidate} && '
             break
     # The setup of upstream's imports pkg_resources.packaging.
     bounds = '>=80,<82' if name == 'onedl-mmcv' else '<70'
     return (
-        f'pip install "setuptools{bounds}" wheel packaging ninja psutil && '
-        'pip install --no-deps --force-reinstall --no-cache-dir '
+        f'{before}pip install "setuptools{bounds}" wheel packaging ninja '
+        'psutil && pip install --no-deps --force-reinstall --no-cache-dir '
         f'--no-build-isolation {name}{version}'
     )
 
