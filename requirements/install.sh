@@ -21,7 +21,9 @@ pip_install() {
 test "$("$environment/bin/python" -V 2>&1)" = "$("$python" -V)" ||
 	"$python" -m venv --clear "$environment"
 pip_install setuptools wheel
-pip_install --editable ".[$extras]"
+# In an environment of pip's, a build leaves its egg-info in this folder. With
+# torch at hand, mmcv would compile its operators.
+MMCV_WITH_OPS=0 pip_install --no-build-isolation --editable ".[$extras]"
 if test "$stack" = upstream; then
 	# mim without its opendatalab, which wants setuptools 60.
 	pip_install colorama pandas tabulate
