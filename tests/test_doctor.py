@@ -413,6 +413,7 @@ def test_little_space_is_worth_knowing(
 def test_mmpretrain_beside_transformers_5(site: Site) -> None:
     """Its multimodal models do not import there, and it fails with them."""
     site.put('transformers', version='5.0.0')
+    shutil.rmtree(site.folder / 'transformers')  # the real one is imported
     code = (
         f'import sys; sys.path.insert(0, {str(site.folder)!r})\n'
         'import simim_plugin.checkpoint, simim_plugin.models\n'
