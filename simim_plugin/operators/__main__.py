@@ -45,7 +45,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     if compiled:
         print(f'mmcv has compiled operators ({compiled[0]}): nothing to do.')
         return
-    file.write_text(CONTENT)
+    try:
+        file.write_text(CONTENT)
+    except OSError as error:
+        raise SystemExit(
+            f'error: Cannot write {file} ({error.strerror}): run this as the '
+            'owner of that folder.'
+        ) from None
     print(f'Written: {file}')
 
 

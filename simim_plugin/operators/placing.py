@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import metadata
 from importlib.machinery import ModuleSpec, PathFinder
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any, NoReturn
 
 import torch
@@ -140,7 +140,7 @@ def _repair(modules: Sequence[ModuleType]) -> None:
     The forks import ``mmcv.ops`` in a ``try`` and go on with None, or with
     functions and classes that raise, which other modules import in turn.
     """
-    stand_ins: dict[int, Any] = {}
+    stand_ins: dict[int, tuple[Any, Any]] = {}  # alive, so that ids hold
     for module in modules:
         for line in _guarded_imports(module):
             with suppress(ImportError):
@@ -148,13 +148,14 @@ def _repair(modules: Sequence[ModuleType]) -> None:
                 for imported in line.names:
                     own = imported.asname or imported.name
                     operator = getattr(source, imported.name)
-                    if (stand_in := getattr(module, own, None)) is not None:
-                        stand_ins[id(stand_in)] = operator
+                    stand_in = getattr(module, own, None)
+                    if isinstance(stand_in, FunctionType | type):
+                        stand_ins[id(stand_in)] = stand_in, operator
                     setattr(module, own, operator)
     for module in modules:
         for name, value in list(vars(module).items()):
             if id(value) in stand_ins:
-                setattr(module, name, stand_ins[id(value)])
+                setattr(module, name, stand_ins[id(value)][1])
 
 
 def _guarded_imports(module: ModuleType) -> list[ast.ImportFrom]:
