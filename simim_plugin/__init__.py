@@ -1,6 +1,6 @@
 """Siamese Image Modeling (SiameseIM) for OpenMMLab."""
 
-from simim_plugin.packaged import ablation_base, config_path
+from simim_plugin.config_files import ablation_base, config_path
 
 __all__ = ['__version__', 'ablation_base', 'config_path']
 

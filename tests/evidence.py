@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
+from simim_plugin.commands.ablate import UNTRAINED, row_names
+from simim_plugin.commands.running import run_logged
+from simim_plugin.config_files import config_path
 from simim_plugin.errors import SimimError, told_in_a_sentence
-from simim_plugin.evaluation.ablations import UNTRAINED, row_names
-from simim_plugin.logged_command import run_logged
-from simim_plugin.packaged import config_path
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = Path('work_dirs/evidence')
@@ -151,10 +151,10 @@ RUNS: dict[str, list[str]] = {
         '-m simim_plugin.benchmarks.monitors --batch 8',
     ],
     'dense_steps': [
-        '-m simim_plugin.detection.benchmark',
-        '-m simim_plugin.segmentation.benchmark',
-        '-m simim_plugin.segmentation.benchmark --step --rounds 3',
-        '-m simim_plugin.segmentation.benchmark --step --rounds 3 --bf16',
+        '-m simim_plugin.benchmarks.detection',
+        '-m simim_plugin.benchmarks.segmentation',
+        '-m simim_plugin.benchmarks.segmentation --step --rounds 3',
+        '-m simim_plugin.benchmarks.segmentation --step --rounds 3 --bf16',
     ],
     'photographs': [
         f'tools/train.py {BASE} --work-dir {OUT}/photographs/run '

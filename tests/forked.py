@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import ClassVar
 
 CONTEXT = multiprocessing.get_context('forkserver')
-CONTEXT.set_forkserver_preload(['simim_plugin.engine.train'])
+CONTEXT.set_forkserver_preload(['simim_plugin.commands.train'])
 
 TINY = """
 _base_ = __import__('simim_plugin').config_path(
@@ -134,7 +134,7 @@ def two(folder, *options, **environment) -> list[Run]:
 def _train(folder, log, options, before, environment):
     import torch
 
-    from simim_plugin.engine.train import main
+    from simim_plugin.commands.train import main
 
     # Not to outlive the tests: PR_SET_PDEATHSIG.
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)

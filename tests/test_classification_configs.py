@@ -25,8 +25,8 @@ from mmpretrain.registry import (
 from PIL import Image
 from torch import nn
 
-from simim_plugin.engine import test as testing
-from simim_plugin.engine.command_line import build_runner
+from simim_plugin.commands import test as testing
+from simim_plugin.commands.command_line import build_runner
 from simim_plugin.errors import SimimError
 
 ROOT = Path(__file__).resolve().parents[1] / 'configs'

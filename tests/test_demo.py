@@ -13,9 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from simim_plugin.datasets.demo_data import make_demo_data
+from simim_plugin.commands.demo import main, table
+from simim_plugin.demo.data import make_demo_data
 from simim_plugin.demo.report import TrainedRun, _mean_colour_accuracy
-from simim_plugin.demo.run import main, table
 from simim_plugin.errors import SimimError
 from simim_plugin.evaluation import folder_dataset
 from simim_plugin.files import write_json
@@ -154,7 +154,7 @@ def test_scenes_of_other_counts_are_replaced_when_asked(
     def train(*_):
         raise SimimError('Training begins.')
 
-    monkeypatch.setattr('simim_plugin.demo.run.run_logged', train)
+    monkeypatch.setattr('simim_plugin.commands.demo.run_logged', train)
     make_demo_data(tmp_path / 'data', train=2, val=1)
     words = options(tmp_path)  # 48 and 24 images
     for more, sentence, images in (
@@ -226,7 +226,7 @@ def test_several_seeds_have_folders_and_rows_of_their_own(
             match=dict(before=10.0, after=40.0, chance=6.0),
         )
 
-    monkeypatch.setattr('simim_plugin.demo.run.run', fake)
+    monkeypatch.setattr('simim_plugin.commands.demo.run', fake)
     main(['--work-dir', str(tmp_path), '--seeds', '0', '2'])
     summary = json.loads((tmp_path / 'summary.json').read_text())
     assert [(row['seed'], row['knn_gain']) for row in summary] == [

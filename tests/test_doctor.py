@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from simim_plugin import doctor, environment
-from simim_plugin.doctor import LIBRARIES
+from simim_plugin import environment
+from simim_plugin.commands import doctor
+from simim_plugin.commands.doctor import LIBRARIES
 from simim_plugin.environment import STACKS
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from simim_plugin.packaged import config_path
+from simim_plugin.config_files import config_path
 
 from . import evidence
 

@@ -14,11 +14,7 @@ from mmpretrain import (
     list_models,
 )
 
-from simim_plugin.checkpoint import (
-    CheckpointError,
-    load_weights,
-    to_official,
-)
+from simim_plugin.checkpoint import CheckpointError, load_weights, to_official
 from simim_plugin.evaluation import folder_dataset
 from simim_plugin.models import SiameseIMViT
 

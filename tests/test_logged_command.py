@@ -8,8 +8,8 @@ import time
 
 import pytest
 
+from simim_plugin.commands.running import _news, run_logged
 from simim_plugin.errors import SimimError
-from simim_plugin.logged_command import _news, run_logged
 
 
 def test_unforeseen_failure_shows_the_end_of_the_log(tmp_path, capsys):
@@ -21,7 +21,7 @@ def test_unforeseen_failure_shows_the_end_of_the_log(tmp_path, capsys):
 
 
 def test_progress_is_told_while_training(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr('simim_plugin.logged_command.QUIET_SECONDS', 0.5)
+    monkeypatch.setattr('simim_plugin.commands.running.QUIET_SECONDS', 0.5)
     script = (
         'import time; time.sleep(1.5); print("x - mmengine - INFO - '
         'Epoch(train)   [2][ 5/39]  lr: 1.0e-03  eta: 0:01:33  time: 0.2  '
@@ -42,7 +42,7 @@ def test_progress_of_what_a_command_runs_is_passed_on():
 NESTED = """
 import os, sys, time
 from pathlib import Path
-from simim_plugin.logged_command import run_logged
+from simim_plugin.commands.running import run_logged
 
 if depth := int(sys.argv[1]):
     command = [sys.executable, __file__, str(depth - 1)]

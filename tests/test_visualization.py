@@ -14,6 +14,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from simim_plugin.checkpoint import CheckpointError
+from simim_plugin.commands.visualize import find_images, main, square
 from simim_plugin.errors import SimimError
 from simim_plugin.evaluation import PatchMatches
 from simim_plugin.geometry import PairGeometry, View
@@ -30,7 +31,6 @@ from simim_plugin.visualization import (
     read_scalars,
     save_figures,
 )
-from simim_plugin.visualization.command import find_images, main, square
 from simim_plugin.visualization.encoder import FrozenEncoder
 from simim_plugin.visualization.style import (
     GREEN,

@@ -8,7 +8,7 @@ if find_spec('simim_plugin') is None:
     # The one tool that also runs where the plugin is not installed.
     sys.path.append(str(Path(__file__).resolve().parent.parent))
 
-from simim_plugin.doctor import main
+from simim_plugin.commands.doctor import main
 
 if __name__ == '__main__':
     sys.exit(main())

@@ -2,7 +2,7 @@
 
     python tools/make_demo_data.py data/demo --train 5000 --val 1000
 
-The layout of the folder is in ``simim_plugin.datasets.demo_data``.
+The layout of the folder is in ``simim_plugin.demo.data``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from simim_plugin.datasets.demo_data import make_demo_data
+from simim_plugin.demo.data import make_demo_data
 from simim_plugin.errors import told_in_a_sentence
 
 

@@ -7,6 +7,6 @@ if __name__ == '__main__':
     share_cores()
     with told_in_a_sentence():
         require('classification')
-    from simim_plugin.engine.test import main
+    from simim_plugin.commands.test import main
 
     main()

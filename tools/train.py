@@ -7,6 +7,6 @@ if __name__ == '__main__':
     share_cores()
     with told_in_a_sentence():
         require('pretraining')
-    from simim_plugin.engine.train import main
+    from simim_plugin.commands.train import main
 
     main()

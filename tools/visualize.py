@@ -7,6 +7,6 @@ if __name__ == '__main__':
     share_cores()
     with told_in_a_sentence():
         require('classification')
-    from simim_plugin.visualization.command import main
+    from simim_plugin.commands.visualize import main
 
     main()

@@ -3,6 +3,8 @@
 # with the roles of the views told apart as on ImageNet. 100 epochs.
 _base_ = './siamese_im.py'
 
+custom_imports = dict(imports=['simim_plugin.ablations'])
+
 grid = (8, 8)
 patch_size = 4
 model = dict(

@@ -3,6 +3,8 @@
 # siamese_im_vit-tiny-p8_demo.py, with one view blurred more than the other.
 _base_ = './siamese_im.py'
 
+custom_imports = dict(imports=['simim_plugin.ablations'])
+
 grid = (8, 8)
 patch_size = 8
 model = dict(

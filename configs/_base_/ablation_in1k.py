@@ -2,6 +2,8 @@
 # method. A row in configs/ablations/ says what differs, by the parts below.
 _base_ = './siamese_im.py'
 
+custom_imports = dict(imports=['simim_plugin.ablations'])
+
 train_cfg = dict(max_epochs=400)
 
 grid = (14, 14)

@@ -3,11 +3,7 @@
 _base_ = './runtime.py'
 
 custom_imports = dict(
-    imports=[
-        'simim_plugin.models', 'simim_plugin.datasets', 'simim_plugin.engine',
-        'simim_plugin.evaluation'
-    ],
-    allow_failed_imports=False)
+    imports=['simim_plugin.evaluation'], allow_failed_imports=False)
 default_scope = 'mmpretrain'
 
 # Model; `pretrained` is set by tools/train.py --pretrained FILE

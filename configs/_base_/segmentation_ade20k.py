@@ -3,11 +3,7 @@
 _base_ = './runtime.py'
 
 custom_imports = dict(
-    imports=[
-        'simim_plugin.models', 'simim_plugin.engine',
-        'simim_plugin.segmentation'
-    ],
-    allow_failed_imports=False)
+    imports=['simim_plugin.segmentation'], allow_failed_imports=False)
 default_scope = 'mmseg'
 
 # Model: images and windows smaller than the crop are padded

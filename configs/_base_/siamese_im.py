@@ -3,10 +3,7 @@
 _base_ = './runtime.py'
 
 custom_imports = dict(
-    imports=[
-        'simim_plugin.models', 'simim_plugin.datasets', 'simim_plugin.engine'
-    ],
-    allow_failed_imports=False)
+    imports=['simim_plugin.pretraining'], allow_failed_imports=False)
 default_scope = 'mmpretrain'
 
 # Model

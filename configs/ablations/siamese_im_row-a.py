@@ -5,7 +5,8 @@ layer_norm = dict(type='LN', eps=1e-6)
 model = dict(
     type='PixelSiameseIM',
     projector=dict(norm_cfg=layer_norm),
-    neck=dict(norm_cfg=layer_norm, out_dims=3 * _base_.patch_size**2),
+    neck=dict(type='PixelDecoder', norm_cfg=layer_norm,
+              out_dims=3 * _base_.patch_size**2),
     head=dict(_delete_=True, type='L2Head'))
 views = _base_.same_view
 mask = _base_.random_mask

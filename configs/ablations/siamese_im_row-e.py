@@ -5,7 +5,8 @@ layer_norm = dict(type='LN', eps=1e-6)
 model = dict(
     projector=dict(norm_cfg=layer_norm),
     neck=dict(norm_cfg=layer_norm),
-    head=dict(norm=dict(type='MoCoLikeNorm')))
+    head=dict(
+        type='NormedUniGradHead', norm=dict(type='MoCoLikeNorm')))
 views = dict(_base_.two_views, online=[], target=[])
 mask = _base_.random_mask
 train_pipeline = [*_base_.loading, views, mask, _base_.pack]

@@ -1,7 +1,8 @@
 _base_ = __import__('simim_plugin').ablation_base()
 # Row (g): (f) with BatchNorm in projector and decoder.
 
-model = dict(head=dict(norm=dict(type='MoCoLikeNorm')))
+model = dict(head=dict(
+    type='NormedUniGradHead', norm=dict(type='MoCoLikeNorm')))
 views = _base_.two_views
 mask = _base_.random_mask
 train_pipeline = [*_base_.loading, views, mask, _base_.pack]

@@ -1,7 +1,8 @@
 _base_ = __import__('simim_plugin').ablation_base()
 # Row (k): (g) with the loss on the mean of the tokens.
 
-head = dict(_base_.model.head, norm=dict(type='MoCoLikeNorm'))
+head = dict(_base_.model.head, type='NormedUniGradHead',
+            norm=dict(type='MoCoLikeNorm'))
 model = dict(head=dict(_delete_=True, type='GlobalHead', head=head))
 views = _base_.two_views
 mask = _base_.random_mask

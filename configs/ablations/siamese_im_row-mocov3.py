@@ -5,7 +5,8 @@ mlp = dict(
     type='MeanTokenNeck', in_channels=_base_.model.projector.in_dims,
     num_layers=3, with_last_bn_affine=False, with_avg_pool=False,
     norm_cfg=dict(type='BN1d'), **_base_.moco_widths)
-head = dict(_base_.model.head, norm=dict(type='MoCoLikeNorm'))
+head = dict(_base_.model.head, type='NormedUniGradHead',
+            norm=dict(type='MoCoLikeNorm'))
 model = dict(
     _delete_=True, type='MaskedMoCoV3',
     data_preprocessor=_base_.model.data_preprocessor,

@@ -2,8 +2,11 @@ _base_ = __import__('simim_plugin').ablation_base()
 # Ours: a target view of 3/4 of the side, about half the tokens.
 
 target_grid = (_base_.grid[0] * 3 // 4, _base_.grid[0] * 3 // 4)
-views = dict(_base_.two_views, target_size=target_grid[0] * _base_.patch_size)
-model = dict(type='SmallTargetSiameseIM', neck=dict(target_grid=target_grid))
+views = dict(_base_.two_views, type='SmallTargetViews',
+             target_size=target_grid[0] * _base_.patch_size)
+model = dict(
+    type='SmallTargetSiameseIM',
+    neck=dict(type='SmallTargetDecoder', target_grid=target_grid))
 mask = _base_.block_mask
 train_pipeline = [*_base_.loading, views, mask, _base_.pack]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

@@ -13,8 +13,8 @@ from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
 from torch import nn
 
+from ..config_files import config_path
 from ..engine.monitors import feature_figures
-from ..packaged import config_path
 from .timing import DEVICE, median_seconds
 from .training import RECIPE, pretraining_step
 

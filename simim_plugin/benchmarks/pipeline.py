@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from torch import Tensor
 
+from ..config_files import config_path
 from ..datasets import BlockwiseMask, ImageFolder
-from ..packaged import config_path
 from .timing import median_seconds, peak_megabytes
 
 RECIPE = 'siamese_im_vit-base-p16_8xb512-amp-coslr-1600e_in1k.py'

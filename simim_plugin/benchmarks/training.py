@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
+from ..config_files import config_path
 from ..engine.optim import has_fused
 from ..models import UniGradHead
-from ..packaged import config_path
 from .timing import DEVICE, median_seconds, peak_megabytes
 
 RECIPE = 'siamese_im_vit-base-p16_8xb512-amp-coslr-1600e_in1k.py'

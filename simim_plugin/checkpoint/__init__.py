@@ -10,7 +10,6 @@ from ..environment import leave_out_multimodal
 leave_out_multimodal()
 
 # ruff: noqa: E402
-from .keys import from_official, to_official
 from .loading import (
     Weights,
     check_fit,
@@ -21,6 +20,7 @@ from .loading import (
     read_weights,
     refuse_unpickling,
 )
+from .names import from_official, to_official
 from .reading import CheckpointError, read_checkpoint
 
 __all__ = [

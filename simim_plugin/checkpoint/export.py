@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from .. import __version__
 from ..environment import require
 from ..errors import told_in_a_sentence
-from .keys import (
+from .loading import read_weights
+from .names import (
     OFFICIAL,
     OURS,
     StateDict,
@@ -24,7 +25,6 @@ from .keys import (
     to_official,
     to_timm,
 )
-from .loading import read_weights
 from .portable import Features, Portable, released_forward
 from .reading import CheckpointError, read_checkpoint
 

@@ -20,7 +20,14 @@ from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor, nn
 
 from ..errors import SimimError
-from .keys import OURS, UNREAD, Format, StateDict, from_any, some
+from .names import (
+    OURS,
+    UNREAD,
+    Format,
+    StateDict,
+    from_any,
+    some,
+)
 from .reading import CheckpointError, read_checkpoint
 
 _SAME_CONFIG = 'use the config that the checkpoint was made with'

@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from mmpretrain.models import VisionTransformer
 from torch import Tensor, nn
 
-from ..models import SiameseIMViT
-from .keys import StateDict
 from .loading import Weights, check_fit
+from .names import StateDict
 from .reading import CheckpointError
 
 HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}
@@ -83,7 +83,7 @@ class Portable(nn.Module):
         self.final_norm = 'ln1.weight' in encoder
         self.fc_norm = 'ln2.weight' in encoder
         self.qkv_bias = 'layers.0.attn.qkv.bias' in encoder
-        self.backbone = SiameseIMViT(
+        self.backbone = VisionTransformer(
             arch=dict(
                 embed_dims=self.dims,
                 num_layers=self.depth,

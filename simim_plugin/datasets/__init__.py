@@ -5,9 +5,8 @@ from .image_folder import ImageFolder
 from .labelled_folder import LabelledFolder
 from .loading import LoadRGBImage, UnreadableImageError
 from .local_cifar10 import LocalCIFAR10
-from .paired_views import PairedViews, SameView
+from .paired_views import PairedViews
 from .photometric import FastColorJitter, FastGaussianBlur, FastGrayscale
-from .random_mask import RandomMask
 from .robustness import (
     CorruptedFolder,
     ImageNetA,
@@ -32,8 +31,6 @@ __all__ = [
     'LoadRGBImage',
     'LocalCIFAR10',
     'PairedViews',
-    'RandomMask',
-    'SameView',
     'SingleDrawCrop',
     'UnreadableImageError',
 ]

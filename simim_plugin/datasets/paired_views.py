@@ -11,7 +11,6 @@ Shape key: H rows, W columns of the image; h x w of a view.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import cv2
 import numpy as np
@@ -54,8 +53,6 @@ class PairedViews(BaseTransform):
         online (Sequence[dict | Callable]): transforms of the online view,
             each from and to ``dict(img=...)``. Defaults to none.
         target (Sequence[dict | Callable]): the same of the target view.
-        target_size (int | tuple[int, int], optional): height and width of
-            the target view, if another.
     """
 
     def __init__(
@@ -65,10 +62,8 @@ class PairedViews(BaseTransform):
         aspect_ratio: tuple[float, float] = (3 / 4, 4 / 3),
         online: Sequence[Transform] = (),
         target: Sequence[Transform] = (),
-        target_size: int | tuple[int, int] | None = None,
     ) -> None:
-        self.size = _pair(size)
-        self.target_size = _pair(target_size or size)
+        self.size = pair(size)
         self.crop_scale = list(crop_scale)
         self.aspect_ratio = list(aspect_ratio)
         self.online = _compose(online)
@@ -96,12 +91,17 @@ class PairedViews(BaseTransform):
         self, image: np.ndarray
     ) -> tuple[list[np.ndarray], PairGeometry]:
         online, online_view = self._cut(image, self.size)
-        target, target_view = self._cut(image, self.target_size)
-        views = [
+        target, target_view = self._cut(image, self.size)
+        views = self._coloured(online, target)
+        return views, PairGeometry(online_view, target_view)
+
+    def _coloured(
+        self, online: np.ndarray, target: np.ndarray
+    ) -> list[np.ndarray]:
+        return [
             self.online({'img': online})['img'],
             self.target({'img': target})['img'],
         ]
-        return views, PairGeometry(online_view, target_view)
 
     def _cut(
         self, image: np.ndarray, size: tuple[int, int]
@@ -124,35 +124,8 @@ class PairedViews(BaseTransform):
             f'{type(self).__name__}(size={self.size}, '
             f'crop_scale={self.crop_scale}, '
             f'aspect_ratio={self.aspect_ratio}, '
-            f'online={self.online}, target={self.target}, '
-            f'target_size={self.target_size})'
+            f'online={self.online}, target={self.target})'
         )
-
-
-@TRANSFORMS.register_module()
-class SameView(PairedViews):
-    """One view in both roles: the same crop, flip and colours.
-
-    Keys as of :class:`PairedViews`.
-
-    Args:
-        colour (Sequence[dict | Callable]): transforms of the view, from and
-            to ``dict(img=...)``. Defaults to none.
-        **kwargs: ``size``, ``crop_scale``, ``aspect_ratio`` as of
-            :class:`PairedViews`.
-    """
-
-    def __init__(
-        self, colour: Sequence[Transform] = (), **kwargs: Any
-    ) -> None:
-        super().__init__(online=colour, **kwargs)
-
-    def _views(
-        self, image: np.ndarray
-    ) -> tuple[list[np.ndarray], PairGeometry]:
-        view, place = self._cut(image, self.size)
-        view = self.online({'img': view})['img']
-        return [view, view], PairGeometry(place, place)
 
 
 def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -168,7 +141,7 @@ def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.ascontiguousarray(pixels.permute(1, 2, 0).numpy())
 
 
-def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
+def pair(size: int | tuple[int, int]) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 

@@ -38,7 +38,12 @@ from ..evaluation import (
     knn_accuracy,
     match_patches,
 )
-from ..visualization import draw_loss, draw_matches, draw_pair, read_scalars
+from ..visualization import (
+    draw_loss,
+    draw_matches,
+    draw_pair,
+    read_scalars,
+)
 
 SPLITS = ('train', 'val')
 

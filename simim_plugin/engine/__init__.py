@@ -1,12 +1,11 @@
 """What runs around a training step, registered in MMPretrain."""
 
 from .checkpointing import SafeCheckpointHook
-from .exact_loop import ExactEpochLoop
 from .guard import NonFiniteGuard
 from .hooks import ClassCountHook, MomentumHook, ThroughputHook
 from .lars import ProbeLARS
+from .loop import ExactEpochLoop
 from .monitors import CollapseMonitor
-from .online_knn import OnlineKNN
 from .optim import AutocastOptimWrapper, LayerDecayConstructor
 from .runner import SiameseIMRunner
 from .schedule import WarmupCosineLR
@@ -20,7 +19,6 @@ __all__ = [
     'LayerDecayConstructor',
     'MomentumHook',
     'NonFiniteGuard',
-    'OnlineKNN',
     'ProbeLARS',
     'SafeCheckpointHook',
     'SeededDataset',

@@ -15,7 +15,7 @@ from mmpretrain.registry import HOOKS
 
 from ..checkpoint import CheckpointError, read_checkpoint
 from ..errors import SimimError
-from .exact_loop import accumulative_counts
+from .loop import accumulative_counts
 
 STOP_NAME = 'stop_iter_{}.pth'
 _NAME = re.compile(r'(stop_)?(epoch|iter)_(\d+)\.pth')

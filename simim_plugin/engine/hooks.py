@@ -14,8 +14,8 @@ from mmpretrain.registry import HOOKS
 
 from ..datasets.labelled_folder import check_same_classes
 from ..errors import SimimError
-from ..models.unwrapping import unwrapped
 from .schedule import cosine_momentum
+from .unwrapping import unwrapped
 
 
 @HOOKS.register_module()

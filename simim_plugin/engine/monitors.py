@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from ..errors import SimimError
-from ..models.unwrapping import unwrapped
+from .unwrapping import unwrapped
 
 # Tokens whose pairs the uniformity is taken over: S x S distances.
 _SAMPLE = 1024

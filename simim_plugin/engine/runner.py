@@ -31,7 +31,6 @@ from ..checkpoint import (
 )
 from ..errors import SimimError
 from ..files import complete_file
-from ..models.unwrapping import unwrapped
 from .checkpointing import (
     BranchHook,
     drop_unfinished,
@@ -39,9 +38,10 @@ from .checkpointing import (
     remove_stop_files,
     sync,
 )
-from .exact_loop import ExactEpochLoop, accumulative_counts
 from .faults import explained
+from .loop import ExactEpochLoop, accumulative_counts
 from .stopping import StopHook, noted_signals, outlive_stop
+from .unwrapping import unwrapped
 
 
 @RUNNERS.register_module()

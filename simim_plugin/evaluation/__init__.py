@@ -1,5 +1,10 @@
-"""What a representation is worth: frozen, probed, fine-tuned, corrupted."""
+"""Evaluation of encoders: frozen features, probes, robustness.
 
+Importing this package registers what classification configs need in
+MMPretrain, the components of :mod:`simim_plugin.pretraining` included.
+"""
+
+from .. import pretraining  # noqa: F401  # registers components
 from .features import (
     evaluation_transforms,
     extract_features,
@@ -10,6 +15,8 @@ from .knn import knn_accuracy
 from .logistic import logistic_accuracy
 from .loops import FrozenFeatureLoop, KNNClassifier, LogisticClassifier
 from .matching import PatchMatches, draw_pairs, match_patches
+from .online_knn import OnlineKNN
+from .probe_head import ProbeHead
 from .robustness import (
     CorruptionAccuracy,
     CorruptionError,
@@ -23,7 +30,9 @@ __all__ = [
     'FrozenFeatureLoop',
     'KNNClassifier',
     'LogisticClassifier',
+    'OnlineKNN',
     'PatchMatches',
+    'ProbeHead',
     'SubsetAccuracy',
     'draw_pairs',
     'evaluation_transforms',

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ..datasets.labelled_folder import check_same_classes
-from ..models.unwrapping import unwrapped
+from ..engine.unwrapping import unwrapped
 from .features import Pool, extract_features
 from .knn import KS, knn_accuracy
 from .logistic import Solver, logistic_accuracy

@@ -1,51 +1,34 @@
-"""The method's modules and its variants, registered in MMPretrain."""
+"""The method: algorithm, backbone, projector, decoder, head.
+
+Importing this package registers them in MMPretrain, adds the packaged configs
+to MMPretrain's list of models, and replaces MMEngine's ``load_checkpoint``
+for models of this package (:mod:`simim_plugin.checkpoint.stock_loading`).
+"""
 
 from ..environment import leave_out_multimodal
 
 leave_out_multimodal()
 
 # ruff: noqa: E402
-from ..packaged import register_model_names
-from .loss_norms import MAELikeNorm, MoCoLikeNorm, NoLossNorm, OnlineNorm
-from .masked_moco import MaskedMoCoV3, MeanTokenNeck, PredictorHead
-from .masked_vit import SiameseIMViT
+from ..checkpoint.stock_loading import replace_load_checkpoint
+from ..config_files import register_model_names
+from .backbone import SiameseIMViT
+from .decoder import RelativePositionDecoder
+from .head import UniGradHead
+from .norm import TokenBatchNorm
 from .preprocessor import PairDataPreprocessor
-from .probe_head import ProbeHead
 from .projector import TransformerProjector
-from .relative_decoder import RelativePositionDecoder
 from .siamese_im import SiameseIM
-from .token_norm import TokenBatchNorm
-from .unigrad_head import UniGradHead
-from .variant_heads import GlobalHead, L2Head
-from .variants import (
-    PartialTargetSiameseIM,
-    PixelSiameseIM,
-    SmallTargetSiameseIM,
-    SymmetricSiameseIM,
-)
 
 __all__ = [
-    'GlobalHead',
-    'L2Head',
-    'MAELikeNorm',
-    'MaskedMoCoV3',
-    'MeanTokenNeck',
-    'MoCoLikeNorm',
-    'NoLossNorm',
-    'OnlineNorm',
     'PairDataPreprocessor',
-    'PartialTargetSiameseIM',
-    'PixelSiameseIM',
-    'PredictorHead',
-    'ProbeHead',
     'RelativePositionDecoder',
     'SiameseIM',
     'SiameseIMViT',
-    'SmallTargetSiameseIM',
-    'SymmetricSiameseIM',
     'TokenBatchNorm',
     'TransformerProjector',
     'UniGradHead',
 ]
 
 register_model_names()
+replace_load_checkpoint()

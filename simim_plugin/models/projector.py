@@ -12,7 +12,7 @@ from mmpretrain.models.backbones.vision_transformer import (
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from .masked_vit import init_linear_xavier
+from .backbone import init_linear_xavier
 
 
 def transformer_blocks(

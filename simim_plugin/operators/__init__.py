@@ -9,9 +9,9 @@ it changes nothing. A config of any OpenMMLab project needs one line::
     custom_imports = dict(imports=['simim_plugin.operators'])
 
 A script imports this package before ``mmcv.ops``. For programs that import
-``mmcv.ops`` before they read a config, ``python -m simim_plugin.operators``
-writes a file into mmcv, once. The package depends on torch, torchvision and
-mmcv, and on nothing else of simim_plugin.
+``mmcv.ops`` before they read a config, run ``python -m
+simim_plugin.commands.operators`` once: it writes a file into mmcv. The package
+depends on torch, torchvision and mmcv, and on nothing else of simim_plugin.
 
 Half and bfloat16 inputs are computed in float32 and rounded once; mmcv
 refuses bfloat16 in most operators, and half on a CPU in some.

@@ -19,7 +19,12 @@ from typing import Any, NoReturn
 
 import torch
 
-from . import boxes, deformable, focal, regions
+from . import (
+    boxes,
+    deformable,
+    focal,
+    regions,
+)
 
 COMPILED = 'mmcv._ext'
 """The module of mmcv's compiled operators."""
@@ -119,7 +124,7 @@ def _compiled_are_usable() -> bool:
         reason = f'do not load ({str(error).splitlines()[0]})'
     else:
         if (
-            isinstance(operators, Operators)  # by ``__main__.py``
+            isinstance(operators, Operators)  # by commands.operators
             or operators.get_compiling_cuda_version() != NOT_AVAILABLE
             or not torch.cuda.is_available()
         ):

@@ -7,7 +7,7 @@ from mmengine.runner import Runner
 from mmseg.models import SegTTAModel
 from mmseg.registry import HOOKS
 
-from ..models.unwrapping import unwrapped
+from ..engine.unwrapping import unwrapped
 
 
 @HOOKS.register_module()

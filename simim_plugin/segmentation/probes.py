@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from ..engine.unwrapping import unwrapped
 from ..errors import SimimError
 from ..evaluation.features import frozen
-from ..models.unwrapping import unwrapped
 
 # Similarities, or votes, held at once: 256 MB in float32.
 _CHUNK = 2**26

@@ -5,14 +5,15 @@ import torch
 from mmpretrain.models import MAEPretrainHead
 from mmpretrain.registry import MODELS
 
-from simim_plugin.errors import SimimError
-from simim_plugin.models import (
+from simim_plugin.ablations import (
     GlobalHead,
     L2Head,
     MoCoLikeNorm,
+    NormedUniGradHead,
     PixelSiameseIM,
-    UniGradHead,
 )
+from simim_plugin.errors import SimimError
+from simim_plugin.models import UniGradHead
 
 from ..test_models.helpers import small_batch, small_config
 
@@ -87,7 +88,7 @@ def test_unigrad_with_other_norms(pair, norm):
         p, t = standardised(p), standardised(t)
     similarity = p @ t.T  # M x M
     expected = (p - t).square().sum(1) + 0.3 * similarity.square().mean(1)
-    agree(UniGradHead(0.3, norm=norm), pair, expected.mean() / p.shape[1])
+    agree(NormedUniGradHead(norm, 0.3), pair, expected.mean() / p.shape[1])
 
 
 def test_moco_like_norm_is_unigrad_on_unit_vectors(pair):
@@ -96,7 +97,7 @@ def test_moco_like_norm_is_unigrad_on_unit_vectors(pair):
     similarity = p @ t.T  # M x M
     weight = 0.3 * p.shape[1]
     expected = (p - t).square().sum(1) + weight * similarity.square().mean(1)
-    agree(UniGradHead(0.3, norm=MOCO), pair, expected.mean())
+    agree(NormedUniGradHead(MOCO, 0.3), pair, expected.mean())
 
 
 def test_moco_like_l2(pair):
@@ -105,7 +106,7 @@ def test_moco_like_l2(pair):
 
 
 def test_moco_like_norm_makes_vectors_as_long_as_layer_norm(pair):
-    p, t = MoCoLikeNorm()(*pair)
+    p, t = MoCoLikeNorm()(*tokens(pair))
     for vectors in (p, t):
         torch.testing.assert_close(
             vectors.norm(dim=1), torch.full((15,), 8.0).double().sqrt()
@@ -115,7 +116,7 @@ def test_moco_like_norm_makes_vectors_as_long_as_layer_norm(pair):
 
 
 @pytest.mark.parametrize('norm', [MAE, MOCO])
-@pytest.mark.parametrize('kind', ['UniGradHead', 'L2Head'])
+@pytest.mark.parametrize('kind', ['NormedUniGradHead', 'L2Head'])
 def test_global_is_dense_on_one_token(pair, kind, norm):
     dense = dict(type=kind, norm=norm)
     head = GlobalHead(dense)
@@ -133,7 +134,7 @@ def test_losses_stay_in_float32_under_autocast(norm):
     p, t = (torch.randn(2, 6, 8, generator=generator) for _ in range(2))
     dense = L2Head(norm)
     of_means = GlobalHead(dict(type='L2Head', norm=norm))
-    for head in (UniGradHead(norm=norm), dense, of_means):
+    for head in (NormedUniGradHead(norm=norm), dense, of_means):
         expected = head.loss(p, t)['loss']
         rounded = p.bfloat16(), t.bfloat16()
         exact = head.loss(*(x.float() for x in rounded))['loss']
@@ -147,7 +148,7 @@ def test_losses_stay_in_float32_under_autocast(norm):
 def pixel_model(norm, grid=(3, 4)):
     config = small_config(grid=grid)
     config.pop('type')
-    config['neck']['out_dims'] = 48
+    config['neck'].update(type='PixelDecoder', out_dims=48)
     config['head'] = dict(type='L2Head', norm=norm)
     model = PixelSiameseIM(**config)
     model.init_weights()

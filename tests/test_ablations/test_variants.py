@@ -210,7 +210,8 @@ def test_unequal_subsets_are_an_error_in_words():
 def test_a_smaller_target_lies_where_its_pixels_do(target_grid):
     _, samples = small_batch()
     model = build(
-        dict(type='SmallTargetSiameseIM'), neck=dict(target_grid=target_grid)
+        dict(type='SmallTargetSiameseIM'),
+        neck=dict(type='SmallTargetDecoder', target_grid=target_grid),
     )
     caught = []
     model.neck.relative_map.register_forward_pre_hook(
@@ -253,7 +254,8 @@ def test_a_smaller_target_is_encoded_with_these_positions():
     inputs, (sample, *_) = small_batch()
     view = F.avg_pool2d(inputs[1], 2)
     model = build(
-        dict(type='SmallTargetSiameseIM'), neck=dict(target_grid=(2, 2))
+        dict(type='SmallTargetSiameseIM'),
+        neck=dict(type='SmallTargetDecoder', target_grid=(2, 2)),
     )
     geometry = type(sample.geometry)(*[sample.geometry.target] * 2)
     places = relative_embedding(geometry, (2, 2), (4, 4), 24)[:, :24]
@@ -268,8 +270,10 @@ def test_a_smaller_target_is_encoded_with_these_positions():
 
 def test_a_target_of_the_same_grid_is_the_method():
     inputs, samples = small_batch()
+    neck = dict(type='SmallTargetDecoder', target_grid=(4, 4))
+    small = build(dict(type='SmallTargetSiameseIM'), neck=neck)
     same(
-        step(build(dict(type='SmallTargetSiameseIM')), inputs, samples),
+        step(small, inputs, samples),
         step(build(dict(type='SiameseIM')), inputs, samples),
     )
 
@@ -277,7 +281,7 @@ def test_a_target_of_the_same_grid_is_the_method():
 def test_a_smaller_target_trains():
     inputs, samples = small_batch()
     inputs[1] = F.avg_pool2d(inputs[1], 2)
-    neck = dict(target_grid=(2, 2))
+    neck = dict(type='SmallTargetDecoder', target_grid=(2, 2))
     model = build(dict(type='SmallTargetSiameseIM'), neck=neck)
     _, grads = step(model, inputs, samples)
     trained = {n for n, p in model.named_parameters() if p.requires_grad}

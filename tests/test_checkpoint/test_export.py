@@ -19,7 +19,7 @@ from simim_plugin.checkpoint import (
     to_official,
 )
 from simim_plugin.checkpoint.export import convert, main
-from simim_plugin.checkpoint.keys import to_timm
+from simim_plugin.checkpoint.names import to_timm
 
 from ..conftest import ROOT
 from ..test_models.helpers import small_model

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simim_plugin.datasets import BlockwiseMask, RandomMask
+from simim_plugin.ablations import RandomMask
+from simim_plugin.datasets import BlockwiseMask
 
 
 def components(cells: np.ndarray) -> int:

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from simim_plugin.datasets import demo_data
-from simim_plugin.datasets.demo_annotations import (
+from simim_plugin.demo import data as demo_data
+from simim_plugin.demo.annotations import (
     CLASSES,
     LVIS_CLASSES,
     SEGMENTATION_CLASSES,
@@ -28,8 +28,8 @@ from simim_plugin.datasets.demo_annotations import (
     lvis_v1,
     polygons,
 )
-from simim_plugin.datasets.demo_data import make_demo_data
-from simim_plugin.datasets.demo_scenes import (
+from simim_plugin.demo.data import make_demo_data
+from simim_plugin.demo.scenes import (
     SHAPES,
     TEXTURES,
     THINGS,

@@ -9,10 +9,7 @@ from hypothesis import strategies as st
 from mmpretrain.registry import DATASETS
 from PIL import Image
 
-from simim_plugin.datasets.labelled_folder import (
-    LabelledFolder,
-    _read_lines,
-)
+from simim_plugin.datasets.labelled_folder import LabelledFolder, _read_lines
 from simim_plugin.datasets.robustness import read_wnids
 from simim_plugin.datasets.single_draw_crop import SingleDrawCrop
 from simim_plugin.errors import SimimError

@@ -13,7 +13,8 @@ from mmpretrain.registry import TRANSFORMS
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from simim_plugin.datasets import BlockwiseMask, PairedViews, SameView
+from simim_plugin.ablations import SameView, SmallTargetViews
+from simim_plugin.datasets import BlockwiseMask, PairedViews
 from simim_plugin.datasets.paired_views import resize
 from simim_plugin.geometry import PairGeometry, View
 
@@ -257,7 +258,9 @@ def test_the_target_may_have_fewer_pixels() -> None:
     seed(4)
     whole = PairedViews((32, 48))({'img': image})
     seed(4)
-    half = PairedViews((32, 48), target_size=(16, 24))({'img': image})
+    half = SmallTargetViews(size=(32, 48), target_size=(16, 24))(
+        {'img': image}
+    )
     assert (half['img'][0] == whole['img'][0]).all()
     assert half['img'][1].shape == (16, 24, 3)
     for name in ('online', 'target'):

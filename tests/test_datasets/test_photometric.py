@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from simim_plugin.benchmarks.pipeline import RECIPE, PillowPairPipeline
+from simim_plugin.config_files import config_path
 from simim_plugin.datasets import (
     FastColorJitter,
     FastGaussianBlur,
@@ -30,7 +31,6 @@ from simim_plugin.datasets.photometric import (
     adjust_saturation,
     blur,
 )
-from simim_plugin.packaged import config_path
 
 Pixels = NDArray[np.uint8]
 

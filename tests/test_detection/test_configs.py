@@ -25,7 +25,7 @@ from mmengine.structures import InstanceData
 from PIL import Image
 
 from simim_plugin import config_path
-from simim_plugin.datasets.demo_annotations import CLASSES, LVIS_CLASSES
+from simim_plugin.demo.annotations import CLASSES, LVIS_CLASSES
 from simim_plugin.detection import schedule
 from simim_plugin.detection.schedule import COCO, LVIS
 

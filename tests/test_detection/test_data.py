@@ -14,11 +14,8 @@ from mmengine.structures import InstanceData
 from torch import nn
 
 from simim_plugin import environment
-from simim_plugin.datasets.demo_data import make_demo_data
-from simim_plugin.detection import (
-    CheckedCocoDataset,
-    CheckedLVISDataset,
-)
+from simim_plugin.demo.data import make_demo_data
+from simim_plugin.detection import CheckedCocoDataset, CheckedLVISDataset
 from simim_plugin.engine import ClassCountHook
 from simim_plugin.errors import SimimError
 

@@ -17,11 +17,12 @@ from PIL import Image
 from torch import nn
 
 from simim_plugin import config_path
+from simim_plugin.benchmarks import detection as benchmark
 from simim_plugin.benchmarks import timing
-from simim_plugin.datasets.demo_data import make_demo_data
-from simim_plugin.detection import FederatedLoss, benchmark
-from simim_plugin.engine import train as training
-from simim_plugin.engine.command_line import build_runner
+from simim_plugin.commands import train as training
+from simim_plugin.commands.command_line import build_runner
+from simim_plugin.demo.data import make_demo_data
+from simim_plugin.detection import FederatedLoss
 from simim_plugin.models import SiameseIMViT
 
 from .. import UPSTREAM

@@ -29,11 +29,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from simim_plugin.checkpoint import read_checkpoint
-from simim_plugin.engine import (
-    AutocastOptimWrapper,
-    SiameseIMRunner,
-    online_knn,
-)
+from simim_plugin.engine import AutocastOptimWrapper, SiameseIMRunner
 from simim_plugin.engine.monitors import effective_rank, feature_figures
 from simim_plugin.engine.optim import has_fused
 from simim_plugin.errors import SimimError
@@ -42,6 +38,7 @@ from simim_plugin.evaluation import (
     folder_dataset,
     image_loader,
     knn_accuracy,
+    online_knn,
 )
 from simim_plugin.models import UniGradHead
 

@@ -8,9 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from simim_plugin.datasets.demo_data import make_demo_data
-from simim_plugin.errors import SimimError
-from simim_plugin.evaluation.ablations import (
+from simim_plugin.commands.ablate import (
     PAPER_LINEAR,
     collect,
     describe,
@@ -20,7 +18,9 @@ from simim_plugin.evaluation.ablations import (
     row_names,
     table,
 )
-from simim_plugin.packaged import config_path
+from simim_plugin.config_files import config_path
+from simim_plugin.demo.data import make_demo_data
+from simim_plugin.errors import SimimError
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -9,8 +9,8 @@ from mmpretrain.registry import MODELS
 from PIL import Image
 
 from simim_plugin import config_path
+from simim_plugin.commands.test import configure, main, parse_args
 from simim_plugin.datasets.robustness import CORRUPTIONS, SEVERITIES
-from simim_plugin.engine.test import configure, main, parse_args
 
 CLASSIFIER = 'siamese_im_vit-tiny-p8_ft-1xb64-amp-coslr-10e_demo.py'
 LOGISTIC = 'siamese_im_vit-tiny-p8_logistic_demo.py'

@@ -17,7 +17,7 @@ from mmpretrain.registry import MODELS
 from PIL import Image
 
 from simim_plugin import config_path
-from simim_plugin.engine.command_line import build_runner
+from simim_plugin.commands.command_line import build_runner
 from simim_plugin.errors import SimimError
 from simim_plugin.evaluation import (
     extract_features,

@@ -17,7 +17,6 @@ from mmpretrain.registry import DATASETS, METRICS, MODELS
 from mmpretrain.structures import DataSample
 
 from simim_plugin.datasets.corruptions import make_corruptions
-from simim_plugin.datasets.demo_data import make_demo_data
 from simim_plugin.datasets.robustness import (
     CLASS_LISTS,
     CORRUPTIONS,
@@ -25,6 +24,7 @@ from simim_plugin.datasets.robustness import (
     imagenet_labels,
     read_wnids,
 )
+from simim_plugin.demo.data import make_demo_data
 from simim_plugin.errors import SimimError
 from simim_plugin.evaluation.robustness import (
     mean_corruption_error,

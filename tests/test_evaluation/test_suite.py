@@ -16,18 +16,9 @@ from mmpretrain.structures import DataSample
 
 from simim_plugin import __version__, config_path
 from simim_plugin.checkpoint import load_backbone, load_weights
-from simim_plugin.checkpoint.keys import to_timm
-from simim_plugin.datasets.corruptions import make_corruptions
-from simim_plugin.datasets.demo_data import make_demo_data
-from simim_plugin.datasets.robustness import (
-    CORRUPTIONS,
-    SEVERITIES,
-    read_wnids,
-)
-from simim_plugin.errors import SimimError
-from simim_plugin.evaluation import suite
-from simim_plugin.evaluation.protocols import ENCODERS, SCALES, TASKS
-from simim_plugin.evaluation.suite import (
+from simim_plugin.checkpoint.names import to_timm
+from simim_plugin.commands import evaluate as suite
+from simim_plugin.commands.evaluate import (
     Evaluation,
     _commit,
     _datasets,
@@ -36,6 +27,15 @@ from simim_plugin.evaluation.suite import (
     parse_args,
     table,
 )
+from simim_plugin.datasets.corruptions import make_corruptions
+from simim_plugin.datasets.robustness import (
+    CORRUPTIONS,
+    SEVERITIES,
+    read_wnids,
+)
+from simim_plugin.demo.data import make_demo_data
+from simim_plugin.errors import SimimError
+from simim_plugin.evaluation.protocols import ENCODERS, SCALES, TASKS
 
 from ..test_checkpoint.helpers import our_vit, scramble, wrap
 

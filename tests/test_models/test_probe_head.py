@@ -3,7 +3,7 @@
 import torch
 from mmpretrain.registry import MODELS
 
-from simim_plugin.models.probe_head import ProbeHead
+from simim_plugin.evaluation.probe_head import ProbeHead
 
 
 def test_is_a_linear_map_of_batch_normalised_features():

@@ -8,7 +8,7 @@ import torch
 import torch.multiprocessing as mp
 from mmengine.model import MMDistributedDataParallel, convert_sync_batchnorm
 
-from simim_plugin.models import UniGradHead
+from simim_plugin.ablations import NormedUniGradHead
 
 from .helpers import small_batch, small_model
 
@@ -17,7 +17,7 @@ NORMS = ('MAELikeNorm', 'MoCoLikeNorm')
 
 def model_with(norm, device):
     model = small_model().double()
-    model.head = UniGradHead(norm=dict(type=norm))
+    model.head = NormedUniGradHead(norm=dict(type=norm))
     return model.to(device)
 
 

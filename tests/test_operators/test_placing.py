@@ -187,7 +187,7 @@ def test_put_into_mmcv_for_good(tmp_path: Path) -> None:
         if not file.name.startswith(('_ext', '__pycache__')):
             (copy / file.name).symlink_to(file)
     first = f'import sys; sys.path.insert(0, {str(tmp_path)!r})\n'
-    command = first + 'from simim_plugin.operators.__main__ import main\n'
+    command = first + 'from simim_plugin.commands.operators import main\n'
     use = first + (
         'import mmdet.apis, torch\n'
         'from mmcv.ops import nms\n'

@@ -15,7 +15,7 @@ from mmseg.registry import DATASETS, HOOKS, LOOPS, METRICS, MODELS, TRANSFORMS
 from torch import nn
 
 from simim_plugin import environment
-from simim_plugin.datasets.demo_annotations import SEGMENTATION_CLASSES
+from simim_plugin.demo.annotations import SEGMENTATION_CLASSES
 from simim_plugin.engine import AutocastOptimWrapper
 from simim_plugin.errors import SimimError
 

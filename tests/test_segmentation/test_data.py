@@ -15,10 +15,7 @@ from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import DATASETS, MODELS
 from PIL import Image
 
-from simim_plugin.segmentation import (
-    CheckedADE20KDataset,
-    LoadLabelMap,
-)
+from simim_plugin.segmentation import CheckedADE20KDataset, LoadLabelMap
 from simim_plugin.segmentation.data import LabelMapError
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs' / 'segmentation'

@@ -9,10 +9,7 @@ from mmengine.hooks import Hook
 
 from simim_plugin.engine import ClassCountHook
 from simim_plugin.errors import SimimError
-from simim_plugin.segmentation import (
-    KNNSegHead,
-    LinearSegHead,
-)
+from simim_plugin.segmentation import KNNSegHead, LinearSegHead
 from simim_plugin.segmentation.probes import label_shares
 
 DIMS, CLASSES = 5, 3

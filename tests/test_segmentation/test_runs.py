@@ -11,13 +11,13 @@ import torch
 from mmengine.registry import init_default_scope
 from PIL import Image
 
+from simim_plugin.benchmarks import segmentation as benchmark
 from simim_plugin.checkpoint import CheckpointError
-from simim_plugin.datasets.demo_data import make_demo_data
-from simim_plugin.engine import test as testing
-from simim_plugin.engine import train as training
-from simim_plugin.engine.command_line import build_runner
+from simim_plugin.commands import test as testing
+from simim_plugin.commands import train as training
+from simim_plugin.commands.command_line import build_runner
+from simim_plugin.demo.data import make_demo_data
 from simim_plugin.models import SiameseIMViT
-from simim_plugin.segmentation import benchmark
 
 from ..test_packaging import make_site, run, source, wheel  # noqa: F401
 

@@ -11,7 +11,7 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from ..packaged import config_path
+from ..config_files import config_path
 
 
 def add_common_options(parser: argparse.ArgumentParser) -> None:

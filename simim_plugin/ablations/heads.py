@@ -1,6 +1,6 @@
-"""The heads of the ablations; the method's own is ``unigrad_head``.
+"""Heads of the ablations.
 
-Shape key: B batch, N tokens, D channels.
+Shape key: B batch, N tokens, M = B x N tokens, D channels.
 """
 
 from __future__ import annotations
@@ -11,13 +11,36 @@ from mmengine.model import BaseModule
 from mmpretrain.registry import MODELS
 from torch import Tensor
 
+from ..models.head import UniGradHead, as_tokens
+
+
+@MODELS.register_module()
+class NormedUniGradHead(UniGradHead):
+    """The UniGrad loss with another normalisation of prediction and target.
+
+    Args:
+        norm (dict): a class of :mod:`simim_plugin.ablations.loss_norms`.
+        negative_weight (float): lambda. Defaults to 0.02.
+    """
+
+    def __init__(self, norm: dict, negative_weight: float = 0.02) -> None:
+        super().__init__(negative_weight)
+        self.norm = MODELS.build(norm)
+
+    def normalize(
+        self, prediction: Tensor, target: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Normalise prediction and target, both (M, D)."""
+        return self.norm(prediction, target)
+
 
 @MODELS.register_module()
 class L2Head(BaseModule):
     """Squared distance to the positive, over D: UniGrad without negatives.
 
     Args:
-        norm (dict): one of ``loss_norms``. Defaults to the method's own.
+        norm (dict): a class of :mod:`simim_plugin.ablations.loss_norms`.
+            Defaults to the normalisation of the method.
     """
 
     def __init__(
@@ -30,12 +53,15 @@ class L2Head(BaseModule):
     def loss(self, prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
         """Compare the prediction with the target, both (B, N, D)."""
         with torch.autocast(prediction.device.type, enabled=False):
-            return dict(loss=F.mse_loss(*self.norm(prediction, target)))
+            prediction, target = self.norm(
+                as_tokens(prediction), as_tokens(target.detach())
+            )
+            return dict(loss=F.mse_loss(prediction, target))
 
 
 @MODELS.register_module()
 class GlobalHead(BaseModule):
-    """Another head's loss on one token per image, the mean of its tokens.
+    """The loss of another head on one token per image, the mean token.
 
     Args:
         head (dict): the other head.
@@ -51,6 +77,6 @@ class GlobalHead(BaseModule):
 
 
 def _mean_token(tokens: Tensor) -> Tensor:
-    """Mean (B, 1, D) of (B, N, D); in bfloat16 it would lose its digits."""
+    """Mean (B, 1, D) of (B, N, D), in float32: bfloat16 loses digits."""
     dtype = torch.promote_types(tokens.dtype, torch.float32)
     return tokens.mean(dim=1, keepdim=True, dtype=dtype)

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import told_in_a_sentence
 from ..files import write_json
-from ..logged_command import run_logged
+from .running import run_logged
 
 CONFIG = 'siamese_im_vit-tiny-p8_demo.py'
 DATA_SEED = 0
@@ -133,7 +133,7 @@ def run(
     with _phase('pretraining', seconds):
         run_logged(command, work_dir / 'pretraining.log')
 
-    from .report import TrainedRun, versions
+    from ..demo.report import TrainedRun, versions
 
     trained = TrainedRun(work_dir / 'pretraining', seed)
     with _phase('features', seconds):
@@ -166,7 +166,7 @@ def run(
 
 def make_data(root: Path, train: int, val: int, overwrite: bool) -> None:
     """Make the scenes, or keep those of an earlier run."""
-    from ..datasets.demo_data import make_demo_data
+    from ..demo.data import make_demo_data
 
     make_demo_data(root, train, val, IMAGE_SIZE, DATA_SEED, overwrite)
 

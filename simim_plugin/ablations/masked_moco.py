@@ -13,7 +13,7 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from .siamese_im import visible_patches
+from ..models.siamese_im import visible_patches
 
 
 @MODELS.register_module()

@@ -1,34 +1,25 @@
-"""How prediction and target are normalised before the loss compares them.
+"""Normalisations of prediction and target before the loss compares them.
 
-Shape key: B batch, N tokens, M = B x N tokens, D channels.
+Shape key: M tokens of a batch, D channels.
 """
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from .token_norm import column_moments
+from ..models.norm import column_moments
 
 
 @MODELS.register_module()
 class NoLossNorm(nn.Module):
-    """Leave both as they are; the others change one or both."""
+    """No normalisation. The subclasses normalise one side or both."""
 
     def forward(
         self, prediction: Tensor, target: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Prepare both, (B, N, D), for the loss.
-
-        Returns:
-            tuple[Tensor, Tensor]: both as (M, D) in float32, or what is
-            wider, the target without gradient.
-        """
-        dtype = torch.promote_types(prediction.dtype, torch.float32)
-        prediction = prediction.flatten(0, 1).to(dtype)
-        target = target.detach().flatten(0, 1).to(dtype)
+        """Normalise prediction and target, both (M, D)."""
         return self.on_prediction(prediction), self.on_target(target)
 
     def on_prediction(self, tokens: Tensor) -> Tensor:
@@ -42,7 +33,7 @@ class NoLossNorm(nn.Module):
 
 @MODELS.register_module()
 class MAELikeNorm(NoLossNorm):
-    """LayerNorm without affine on the target: the method's own.
+    """LayerNorm without affine on the target, as in the method.
 
     Args:
         eps (float): added to the variance. Defaults to 1e-5.
@@ -59,7 +50,7 @@ class MAELikeNorm(NoLossNorm):
 
 @MODELS.register_module()
 class OnlineNorm(MAELikeNorm):
-    """LayerNorm without affine on both: the released ``--online_ln``."""
+    """LayerNorm without affine on both sides: the released ``--online_ln``."""
 
     def on_prediction(self, tokens: Tensor) -> Tensor:
         """Normalise predictions (M, D)."""
@@ -68,12 +59,12 @@ class OnlineNorm(MAELikeNorm):
 
 @MODELS.register_module()
 class MoCoLikeNorm(NoLossNorm):
-    """BatchNorm without affine, then l2 normalisation, on both.
+    """BatchNorm without affine, then L2 normalisation, on both sides.
 
-    The statistics span the tokens of all processes, of each side by itself.
-    Vectors become sqrt(D) long, as LayerNorm makes them, not 1: so the 1 / D
-    of the losses does not make them vanish, and a weight of 0.02 here is
-    0.02 D on unit vectors. (Ours; the paper names no weight for it.)
+    Each side has its own statistics, over the tokens of all processes. The
+    resulting vectors have length sqrt(D), as after LayerNorm, so the 1 / D in
+    the losses does not make them vanish: a weight of 0.02 here equals 0.02 D
+    on unit vectors. (Ours: the paper names no weight for this norm.)
 
     Args:
         eps (float): added to the variance. Defaults to 1e-5.

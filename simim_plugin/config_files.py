@@ -1,13 +1,10 @@
-"""Where the configs that come with the package lie, and their names."""
+"""Find the config files that are packaged with this library."""
 
 from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import Any
 
 from .errors import SimimError
 
@@ -80,37 +77,11 @@ def ablation_base() -> str:
 
 
 def register_model_names() -> None:
-    """Let ``mmpretrain.get_model`` and ``list_models`` know our configs.
-
-    A file that get_model or an inferencer is to fill a model of ours from
-    is read by our loader; mmengine's would unpickle it, and load whatever
-    fits. :mod:`simim_plugin.models` calls this when it is imported.
-    """
-    import mmengine.runner
-    from mmpretrain.apis import ModelHub, base
+    """Add our configs to ``mmpretrain.list_models`` and ``get_model``."""
+    from mmpretrain.apis import ModelHub
 
     root = _config_root().parent
     ModelHub.register_model_index(root / 'model-index.yml', config_prefix=root)
-    for module in (mmengine.runner, base):  # where they look it up
-        module.load_checkpoint = _ours_by_our_loader(module.load_checkpoint)
-
-
-def _ours_by_our_loader(stock: Callable[..., dict]) -> Callable[..., dict]:
-    """mmengine's ``load_checkpoint``, which leaves our models to us."""
-    from .checkpoint import load_weights, read_checkpoint
-
-    @wraps(stock)
-    def load_checkpoint(
-        model: Any, filename: str, *args: Any, **kwargs: Any
-    ) -> dict:
-        backbone = getattr(model, 'backbone', None)
-        if not type(backbone).__module__.startswith('simim_plugin.'):
-            return stock(model, filename, *args, **kwargs)
-        content = read_checkpoint(filename)
-        load_weights(model, filename, content)
-        return content
-
-    return load_checkpoint
 
 
 def _config_root() -> Path:

@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..config_files import ABLATION_SCALES, config_path
 from ..errors import SimimError, told_in_a_sentence
 from ..files import complete_file, write_json
-from ..logged_command import run_logged
-from ..packaged import ABLATION_SCALES, config_path
+from .running import run_logged
 
 PREFIX = 'siamese_im_row-'
 UNTRAINED = 'untrained'
@@ -295,7 +295,13 @@ def _spread(values: Sequence[float]) -> str:
 
 def draw(results: dict[str, dict[str, dict[str, float]]]) -> Any:
     """A figure: a panel for each task, a line for each row, a dot a seed."""
-    from ..visualization.style import BLUE, GREY, TEXT, new_figure, title
+    from ..visualization.style import (
+        BLUE,
+        GREY,
+        TEXT,
+        new_figure,
+        title,
+    )
 
     tasks = list(next(iter(results.values()), {}))
     figure = new_figure(3.6 * len(tasks) + 1.6, 0.3 * len(results) + 1.1)

@@ -6,6 +6,7 @@ Shape key: B batch, N patches, M = B x N tokens, D channels.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from mmengine.dist import all_reduce
 from mmengine.model import BaseModule
 from mmpretrain.registry import MODELS
@@ -22,19 +23,16 @@ class UniGradHead(BaseModule):
 
     Args:
         negative_weight (float): lambda. Defaults to 0.02.
-        eps (float): of the target's LayerNorm. Defaults to 1e-5.
-        norm (dict, optional): another of ``loss_norms`` in place of that.
+        eps (float): added to the variance in the target's LayerNorm.
+            Defaults to 1e-5.
     """
 
     def __init__(
-        self,
-        negative_weight: float = 0.02,
-        eps: float = 1e-5,
-        norm: dict | None = None,
+        self, negative_weight: float = 0.02, eps: float = 1e-5
     ) -> None:
         super().__init__()
         self.negative_weight = negative_weight
-        self.norm = MODELS.build(norm or dict(type='MAELikeNorm', eps=eps))
+        self.eps = eps
 
     def loss(self, prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
         """Compare the prediction with the target, both (B, N, D).
@@ -44,7 +42,9 @@ class UniGradHead(BaseModule):
             ``negative_term`` are its parts, for the log.
         """
         with torch.autocast(prediction.device.type, enabled=False):
-            prediction, target = self.norm(prediction, target)  # (M, D)
+            prediction, target = self.normalize(
+                as_tokens(prediction), as_tokens(target.detach())
+            )  # (M, D)
             tokens, dim = target.shape
             # p . C . p is the mean of (p . t)^2 over all M target tokens,
             # without the M x M similarities.
@@ -58,3 +58,15 @@ class UniGradHead(BaseModule):
                 positive_term=positive.detach(),
                 negative_term=negative.detach(),
             )
+
+    def normalize(
+        self, prediction: Tensor, target: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """LayerNorm without affine on the target; both are (M, D)."""
+        return prediction, F.layer_norm(target, target.shape[1:], eps=self.eps)
+
+
+def as_tokens(features: Tensor) -> Tensor:
+    """Features (B, N, D) as tokens (M, D), in float32 or wider."""
+    dtype = torch.promote_types(features.dtype, torch.float32)
+    return features.flatten(0, 1).to(dtype)

@@ -1,7 +1,7 @@
-"""Put the operators into mmcv for good, or take them out again.
+"""Install the operators into mmcv permanently, or remove them.
 
-    python -m simim_plugin.operators             # writes mmcv/_ext.py
-    python -m simim_plugin.operators --remove
+    python -m simim_plugin.commands.operators             # writes mmcv/_ext.py
+    python -m simim_plugin.commands.operators --remove
 
 For scripts that import ``mmcv.ops`` before they read a config (MMDetection's
 ``test.py``, a notebook, loader workers that are spawned). Python prefers
@@ -16,7 +16,9 @@ from pathlib import Path
 
 import mmcv
 
-MARK = '# By simim_plugin.operators, which python -m ... --remove takes out.'
+MARK = (
+    '# By simim_plugin.operators; --remove of the command deletes this file.'
+)
 CONTENT = f"""{MARK}
 import sys
 
@@ -29,7 +31,7 @@ sys.modules[__name__] = Operators()
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(
-        prog='python -m simim_plugin.operators',
+        prog='python -m simim_plugin.commands.operators',
         description='Put operators by torchvision into mmcv for good.',
     )
     parser.add_argument('--remove', action='store_true', help='take them out')

@@ -3,8 +3,8 @@
 One block's attention, ours beside MMSegmentation's, in training and in
 inference; or one training step of the whole UPerNet::
 
-    python -m simim_plugin.segmentation.benchmark
-    python -m simim_plugin.segmentation.benchmark --step
+    python -m simim_plugin.benchmarks.segmentation
+    python -m simim_plugin.benchmarks.segmentation --step
 
 Shape key: B batch, T tokens, C channels.
 """
@@ -24,15 +24,15 @@ from mmseg.models.backbones.mae import MAEAttention
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
-from ..benchmarks.timing import (
+from ..config_files import config_path
+from ..segmentation.backbone import RelativeBiasAttention
+from .timing import (
     DEVICE,
     median_seconds,
     peak_megabytes,
     print_costs,
     token_pass,
 )
-from ..packaged import config_path
-from .backbone import RelativeBiasAttention
 
 CONFIG = 'siamese_im_vit-base-p16_upernet-8xb2-amp-160k_ade20k-512x512.py'
 KINDS = {'MMSegmentation': MAEAttention, 'ours': RelativeBiasAttention}

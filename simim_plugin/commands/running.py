@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .errors import SimimError
+from ..errors import SimimError
 
 QUIET_SECONDS = 5.0
 

@@ -82,32 +82,34 @@ class SiameseIMViT(VisionTransformer):
         self,
         images: Tensor,
         visible: Tensor | None = None,
-        positions: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, ...]:
         """Encode images.
 
         Args:
             images (Tensor): (B, 3, H, W).
             visible (Tensor, optional): (B, V) indices of the patches to
-                see, row-major. All of them if None.
-            positions (Tensor, optional): (1, 1 + N, C) in place of the own
-                table, for images of another grid.
+                encode, row-major. All patches if None.
 
         Returns:
-            Tensor | tuple[Tensor, ...]: with ``visible`` or ``positions``,
-            the cls token and the visible patches after the last block
-            (B, 1 + V, C); without, what MMPretrain's ViT returns.
+            Tensor | tuple[Tensor, ...]: with ``visible``, the cls token and
+            the visible patches after the last block (B, 1 + V, C); without,
+            the same output as MMPretrain's ViT.
         """
-        if visible is None and positions is None:
+        if visible is None:
             return super().forward(images)
-        positions = self.pos_embed if positions is None else positions
         patches, _ = self.patch_embed(images)  # (B, N, C)
-        patches = patches + positions[:, 1:]
-        if visible is not None:
-            patches = patches.take_along_dim(visible[..., None], dim=1)
-        cls_token = self.cls_token + positions[:, :1]
+        patches = patches + self.pos_embed[:, 1:]
+        return self.encode(patches.take_along_dim(visible[..., None], dim=1))
+
+    def encode(self, patches: Tensor) -> Tensor:
+        """Pass patches (B, V, C) with their positions through the blocks.
+
+        Returns:
+            Tensor: (B, 1 + V, C), the cls token first.
+        """
+        cls_token = self.cls_token + self.pos_embed[:, :1]
         tokens = torch.cat(
-            [cls_token.expand(len(images), -1, -1), patches], dim=1
+            [cls_token.expand(len(patches), -1, -1), patches], dim=1
         )  # (B, 1 + V, C)
         for layer in self.layers:
             tokens = layer(tokens)

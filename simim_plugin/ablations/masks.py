@@ -12,7 +12,7 @@ from mmcv.transforms import BaseTransform
 from mmpretrain.registry import TRANSFORMS
 from numpy.typing import NDArray
 
-from .block_mask import checked_grid
+from ..datasets.block_mask import checked_grid
 
 
 @TRANSFORMS.register_module()

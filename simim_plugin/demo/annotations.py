@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .demo_scenes import (
+from .scenes import (
     GROUNDS,
     SHAPES,
     TEXTURES,

@@ -4,9 +4,9 @@ One training step (forward, backward, AdamW) on an image with 20 objects, with
 and without activation checkpointing; or one global block's attention, forward
 and backward, ours beside two that hold the logits of all pairs of patches::
 
-    python -m simim_plugin.detection.benchmark
-    python -m simim_plugin.detection.benchmark --attention --fp32
-    python -m simim_plugin.detection.benchmark --operators --fp32
+    python -m simim_plugin.benchmarks.detection
+    python -m simim_plugin.benchmarks.detection --attention --fp32
+    python -m simim_plugin.benchmarks.detection --operators --fp32
 
 The last is a step with mmcv's compiled operators beside one with ours, in an
 environment that has both.
@@ -32,16 +32,16 @@ from mmengine.registry import DefaultScope
 from mmpretrain.models.backbones.vit_sam import Attention
 from torch import Tensor, nn
 
-from ..benchmarks.timing import (
+from ..config_files import config_path
+from ..detection.vitdet import attend, with_relative_positions
+from ..operators import COMPILED, build_command
+from ..operators.placing import Operators
+from .timing import (
     DEVICE,
     median_seconds,
     print_costs,
     token_pass,
 )
-from ..operators import COMPILED, build_command
-from ..operators.placing import Operators
-from ..packaged import config_path
-from .vitdet import attend, with_relative_positions
 
 CONFIG = 'siamese_im_vit-base-p16_vitdet-16xb4-amp-100e_coco.py'
 

@@ -15,22 +15,22 @@ from mmpretrain.structures import DataSample
 from torch import Tensor
 
 from ..errors import SimimError
-from .positions import absolute_table
-from .siamese_im import SiameseIM, visible_patches
+from ..models.positions import absolute_table
+from ..models.siamese_im import SiameseIM, visible_patches
 
 
 @MODELS.register_module()
 class PixelSiameseIM(SiameseIM):
     """Predict the pixels of the target view; there is no target branch.
 
-    The loss norm of the head is the norm of a patch's pixels. Give the neck
-    as many ``out_dims`` as a patch has pixels and colours, 3 p^2.
+    The loss norm of the head normalises the pixels of a patch. The neck is a
+    :class:`PixelDecoder` with 3 p^2 ``out_dims``: pixels times colours.
 
     Args:
         **kwargs: see :class:`SiameseIM`.
 
     Raises:
-        SimimError: if the neck's ``out_dims`` are others.
+        SimimError: if the neck predicts another number of values.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -41,8 +41,8 @@ class PixelSiameseIM(SiameseIM):
         if self.neck.predict.out_features != pixels:
             raise SimimError(
                 f'A patch has {pixels} pixel values and the neck predicts '
-                f'{self.neck.predict.out_features}; set out_dims={pixels} of '
-                'the neck.'
+                f'{self.neck.predict.out_features}; give the neck '
+                f"type='PixelDecoder' and out_dims={pixels}."
             )
 
     @torch.no_grad()
@@ -108,7 +108,9 @@ class PartialTargetSiameseIM(SiameseIM):
         ).to(visible.device)  # (B, K)
         online = self.backbone(online_view, visible)
         online = self.projector(online)  # (B, 1 + V, D)
-        prediction = self.neck(online, visible, geometry, chosen)
+        relative = self.neck.relative(geometry)  # (B, N, 2 D)
+        relative = relative.take_along_dim(chosen[..., None], dim=1)
+        prediction = self.neck.decode(online, visible, relative)
         target = self.encode_part(target_view, chosen)  # (B, K, D)
         return self.head.loss(prediction, target)
 
@@ -126,9 +128,9 @@ class PartialTargetSiameseIM(SiameseIM):
 class SmallTargetSiameseIM(SiameseIM):
     """Show the target branch a view of fewer pixels, to save time.
 
-    The grid of its patches is the neck's ``target_grid``. Its positions count
-    in patches of the online grid, as those of the relative embedding do: a
-    place in a view has the same position in both branches.
+    The neck is a :class:`SmallTargetDecoder`, whose ``target_grid`` is the
+    grid of patches. Positions count in patches of the online grid, as in the
+    relative embedding: a place in a view has one position in both branches.
     """
 
     target_positions: Tensor
@@ -139,11 +141,13 @@ class SmallTargetSiameseIM(SiameseIM):
             self.neck.target_grid, self.backbone.embed_dims, self.neck.grid
         )
         self.register_buffer(
-            'target_positions', table.float(), persistent=False
+            'target_positions', table[:, 1:].float(), persistent=False
         )
 
     @torch.no_grad()
     def encode_target(self, view: Tensor) -> Tensor:
         """Target features (B, N, D) of a whole view (B, 3, H, W)."""
-        tokens = self.target['backbone'](view, positions=self.target_positions)
+        backbone = self.target['backbone']
+        patches, _ = backbone.patch_embed(view)  # (B, N, C)
+        tokens = backbone.encode(patches + self.target_positions)
         return self.target['projector'](tokens)[:, 1:]

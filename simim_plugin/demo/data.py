@@ -20,7 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..errors import SimimError
-from .demo_annotations import (
+from .annotations import (
     CLASSES,
     LVIS_CLASSES,
     SEGMENTATION_CLASSES,
@@ -30,7 +30,7 @@ from .demo_annotations import (
     label_map,
     lvis_v1,
 )
-from .demo_scenes import Size, draw_scene
+from .scenes import Size, draw_scene
 
 VERSION = 1
 """Raise it whenever the same arguments make other files."""

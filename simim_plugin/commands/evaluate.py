@@ -26,12 +26,10 @@ from mmpretrain.registry import DATASETS, MODELS
 
 from .. import __version__
 from ..checkpoint import read_weights
-from ..checkpoint.keys import OFFICIAL, OURS
+from ..checkpoint.names import OFFICIAL, OURS
+from ..config_files import config_path
 from ..errors import SimimError, told_in_a_sentence
-from ..files import complete_file, write_json
-from ..logged_command import run_logged
-from ..packaged import config_path
-from .protocols import (
+from ..evaluation.protocols import (
     ENCODERS,
     FROZEN,
     PAPER,
@@ -40,7 +38,9 @@ from .protocols import (
     TASKS,
     find_encoder,
 )
-from .robustness import robustness_average
+from ..evaluation.robustness import robustness_average
+from ..files import complete_file, write_json
+from .running import run_logged
 
 
 def main(

@@ -15,17 +15,17 @@ from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 from mmpretrain.datasets import remove_transform
 
+from ..config_files import config_path
 from ..datasets import LoadRGBImage, PairedViews
 from ..datasets.image_folder import EXTENSIONS
 from ..datasets.paired_views import resize
 from ..errors import SimimError, told_in_a_sentence
 from ..evaluation import draw_pairs, match_patches
-from ..packaged import config_path
-from .curves import draw_runs, read_run
-from .encoder import FrozenEncoder
-from .saving import check_output, save_figures
-from .tokens import draw_across, draw_attention, draw_tokens
-from .views import draw_matches, draw_pair
+from ..visualization.curves import draw_runs, read_run
+from ..visualization.encoder import FrozenEncoder
+from ..visualization.saving import check_output, save_figures
+from ..visualization.tokens import draw_across, draw_attention, draw_tokens
+from ..visualization.views import draw_matches, draw_pair
 
 Captioned = list[tuple[str, Figure]]
 

@@ -12,7 +12,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from ..geometry import Grid, PairGeometry
-from .masked_vit import init_linear_xavier
+from .backbone import init_linear_xavier
 from .positions import absolute_table, relative_embedding
 from .projector import transformer_blocks
 
@@ -25,14 +25,11 @@ class RelativePositionDecoder(BaseModule):
     Paper section 3.2, eq. 2 and 3; released code: REFERENCE 1.8 to 1.11.
 
     Args:
-        grid (tuple[int, int]): rows and columns of patches of the online
-            view, and of the target view unless ``target_grid`` says other.
+        grid (tuple[int, int]): rows and columns of patches of both views.
         embed_dims (int): channels D. Defaults to 768.
         depth (int): number of blocks. Defaults to 4.
         num_heads (int): attention heads. Defaults to 16.
         norm_cfg (dict): norm layer of the blocks.
-        target_grid (tuple[int, int], optional): of the target view.
-        out_dims (int, optional): channels of a prediction, if not D.
     """
 
     def __init__(
@@ -42,12 +39,9 @@ class RelativePositionDecoder(BaseModule):
         depth: int = 4,
         num_heads: int = 16,
         norm_cfg: dict = dict(type='TokenBatchNorm'),  # noqa: B006
-        target_grid: Grid | None = None,
-        out_dims: int | None = None,
     ) -> None:
         super().__init__()
         self.grid: Grid = (grid[0], grid[1])
-        self.target_grid: Grid = target_grid or self.grid
         self.embed_dims = embed_dims
         self.mask_token = nn.Parameter(torch.zeros(1, 1, embed_dims))
         self.pos_embed = nn.Parameter(
@@ -57,7 +51,7 @@ class RelativePositionDecoder(BaseModule):
         self.layers = transformer_blocks(
             depth, embed_dims, num_heads, norm_cfg
         )
-        self.predict = nn.Linear(embed_dims, out_dims or embed_dims)
+        self.predict = nn.Linear(embed_dims, embed_dims)
 
     def init_weights(self) -> None:
         """Initialise as the released code does (REFERENCE 1.13)."""
@@ -66,11 +60,7 @@ class RelativePositionDecoder(BaseModule):
         nn.init.normal_(self.mask_token, std=0.02)
 
     def forward(
-        self,
-        online: Tensor,
-        visible: Tensor,
-        geometry: PairGeometry,
-        chosen: Tensor | None = None,
+        self, online: Tensor, visible: Tensor, geometry: PairGeometry
     ) -> Tensor:
         """Predict the target view's features.
 
@@ -78,25 +68,31 @@ class RelativePositionDecoder(BaseModule):
             online (Tensor): (B, 1 + V, D) projected cls token and visible
                 patches of the online view.
             visible (Tensor): (B, V) indices of those patches, row-major.
-            geometry (PairGeometry): where the target view lies, B pairs.
-            chosen (Tensor, optional): (B, N) indices of the target patches
-                to predict, row-major. All of them if None.
+            geometry (PairGeometry): the positions of the target view
+                relative to the online view, B pairs.
 
         Returns:
-            Tensor: (B, N, D), or ``out_dims`` channels.
+            Tensor: (B, N, D).
         """
+        return self.decode(online, visible, self.relative(geometry))
+
+    def relative(self, geometry: PairGeometry) -> Tensor:
+        """Relative embedding (B, N, 2 D) of every target patch."""
+        return relative_embedding(
+            geometry,
+            self.grid,
+            self.grid,
+            self.embed_dims,
+            self.pos_embed.dtype,
+        )
+
+    def decode(
+        self, online: Tensor, visible: Tensor, relative: Tensor
+    ) -> Tensor:
+        """Predict (B, N, D) at N relative embeddings (B, N, 2 D)."""
         cls_token, context = online[:, :1], online[:, 1:]
         positions = self.pos_embed[0, 1:]  # (N, D); the cls row is zero
         context = context + positions[visible]  # (B, V, D)
-        relative = relative_embedding(
-            geometry,
-            self.target_grid,
-            self.grid,
-            self.embed_dims,
-            positions.dtype,
-        )  # (B, N, 2 D)
-        if chosen is not None:
-            relative = relative.take_along_dim(chosen[..., None], dim=1)
         queries = self.mask_token + self.relative_map(relative)  # (B, N, D)
         tokens = torch.cat([cls_token, context, queries], dim=1)
         for layer in self.layers:

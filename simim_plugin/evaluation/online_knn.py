@@ -16,15 +16,11 @@ from mmpretrain.registry import HOOKS
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
+from ..engine.stopping import outlive_stop
+from ..engine.unwrapping import unwrapped
 from ..errors import SimimError
-from ..evaluation.features import (
-    extract_features,
-    folder_dataset,
-    image_loader,
-)
-from ..evaluation.knn import knn_accuracy
-from ..models.unwrapping import unwrapped
-from .stopping import outlive_stop
+from .features import extract_features, folder_dataset, image_loader
+from .knn import knn_accuracy
 
 
 @HOOKS.register_module()

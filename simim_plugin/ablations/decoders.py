@@ -1,0 +1,54 @@
+"""Decoders of the ablations.
+
+Shape key: B batch, N target patches, D channels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmpretrain.registry import MODELS
+from torch import Tensor, nn
+
+from ..geometry import Grid, PairGeometry
+from ..models.decoder import RelativePositionDecoder
+from ..models.positions import relative_embedding
+
+
+@MODELS.register_module()
+class PixelDecoder(RelativePositionDecoder):
+    """Predict the pixel values of every target patch.
+
+    Args:
+        out_dims (int): values per patch, 3 x patch size squared.
+        **kwargs: see :class:`RelativePositionDecoder`.
+    """
+
+    def __init__(self, out_dims: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.predict = nn.Linear(self.embed_dims, out_dims)
+
+
+@MODELS.register_module()
+class SmallTargetDecoder(RelativePositionDecoder):
+    """Predict a target view with a smaller grid of patches.
+
+    Args:
+        target_grid (tuple[int, int]): rows and columns of patches of the
+            target view; ``grid`` is the grid of the online view.
+        **kwargs: see :class:`RelativePositionDecoder`.
+    """
+
+    def __init__(self, target_grid: Grid, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.target_grid: Grid = (target_grid[0], target_grid[1])
+
+    def relative(self, geometry: PairGeometry) -> Tensor:
+        """Relative embedding (B, N, 2 D) of every target patch."""
+        return relative_embedding(
+            geometry,
+            self.target_grid,
+            self.grid,
+            self.embed_dims,
+            self.pos_embed.dtype,
+        )

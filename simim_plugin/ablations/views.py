@@ -1,0 +1,71 @@
+"""Views of the ablations.
+
+Shape key: H rows, W columns of the image; h x w of a view.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from mmpretrain.registry import TRANSFORMS
+
+from ..datasets.paired_views import PairedViews, Transform, pair
+from ..geometry import PairGeometry
+
+
+@TRANSFORMS.register_module()
+class SameView(PairedViews):
+    """Use one view in both roles: the same crop, flip and colours.
+
+    Its keys are those of :class:`PairedViews`.
+
+    Args:
+        colour (Sequence[dict | Callable]): transforms of the view, from and
+            to ``dict(img=...)``. Defaults to none.
+        **kwargs: ``size``, ``crop_scale``, ``aspect_ratio`` as in
+            :class:`PairedViews`.
+    """
+
+    def __init__(
+        self, colour: Sequence[Transform] = (), **kwargs: Any
+    ) -> None:
+        super().__init__(online=colour, **kwargs)
+
+    def _views(
+        self, image: np.ndarray
+    ) -> tuple[list[np.ndarray], PairGeometry]:
+        view, place = self._cut(image, self.size)
+        view = self.online({'img': view})['img']
+        return [view, view], PairGeometry(place, place)
+
+
+@TRANSFORMS.register_module()
+class SmallTargetViews(PairedViews):
+    """Cut two views; the target view has fewer pixels.
+
+    Its keys are those of :class:`PairedViews`.
+
+    Args:
+        target_size (int | tuple[int, int]): height and width of the target
+            view, in pixels.
+        **kwargs: see :class:`PairedViews`.
+    """
+
+    def __init__(
+        self, target_size: int | tuple[int, int], **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.target_size = pair(target_size)
+
+    def _views(
+        self, image: np.ndarray
+    ) -> tuple[list[np.ndarray], PairGeometry]:
+        online, online_view = self._cut(image, self.size)
+        target, target_view = self._cut(image, self.target_size)
+        views = self._coloured(online, target)
+        return views, PairGeometry(online_view, target_view)
+
+    def __repr__(self) -> str:
+        return f'{super().__repr__()[:-1]}, target_size={self.target_size})'

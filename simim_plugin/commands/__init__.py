@@ -1,0 +1,1 @@
+"""The commands behind ``tools/``: each parses its options and runs."""
