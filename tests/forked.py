@@ -19,7 +19,7 @@ CONTEXT.set_forkserver_preload(['simim_plugin.commands.train'])
 
 TINY = """
 _base_ = __import__('simim_plugin').config_path(
-    'siamese_im_vit-tiny-p8_demo.py')
+    'siamese_im_vit-micro-p8_demo.py')
 grid = (4, 4)
 model = dict(
     backbone=dict(

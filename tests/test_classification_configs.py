@@ -3,6 +3,7 @@
 import itertools
 import os
 import pickle
+import re
 import shutil
 from pathlib import Path
 
@@ -36,8 +37,8 @@ FINETUNING = f'{BASE}_ft-8xb128-amp-coslr-100e_in1k'
 LINEAR = f'{BASE}_linear-8xb2048-amp-coslr-90e_in1k'
 LOGISTIC = f'{BASE}_logistic_in1k-1pct'
 KNN = f'{BASE}_knn_in1k'
-TINY = [file.stem for file in FILES if 'tiny' in file.stem]
-TRAINED = [name for name in TINY if '_ft' in name or '_linear' in name]
+SMALL = [file.stem for file in FILES if re.search('tiny|micro', file.stem)]
+TRAINED = [name for name in SMALL if '_ft' in name or '_linear' in name]
 
 
 def load(name) -> Config:
@@ -323,10 +324,10 @@ def test_frozen_rules():
     assert logistic.train_dataloader.dataset.data_root.endswith('train')
 
 
-@pytest.mark.parametrize('name', TINY)
-def test_tiny_backbones_are_those_of_pretraining(name):
+@pytest.mark.parametrize('name', SMALL)
+def test_small_backbones_are_those_of_pretraining(name):
     pretraining = load(
-        'siamese_im_vit-tiny-p8_demo'
+        'siamese_im_vit-micro-p8_demo'
         if name.endswith('demo')
         else 'siamese_im_vit-tiny-p4_1xb512-amp-coslr-400e_cifar10'
     ).model.backbone
@@ -387,7 +388,7 @@ def on_images(name, folder, tmp_path) -> Config:
         for name in TRAINED
     ],
 )
-def test_tiny_configs_train(name, folder, tmp_path):
+def test_small_configs_train(name, folder, tmp_path):
     """Steps on generated images move what is to move, and nothing else."""
     config = on_images(name, folder, tmp_path)
     runner = build_runner(config)
@@ -424,7 +425,7 @@ def test_tiny_configs_train(name, folder, tmp_path):
 
 @pytest.mark.parametrize('split', ['train', 'val'])
 def test_class_count_is_checked_before_training(folder, tmp_path, split):
-    name = 'siamese_im_vit-tiny-p8_ft-1xb64-amp-coslr-10e_demo'
+    name = 'siamese_im_vit-micro-p8_ft-1xb64-amp-coslr-10e_demo'
     config = on_images(name, folder, tmp_path)
     config[f'{split}_dataloader'].dataset.data_root = str(
         folder / 'cifar10' / split
@@ -437,7 +438,7 @@ def test_class_count_is_checked_before_training(folder, tmp_path, split):
 
 
 def test_predictions_are_drawn(folder, tmp_path):
-    name = 'siamese_im_vit-tiny-p8_ft-1xb64-amp-coslr-10e_demo'
+    name = 'siamese_im_vit-micro-p8_ft-1xb64-amp-coslr-10e_demo'
     config = on_images(name, folder, tmp_path)
     model = MODELS.build(config.model)
     torch.save(dict(state_dict=model.state_dict()), tmp_path / 'file.pth')
@@ -457,7 +458,7 @@ def test_predictions_are_drawn(folder, tmp_path):
 
 
 def test_frozen_features_draw_nothing(tmp_path, capsys):
-    name = 'siamese_im_vit-tiny-p8_knn_demo.py'
+    name = 'siamese_im_vit-micro-p8_knn_demo.py'
     with pytest.raises(SystemExit):
         testing.main([name, 'file.pth', '--show-dir', str(tmp_path)])
     assert capsys.readouterr().err == (
@@ -468,7 +469,7 @@ def test_frozen_features_draw_nothing(tmp_path, capsys):
 
 def test_class_names_are_compared_before_training(folder, tmp_path):
     """As many classes in both sets, but not the same ones."""
-    name = 'siamese_im_vit-tiny-p8_ft-1xb64-amp-coslr-10e_demo'
+    name = 'siamese_im_vit-micro-p8_ft-1xb64-amp-coslr-10e_demo'
     config = on_images(name, folder, tmp_path)
     other = tmp_path / 'val'
     shutil.copytree(folder / 'demo' / 'val', other)
@@ -481,7 +482,7 @@ def test_class_names_are_compared_before_training(folder, tmp_path):
 
 
 def test_cifar10_files(tmp_path, monkeypatch):
-    """MMPretrain's class reads the pickled batches for every tiny config."""
+    """MMPretrain's class reads the pickled batches for every small config."""
     batches = tmp_path / 'cifar-10-batches-py'
     batches.mkdir()
     rng = np.random.default_rng(0)
@@ -490,7 +491,7 @@ def test_cifar10_files(tmp_path, monkeypatch):
         batch = dict(data=rows, labels=[1, 5, 9])
         (batches / name).write_bytes(pickle.dumps(batch))
     monkeypatch.setattr(CIFAR10, '_check_integrity', lambda self: True)
-    for name in (name for name in TINY if name.endswith('cifar10')):
+    for name in (name for name in SMALL if name.endswith('cifar10')):
         for loader in loaders(load(name)):
             dataset = dict(loader.dataset, data_root=str(tmp_path))
             built = DATASETS.build(dataset)

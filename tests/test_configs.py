@@ -1,6 +1,7 @@
 """Every config builds from anywhere, and its numbers are the recipe's."""
 
 import os
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from mmpretrain.registry import (
     TRANSFORMS,
 )
 
+from simim_plugin import config_path
+from simim_plugin.commands.command_line import read_config
 from simim_plugin.models import SiameseIM
 
 ROOT = Path(__file__).resolve().parents[1] / 'configs'
@@ -193,8 +196,8 @@ SMALL = {
         crop_scale=(0.4, 1.0),
         colour=[JITTER],
     ),
-    'siamese_im_vit-tiny-p8_demo': DEMO,
-    'siamese_im_vit-tiny-p8_100e_demo': dict(
+    'siamese_im_vit-micro-p8_demo': DEMO,
+    'siamese_im_vit-micro-p8_100e_demo': dict(
         DEMO,
         lr=1e-3,
         warmup=5,
@@ -253,6 +256,37 @@ def test_mmpretrain_knows_the_names():
     """After one import, by name, as its own models."""
     known = set(list_models('siamese_im*'))
     assert known >= {file.stem for file in PRETRAINING}
-    model = get_model('siamese_im_vit-tiny-p8_demo')
+    model = get_model('siamese_im_vit-micro-p8_demo')
     assert isinstance(model, SiameseIM)
     assert model.backbone.patch_resolution == (8, 8)
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'siamese_im_vit-tiny-p8_demo.py',
+        'siamese_im/siamese_im_vit-tiny-p8_demo.py',
+        'siamese_im_vit-tiny-p16_upernet-1xb6-amp-200i_ade20k-tiny-128x128.py',
+    ],
+)
+def test_old_names_resolve_with_a_warning(name):
+    with pytest.warns(FutureWarning, match="now called 'siam.*micro") as found:
+        path = config_path(name)
+    assert len(found) == 1
+    assert found[0].filename == __file__
+    current = Path(name).name.replace('vit-tiny', 'vit-micro')
+    assert Path(path).name == current
+
+
+def test_commands_accept_old_names():
+    name = 'siamese_im_vit-tiny-p8_knn_demo.py'
+    args = Namespace(config=name, launcher='none', local_rank=0, work_dir=None)
+    with pytest.warns(FutureWarning, match=name):
+        config = read_config(args)
+    assert config.model.backbone.arch.embed_dims == 128
+
+
+@pytest.mark.filterwarnings('error')
+def test_current_names_do_not_warn():
+    config_path('siamese_im_vit-micro-p8_demo.py')
+    config_path('siamese_im_vit-tiny-p4_knn_cifar10.py')

@@ -21,8 +21,8 @@ from simim_plugin.models import SiameseIMViT
 from .conftest import ROOT
 from .test_checkpoint.helpers import Malicious, scramble
 
-CLASSIFIER = 'siamese_im_vit-tiny-p8_ft-1xb64-amp-coslr-10e_demo'
-ENCODER = 'siamese_im_vit-tiny-p8_knn_demo'
+CLASSIFIER = 'siamese_im_vit-micro-p8_ft-1xb64-amp-coslr-10e_demo'
+ENCODER = 'siamese_im_vit-micro-p8_knn_demo'
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_files_by_name_are_never_unpickled(tmp_path):
 
 def test_released_files_by_name(tmp_path):
     """Under other names, which mmengine's loader would all leave out."""
-    pretrained = get_model('siamese_im_vit-tiny-p8_demo')
+    pretrained = get_model('siamese_im_vit-micro-p8_demo')
     scramble(pretrained)
     # One position table serves both branches there.
     table = pretrained.backbone.pos_embed.data
@@ -109,7 +109,7 @@ def test_released_files_by_name(tmp_path):
     file = tmp_path / 'released.pth'
     official = dict(model=to_official(pretrained.state_dict()))
     torch.save(dict(official, args=argparse.Namespace(lr=1.0)), file)
-    for name in (ENCODER, 'siamese_im_vit-tiny-p8_demo'):
+    for name in (ENCODER, 'siamese_im_vit-micro-p8_demo'):
         state = get_model(name, pretrained=str(file)).state_dict()
         for key, value in state.items():
             assert torch.equal(value, pretrained.state_dict()[key]), key

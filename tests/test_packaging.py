@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = sorted((ROOT / 'configs').rglob('*.py'))
 RUNNABLE = [path for path in CONFIGS if '_base_' not in path.parts]
 STACKS = ('onedl', 'upstream')
-DEMO = 'siamese_im/siamese_im_vit-tiny-p8_demo.py'
+DEMO = 'siamese_im/siamese_im_vit-micro-p8_demo.py'
 DIST_INFO = f'simim_plugin-{simim_plugin.__version__}.dist-info'
 
 
@@ -259,7 +259,7 @@ def test_config_path_in_base(base: str, tmp_path: Path) -> None:
 
 
 def test_config_path_names_the_closest() -> None:
-    wrong = Path(DEMO).name.replace('tiny', 'tny')
+    wrong = Path(DEMO).name.replace('micro', 'mcro')
     with pytest.raises(FileNotFoundError) as caught:
         config_path(wrong)
     assert f"'{wrong}'" in str(caught.value)

@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TRAIN = [sys.executable, str(ROOT / 'tools' / 'train.py')]
 MIM = [sys.executable, '-m', 'mim', 'train']
 TORCHRUN = [sys.executable, '-m', 'torch.distributed.run', '--standalone']
-DEMO = 'siamese_im_vit-tiny-p8_demo.py'
+DEMO = 'siamese_im_vit-micro-p8_demo.py'
 
 
 def run(command, folder, ok=True) -> str:

@@ -47,7 +47,7 @@ from simim_plugin.visualization.tokens import (
 )
 
 GRID = (4, 6)
-KNN = 'siamese_im_vit-tiny-p8_knn_demo.py'
+KNN = 'siamese_im_vit-micro-p8_knn_demo.py'
 
 
 @pytest.fixture
@@ -471,7 +471,7 @@ def test_command_draws(checkpoint, photos, tmp_path, picture, suffix, capsys):
 
 
 def test_command_draws_pairs_and_curves(photos, tmp_path):
-    demo = 'siamese_im_vit-tiny-p8_demo.py'
+    demo = 'siamese_im_vit-micro-p8_demo.py'
     out = tmp_path / 'pair.html'
     words = ['pair', str(photos), '--config', demo, '--out', str(out)]
     main([*words, '--limit', '3'])
@@ -550,7 +550,8 @@ def test_photographs(checkpoint, shared, tmp_path, picture):
     images = str(shared / 'data' / 'imagenet_sample' / 'images')
     words = [picture, str(checkpoint), images]
     if picture == 'pair':
-        words = [picture, images, '--config', 'siamese_im_vit-tiny-p8_demo.py']
+        demo = 'siamese_im_vit-micro-p8_demo.py'
+        words = [picture, images, '--config', demo]
     main([*words, '--limit', '2', '--out', str(tmp_path / 'x.png')])
     drawn = Image.open(tmp_path / 'x.png').convert('RGB')
     assert drawn.size[0] > 500

@@ -1,6 +1,6 @@
 # The ablations on the demo's generated scenes, minutes on two CPU cores: row
 # (i) is this. Ours, not the paper's; the recipe is that of
-# siamese_im_vit-tiny-p8_demo.py, with one view blurred more than the other.
+# siamese_im_vit-micro-p8_demo.py, with one view blurred more than the other.
 _base_ = './siamese_im.py'
 
 custom_imports = dict(imports=['simim_plugin.ablations'])

@@ -17,7 +17,7 @@ from ..errors import told_in_a_sentence
 from ..files import write_json
 from .running import run_logged
 
-CONFIG = 'siamese_im_vit-tiny-p8_demo.py'
+CONFIG = 'siamese_im_vit-micro-p8_demo.py'
 DATA_SEED = 0
 IMAGE_SIZE = 64
 

@@ -68,11 +68,11 @@ SCALES = {
     'demo': Scale(
         'data/demo',
         {
-            'knn': ('tiny-p8_knn_demo',),
-            'linear': ('tiny-p8_linear-1xb64-amp-coslr-20e_demo',),
-            'logistic': ('tiny-p8_logistic_demo',),
-            'finetune': ('tiny-p8_ft-1xb64-amp-coslr-10e_demo',),
-            'robustness': ('tiny-p8_demo-c',),
+            'knn': ('micro-p8_knn_demo',),
+            'linear': ('micro-p8_linear-1xb64-amp-coslr-20e_demo',),
+            'logistic': ('micro-p8_logistic_demo',),
+            'finetune': ('micro-p8_ft-1xb64-amp-coslr-10e_demo',),
+            'robustness': ('micro-p8_demo-c',),
         },
         'train/CLASS/*.jpg and val/CLASS/*.jpg (tools/make_demo_data.py)',
     ),

@@ -280,7 +280,7 @@ def test_demo_is_the_generated_data():
             assert tuple(loader.dataset.metainfo.classes) == classes
         assert config.model.roi_head.bbox_head.num_classes == len(classes)
         assert config.model.roi_head.mask_head.num_classes == len(classes)
-        pretraining = load('siamese_im_vit-tiny-p8_demo').model.backbone
+        pretraining = load('siamese_im_vit-micro-p8_demo').model.backbone
         ours = config.model.backbone
         arch = {k: ours.arch[k] for k in pretraining.arch}
         assert arch == pretraining.arch

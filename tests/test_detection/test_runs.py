@@ -313,7 +313,7 @@ def test_loss_falls_on_photographs(shared, tmp_path):
         log_processor=dict(window_size=1),
     )
     base = config_path(
-        'siamese_im_vit-tiny-p16_vitdet-1xb2-600it_coco-tiny-256x256.py'
+        'siamese_im_vit-micro-p16_vitdet-1xb2-600it_coco-tiny-256x256.py'
     )
     mine = tmp_path / 'mine.py'
     lines = [f'{k} = {v!r}' for k, v in given.items()]
@@ -365,7 +365,7 @@ def test_lvis_annotations_of_photographs(shared, tmp_path, monkeypatch):
     config = training.configure(
         training.parse_args(
             [
-                'siamese_im_vit-tiny-p16_vitdet-1xb2-600it_'
+                'siamese_im_vit-micro-p16_vitdet-1xb2-600it_'
                 'lvis-tiny-256x256.py',
                 *('--work-dir', 'run', '--cfg-options'),
                 *('train_cfg.max_iters=2', 'train_cfg.val_interval=2'),

@@ -12,9 +12,9 @@ from simim_plugin import config_path
 from simim_plugin.commands.test import configure, main, parse_args
 from simim_plugin.datasets.robustness import CORRUPTIONS, SEVERITIES
 
-CLASSIFIER = 'siamese_im_vit-tiny-p8_ft-1xb64-amp-coslr-10e_demo.py'
-LOGISTIC = 'siamese_im_vit-tiny-p8_logistic_demo.py'
-CORRUPTED = 'siamese_im_vit-tiny-p8_demo-c.py'
+CLASSIFIER = 'siamese_im_vit-micro-p8_ft-1xb64-amp-coslr-10e_demo.py'
+LOGISTIC = 'siamese_im_vit-micro-p8_logistic_demo.py'
+CORRUPTED = 'siamese_im_vit-micro-p8_demo-c.py'
 DATA = 'test_dataloader.dataset.data_root'
 
 

@@ -28,8 +28,8 @@ from simim_plugin.evaluation import (
 from simim_plugin.evaluation.logistic import logistic_accuracy
 
 ROOT = Path(__file__).resolve().parents[2]
-KNN = 'siamese_im_vit-tiny-p8_knn_demo.py'
-LOGISTIC = 'siamese_im_vit-tiny-p8_logistic_demo.py'
+KNN = 'siamese_im_vit-micro-p8_knn_demo.py'
+LOGISTIC = 'siamese_im_vit-micro-p8_logistic_demo.py'
 
 
 @pytest.fixture(scope='module')

@@ -329,7 +329,7 @@ def test_average_is_the_papers(a, r, sketch, c, average):
 CONFIGS = Path(__file__).parents[2] / 'configs'
 IN1K = 'base-p16_ft-8xb128-amp-coslr-100e_in1k'
 CIFAR = 'tiny-p4_ft-1xb128-amp-coslr-50e_cifar10'
-DEMO = 'tiny-p8_ft-1xb64-amp-coslr-10e_demo'
+DEMO = 'micro-p8_ft-1xb64-amp-coslr-10e_demo'
 
 
 def read(folder: str, name: str) -> Config:
@@ -344,7 +344,7 @@ def read(folder: str, name: str) -> Config:
         ('base-p16_in1k-sketch', IN1K, 'ImageNetSketch', 'Accuracy'),
         ('base-p16_in1k-c', IN1K, 'ImageNetC', 'CorruptionError'),
         ('tiny-p4_cifar10-c', CIFAR, 'CorruptedFolder', 'CorruptionAccuracy'),
-        ('tiny-p8_demo-c', DEMO, 'CorruptedFolder', 'CorruptionAccuracy'),
+        ('micro-p8_demo-c', DEMO, 'CorruptedFolder', 'CorruptionAccuracy'),
     ],
 )
 def test_configs_change_the_test_and_nothing_else(
@@ -404,7 +404,7 @@ def test_demo_config_runs_as_it_is(tmp_path):
     pytest.importorskip('imagecorruptions')
     make_demo_data(tmp_path / 'demo', train=1, val=8)
     make_corruptions(tmp_path / 'demo' / 'val', tmp_path / 'demo-c')
-    cfg = read('robustness', 'tiny-p8_demo-c')
+    cfg = read('robustness', 'micro-p8_demo-c')
     cfg.test_dataloader.dataset.data_root = str(tmp_path / 'demo-c')
     cfg.test_dataloader.update(num_workers=0, persistent_workers=False)
     cfg.work_dir = str(tmp_path / 'work')

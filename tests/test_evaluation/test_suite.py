@@ -40,7 +40,7 @@ from simim_plugin.evaluation.protocols import ENCODERS, SCALES, TASKS
 from ..test_checkpoint.helpers import our_vit, scramble, wrap
 
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'
-DEMO = 'siamese_im_vit-tiny-p8_demo.py'
+DEMO = 'siamese_im_vit-micro-p8_demo.py'
 
 
 @pytest.fixture(scope='module')

@@ -261,7 +261,7 @@ def test_demo_fits_the_demo(name):
     config = load(name)
     classes = config.test_dataloader.dataset.metainfo.classes
     assert tuple(classes) == SEGMENTATION_CLASSES
-    (file,) = ROOT.rglob('siamese_im_vit-tiny-p8_demo.py')
+    (file,) = ROOT.rglob('siamese_im_vit-micro-p8_demo.py')
     wanted = Config.fromfile(file).model.backbone
     backbone = build(config).backbone
     assert backbone.embed_dims == wanted.arch.embed_dims

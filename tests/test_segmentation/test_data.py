@@ -247,7 +247,7 @@ def test_the_real_pairs(shared):
 @pytest.mark.parametrize('training', [True, False])
 def test_smaller_than_the_crop_is_padded(tmp_path, training):
     """Padded pixels have no label, and no prediction."""
-    (file,) = CONFIGS.glob('*tiny-p8_upernet*demo.py')
+    (file,) = CONFIGS.glob('*micro-p8_upernet*demo.py')
     config = Config.fromfile(file)
     pair(tmp_path, 'a', (40, 50))
     key = 'train' if training else 'test'

@@ -21,10 +21,10 @@ from simim_plugin.models import SiameseIMViT
 
 from ..test_packaging import make_site, run, source, wheel  # noqa: F401
 
-UPERNET = 'siamese_im_vit-tiny-p8_upernet-1xb16-amp-200i_demo.py'
-LINEAR = 'siamese_im_vit-tiny-p8_seg-linear-1xb16-amp-200i_demo.py'
-KNN = 'siamese_im_vit-tiny-p8_seg-knn_demo.py'
-TINY = 'siamese_im_vit-tiny-p16_upernet-1xb6-amp-200i_ade20k-tiny-128x128.py'
+UPERNET = 'siamese_im_vit-micro-p8_upernet-1xb16-amp-200i_demo.py'
+LINEAR = 'siamese_im_vit-micro-p8_seg-linear-1xb16-amp-200i_demo.py'
+KNN = 'siamese_im_vit-micro-p8_seg-knn_demo.py'
+TINY = 'siamese_im_vit-micro-p16_upernet-1xb6-amp-200i_ade20k-tiny-128x128.py'
 ARCH = dict(
     embed_dims=128, num_layers=4, num_heads=4, feedforward_channels=512
 )

@@ -1,6 +1,6 @@
 # Logistic regression on frozen features, with all labels. Ours, and on the
 # mean of the patches, which the loss is about (docs/logistic.md).
-_base_ = './siamese_im_vit-tiny-p8_knn_demo.py'
+_base_ = './siamese_im_vit-micro-p8_knn_demo.py'
 
 test_cfg = dict(
     classifier=dict(_delete_=True, type='LogisticClassifier', l2=None))

@@ -1,6 +1,6 @@
 # The demo's scenes by tools/make_corruptions.py: accuracies only. Ours.
 _base_ = ('../classification/'
-          'siamese_im_vit-tiny-p8_ft-1xb64-amp-coslr-10e_demo.py')
+          'siamese_im_vit-micro-p8_ft-1xb64-amp-coslr-10e_demo.py')
 
 test_pipeline = [
     _base_.load,

@@ -1,6 +1,6 @@
 # The same photographs with LVIS annotations: annotations/ beside COCO's image
 # folders. Ours.
-_base_ = './siamese_im_vit-tiny-p16_vitdet-1xb2-600it_coco-tiny-256x256.py'
+_base_ = './siamese_im_vit-micro-p16_vitdet-1xb2-600it_coco-tiny-256x256.py'
 
 data_root = 'data/lvis_tiny/'
 model = dict(

@@ -1,5 +1,5 @@
 # The demo's scenes with their long-tailed LVIS annotations. Ours.
-_base_ = './siamese_im_vit-tiny-p8_vitdet-1xb4-1000it_demo.py'
+_base_ = './siamese_im_vit-micro-p8_vitdet-1xb4-1000it_demo.py'
 
 shapes = ['disc', 'square', 'star', 'ring', 'triangle', 'flower', 'cross',
           'crescent']

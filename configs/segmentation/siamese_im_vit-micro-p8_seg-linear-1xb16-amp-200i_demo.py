@@ -1,5 +1,5 @@
 # Linear segmentation of frozen patch features on the demo's scenes. Ours.
-_base_ = './siamese_im_vit-tiny-p8_upernet-1xb16-amp-200i_demo.py'
+_base_ = './siamese_im_vit-micro-p8_upernet-1xb16-amp-200i_demo.py'
 
 model = dict(
     backbone=dict(

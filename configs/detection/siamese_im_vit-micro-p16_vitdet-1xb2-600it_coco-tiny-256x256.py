@@ -1,5 +1,5 @@
 # A handful of COCO photographs, at 256 px: does everything fit together? Ours.
-_base_ = './siamese_im_vit-tiny-p8_vitdet-1xb4-1000it_demo.py'
+_base_ = './siamese_im_vit-micro-p8_vitdet-1xb4-1000it_demo.py'
 
 # Model
 strides = [4, 8, 16, 32, 64]

@@ -1,5 +1,5 @@
 # UPerNet on a handful of ADE20k pairs: does everything fit together? Ours.
-_base_ = './siamese_im_vit-tiny-p8_upernet-1xb16-amp-200i_demo.py'
+_base_ = './siamese_im_vit-micro-p8_upernet-1xb16-amp-200i_demo.py'
 
 crop_size = (128, 128)
 model = dict(

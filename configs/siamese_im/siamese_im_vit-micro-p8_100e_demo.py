@@ -1,7 +1,7 @@
 # An encoder of the demo's scenes for segmentation and detection. All hues are
 # turned: nearly every patch tells those of its scene, and while views keep
 # them the patches of an image grow alike. Ours (docs/segmentation.md).
-_base_ = './siamese_im_vit-tiny-p8_demo.py'
+_base_ = './siamese_im_vit-micro-p8_demo.py'
 
 colour = [
     dict(type='FastColorJitter',
