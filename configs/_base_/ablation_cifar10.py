@@ -1,7 +1,7 @@
-# The ablations on CIFAR-10, one GPU: row (i) is this. Ours, not the paper's;
-# the recipe is that of siamese_im_vit-tiny-p4_1xb512-amp-coslr-400e_cifar10.py
-# with the roles of the views told apart as on ImageNet. 100 epochs.
-_base_ = './siamese_im.py'
+# Row (i) on CIFAR-10, one GPU, 100 epochs. Our recipe, not the paper's:
+# siamese_im_vit-tiny-p4_1xb512-amp-coslr-400e_cifar10.py with a different blur
+# and solarisation for each view, as on ImageNet.
+_base_ = ['./siamese_im.py', './runtime.py']
 
 custom_imports = dict(imports=['simim_plugin.ablations'])
 
@@ -12,7 +12,7 @@ model = dict(
     projector=dict(in_dims=192, embed_dims=192, num_heads=12),
     neck=dict(grid=grid, embed_dims=192, num_heads=12))
 
-loading = []  # the data set gives images
+loading = []  # the data set returns images
 blur = dict(type='FastGaussianBlur',
             magnitude_range=(0.1, 0.6), magnitude_std='inf')
 online_colour = [*_base_.shared_colour, dict(blur, prob=1.0)]
@@ -23,12 +23,13 @@ alike_colour = [
     *_base_.shared_colour, dict(blur, prob=0.55),
     dict(type='Solarize', thr=128, prob=0.1)]
 crop = dict(size=32, crop_scale=(0.2, 1.0))
-two_views = dict(type='PairedViews', **crop,
-                 online=online_colour, target=target_colour)
+views = two_views = dict(type='PairedViews', **crop,
+                         online=online_colour, target=target_colour)
 same_view = dict(type='SameView', **crop)
-block_mask = dict(type='BlockwiseMask', grid=grid, num_masked=38, min_block=6)
+mask = block_mask = dict(
+    type='BlockwiseMask', grid=grid, num_masked=38, min_block=6)
 random_mask = dict(type='RandomMask', grid=grid, num_masked=48)  # 75 %
-train_pipeline = [two_views, block_mask, _base_.pack]
+train_pipeline = [views, mask, _base_.pack]
 train_dataloader = dict(
     batch_size=512,
     dataset=dict(_delete_=True, type='LocalCIFAR10', data_root='data/cifar10',

@@ -1,37 +1,35 @@
-# The ablations on the demo's generated scenes, minutes on two CPU cores: row
-# (i) is this. Ours, not the paper's; the recipe is that of
-# siamese_im_vit-micro-p8_demo.py, with one view blurred more than the other.
-_base_ = './siamese_im.py'
+# Row (i) on the demo's generated scenes, minutes on two CPU cores. Our recipe,
+# not the paper's: siamese_im_vit-micro-p8_demo.py with more blur in one view.
+_base_ = ['./siamese_im.py', './runtime.py', './vit_micro.py']
 
 custom_imports = dict(imports=['simim_plugin.ablations'])
 
 grid = (8, 8)
 patch_size = 8
 model = dict(
-    backbone=dict(
-        _delete_=True, type='SiameseIMViT',
-        arch=dict(embed_dims=128, num_layers=4, num_heads=4,
-                  feedforward_channels=512),
-        img_size=64, patch_size=patch_size),
+    backbone=dict(arch=dict(_base_.micro, _delete_=True),
+                  img_size=64, patch_size=patch_size),
     projector=dict(in_dims=128, embed_dims=128, depth=1, num_heads=4),
     neck=dict(grid=grid, embed_dims=128, depth=2, num_heads=4),
     head=dict(negative_weight=0.02 * 768 / 128))
 
 loading = [_base_.load]
-jitter = dict(type='FastColorJitter',
-              brightness=0.8, contrast=0.8, saturation=0.4, hue=0.02)
+colour_jitter = dict(
+    type='FastColorJitter',
+    brightness=0.8, contrast=0.8, saturation=0.4, hue=0.02)
 blur = dict(type='FastGaussianBlur',
             magnitude_range=(0.1, 0.6), magnitude_std='inf')
-online_colour = [jitter, dict(blur, prob=1.0)]
-target_colour = [jitter, dict(blur, prob=0.1)]
-alike_colour = [jitter, dict(blur, prob=0.55)]
+online_colour = [colour_jitter, dict(blur, prob=1.0)]
+target_colour = [colour_jitter, dict(blur, prob=0.1)]
+alike_colour = [colour_jitter, dict(blur, prob=0.55)]
 crop = dict(size=64, crop_scale=(0.2, 1.0))
-two_views = dict(type='PairedViews', **crop,
-                 online=online_colour, target=target_colour)
+views = two_views = dict(type='PairedViews', **crop,
+                         online=online_colour, target=target_colour)
 same_view = dict(type='SameView', **crop)
-block_mask = dict(type='BlockwiseMask', grid=grid, num_masked=38, min_block=6)
+mask = block_mask = dict(
+    type='BlockwiseMask', grid=grid, num_masked=38, min_block=6)
 random_mask = dict(type='RandomMask', grid=grid, num_masked=48)  # 75 %
-train_pipeline = [*loading, two_views, block_mask, _base_.pack]
+train_pipeline = [*loading, views, mask, _base_.pack]
 train_dataloader = dict(
     batch_size=64, num_workers=1,
     dataset=dict(data_root='data/demo/train', pipeline=train_pipeline))
@@ -40,8 +38,8 @@ optim_wrapper = dict(optimizer=dict(lr=4e-3))
 auto_scale_lr = dict(base_batch_size=64)
 param_scheduler = dict(warmup=1)
 train_cfg = dict(max_epochs=8)
-custom_hooks = [
-    dict(type='MomentumHook', base_momentum=0.96), *_base_.custom_hooks[1:]]
+momentum_hook = dict(type='MomentumHook', base_momentum=0.96)
+custom_hooks = [momentum_hook, *_base_.watching_hooks]
 log_processor = dict(window_size=10)
 default_hooks = dict(
     logger=dict(interval=10),

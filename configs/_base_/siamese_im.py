@@ -1,6 +1,5 @@
-# Siamese Image Modeling, ViT-B/16 on ImageNet-1k: the recipe of the paper
-# and the released code. A config of configs/siamese_im/ says what differs.
-_base_ = './runtime.py'
+# Siamese Image Modeling, ViT-B/16 on ImageNet-1k: the recipe of the paper and
+# the released code. The configs in configs/siamese_im/ change it by part.
 
 custom_imports = dict(
     imports=['simim_plugin.pretraining'], allow_failed_imports=False)
@@ -22,27 +21,22 @@ model = dict(
         grid=(14, 14), embed_dims=768, depth=4),
     head=dict(type='UniGradHead', negative_weight=0.02))
 
-# Views: the online one is masked, the target one is seen whole
-shared_colour = [
-    dict(type='FastColorJitter', prob=0.8,
-         brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1),
-    dict(type='FastGrayscale', prob=0.2),
-]
+# Data: the online view is masked, the target view is not
+load = dict(type='LoadRGBImage')
+pack = dict(type='PackInputs', algorithm_keys=['geometry'])
+jitter = dict(type='FastColorJitter', prob=0.8,
+              brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1)
+shared_colour = [jitter, dict(type='FastGrayscale', prob=0.2)]
 blur = dict(type='FastGaussianBlur',
             magnitude_range=(0.1, 2.0), magnitude_std='inf')
 online_colour = [*shared_colour, dict(blur, prob=1.0)]
 target_colour = [
     *shared_colour, dict(blur, prob=0.1),
     dict(type='Solarize', thr=128, prob=0.2)]
-load = dict(type='LoadRGBImage')
-pack = dict(type='PackInputs', algorithm_keys=['geometry'])
-train_pipeline = [
-    load,
-    dict(type='PairedViews', size=224, crop_scale=(0.08, 1.0),
-         online=online_colour, target=target_colour),
-    dict(type='BlockwiseMask', grid=(14, 14), num_masked=118, min_block=16),
-    pack,
-]
+views = dict(type='PairedViews', size=224, crop_scale=(0.08, 1.0),
+             online=online_colour, target=target_colour)
+mask = dict(type='BlockwiseMask', grid=(14, 14), num_masked=118, min_block=16)
+train_pipeline = [load, views, mask, pack]
 train_dataloader = dict(
     batch_size=512,
     num_workers=8,
@@ -70,15 +64,19 @@ train_cfg = dict(type='ExactEpochLoop', max_epochs=1600)
 sync_bn = 'torch'
 
 # Runtime
-custom_hooks = [
-    dict(type='MomentumHook', base_momentum=0.995),
+momentum_hook = dict(type='MomentumHook', base_momentum=0.995)
+watching_hooks = [
     dict(type='ThroughputHook'),
     dict(type='CollapseMonitor', interval=50),
     dict(type='NonFiniteGuard'),
 ]
+custom_hooks = [momentum_hook, *watching_hooks]
 default_hooks = dict(
-    checkpoint=dict(interval=5, max_keep_ckpts=3))
-visualizer = dict(type='UniversalVisualizer', vis_backends=_base_.vis_backends)
+    logger=dict(type='LoggerHook', interval=50),
+    checkpoint=dict(type='mmpretrain.SafeCheckpointHook',
+                    interval=5, max_keep_ckpts=3))
+visualizer = dict(type='UniversalVisualizer',
+                  vis_backends=[dict(type='LocalVisBackend')])
 log_processor = dict(
     window_size=50,
     mean_pattern=r'.*(loss|term|time|grad_norm|images_per_second).*')

@@ -1,5 +1,5 @@
 _base_ = __import__('simim_plugin').ablation_base()
-# Row (a): the pixels of the same view, no colours, random mask, LayerNorm, L2.
+# Row (a): pixels of the same view, no colours, random mask, LayerNorm, L2.
 
 layer_norm = dict(type='LN', eps=1e-6)
 model = dict(
@@ -8,7 +8,6 @@ model = dict(
     neck=dict(type='PixelDecoder', norm_cfg=layer_norm,
               out_dims=3 * _base_.patch_size**2),
     head=dict(_delete_=True, type='L2Head'))
-views = _base_.same_view
-mask = _base_.random_mask
-train_pipeline = [*_base_.loading, views, mask, _base_.pack]
+train_pipeline = [
+    *_base_.loading, _base_.same_view, _base_.random_mask, _base_.pack]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

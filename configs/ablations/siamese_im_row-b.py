@@ -1,5 +1,5 @@
 _base_ = __import__('simim_plugin').ablation_base()
-# Row (b): the features of the same view, MoCo-like loss norm.
+# Row (b): features of the same view, no colours, MoCo-like loss norm.
 
 layer_norm = dict(type='LN', eps=1e-6)
 model = dict(
@@ -7,7 +7,6 @@ model = dict(
     neck=dict(norm_cfg=layer_norm),
     head=dict(
         type='NormedUniGradHead', norm=dict(type='MoCoLikeNorm')))
-views = _base_.same_view
-mask = _base_.random_mask
-train_pipeline = [*_base_.loading, views, mask, _base_.pack]
+train_pipeline = [
+    *_base_.loading, _base_.same_view, _base_.random_mask, _base_.pack]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

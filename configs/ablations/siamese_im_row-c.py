@@ -1,5 +1,5 @@
 _base_ = __import__('simim_plugin').ablation_base()
-# Row (c): (a) with colours, one draw of them for input and target.
+# Row (c): (a) with colours, drawn once for input and target.
 
 layer_norm = dict(type='LN', eps=1e-6)
 model = dict(
@@ -9,6 +9,5 @@ model = dict(
               out_dims=3 * _base_.patch_size**2),
     head=dict(_delete_=True, type='L2Head'))
 views = dict(_base_.same_view, colour=_base_.online_colour)
-mask = _base_.random_mask
-train_pipeline = [*_base_.loading, views, mask, _base_.pack]
+train_pipeline = [*_base_.loading, views, _base_.random_mask, _base_.pack]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

@@ -9,6 +9,5 @@ model = dict(
               out_dims=3 * _base_.patch_size**2),
     head=dict(_delete_=True, type='L2Head'))
 views = dict(_base_.two_views, online=[], target=[])
-mask = _base_.random_mask
-train_pipeline = [*_base_.loading, views, mask, _base_.pack]
+train_pipeline = [*_base_.loading, views, _base_.random_mask, _base_.pack]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

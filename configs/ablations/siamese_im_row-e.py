@@ -8,6 +8,5 @@ model = dict(
     head=dict(
         type='NormedUniGradHead', norm=dict(type='MoCoLikeNorm')))
 views = dict(_base_.two_views, online=[], target=[])
-mask = _base_.random_mask
-train_pipeline = [*_base_.loading, views, mask, _base_.pack]
+train_pipeline = [*_base_.loading, views, _base_.random_mask, _base_.pack]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

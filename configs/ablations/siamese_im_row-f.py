@@ -7,7 +7,6 @@ model = dict(
     neck=dict(norm_cfg=layer_norm),
     head=dict(
         type='NormedUniGradHead', norm=dict(type='MoCoLikeNorm')))
-views = _base_.two_views
-mask = _base_.random_mask
-train_pipeline = [*_base_.loading, views, mask, _base_.pack]
+train_pipeline = [
+    *_base_.loading, _base_.two_views, _base_.random_mask, _base_.pack]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

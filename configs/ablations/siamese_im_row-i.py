@@ -1,2 +1,2 @@
 _base_ = __import__('simim_plugin').ablation_base()
-# Row (i): SiameseIM, the base as it is.
+# Row (i): SiameseIM, the unchanged base.

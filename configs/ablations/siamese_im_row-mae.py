@@ -1,5 +1,5 @@
 _base_ = __import__('simim_plugin').ablation_base()
-# Row MAE: MMPretrain's algorithm, and MAE's own crops.
+# Row MAE: MMPretrain's algorithm with MAE's own crops.
 
 model = dict(
     _delete_=True, type='MAE',
@@ -19,4 +19,4 @@ train_pipeline = [
     dict(type='RandomFlip', prob=0.5), dict(type='PackInputs')]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 optim_wrapper = dict(optimizer=dict(lr=_base_.mae_lr))
-custom_hooks = _base_.custom_hooks[1:]  # no momentum
+custom_hooks = _base_.watching_hooks  # no momentum

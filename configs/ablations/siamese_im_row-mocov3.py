@@ -1,5 +1,5 @@
 _base_ = __import__('simim_plugin').ablation_base()
-# Row 'MoCo-v3 with mask': MMPretrain's algorithm, the global UniGrad loss.
+# Row 'MoCo-v3 with mask': MMPretrain's algorithm with the global UniGrad loss.
 
 mlp = dict(
     type='MeanTokenNeck', in_channels=_base_.model.projector.in_dims,
@@ -17,7 +17,6 @@ model = dict(
         predictor=dict(mlp, type='NonLinearNeck', num_layers=2,
                        in_channels=mlp['out_channels']),
         loss=dict(type='GlobalHead', head=head)))
-views = _base_.two_views
-mask = _base_.random_mask
-train_pipeline = [*_base_.loading, views, mask, _base_.pack]
+train_pipeline = [
+    *_base_.loading, _base_.two_views, _base_.random_mask, _base_.pack]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

@@ -1,5 +1,6 @@
 _base_ = __import__('simim_plugin').ablation_base()
-# Ours: a half of the target's patches, in blocks, all that its branch sees.
+# Ours: predict half of the target's patches, in blocks; the target branch sees
+# only these.
 
 model = dict(type='PartialTargetSiameseIM', see_whole=False)
 half = _base_.grid[0] * _base_.grid[1] // 2

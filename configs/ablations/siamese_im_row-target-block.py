@@ -1,5 +1,5 @@
 _base_ = __import__('simim_plugin').ablation_base()
-# Ours: predict a half of the target's patches, in blocks.
+# Ours: predict half of the target's patches, in blocks.
 
 model = dict(type='PartialTargetSiameseIM')
 half = _base_.grid[0] * _base_.grid[1] // 2

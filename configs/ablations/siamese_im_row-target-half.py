@@ -7,6 +7,5 @@ views = dict(_base_.two_views, type='SmallTargetViews',
 model = dict(
     type='SmallTargetSiameseIM',
     neck=dict(type='SmallTargetDecoder', target_grid=target_grid))
-mask = _base_.block_mask
-train_pipeline = [*_base_.loading, views, mask, _base_.pack]
+train_pipeline = [*_base_.loading, views, _base_.block_mask, _base_.pack]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

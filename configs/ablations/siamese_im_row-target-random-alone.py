@@ -1,5 +1,6 @@
 _base_ = __import__('simim_plugin').ablation_base()
-# Ours: a random half of the target's patches, all that its branch sees.
+# Ours: predict a random half of the target's patches; the target branch sees
+# only these.
 
 model = dict(type='PartialTargetSiameseIM', see_whole=False)
 half = _base_.grid[0] * _base_.grid[1] // 2

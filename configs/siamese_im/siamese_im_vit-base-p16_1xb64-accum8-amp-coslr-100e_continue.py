@@ -1,7 +1,7 @@
-# Go on from a checkpoint (ours or a released one) on other images: online
-# branch, decoder and target start from it, the schedule anew.
+# Continue from a checkpoint, ours or a released one, on other images: the
+# online branch, decoder and target start from it, the schedule from zero.
 #   --pretrained FILE --cfg-options train_dataloader.dataset.data_root=DIR
-_base_ = '../_base_/siamese_im.py'
+_base_ = ['../_base_/siamese_im.py', '../_base_/runtime.py']
 
 model = dict(pretrained='work_dirs/pretrained.pth')
 optim_wrapper = dict(accumulative_counts=8)

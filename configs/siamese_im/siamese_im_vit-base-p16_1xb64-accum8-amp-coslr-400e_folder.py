@@ -1,6 +1,6 @@
-# Any folder of unlabelled images on one GPU, 512 images an optimizer step:
+# Any folder of unlabelled images on one GPU, 512 images per optimizer step:
 #   --cfg-options train_dataloader.dataset.data_root=/my/images
-_base_ = '../_base_/siamese_im.py'
+_base_ = ['../_base_/siamese_im.py', '../_base_/runtime.py']
 
 optim_wrapper = dict(accumulative_counts=8)
 train_dataloader = dict(

@@ -1,4 +1,4 @@
-# The paper's 400-epoch row. Its warm-up is in no source: 40 epochs is ours.
-_base_ = '../_base_/siamese_im.py'
+# The paper's 400-epoch row. No source gives its warm-up: 40 epochs is ours.
+_base_ = ['../_base_/siamese_im.py', '../_base_/runtime.py']
 
 train_cfg = dict(max_epochs=400)

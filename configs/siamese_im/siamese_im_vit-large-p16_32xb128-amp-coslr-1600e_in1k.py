@@ -1,5 +1,5 @@
-# ViT-L/16. No source gives its decoder width and lr: ViT-B's are ours.
-_base_ = '../_base_/siamese_im.py'
+# ViT-L/16. No source gives its decoder width and lr: we take ViT-B's.
+_base_ = ['../_base_/siamese_im.py', '../_base_/runtime.py']
 
 model = dict(
     backbone=dict(arch='large'),

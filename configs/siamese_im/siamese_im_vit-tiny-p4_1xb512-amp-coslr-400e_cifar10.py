@@ -1,17 +1,15 @@
-# CIFAR-10 on one small GPU: 32 px, patch 4. Ours, not the paper's.
-_base_ = '../_base_/siamese_im.py'
+# CIFAR-10 on one small GPU: 32 px, patch 4. Our recipe, not the paper's.
+_base_ = ['../_base_/siamese_im.py', '../_base_/runtime.py']
 
 grid = (8, 8)
 model = dict(
     backbone=dict(arch='deit-tiny', img_size=32, patch_size=4),
     projector=dict(in_dims=192, embed_dims=192, num_heads=12),
     neck=dict(grid=grid, embed_dims=192, num_heads=12))
-train_pipeline = [
-    dict(type='PairedViews', size=32, crop_scale=(0.2, 1.0),
-         online=_base_.shared_colour, target=_base_.shared_colour),
-    dict(type='BlockwiseMask', grid=grid, num_masked=38, min_block=6),
-    _base_.pack,
-]
+views = dict(type='PairedViews', size=32, crop_scale=(0.2, 1.0),
+             online=_base_.shared_colour, target=_base_.shared_colour)
+mask = dict(type='BlockwiseMask', grid=grid, num_masked=38, min_block=6)
+train_pipeline = [views, mask, _base_.pack]
 train_dataloader = dict(
     batch_size=512,
     dataset=dict(_delete_=True, type='LocalCIFAR10', data_root='data/cifar10',
