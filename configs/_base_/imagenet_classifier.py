@@ -1,6 +1,5 @@
-# What all classification configs share: a ViT-B/16, ImageNet-1k in folders of
-# classes, the evaluation crop, the runtime. The configs add the protocol.
-_base_ = './runtime.py'
+# Every classification config: a ViT-B/16, ImageNet-1k in folders of classes
+# and the evaluation crop. The configs add the protocol.
 
 custom_imports = dict(
     imports=['simim_plugin.evaluation'], allow_failed_imports=False)
@@ -36,12 +35,13 @@ test_dataloader = dict(
     collate_fn=dict(type='default_collate'),
     dataset=dict(type='LabelledFolder', data_root='data/imagenet/val',
                  pipeline=test_pipeline))
-test_evaluator = dict(type='Accuracy', topk=(1, 5))
-test_cfg = dict()
 
 # Runtime
 custom_hooks = [dict(type='ClassCountHook')]
 default_hooks = dict(
-    checkpoint=dict(interval=1),
+    logger=dict(type='LoggerHook', interval=50),
+    checkpoint=dict(type='mmpretrain.SafeCheckpointHook',
+                    interval=1, max_keep_ckpts=1),
     visualization=dict(type='VisualizationHook', enable=False))
-visualizer = dict(type='UniversalVisualizer', vis_backends=_base_.vis_backends)
+visualizer = dict(type='UniversalVisualizer',
+                  vis_backends=[dict(type='LocalVisBackend')])

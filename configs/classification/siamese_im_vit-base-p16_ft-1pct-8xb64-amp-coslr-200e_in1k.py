@@ -1,5 +1,5 @@
-# Fine-tuning end to end on 1 % of ImageNet-1k. Ours: the paper's `1 %` is
-# logistic regression (..._logistic_in1k-1pct.py); do not compare the two.
+# Fine-tuning on 1 % of ImageNet-1k. Our protocol; it does not compare with the
+# paper's `1 %`, which is logistic regression (..._logistic_in1k-1pct.py).
 _base_ = './siamese_im_vit-base-p16_ft-8xb128-amp-coslr-100e_in1k.py'
 
 train_dataloader = dict(

@@ -1,4 +1,4 @@
-# Fine-tuning on ImageNet-1k, ViT-L/16: as MMPretrain's MAE benchmark.
+# Fine-tuning on ImageNet-1k, ViT-L/16: as in MMPretrain's MAE benchmark.
 _base_ = './siamese_im_vit-base-p16_ft-8xb128-amp-coslr-100e_in1k.py'
 
 model = dict(

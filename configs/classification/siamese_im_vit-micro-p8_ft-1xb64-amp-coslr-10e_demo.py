@@ -1,13 +1,17 @@
-# Fine-tuning on the demo's generated scenes. Ours.
-_base_ = './siamese_im_vit-base-p16_ft-8xb128-amp-coslr-100e_in1k.py'
+# Fine-tuning on the demo's generated scenes. Our recipe.
+_base_ = [
+    '../_base_/imagenet_classifier.py',
+    '../_base_/finetuning.py',
+    '../_base_/vit_micro.py',
+    '../_base_/runtime.py',
+]
 
 model = dict(
     data_preprocessor=dict(num_classes=8),
     backbone=dict(
-        arch=dict(_delete_=True, embed_dims=128, num_layers=4, num_heads=4,
-                  feedforward_channels=512),
+        _base_.finetuned, arch=dict(_base_.micro, _delete_=True),
         img_size=64, patch_size=8, drop_path_rate=0.0),
-    head=dict(num_classes=8, in_channels=128),
+    head=dict(_base_.head, num_classes=8, in_channels=128),
     train_cfg=None)
 train_pipeline = [
     _base_.load,
@@ -28,8 +32,9 @@ train_dataloader = dict(
     batch_size=64, num_workers=1,
     dataset=dict(data_root='data/demo/train', pipeline=train_pipeline))
 test_dataloader = dict(
-    num_workers=1,
-    dataset=dict(data_root='data/demo/val', pipeline=test_pipeline))
+    _base_.test_dataloader, num_workers=1,
+    dataset=dict(type='LabelledFolder', data_root='data/demo/val',
+                 pipeline=test_pipeline))
 val_dataloader = test_dataloader
 optim_wrapper = dict(
     optimizer=dict(lr=4e-3 * 64 / 256),

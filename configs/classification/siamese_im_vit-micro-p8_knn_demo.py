@@ -1,11 +1,16 @@
-# kNN on frozen features of the demo. Ours.
-_base_ = './siamese_im_vit-base-p16_knn_in1k.py'
+# kNN on frozen features of the demo. Our protocol.
+_base_ = [
+    '../_base_/imagenet_classifier.py',
+    '../_base_/frozen_features.py',
+    '../_base_/vit_micro.py',
+    '../_base_/runtime.py',
+]
 
 model = dict(
     backbone=dict(
-        arch=dict(_delete_=True, embed_dims=128, num_layers=4, num_heads=4,
-                  feedforward_channels=512),
-        img_size=64, patch_size=8))
+        arch=dict(_base_.micro, _delete_=True), img_size=64, patch_size=8,
+        out_type='raw'),
+    head=None)
 test_pipeline = [
     _base_.load,
     _base_.to_pil,
@@ -16,6 +21,10 @@ test_pipeline = [
 test_dataloader = dict(
     num_workers=1,
     dataset=dict(data_root='data/demo/val', pipeline=test_pipeline))
-test_cfg = dict(train_dataloader=dict(
-    num_workers=1,
-    dataset=dict(data_root='data/demo/train', pipeline=test_pipeline)))
+test_cfg = dict(
+    train_dataloader=dict(
+        num_workers=1,
+        dataset=dict(data_root='data/demo/train', pipeline=test_pipeline)),
+    classifier=dict(type='KNNClassifier', ks=(10, 20, 100, 200),
+                    temperature=0.07),
+    pool='mean')

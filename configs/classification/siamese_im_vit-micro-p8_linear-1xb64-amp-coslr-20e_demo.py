@@ -1,11 +1,13 @@
-# Linear probing on the demo's generated scenes. Ours.
-_base_ = './siamese_im_vit-base-p16_linear-8xb2048-amp-coslr-90e_in1k.py'
+# Linear probing on the demo's generated scenes. Our recipe.
+_base_ = [
+    './siamese_im_vit-base-p16_linear-8xb2048-amp-coslr-90e_in1k.py',
+    '../_base_/vit_micro.py',
+]
 
 model = dict(
     data_preprocessor=dict(num_classes=8),
     backbone=dict(
-        arch=dict(_delete_=True, embed_dims=128, num_layers=4, num_heads=4,
-                  feedforward_channels=512),
+        arch=dict(_base_.micro, _delete_=True),
         img_size=64, patch_size=8, frozen_stages=4),
     head=dict(num_classes=8, in_channels=128))
 train_pipeline = [

@@ -1,10 +1,16 @@
-# Fine-tuning on CIFAR-10. Ours.
-_base_ = './siamese_im_vit-base-p16_ft-8xb128-amp-coslr-100e_in1k.py'
+# Fine-tuning on CIFAR-10. Our recipe.
+_base_ = [
+    '../_base_/imagenet_classifier.py',
+    '../_base_/finetuning.py',
+    '../_base_/runtime.py',
+]
 
 model = dict(
     data_preprocessor=dict(num_classes=10),
-    backbone=dict(arch='deit-tiny', img_size=32, patch_size=4),
-    head=dict(num_classes=10, in_channels=192))
+    backbone=dict(_base_.finetuned, arch='deit-tiny', img_size=32,
+                  patch_size=4, drop_path_rate=0.1),
+    head=dict(_base_.head, num_classes=10, in_channels=192),
+    train_cfg=dict(augments=_base_.mixes))
 train_pipeline = [
     _base_.to_pil,
     dict(type='torchvision/RandomCrop', size=32, padding=4),
@@ -16,7 +22,8 @@ train_dataloader = dict(
     dataset=dict(_delete_=True, type='LocalCIFAR10', data_root='data/cifar10',
                  split='train', pipeline=train_pipeline))
 test_dataloader = dict(
-    dataset=dict(_delete_=True, type='LocalCIFAR10', data_root='data/cifar10',
+    _base_.test_dataloader,
+    dataset=dict(type='LocalCIFAR10', data_root='data/cifar10',
                  split='test', pipeline=test_pipeline))
 val_dataloader = test_dataloader
 optim_wrapper = dict(

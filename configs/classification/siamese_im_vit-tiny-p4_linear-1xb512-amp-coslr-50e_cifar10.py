@@ -1,4 +1,4 @@
-# Linear probing on CIFAR-10. Ours.
+# Linear probing on CIFAR-10. Our recipe.
 _base_ = './siamese_im_vit-base-p16_linear-8xb2048-amp-coslr-90e_in1k.py'
 
 model = dict(

@@ -1,5 +1,5 @@
-# Logistic regression on frozen features, with all labels. Ours, and on the
-# mean of the patches, which the loss is about (docs/logistic.md).
+# Logistic regression on frozen features with all labels. Our protocol, on the
+# mean of the patches, which the pretraining loss trains (docs/logistic.md).
 _base_ = './siamese_im_vit-tiny-p4_knn_cifar10.py'
 
 test_cfg = dict(

@@ -1,9 +1,9 @@
-# ImageNet-C: the classifier fine-tuned on ImageNet-1k, as it is. The paper's
-# column is 100-mCE.
+# ImageNet-C: the unchanged classifier fine-tuned on ImageNet-1k. The
+# paper reports 100-mCE.
 _base_ = ('../classification/'
           'siamese_im_vit-base-p16_ft-8xb128-amp-coslr-100e_in1k.py')
 
-# Used as they are: 224 x 224 pixels
+# The images are 224 x 224 pixels
 test_pipeline = [
     _base_.load,
     dict(type='CenterCrop', crop_size=224),

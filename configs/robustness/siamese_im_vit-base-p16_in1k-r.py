@@ -1,4 +1,4 @@
-# ImageNet-R: the classifier fine-tuned on ImageNet-1k, as it is. Quote
+# ImageNet-R: the unchanged classifier fine-tuned on ImageNet-1k. Quote
 # top1_200way, the argmax over the 200 classes of ImageNet-R.
 _base_ = ('../classification/'
           'siamese_im_vit-base-p16_ft-8xb128-amp-coslr-100e_in1k.py')

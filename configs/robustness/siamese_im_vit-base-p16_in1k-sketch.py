@@ -1,4 +1,4 @@
-# ImageNet-Sketch: the classifier fine-tuned on ImageNet-1k, as it is.
+# ImageNet-Sketch: the unchanged classifier fine-tuned on ImageNet-1k.
 _base_ = ('../classification/'
           'siamese_im_vit-base-p16_ft-8xb128-amp-coslr-100e_in1k.py')
 

@@ -1,4 +1,5 @@
-# The demo's scenes by tools/make_corruptions.py: accuracies only. Ours.
+# The demo's scenes, corrupted by tools/make_corruptions.py: accuracies only.
+# Our protocol.
 _base_ = ('../classification/'
           'siamese_im_vit-micro-p8_ft-1xb64-amp-coslr-10e_demo.py')
 

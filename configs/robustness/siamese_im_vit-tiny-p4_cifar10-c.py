@@ -1,5 +1,5 @@
-# CIFAR-10's test set by tools/make_corruptions.py: accuracies only, at
-# ImageNet-C's strengths, which are not CIFAR-10-C's. Ours.
+# CIFAR-10's test set, corrupted by tools/make_corruptions.py: accuracies only,
+# at ImageNet-C's strengths, which are not CIFAR-10-C's. Our protocol.
 _base_ = ('../classification/'
           'siamese_im_vit-tiny-p4_ft-1xb128-amp-coslr-50e_cifar10.py')
 
