@@ -1,12 +1,11 @@
-# What all segmentation configs share: ADE20k, its pipelines, sliding-window
-# test, the runtime. The configs add the model and the schedule.
-_base_ = './runtime.py'
+# Every segmentation config: ADE20k, its pipelines and the sliding-window test.
+# The configs add the model and the schedule.
 
 custom_imports = dict(
     imports=['simim_plugin.segmentation'], allow_failed_imports=False)
 default_scope = 'mmseg'
 
-# Model: images and windows smaller than the crop are padded
+# Model; images and windows smaller than the crop are padded
 crop_size = (512, 512)
 model = dict(
     type='EncoderDecoder',
@@ -19,7 +18,7 @@ model = dict(
     train_cfg=dict(),
     test_cfg=dict(mode='slide', crop_size=crop_size, stride=(341, 341)))
 
-# Data: BGR; label 0 is unlabelled
+# Data: BGR images; label 0 means unlabelled
 load = dict(type='LoadImageFromFile')
 load_labels = dict(type='LoadLabelMap')
 pack = dict(type='PackSegInputs')
@@ -36,7 +35,7 @@ train_pipeline = [
 test_pipeline = [
     load,
     dict(type='Resize', scale=(2048, 512), keep_ratio=True),
-    load_labels,  # not resized: the prediction is
+    load_labels,  # after the resize: the prediction is resized instead
     pack,
 ]
 data_root = 'data/ade/ADEChallengeData2016'
@@ -71,8 +70,10 @@ custom_hooks = [
          parts=('decode_head', 'auxiliary_head')),
 ]
 default_hooks = dict(
-    logger=dict(log_metric_by_epoch=False),
-    checkpoint=dict(by_epoch=False, interval=16000),
+    logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
+    checkpoint=dict(type='mmpretrain.SafeCheckpointHook', by_epoch=False,
+                    interval=16000, max_keep_ckpts=1),
     visualization=dict(type='SegVisualizationHook'))
-visualizer = dict(type='SegLocalVisualizer', vis_backends=_base_.vis_backends)
+visualizer = dict(type='SegLocalVisualizer',
+                  vis_backends=[dict(type='LocalVisBackend')])
 log_processor = dict(by_epoch=False)

@@ -1,2 +1,2 @@
-# COCO, ViT-B/16, 100 epochs: the main result of the paper.
-_base_ = '../_base_/detection_vitdet.py'
+# COCO, ViT-B/16, 100 epochs: the paper's main result.
+_base_ = ['../_base_/detection_vitdet.py', '../_base_/runtime.py']

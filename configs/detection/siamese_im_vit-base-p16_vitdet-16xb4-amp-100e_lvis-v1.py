@@ -1,6 +1,6 @@
-# LVIS v1, ViT-B/16, 100 epochs: 1203 classes, the federated loss,
-# repeat-factor sampling, twice COCO's lr (RECIPES of Detectron2's ViTDet).
-_base_ = '../_base_/detection_vitdet.py'
+# LVIS v1, ViT-B/16, 100 epochs, the recipe of Detectron2's ViTDet: 1203
+# classes, federated loss, repeat-factor sampling, twice the lr of COCO.
+_base_ = ['../_base_/detection_vitdet.py', '../_base_/runtime.py']
 
 # Model
 model = dict(
@@ -14,7 +14,7 @@ model = dict(
         mask_head=dict(num_classes=1203)),
     test_cfg=dict(rcnn=dict(score_thr=0.02, max_per_img=300)))
 
-# Data: annotations/ beside COCO's image folders train2017/ and val2017/
+# Data: annotations/ next to COCO's image folders train2017/ and val2017/
 data_root = 'data/lvis_v1/'
 train_dataloader = dict(
     sampler=dict(_delete_=True, type='RepeatFactorSampler', threshold=0.001),
@@ -40,6 +40,6 @@ test_evaluator = val_evaluator
 train_cfg = dict(max_iters=156250, val_interval=20000)
 optim_wrapper = dict(optimizer=dict(lr=2e-4))
 param_scheduler = [
-    _base_.param_scheduler[0],
+    _base_.warmup,
     dict(type='MultiStepLR', milestones=[138889, 150463], by_epoch=False),
 ]

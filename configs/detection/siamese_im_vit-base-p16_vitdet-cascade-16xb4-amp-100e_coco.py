@@ -1,13 +1,13 @@
-# COCO, ViT-B/16, 100 epochs, Cascade Mask R-CNN: three box heads, each on the
-# boxes of the one before, as in Detectron2's ViTDet.
-_base_ = '../_base_/detection_vitdet.py'
+# COCO, ViT-B/16, 100 epochs, Cascade Mask R-CNN: three box heads, each of
+# which refines the boxes of the previous one, as in Detectron2's ViTDet.
+_base_ = ['../_base_/detection_vitdet.py', '../_base_/runtime.py']
 
-# Model; boxes do not depend on the class
+# Model; the boxes are class-agnostic
 stages = 3
 head = dict(_base_.model.roi_head.bbox_head, reg_class_agnostic=True)
 coder = head.pop('bbox_coder')
 rcnn = _base_.model.train_cfg.rcnn
-every = dict(  # refined box, and every object: no draw among them
+every = dict(  # keeps all refined boxes and objects
     type='RandomSampler', num=1024, pos_fraction=1.0, add_gt_as_proposals=True)
 model = dict(
     type='CascadeRCNN',

@@ -1,6 +1,6 @@
-# COCO, ViT-H, 75 epochs. Pretrained with patches of 14 pixels at 224: here of
-# 16, with kernels resized, and a position table of as many patches.
-_base_ = '../_base_/detection_vitdet.py'
+# COCO, ViT-H, 75 epochs. Pretraining has patches of 14 pixels at 224; here the
+# kernels are resized to 16 pixels, and the position table has the same size.
+_base_ = ['../_base_/detection_vitdet.py', '../_base_/runtime.py']
 
 model = dict(
     backbone=dict(
@@ -10,6 +10,6 @@ train_dataloader = dict(batch_size=1)
 optim_wrapper = dict(paramwise_cfg=dict(layer_decay_rate=0.9))
 train_cfg = dict(max_iters=138281)
 param_scheduler = [
-    _base_.param_scheduler[0],
+    _base_.warmup,
     dict(type='MultiStepLR', milestones=[122916, 133159], by_epoch=False),
 ]

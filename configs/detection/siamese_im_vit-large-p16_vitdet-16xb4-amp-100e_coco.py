@@ -1,5 +1,5 @@
 # COCO, ViT-L/16, 100 epochs.
-_base_ = '../_base_/detection_vitdet.py'
+_base_ = ['../_base_/detection_vitdet.py', '../_base_/runtime.py']
 
 model = dict(
     backbone=dict(arch='large', drop_path_rate=0.4),

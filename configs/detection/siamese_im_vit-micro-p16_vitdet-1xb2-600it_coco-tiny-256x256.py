@@ -1,23 +1,35 @@
-# A handful of COCO photographs, at 256 px: does everything fit together? Ours.
-_base_ = './siamese_im_vit-micro-p8_vitdet-1xb4-1000it_demo.py'
+# An integration test on a handful of COCO photographs, at 256 px. Our recipe.
+_base_ = [
+    '../_base_/detection_vitdet.py',
+    '../_base_/vit_micro.py',
+    '../_base_/runtime.py',
+]
 
 # Model
-strides = [4, 8, 16, 32, 64]
-extractor = dict(featmap_strides=strides[:4], finest_scale=28)
+extractor = dict(out_channels=64, finest_scale=28)
 model = dict(
     data_preprocessor=dict(pad_size_divisor=256),
     backbone=dict(
-        img_size=256, patch_size=16, pretrain_img_size=224, window_size=8),
-    rpn_head=dict(anchor_generator=dict(strides=strides)),
+        arch=dict(
+            _base_.micro, _delete_=True, global_attn_indexes=[1, 3]),
+        img_size=256, pretrain_img_size=224, window_size=8,
+        drop_path_rate=0.0),
+    neck=dict(in_channels=128, out_channels=64),
+    rpn_head=dict(
+        in_channels=64, feat_channels=64, anchor_generator=dict(scales=[4])),
     roi_head=dict(
         bbox_roi_extractor=extractor,
-        bbox_head=dict(num_classes=80),
+        bbox_head=dict(
+            in_channels=64, conv_out_channels=32, fc_out_channels=256),
         mask_roi_extractor=extractor,
-        mask_head=dict(num_classes=80)),
+        mask_head=dict(in_channels=64, conv_out_channels=32)),
     train_cfg=dict(
-        rpn=dict(sampler=dict(num=128)), rcnn=dict(sampler=dict(num=64))))
+        rpn=dict(sampler=dict(num=128)),
+        rpn_proposal=dict(nms_pre=500, max_per_img=200),
+        rcnn=dict(sampler=dict(num=64))),
+    test_cfg=dict(rpn=dict(nms_pre=200, max_per_img=100)))
 
-# Data: the annotations and images of COCO, of which a few will do
+# Data: COCO's annotations and images, of which a few suffice
 scale = (256, 256)
 train_pipeline = [
     _base_.load,
@@ -27,28 +39,22 @@ train_pipeline = [
          keep_ratio=True, resize_type='Resize', backend='pillow'),
     dict(type='RandomCrop', crop_size=scale, crop_type='absolute',
          recompute_bbox=True, allow_negative_crop=True),
-    *_base_.train_pipeline[-2:],
+    _base_.drop_empty_boxes,
+    _base_.pack,
 ]
 test_pipeline = [
     _base_.load,
     dict(type='Resize', scale=scale, keep_ratio=True, backend='pillow'),
-    *_base_.test_pipeline[-2:],
+    _base_.annotate,
+    _base_.pack_with_objects,
 ]
 data_root = 'data/coco_tiny/'
 train_dataloader = dict(
-    batch_size=2,
-    dataset=dict(
-        _delete_=True, type='CheckedCocoDataset', data_root=data_root,
-        ann_file='annotations/instances_train2017.json',
-        data_prefix=dict(img='train2017/'),
-        filter_cfg=dict(filter_empty_gt=True), pipeline=train_pipeline))
+    batch_size=2, num_workers=1,
+    dataset=dict(data_root=data_root, pipeline=train_pipeline))
 val_dataloader = dict(
-    batch_size=2,
-    dataset=dict(
-        _delete_=True, type='CheckedCocoDataset', data_root=data_root,
-        ann_file='annotations/instances_val2017.json',
-        data_prefix=dict(img='val2017/'), test_mode=True,
-        pipeline=test_pipeline))
+    batch_size=2, num_workers=1,
+    dataset=dict(data_root=data_root, pipeline=test_pipeline))
 test_dataloader = val_dataloader
 val_evaluator = dict(
     ann_file=data_root + 'annotations/instances_val2017.json')
@@ -56,9 +62,11 @@ test_evaluator = val_evaluator
 
 # Optimisation
 train_cfg = dict(max_iters=600, val_interval=600)
+optim_wrapper = dict(optimizer=dict(lr=1e-3))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.001, by_epoch=False, end=50),
     dict(type='MultiStepLR', milestones=[533, 578], by_epoch=False),
 ]
 auto_scale_lr = dict(base_batch_size=2)
-default_hooks = dict(checkpoint=dict(interval=600))
+default_hooks = dict(
+    logger=dict(interval=10), checkpoint=dict(interval=600))

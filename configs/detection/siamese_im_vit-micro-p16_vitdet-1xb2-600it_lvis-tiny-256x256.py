@@ -1,5 +1,5 @@
-# The same photographs with LVIS annotations: annotations/ beside COCO's image
-# folders. Ours.
+# The same photographs with LVIS annotations: annotations/ next to COCO's image
+# folders. Our recipe.
 _base_ = './siamese_im_vit-micro-p16_vitdet-1xb2-600it_coco-tiny-256x256.py'
 
 data_root = 'data/lvis_tiny/'

@@ -1,4 +1,4 @@
-# The demo's scenes with their long-tailed LVIS annotations. Ours.
+# The demo's scenes with their long-tailed LVIS annotations. Our recipe.
 _base_ = './siamese_im_vit-micro-p8_vitdet-1xb4-1000it_demo.py'
 
 shapes = ['disc', 'square', 'star', 'ring', 'triangle', 'flower', 'cross',

@@ -1,5 +1,5 @@
-# kNN segmentation by frozen patch features, ADE20k, ViT-B/16. Ours.
-_base_ = '../_base_/segmentation_ade20k.py'
+# kNN segmentation by frozen patch features, ADE20k, ViT-B/16. Our protocol.
+_base_ = ['../_base_/segmentation_ade20k.py', '../_base_/runtime.py']
 
 model = dict(
     backbone=dict(
@@ -9,7 +9,7 @@ model = dict(
         type='KNNSegHead', num_classes=150, in_channels=768, in_index=-1,
         align_corners=False, k=20, temperature=0.07))
 
-# What is remembered: one crop of each training image, not scaled
+# The memory holds one crop of each training image, without random scaling
 memory_pipeline = [
     _base_.load,
     _base_.load_labels,

@@ -1,5 +1,5 @@
-# Linear segmentation of frozen patch features, ADE20k, ViT-B/16. Ours.
-_base_ = '../_base_/segmentation_ade20k.py'
+# Linear segmentation of frozen patch features, ADE20k, ViT-B/16. Our recipe.
+_base_ = ['../_base_/segmentation_ade20k.py', '../_base_/runtime.py']
 
 # Model; `pretrained` is set by tools/train.py --pretrained FILE
 model = dict(

@@ -1,4 +1,4 @@
-# UPerNet on ADE20k, ViT-B/16, tested at six scales, each also flipped.
+# UPerNet on ADE20k, ViT-B/16, tested at six scales, with and without a flip.
 _base_ = './siamese_im_vit-base-p16_upernet-8xb2-amp-160k_ade20k-512x512.py'
 
 scales = [(1024, 256), (1536, 384), (2048, 512),

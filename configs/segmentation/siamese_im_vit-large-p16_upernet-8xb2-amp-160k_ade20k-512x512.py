@@ -1,5 +1,5 @@
-# UPerNet on ADE20k, ViT-L/16. Ours: the recipe of ViT-B with the blocks of
-# MMSegmentation's BEiT-L, and decay and drop path of ViT-L on ImageNet.
+# UPerNet on ADE20k, ViT-L/16. Our recipe: that of ViT-B with the output blocks
+# of MMSegmentation's BEiT-L and ViT-L's layer decay and drop path on ImageNet.
 _base_ = './siamese_im_vit-base-p16_upernet-8xb2-amp-160k_ade20k-512x512.py'
 
 model = dict(

@@ -1,4 +1,4 @@
-# UPerNet on a handful of ADE20k pairs: does everything fit together? Ours.
+# UPerNet, an integration test on a handful of ADE20k pairs. Our recipe.
 _base_ = './siamese_im_vit-micro-p8_upernet-1xb16-amp-200i_demo.py'
 
 crop_size = (128, 128)
@@ -6,7 +6,7 @@ model = dict(
     data_preprocessor=dict(size=crop_size, test_cfg=dict(size=crop_size)),
     backbone=dict(img_size=crop_size, patch_size=16),
     decode_head=dict(num_classes=150),
-    auxiliary_head=None,  # half of the time
+    auxiliary_head=None,  # halves the time
     test_cfg=dict(crop_size=crop_size, stride=(85, 85)))
 train_pipeline = [
     _base_.load,

@@ -1,13 +1,14 @@
-# kNN segmentation by frozen patch features on the demo's scenes. Ours.
-_base_ = './siamese_im_vit-base-p16_seg-knn_ade20k-512x512.py'
+# kNN segmentation by frozen patch features on the demo's scenes. Our protocol.
+_base_ = [
+    './siamese_im_vit-base-p16_seg-knn_ade20k-512x512.py',
+    '../_base_/vit_micro.py',
+]
 
 crop_size = (64, 64)
 model = dict(
     data_preprocessor=dict(size=crop_size, test_cfg=dict(size=crop_size)),
     backbone=dict(
-        arch=dict(_delete_=True, embed_dims=128, num_layers=4, num_heads=4,
-                  feedforward_channels=512),
-        img_size=64, patch_size=8),
+        arch=dict(_base_.micro, _delete_=True), img_size=64, patch_size=8),
     decode_head=dict(num_classes=14, in_channels=128),
     test_cfg=dict(crop_size=crop_size, stride=(42, 42)))
 test_pipeline = [

@@ -1,11 +1,9 @@
-# Linear segmentation of frozen patch features on the demo's scenes. Ours.
+# Linear segmentation of frozen patch features, the demo's scenes. Our recipe.
 _base_ = './siamese_im_vit-micro-p8_upernet-1xb16-amp-200i_demo.py'
 
 model = dict(
     backbone=dict(
-        _delete_=True, type='mmpretrain.SiameseIMViT',
-        arch=dict(embed_dims=128, num_layers=4, num_heads=4,
-                  feedforward_channels=512),
+        _delete_=True, type='mmpretrain.SiameseIMViT', arch=_base_.micro,
         img_size=64, patch_size=8, out_type='featmap', frozen_stages=4,
         pretrained=None),
     neck=None,
