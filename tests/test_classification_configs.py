@@ -1,4 +1,4 @@
-"""Classification configs: their numbers are the recipe's, and they train."""
+"""Classification configs match their recipes and train."""
 
 import itertools
 import os
@@ -48,7 +48,7 @@ def load(name) -> Config:
 
 
 def loaders(config) -> list:
-    """Every data loader that a config describes."""
+    """Return every data loader of a config."""
     found = [config[key] for key in config if key.endswith('_dataloader')]
     if 'train_dataloader' in config.test_cfg:
         found.append(config.test_cfg.train_dataloader)
@@ -86,11 +86,6 @@ def test_builds_from_another_folder(file, tmp_path, monkeypatch):
         HOOKS.build(cfg)
 
 
-def test_basenames_are_unique():
-    names = [file.name for file in ROOT.rglob('*.py')]
-    assert len(names) == len(set(names))
-
-
 FINETUNED = {
     # epochs, lr, layer decay, drop path, batch, width
     FINETUNING: (100, 1e-3, 0.65, 0.1, 1024, 768),
@@ -108,7 +103,7 @@ FINETUNED = {
 
 @pytest.mark.parametrize('name', FINETUNED)
 def test_finetuning_recipe(name):
-    """REFERENCE 8; RECIPES for ViT-L and ViT-H."""
+    """Compare with docs/method.md and MMPretrain's MAE benchmarks."""
     epochs, lr, decay, drop_path, batch, width = FINETUNED[name]
     config = load(name)
     assert config.train_cfg.max_epochs == epochs
@@ -139,7 +134,7 @@ def test_finetuning_recipe(name):
 
 
 def test_finetuning_augmentation():
-    """REFERENCE 8: rand-m9-mstd0.5-inc1, erasing 0.25, mixup, cutmix."""
+    """The recipe is rand-m9-mstd0.5-inc1, erasing 0.25, mixup, cutmix."""
     config = load(FINETUNING)
     crop, randaugment, erasing = (
         next(t for t in config.train_pipeline if t.type.endswith(kind))
@@ -163,19 +158,19 @@ def test_finetuning_augmentation():
     assert erasing.erase_prob == 0.25
     assert (erasing.min_area_ratio, erasing.max_area_ratio) == (0.02, 1 / 3)
     assert erasing.aspect_range == (0.3, 10 / 3)
-    # BGR, where the preprocessor's figures are RGB.
+    # These are BGR; the figures of the preprocessor are RGB.
     mean = config.model.data_preprocessor.mean
     assert erasing.fill_color == mean[::-1]
     assert erasing.fill_std == config.model.data_preprocessor.std[::-1]
     assert rotate.pad_val == tuple(round(level) for level in mean[::-1])
     assert config.model.head.loss.label_smooth_val == 0.1
     mixes = MODELS.build(config.model).data_preprocessor.batch_augments
-    assert mixes.probs is None  # evenly, always one of them
+    assert mixes.probs is None  # one of them always, with equal chances
     assert [mix.alpha for mix in mixes.augments] == [0.8, 1.0]
 
 
 def test_training_images_stay_rgb(tmp_path, monkeypatch):
-    """Through RandAugment and erasing, which work in BGR."""
+    """RandAugment and erasing work in BGR in between."""
     config = load(FINETUNING)
     seen = []
     kinds = ('RandAugment', 'RandomErasing')
@@ -234,7 +229,7 @@ def test_layer_decay_is_the_released_one(golden):
 
 
 def test_new_layers_of_finetuning():
-    """fc_norm: eps 1e-6, at 1 and 0; a head close to nothing."""
+    """fc_norm has eps 1e-6 and starts at 1 and 0; the head is close to 0."""
     torch.manual_seed(0)
     model = MODELS.build(load(FINETUNING).model)
     model.backbone.layers = nn.ModuleList()  # initialise the rest only
@@ -249,7 +244,7 @@ def test_new_layers_of_finetuning():
 
 
 def test_linear_recipe():
-    """REFERENCE 8."""
+    """Compare with docs/method.md."""
     config = load(LINEAR)
     assert config.train_cfg.max_epochs == 90
     assert config.optim_wrapper.type == 'AutocastOptimWrapper'
@@ -291,7 +286,10 @@ def test_linear_recipe():
     ],
 )
 def test_evaluation_images(tmp_path, name, interpolation):
-    """Short edge 256 by Pillow, centre 224; frozen: training images too."""
+    """Pillow resizes the short edge to 256; the centre crop has 224.
+
+    Tests of frozen features treat the training images in the same way.
+    """
     config = load(name)
     pixels = np.random.default_rng(0).integers(0, 256, (300, 600, 3), np.uint8)
     image = Image.fromarray(pixels)
@@ -311,7 +309,7 @@ def test_evaluation_images(tmp_path, name, interpolation):
 
 
 def test_frozen_rules():
-    """REFERENCE 8 and RECIPES."""
+    """Compare with docs/knn.md and docs/logistic.md."""
     knn = load(KNN).test_cfg
     assert knn.pool == 'mean'
     assert knn.classifier == dict(
@@ -325,7 +323,7 @@ def test_frozen_rules():
 
 
 @pytest.mark.parametrize('name', SMALL)
-def test_small_backbones_are_those_of_pretraining(name):
+def test_small_backbones_match_pretraining(name):
     pretraining = load(
         'siamese_im_vit-micro-p8_demo'
         if name.endswith('demo')
@@ -353,7 +351,7 @@ def folder(tmp_path_factory) -> Path:
 
 
 def on_images(name, folder, tmp_path) -> Config:
-    """A config on the generated images, as a user's config would say it."""
+    """Return a user's config that puts one of ours on generated images."""
     kind = name.rpartition('_')[2]
     file = tmp_path / 'mine.py'
     (base,) = ROOT.rglob(f'{name}.py')
@@ -389,7 +387,7 @@ def on_images(name, folder, tmp_path) -> Config:
     ],
 )
 def test_small_configs_train(name, folder, tmp_path):
-    """Steps on generated images move what is to move, and nothing else."""
+    """Training steps change the trained parameters and nothing else."""
     config = on_images(name, folder, tmp_path)
     runner = build_runner(config)
     runner.model.init_weights()
@@ -399,7 +397,7 @@ def test_small_configs_train(name, folder, tmp_path):
     model = runner.train()
     assert runner.iter == 2
     assert 'val/accuracy/top1' in runner.message_hub.log_scalars
-    # Base x batch / 256 at the run's batch, times the layer's scale.
+    # lr = base x batch / 256 for the batch of the run, times the layer scale
     lr = config.optim_wrapper.optimizer.lr
     lr *= 8 / config.auto_scale_lr.base_batch_size
     for group in runner.optim_wrapper.optimizer.param_groups:
@@ -451,7 +449,7 @@ def test_predictions_are_drawn(folder, tmp_path):
         ]
     )
     dataset = DATASETS.build(config.test_dataloader.dataset)
-    # MMPretrain names a picture like its image, in whatever folder that is.
+    # MMPretrain names a picture after its image, without the folder.
     images = [dataset.get_data_info(i) for i in range(len(dataset))]
     names = {f'{Path(image["img_path"]).name}_0.png' for image in images}
     assert {file.name for file in (tmp_path / 'drawn').iterdir()} == names
@@ -468,7 +466,7 @@ def test_frozen_features_draw_nothing(tmp_path, capsys):
 
 
 def test_class_names_are_compared_before_training(folder, tmp_path):
-    """As many classes in both sets, but not the same ones."""
+    """Both sets have the same number of classes, with different names."""
     name = 'siamese_im_vit-micro-p8_ft-1xb64-amp-coslr-10e_demo'
     config = on_images(name, folder, tmp_path)
     other = tmp_path / 'val'
@@ -482,7 +480,7 @@ def test_class_names_are_compared_before_training(folder, tmp_path):
 
 
 def test_cifar10_files(tmp_path, monkeypatch):
-    """MMPretrain's class reads the pickled batches for every small config."""
+    """MMPretrain's class reads the pickled batches for the configs."""
     batches = tmp_path / 'cifar-10-batches-py'
     batches.mkdir()
     rng = np.random.default_rng(0)

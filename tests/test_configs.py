@@ -1,6 +1,8 @@
-"""Every config builds from anywhere, and its numbers are the recipe's."""
+"""Pretraining configs build from any folder and match the recipe."""
 
+import ast
 import os
+import re
 from argparse import Namespace
 from pathlib import Path
 
@@ -18,9 +20,11 @@ from mmpretrain.registry import (
 
 from simim_plugin import config_path
 from simim_plugin.commands.command_line import read_config
+from simim_plugin.config_files import ABLATION_SCALES
 from simim_plugin.models import SiameseIM
 
 ROOT = Path(__file__).resolve().parents[1] / 'configs'
+FILES = sorted(ROOT.rglob('*.py'))
 PRETRAINING = sorted((ROOT / 'siamese_im').glob('*.py'))
 
 
@@ -48,7 +52,7 @@ def test_builds_from_another_folder(file, tmp_path, monkeypatch):
         HOOKS.build(cfg)
     assert config.optim_wrapper.constructor in OPTIM_WRAPPER_CONSTRUCTORS
     assert config.custom_imports.allow_failed_imports is False
-    # One grid, in three places.
+    # The grid stands in three places.
     vit = config.model.backbone
     grid = vit.img_size // vit.patch_size
     assert tuple(config.model.neck.grid) == (grid, grid)
@@ -56,7 +60,7 @@ def test_builds_from_another_folder(file, tmp_path, monkeypatch):
     assert transform(config, 'PairedViews')['size'] == vit.img_size
 
 
-# Epochs, warm-up, masked patches, and images an optimizer step.
+# Epochs, warm-up, masked patches and images per optimizer step
 RECIPE = {
     'siamese_im_vit-base-p16_8xb512-amp-coslr-1600e_in1k': (
         1600, 40, 118, 4096),
@@ -77,7 +81,7 @@ RECIPE = {
 
 @pytest.mark.parametrize('name', RECIPE)
 def test_recipe(name):
-    """REFERENCE 3 and 6; the paper's appendix."""
+    """Compare with the paper's appendix and docs/method.md."""
     epochs, warmup, masked, images = RECIPE[name]
     config = load(name)
     assert config.train_cfg.max_epochs == epochs
@@ -96,8 +100,10 @@ def test_recipe(name):
         type='WarmupCosineLR', warmup=warmup, convert_to_iter_based=True
     )
     assert config.sync_bn == 'torch'
-    momentum = config.custom_hooks[0]
-    assert momentum == dict(type='MomentumHook', base_momentum=0.995)
+    assert config.momentum_hook in config.custom_hooks
+    assert config.momentum_hook == dict(
+        type='MomentumHook', base_momentum=0.995
+    )
     assert config.model.head.negative_weight == 0.02
     assert config.model.projector.depth == 2
     assert config.model.neck.depth == 4
@@ -112,25 +118,30 @@ def test_recipe(name):
     assert config.optim_wrapper.type == kind
 
 
+JITTER = dict(
+    type='FastColorJitter',
+    prob=0.8,
+    brightness=0.4,
+    contrast=0.4,
+    saturation=0.2,
+    hue=0.1,
+)
+GREYSCALE = dict(type='FastGrayscale', prob=0.2)
+
+
 @pytest.mark.parametrize('name', RECIPE)
 def test_photometric_recipe(name):
-    """REFERENCE 3.4: jitter (0.4, 0.4, 0.2, 0.1) at 0.8, grey at 0.2 in
-    both; blur at 1 in the online, at 0.1 in the target view, which alone is
-    solarised, at 0.2 above 128."""
+    """Compare with docs/method.md.
+
+    Both views have jitter with probability 0.8 and greyscale with 0.2. Blur
+    has 1 in the online view and 0.1 in the target view. Only the target view
+    is solarised, above 128 with probability 0.2.
+    """
     config = load(name)
     views = transform(config, 'PairedViews')
     online, target = views['online'], views['target']
     for view in (online, target):
-        jitter, grey = view[:2]
-        assert jitter == dict(
-            type='FastColorJitter',
-            prob=0.8,
-            brightness=0.4,
-            contrast=0.4,
-            saturation=0.2,
-            hue=0.1,
-        )
-        assert grey == dict(type='FastGrayscale', prob=0.2)
+        assert view[:2] == [JITTER, GREYSCALE]
     assert [t['prob'] for t in online[2:]] == [1.0]
     assert [t['prob'] for t in target[2:]] == [0.1, 0.2]
     for blur in (online[2], target[2]):
@@ -140,14 +151,6 @@ def test_photometric_recipe(name):
     assert (target[3]['type'], target[3]['thr']) == ('Solarize', 128)
 
 
-JITTER = dict(
-    type='FastColorJitter',
-    prob=0.8,
-    brightness=0.4,
-    contrast=0.4,
-    saturation=0.2,
-    hue=0.1,
-)
 DEMO = dict(
     width=128,
     depths=(1, 2),
@@ -181,7 +184,7 @@ SMALL = {
         momentum=0.995,
         mask=(38, 6),
         crop_scale=(0.2, 1.0),
-        colour=[JITTER, dict(type='FastGrayscale', prob=0.2)],
+        colour=[JITTER, GREYSCALE],
     ),
     'siamese_im_vit-micro-p4_1xb64-coslr-2e_cifar10': dict(
         width=128,
@@ -212,19 +215,19 @@ SMALL = {
                 saturation=0.5,
                 hue=0.5,
             ),
-            dict(type='FastGrayscale', prob=0.2),
+            GREYSCALE,
         ],
     ),
 }
 
 
-def test_every_pretraining_config_has_its_numbers_here():
+def test_every_pretraining_config_is_listed():
     assert {*RECIPE, *SMALL} == {file.stem for file in PRETRAINING}
 
 
 @pytest.mark.parametrize('name', SMALL)
-def test_recipes_of_our_own(name):
-    """What differs from the paper's; the rest is inherited from it."""
+def test_own_recipes(name):
+    """Check what differs from the paper's recipe; the rest is inherited."""
     config = load(name)
     model, optimizer = config.model, config.optim_wrapper.optimizer
     mask = transform(config, 'BlockwiseMask')
@@ -237,11 +240,12 @@ def test_recipes_of_our_own(name):
         batch=config.train_dataloader.batch_size,
         warmup=config.param_scheduler.warmup,
         epochs=config.train_cfg.max_epochs,
-        momentum=config.custom_hooks[0]['base_momentum'],
+        momentum=config.momentum_hook['base_momentum'],
         mask=(mask['num_masked'], mask['min_block']),
         crop_scale=views['crop_scale'],
         colour=views['online'],
     )
+    assert config.momentum_hook in config.custom_hooks
     assert views['target'] == views['online']
     assert config.auto_scale_lr == dict(
         base_batch_size=config.train_dataloader.batch_size, enable=True
@@ -253,12 +257,45 @@ def test_recipes_of_our_own(name):
 
 
 def test_mmpretrain_knows_the_names():
-    """After one import, by name, as its own models."""
+    """One import adds the configs to MMPretrain's own models."""
     known = set(list_models('siamese_im*'))
     assert known >= {file.stem for file in PRETRAINING}
     model = get_model('siamese_im_vit-micro-p8_demo')
     assert isinstance(model, SiameseIM)
     assert model.backbone.patch_resolution == (8, 8)
+
+
+def bases(file: Path) -> list[Path]:
+    """Return the files that the ``_base_`` of a config names."""
+    for line in ast.parse(file.read_text()).body:
+        if isinstance(line, ast.Assign) and line.targets[0].id == '_base_':
+            named = eval(ast.unparse(line.value))
+            names = [named] if isinstance(named, str) else named
+            return [file.parent / name for name in names]
+    return []
+
+
+def hops(file: Path) -> int:
+    """Return the length of the longest chain of bases below a config."""
+    return max((1 + hops(base) for base in bases(file)), default=0)
+
+
+@pytest.mark.parametrize('scale', ABLATION_SCALES)
+def test_chains_of_bases_have_two_hops_at_most(scale, monkeypatch):
+    monkeypatch.setenv('SIMIM_SCALE', scale)
+    assert hops(ROOT / 'siamese_im' / 'siamese_im_vit-micro-p8_demo.py') == 1
+    assert {file.name for file in FILES if hops(file) > 2} == set()
+
+
+def test_configs_change_parts_by_name():
+    """A config does not index a list of its base, such as its hooks."""
+    index = re.compile(r'(hooks|pipeline|scheduler|colour)\[')
+    assert not [f.name for f in FILES if index.search(f.read_text())]
+
+
+def test_the_micro_encoder_is_defined_once():
+    found = [f for f in FILES if 'feedforward_channels' in f.read_text()]
+    assert [file.stem for file in found] == ['vit_micro']
 
 
 @pytest.mark.parametrize(
