@@ -1,4 +1,4 @@
-"""Find the config files that are packaged with this library."""
+"""Find the config files of this package."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ ABLATION_SCALES = ('in1k', 'cifar10', 'demo')
 
 
 def config_path(name: str) -> str:
-    """Find a config of this package, for ``_base_`` of a project of yours.
+    """Return the path of a config of this package, for ``_base_``.
 
-    MMEngine evaluates ``_base_`` on its own before anything else in the
-    file, so the expression must stand alone: a name imported in the lines
-    above is not known to it. These forms work::
+    MMEngine evaluates ``_base_`` before the rest of the file, so the
+    expression cannot use a name that the file imports. These forms work::
 
         _base_ = __import__('simim_plugin').config_path('NAME.py')
         _base_ = [
@@ -31,11 +30,12 @@ def config_path(name: str) -> str:
             with forward slashes.
 
     Returns:
-        str: absolute path, in an installed package, in an editable install
-        and in a plain checkout.
+        str: absolute path; it works for a wheel, an editable install and a
+        plain checkout.
 
     Raises:
-        FileNotFoundError: if there is no such config; names the closest.
+        FileNotFoundError: if no config has this name; the message lists the
+            closest names.
     """
     root = _config_root()
     known = {
@@ -50,7 +50,7 @@ def config_path(name: str) -> str:
     hint = (
         f'pass one of the closest names: {", ".join(close)}'
         if close
-        else (f'see {root} for the names')
+        else f'see {root} for the names'
     )
     raise FileNotFoundError(
         f"simim_plugin has no config called '{name}'; {hint}."
@@ -58,17 +58,16 @@ def config_path(name: str) -> str:
 
 
 def ablation_base() -> str:
-    """The base of the ablation rows, for ``_base_`` of a row's config.
+    """Return the base of the ablation rows, for ``_base_`` of a row.
 
-    The environment variable ``SIMIM_SCALE`` chooses it: 'in1k' (if it is
-    not set), 'cifar10' or 'demo'; so one file of differences per row serves
-    every scale.
+    The environment variable ``SIMIM_SCALE`` selects it: 'in1k' (the
+    default), 'cifar10' or 'demo'. One config per row serves every scale.
 
     Returns:
         str: absolute path of ``configs/_base_/ablation_{scale}.py``.
 
     Raises:
-        SimimError: if there is no such scale.
+        SimimError: if the scale is unknown.
     """
     scale = os.environ.get('SIMIM_SCALE', 'in1k')
     if scale not in ABLATION_SCALES:
@@ -105,7 +104,7 @@ def _current_name(name: str) -> str:
 
 
 def _config_root() -> Path:
-    """``.mim/configs`` of a wheel, or ``configs/`` of a checkout."""
+    """Return ``.mim/configs`` of a wheel or ``configs/`` of a checkout."""
     package = Path(__file__).resolve().parent
     packaged = package / '.mim' / 'configs'
     return packaged if packaged.is_dir() else package.parent / 'configs'

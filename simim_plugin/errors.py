@@ -1,4 +1,4 @@
-"""Errors that are one sentence for the user: what, where, how to mend."""
+"""Errors whose message is one sentence: what failed, where, and the fix."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from contextlib import contextmanager
 
 
 class SimimError(ValueError):
-    """An error whose message is a whole sentence for the user."""
+    """An error with a one-sentence message for the user."""
 
 
 @contextmanager
-def told_in_a_sentence() -> Iterator[None]:
-    """Turn an error meant for the user into one line and exit code 1.
+def one_line_errors() -> Iterator[None]:
+    """Print an error meant for the user as one line and exit with code 1.
 
-    Any other error is a fault of the program and keeps its traceback.
+    Any other error is a bug and keeps its traceback.
     """
     try:
         yield
@@ -35,8 +35,8 @@ def _sentence(error: Exception) -> str:
             f'The disk is full while writing to {where}; free some space '
             'or choose another --work-dir.'
         )
-    # An error from a data worker brings its traceback along, one from a
-    # hook the hook's address.
+    # A data worker prepends its traceback to the message, and a hook
+    # appends its address.
     kind = type(error)
     sentence = (str(error).strip() or kind.__name__).splitlines()[-1]
     sentence = sentence.removeprefix(f'{kind.__module__}.{kind.__name__}: ')

@@ -1,4 +1,4 @@
-"""Files that are complete whenever they exist."""
+"""Write files that are complete whenever they exist."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 
 @contextmanager
 def complete_file(path: Path) -> Iterator[Path]:
-    """A path to write to; what is there is renamed to ``path`` at the end.
+    """Yield a temporary path, and rename it to ``path`` on success.
 
-    Makes the folder. If writing fails, nothing is left behind.
+    The folder is created. A failure leaves no file behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f'{path.name}.part')
@@ -26,6 +26,6 @@ def complete_file(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write plain values as JSON."""
+    """Write plain values as a complete JSON file."""
     with complete_file(path) as part:
         part.write_text(json.dumps(content, indent=1) + '\n')

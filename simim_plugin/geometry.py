@@ -1,14 +1,14 @@
-"""Where two views of one image lie, and what that says of their patches.
+"""The geometry of a pair of views, and the relative position of patches.
 
-A view is a crop of the image, possibly mirrored. Its frame is normalised:
+A view is a crop of an image, possibly mirrored. Its frame is normalised:
 (0, 0) is the top-left corner of the view as the network sees it, (1, 1) the
-bottom-right one. Everything is derived from the box and the flip flag in
-units of the un-flipped original image.
+bottom-right corner. All values derive from the box, in pixels of the original
+image, and the flip flag.
 
-Paper eq. 2 and 3, with the half-pixel offset and the flip that the released
-code adds (the paper prints neither).
+Paper eq. 2 and 3, with the half-pixel offset and the flip of the released
+code, which the paper does not print (docs/method.md, "Relative positions").
 
-Shape key: B any batch shape, N = rows x columns patches of the target view.
+Shape key: *B any batch shape.
 """
 
 from __future__ import annotations
@@ -30,45 +30,45 @@ class View:
 
     Args:
         box (Tensor): (*B, 4) float64: top, left, height and width in pixels
-            of the un-flipped original image.
-        flip (Tensor): (*B,) bool: the view shows the box mirrored left-right.
+            of the original image, before any flip.
+        flip (Tensor): (*B,) bool: the view is mirrored left-right.
     """
 
     box: Tensor
     flip: Tensor
 
     @classmethod
-    def of(cls, box: Sequence[float], flip: bool) -> View:
-        """Make one view from plain numbers: (top, left, height, width)."""
-        return _view(list(box), bool(flip))
+    def of(cls, box: Sequence, flip: bool | Sequence) -> View:
+        """Make a view from plain numbers: (top, left, height, width)."""
+        return cls(
+            torch.tensor(box, dtype=torch.float64),
+            torch.as_tensor(flip, dtype=torch.bool),
+        )
 
     def __reduce__(self) -> tuple:
-        # Loader workers hand over each tensor as an open file: a few in
-        # every sample would pass the limit of files, and the loader would
-        # wait for ever. So views travel as plain numbers.
-        return _view, (self.box.tolist(), self.flip.tolist())
+        # Loader workers pass each tensor as an open file. A few per sample
+        # exceed the limit of open files, and the loader hangs. Views are
+        # therefore pickled as plain numbers.
+        return View.of, (self.box.tolist(), self.flip.tolist())
 
     @property
     def size(self) -> Tensor:
-        """(*B, 2): height and width, pixels."""
+        """(*B, 2): height and width in pixels."""
         return self.box[..., 2:]
 
     @property
     def center(self) -> Tensor:
-        """(*B, 2): centre of the box (y, x), pixels."""
+        """(*B, 2): centre of the box (y, x) in pixels."""
         return self.box[..., :2] + self.size / 2
 
     @property
     def direction(self) -> Tensor:
-        """(*B, 2): +1, or -1 where the view's axis runs against the image's.
-
-        Only the horizontal axis is ever mirrored.
-        """
+        """(*B, 2): sign of each axis (y, x): -1 on a mirrored x, else +1."""
         x = 1.0 - 2.0 * self.flip.to(self.box.dtype)
         return torch.stack([torch.ones_like(x), x], dim=-1)
 
     def mirrored(self, image_width: float | Tensor) -> View:
-        """The same view of the image mirrored left-right.
+        """Return the same view of the image mirrored left-right.
 
         Args:
             image_width (float | Tensor): width of the image in pixels.
@@ -89,21 +89,15 @@ class View:
         return 0.5 + (points - center) / step
 
     def _aligned(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Centre and signed size with singleton axes to match ``points``."""
+        """Return centre and signed size, broadcastable to ``points``."""
         shape = self.flip.shape + (1,) * (points.ndim - self.box.ndim) + (2,)
-        return (
-            self.center.reshape(shape),
-            (self.direction * self.size).reshape(shape),
-        )
-
-
-def _view(box: list, flip: list | bool) -> View:
-    return View(torch.tensor(box, dtype=torch.float64), torch.tensor(flip))
+        step = self.direction * self.size
+        return self.center.reshape(shape), step.reshape(shape)
 
 
 @dataclass(frozen=True)
 class PairGeometry:
-    """How the target view lies in the frame of the online view.
+    """The position of the target view in the frame of the online view.
 
     Args:
         online (View): the masked view that predicts.
@@ -129,9 +123,9 @@ class PairGeometry:
         )
 
     def to(self, *args: Any, **kwargs: Any) -> PairGeometry:
-        """Move every tensor; arguments as of :meth:`torch.Tensor.to`.
+        """Move every tensor; the arguments are those of ``Tensor.to``.
 
-        A type is for the boxes: flips remain flags.
+        A dtype applies to the boxes; the flips stay bool.
         """
 
         def move(view: View) -> View:
@@ -141,15 +135,14 @@ class PairGeometry:
         return PairGeometry(move(self.online), move(self.target))
 
     def inverse(self) -> PairGeometry:
-        """The same pair with the roles of the views swapped."""
+        """Return the same pair with the roles of the views swapped."""
         return PairGeometry(online=self.target, target=self.online)
 
     def then(self, following: PairGeometry) -> PairGeometry:
-        """Compose: this pair maps target to online, ``following`` maps its
-        own target to this pair's target; the result maps that to online.
+        """Compose (a, b), this pair, with (b, c) to (a, c).
 
         Raises:
-            ValueError: if the two pairs do not meet in one view.
+            ValueError: if the two pairs do not share the view b.
         """
         here, there = self.target, following.online
         if not (
@@ -165,7 +158,7 @@ class PairGeometry:
 
     @property
     def scale(self) -> Tensor:
-        """(*B, 2): target height / online height, and the same for width."""
+        """(*B, 2): size of the target / size of the online view."""
         return self.target.size / self.online.size
 
     def to_online(self, points: Tensor) -> Tensor:
@@ -175,22 +168,22 @@ class PairGeometry:
     def positions(
         self, target_grid: Grid, online_grid: Grid
     ) -> tuple[Tensor, Tensor]:
-        """Target patch centres in units of online patches.
+        """Return the target patch centres in units of online patches.
 
-        Rows and columns separate, so that a grid of R x C patches needs
-        only R + C numbers. Position 0 is the centre of the first online
-        patch, so that equal views give 0, 1, 2, ...
+        Position 0 is the centre of the first online patch, so equal views
+        give 0, 1, 2, ... Rows and columns are separable: R x C patches need
+        only R + C numbers.
 
         Args:
             target_grid (tuple[int, int]): rows R and columns C of patches
-                in the target view.
-            online_grid (tuple[int, int]): the same of the online view.
+                of the target view.
+            online_grid (tuple[int, int]): the same for the online view.
 
         Returns:
             tuple[Tensor, Tensor]: y (*B, R) and x (*B, C), float64.
         """
         rows, cols = target_grid
-        # Along the diagonal both coordinates of a point can differ freely.
+        # Points on the diagonal give every row and every column once.
         length = max(rows, cols)
         index = torch.arange(length, dtype=torch.float64) + 0.5
         index = index.to(self.online.box.device)

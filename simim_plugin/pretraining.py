@@ -1,13 +1,12 @@
-"""Import this module to register everything that pretraining needs.
+"""Register everything that pretraining needs in MMPretrain.
 
-It registers the method, the data sets and transforms, and the hooks in
-MMPretrain::
+The method, the data sets with their transforms, and the hooks::
 
     custom_imports = dict(imports=['simim_plugin.pretraining'])
 
 ``simim_plugin.evaluation``, ``simim_plugin.ablations``,
 ``simim_plugin.detection`` and ``simim_plugin.segmentation`` each register what
-their configs need in the same way; one import is enough.
+their own configs need; a config imports one of the five.
 """
 
 from . import datasets, engine, models

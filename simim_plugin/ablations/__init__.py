@@ -1,7 +1,8 @@
-"""Variants of the method: rows of the paper's table 3, and our own.
+"""Variants of the method: the rows of the paper's table 3 and more.
 
-Each variant is a class of its own; the configs in ``configs/ablations``
-choose it by name. Importing this package registers the classes in MMPretrain.
+Each variant is a class, which a config in ``configs/ablations`` selects.
+Importing this package registers the classes in MMPretrain, together with the
+components of :mod:`simim_plugin.pretraining`.
 """
 
 from .. import pretraining  # noqa: F401  # registers components

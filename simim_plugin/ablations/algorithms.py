@@ -1,7 +1,7 @@
-"""Siamese Image Modeling with one thing changed, each a class of its own.
+"""Algorithms that differ from Siamese Image Modeling in one point.
 
 Shape key: B batch, N patches, V visible patches, K predicted target patches,
-R x C rows and columns of patches, D channels, p side of a patch in pixels.
+R x C rows and columns of patches, D channels, p patch size in pixels.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from mmpretrain.structures import DataSample
 from torch import Tensor
 
 from ..errors import SimimError
-from ..models.positions import absolute_table
+from ..geometry import Grid
+from ..models.positions import on_grid, sincos
 from ..models.siamese_im import SiameseIM, visible_patches
 
 
 @MODELS.register_module()
 class PixelSiameseIM(SiameseIM):
-    """Predict the pixels of the target view; there is no target branch.
+    """Predict the pixels of the target view, without a target branch.
 
-    The loss norm of the head normalises the pixels of a patch. The neck is a
-    :class:`PixelDecoder` with 3 p^2 ``out_dims``: pixels times colours.
+    The neck is a :class:`PixelDecoder` with 3 p^2 ``out_dims``. The loss
+    norm of the head normalises the pixels of each patch.
 
     Args:
         **kwargs: see :class:`SiameseIM`.
@@ -47,49 +48,49 @@ class PixelSiameseIM(SiameseIM):
 
     @torch.no_grad()
     def encode_target(self, view: Tensor) -> Tensor:
-        """Pixels (B, N, 3 p^2) of the patches of a view (B, 3, H, W)."""
+        """Return the pixels (B, N, 3 p^2) of a view (B, 3, H, W)."""
         p = self.patch_size
         patches = view.unfold(2, p, p).unfold(3, p, p)  # (B, 3, R, C, p, p)
         return patches.permute(0, 2, 3, 4, 5, 1).flatten(3).flatten(1, 2)
 
     def update_target(self, momentum: float) -> None:
-        """Do nothing: pixels need no network."""
+        """Do nothing: there is no target branch."""
 
 
 @MODELS.register_module()
 class SymmetricSiameseIM(SiameseIM):
-    """Predict each view from the other, and take the mean of both losses.
+    """Predict each view from the other and average the two losses.
 
-    Both directions hide the same patches of their own online view.
+    Both directions use the same mask, each on its own online view.
     """
 
     def loss(
         self, inputs: Sequence[Tensor], data_samples: Sequence[DataSample]
     ) -> dict[str, Tensor]:
-        """One step in both directions; see :meth:`SiameseIM.loss`."""
+        """Compute the mean loss of both directions."""
         there = super().loss(inputs, data_samples)
-        back = super().loss(inputs[::-1], [_turned(s) for s in data_samples])
+        back = super().loss(inputs[::-1], [_swapped(s) for s in data_samples])
         return {name: (there[name] + back[name]) / 2 for name in there}
 
 
-def _turned(sample: DataSample) -> DataSample:
-    """The sample with the roles of its views swapped."""
-    turned = DataSample().set_mask(sample.mask)
-    turned.geometry = sample.geometry.inverse()
-    return turned
+def _swapped(sample: DataSample) -> DataSample:
+    """Return the sample with the roles of its views swapped."""
+    swapped = DataSample().set_mask(sample.mask)
+    swapped.geometry = sample.geometry.inverse()
+    return swapped
 
 
 @MODELS.register_module()
 class PartialTargetSiameseIM(SiameseIM):
-    """Predict a part of the target view's patches, to save time.
+    """Predict only some patches of the target view, to save time.
 
-    The data samples name it: ``target_tokens``, (N,) with True on the K
-    patches to predict, as many in every image.
+    Each data sample carries ``target_tokens``, (N,), True on the K patches
+    to predict. K is the same for all images.
 
     Args:
-        see_whole (bool): whether the target branch still sees the whole
-            view, so that the targets are the method's, or only that part,
-            which saves more. Defaults to True.
+        see_whole (bool): the target branch encodes the whole view, so the
+            targets equal the method's. If False, it encodes only the K
+            patches, which saves more. Defaults to True.
         **kwargs: see :class:`SiameseIM`.
     """
 
@@ -100,7 +101,7 @@ class PartialTargetSiameseIM(SiameseIM):
     def loss(
         self, inputs: Sequence[Tensor], data_samples: Sequence[DataSample]
     ) -> dict[str, Tensor]:
-        """One step; see :meth:`SiameseIM.loss`."""
+        """Compute the loss of one step over the K patches."""
         online_view, target_view = inputs
         visible, geometry = self._collate(data_samples)
         chosen = visible_patches(
@@ -116,7 +117,7 @@ class PartialTargetSiameseIM(SiameseIM):
 
     @torch.no_grad()
     def encode_part(self, view: Tensor, chosen: Tensor) -> Tensor:
-        """Target features (B, K, D) of patches (B, K) of (B, 3, H, W)."""
+        """Return target features (B, K, D) of the patches ``chosen``."""
         if self.see_whole:
             whole = self.encode_target(view)  # (B, N, D)
             return whole.take_along_dim(chosen[..., None], dim=1)
@@ -126,28 +127,50 @@ class PartialTargetSiameseIM(SiameseIM):
 
 @MODELS.register_module()
 class SmallTargetSiameseIM(SiameseIM):
-    """Show the target branch a view of fewer pixels, to save time.
+    """Encode a target view of fewer pixels, to save time.
 
-    The neck is a :class:`SmallTargetDecoder`, whose ``target_grid`` is the
-    grid of patches. Positions count in patches of the online grid, as in the
-    relative embedding: a place in a view has one position in both branches.
+    The neck is a :class:`SmallTargetDecoder`; its ``target_grid`` is the
+    grid of the target view. Target positions are in units of online patches,
+    as in the relative embedding: a point of a view has the same position in
+    both branches.
     """
 
     target_positions: Tensor
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        table = absolute_table(
-            self.neck.target_grid, self.backbone.embed_dims, self.neck.grid
+        table = scaled_table(
+            self.neck.target_grid, self.neck.grid, self.backbone.embed_dims
         )
         self.register_buffer(
-            'target_positions', table[:, 1:].float(), persistent=False
+            'target_positions', table.float(), persistent=False
         )
 
     @torch.no_grad()
     def encode_target(self, view: Tensor) -> Tensor:
-        """Target features (B, N, D) of a whole view (B, 3, H, W)."""
+        """Return target features (B, N, D) of a whole view (B, 3, H, W)."""
         backbone = self.target['backbone']
         patches, _ = backbone.patch_embed(view)  # (B, N, C)
         tokens = backbone.encode(patches + self.target_positions)
         return self.target['projector'](tokens)[:, 1:]
+
+
+def scaled_table(grid: Grid, units: Grid, dim: int) -> Tensor:
+    """Return the absolute positions of a grid in units of another grid.
+
+    Args:
+        grid (tuple[int, int]): rows R and columns C.
+        units (tuple[int, int]): grid over the same view whose patches are
+            the unit. If it equals ``grid``, positions are 0, 1, 2, ...
+        dim (int): channels D, a multiple of 4.
+
+    Returns:
+        Tensor: (1, R * C, D) float64, without a row for the cls token.
+    """
+    rows, cols = (
+        sincos(
+            torch.arange(0.5, n, dtype=torch.float64) * (u / n) - 0.5, dim // 2
+        )
+        for n, u in zip(grid, units, strict=True)
+    )
+    return on_grid(rows, cols)[None]

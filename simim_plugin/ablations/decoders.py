@@ -31,11 +31,11 @@ class PixelDecoder(RelativePositionDecoder):
 
 @MODELS.register_module()
 class SmallTargetDecoder(RelativePositionDecoder):
-    """Predict a target view with a smaller grid of patches.
+    """Predict a target view that has a smaller grid of patches.
 
     Args:
         target_grid (tuple[int, int]): rows and columns of patches of the
-            target view; ``grid`` is the grid of the online view.
+            target view; ``grid`` applies to the online view only.
         **kwargs: see :class:`RelativePositionDecoder`.
     """
 
@@ -44,11 +44,8 @@ class SmallTargetDecoder(RelativePositionDecoder):
         self.target_grid: Grid = (target_grid[0], target_grid[1])
 
     def relative(self, geometry: PairGeometry) -> Tensor:
-        """Relative embedding (B, N, 2 D) of every target patch."""
+        """Return the relative embedding (B, N, 2 D) of the target patches."""
+        dtype = self.pos_embed.dtype
         return relative_embedding(
-            geometry,
-            self.target_grid,
-            self.grid,
-            self.embed_dims,
-            self.pos_embed.dtype,
+            geometry, self.target_grid, self.grid, self.embed_dims, dtype
         )

@@ -16,7 +16,7 @@ from ..models.head import UniGradHead, as_tokens
 
 @MODELS.register_module()
 class NormedUniGradHead(UniGradHead):
-    """The UniGrad loss with another normalisation of prediction and target.
+    """The UniGrad loss with a selectable normalisation.
 
     Args:
         norm (dict): a class of :mod:`simim_plugin.ablations.loss_norms`.
@@ -36,11 +36,11 @@ class NormedUniGradHead(UniGradHead):
 
 @MODELS.register_module()
 class L2Head(BaseModule):
-    """Squared distance to the positive, over D: UniGrad without negatives.
+    """Squared distance to the positive over D: UniGrad without negatives.
 
     Args:
         norm (dict): a class of :mod:`simim_plugin.ablations.loss_norms`.
-            Defaults to the normalisation of the method.
+            Defaults to the method's normalisation.
     """
 
     def __init__(
@@ -61,10 +61,10 @@ class L2Head(BaseModule):
 
 @MODELS.register_module()
 class GlobalHead(BaseModule):
-    """The loss of another head on one token per image, the mean token.
+    """Apply another head to one token per image, the mean token.
 
     Args:
-        head (dict): the other head.
+        head (dict): the head to apply.
     """
 
     def __init__(self, head: dict) -> None:
@@ -77,6 +77,6 @@ class GlobalHead(BaseModule):
 
 
 def _mean_token(tokens: Tensor) -> Tensor:
-    """Mean (B, 1, D) of (B, N, D), in float32: bfloat16 loses digits."""
+    """Average (B, N, D) to (B, 1, D), in float32 for precision."""
     dtype = torch.promote_types(tokens.dtype, torch.float32)
     return tokens.mean(dim=1, keepdim=True, dtype=dtype)

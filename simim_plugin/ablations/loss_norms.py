@@ -1,4 +1,4 @@
-"""Normalisations of prediction and target before the loss compares them.
+"""Normalisations of prediction and target before the loss.
 
 Shape key: M tokens of a batch, D channels.
 """
@@ -14,7 +14,7 @@ from ..models.norm import column_moments
 
 @MODELS.register_module()
 class NoLossNorm(nn.Module):
-    """No normalisation. The subclasses normalise one side or both."""
+    """No normalisation; subclasses normalise one or both sides."""
 
     def forward(
         self, prediction: Tensor, target: Tensor
@@ -33,7 +33,7 @@ class NoLossNorm(nn.Module):
 
 @MODELS.register_module()
 class MAELikeNorm(NoLossNorm):
-    """LayerNorm without affine on the target, as in the method.
+    """LayerNorm without affine on the target: the method's choice.
 
     Args:
         eps (float): added to the variance. Defaults to 1e-5.
@@ -50,7 +50,7 @@ class MAELikeNorm(NoLossNorm):
 
 @MODELS.register_module()
 class OnlineNorm(MAELikeNorm):
-    """LayerNorm without affine on both sides: the released ``--online_ln``."""
+    """LayerNorm without affine on both sides (released ``--online_ln``)."""
 
     def on_prediction(self, tokens: Tensor) -> Tensor:
         """Normalise predictions (M, D)."""
@@ -61,10 +61,10 @@ class OnlineNorm(MAELikeNorm):
 class MoCoLikeNorm(NoLossNorm):
     """BatchNorm without affine, then L2 normalisation, on both sides.
 
-    Each side has its own statistics, over the tokens of all processes. The
-    resulting vectors have length sqrt(D), as after LayerNorm, so the 1 / D in
-    the losses does not make them vanish: a weight of 0.02 here equals 0.02 D
-    on unit vectors. (Ours: the paper names no weight for this norm.)
+    Each side has its own statistics over the tokens of all processes. The
+    vectors are scaled to length sqrt(D), as after LayerNorm, to balance the
+    1 / D of the losses: a weight of 0.02 here equals 0.02 D on unit vectors.
+    This choice is ours; the paper names no weight for this norm.
 
     Args:
         eps (float): added to the variance. Defaults to 1e-5.

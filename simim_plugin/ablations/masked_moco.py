@@ -18,10 +18,10 @@ from ..models.siamese_im import visible_patches
 
 @MODELS.register_module()
 class MaskedMoCoV3(MoCoV3):
-    """MMPretrain's MoCo-v3 whose queries see the visible patches only.
+    """MMPretrain's MoCo-v3 with queries from the visible patches only.
 
-    Each view is query once, with the same patches hidden, and key once,
-    seen whole. :class:`simim_plugin.engine.MomentumHook` moves the keys'
+    Each view serves as a query, masked, and as a key, whole. Both queries use
+    the same mask. :class:`simim_plugin.engine.MomentumHook` updates the key
     encoder, as it does the method's target branch.
 
     Args:
@@ -32,15 +32,15 @@ class MaskedMoCoV3(MoCoV3):
     def loss(
         self, inputs: Sequence[Tensor], data_samples: Sequence[DataSample]
     ) -> dict[str, Tensor]:
-        """One step in both directions.
+        """Compute the mean loss of both directions.
 
         Args:
             inputs (Sequence[Tensor]): two views, each (B, 3, H, W).
-            data_samples (Sequence[DataSample]): per image its ``mask``, (N,)
-                with True on masked patches.
+            data_samples (Sequence[DataSample]): one per image, with its
+                ``mask``, (N,), True on masked patches.
 
         Returns:
-            dict[str, Tensor]: ``loss``, and what else the head gives.
+            dict[str, Tensor]: ``loss`` and the other outputs of the head.
         """
         visible = visible_patches([s.mask for s in data_samples])
         visible = visible.to(inputs[0].device)  # (B, V)
@@ -54,10 +54,10 @@ class MaskedMoCoV3(MoCoV3):
 
     @torch.no_grad()
     def update_target(self, momentum: float) -> None:
-        """Move every parameter of the keys' encoder towards the queries'.
+        """Move every key parameter towards its query counterpart.
 
         Args:
-            momentum (float): share of the old ones that is kept, 0 to 1.
+            momentum (float): weight of the old key parameter, 0 to 1.
         """
         online = nn.Sequential(self.backbone, self.neck)
         torch._foreach_lerp_(
@@ -67,7 +67,7 @@ class MaskedMoCoV3(MoCoV3):
         )
 
     def init_weights(self) -> None:
-        """Initialise the queries' encoder, and the keys' as its copy."""
+        """Initialise the query encoder, then copy it to the keys."""
         super().init_weights()
         self.update_target(momentum=0.0)
 
@@ -88,11 +88,11 @@ class MeanTokenNeck(NonLinearNeck):
 
 @MODELS.register_module()
 class PredictorHead(MoCoV3Head):
-    """MMPretrain's predictor, before a head of ours instead of InfoNCE.
+    """MMPretrain's predictor, followed by another loss than InfoNCE.
 
     Args:
         predictor (dict): a neck that maps (B, D) to (B, D).
-        loss (dict): the head.
+        loss (dict): the head that compares the results.
     """
 
     def loss(

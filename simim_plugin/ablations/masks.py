@@ -1,4 +1,4 @@
-"""Masking of patches at random, each one alike (MAE).
+"""Uniform random masking of patches, as in MAE.
 
 Shape key: N = rows x columns patches.
 """
@@ -19,14 +19,13 @@ from ..datasets.block_mask import checked_grid
 class RandomMask(BaseTransform):
     """Mask exactly ``num_masked`` patches, drawn without replacement.
 
-    **Added Keys:** ``mask`` (N,) bool, row by row, True on masked patches;
-    or another ``key``
+    **Added Keys:** ``key`` (N,) bool, row-major, True on the patches drawn
 
     Args:
         grid (int | tuple[int, int]): rows and columns of patches.
-        num_masked (int): 0 to N - 1.
-        key (str): where to put the patches drawn. Defaults to 'mask', those
-            that the online branch does not see.
+        num_masked (int): number of patches to draw, 0 to N - 1.
+        key (str): key of the result. Defaults to 'mask', the patches hidden
+            from the online branch.
 
     Raises:
         SimimError: if ``num_masked`` is out of range.
@@ -45,7 +44,7 @@ class RandomMask(BaseTransform):
         return results
 
     def draw(self) -> NDArray[np.bool_]:
-        """Draw a mask: (N,) bool with ``num_masked`` times True."""
+        """Draw a mask (N,) bool with ``num_masked`` True entries."""
         mask = np.zeros(self.grid[0] * self.grid[1], bool)
         mask[random.sample(range(len(mask)), self.num_masked)] = True
         return mask

@@ -19,7 +19,7 @@ from ..geometry import PairGeometry
 class SameView(PairedViews):
     """Use one view in both roles: the same crop, flip and colours.
 
-    Its keys are those of :class:`PairedViews`.
+    The keys are those of :class:`PairedViews`.
 
     Args:
         colour (Sequence[dict | Callable]): transforms of the view, from and
@@ -43,9 +43,9 @@ class SameView(PairedViews):
 
 @TRANSFORMS.register_module()
 class SmallTargetViews(PairedViews):
-    """Cut two views; the target view has fewer pixels.
+    """Cut two views, the target view with fewer pixels.
 
-    Its keys are those of :class:`PairedViews`.
+    The keys are those of :class:`PairedViews`.
 
     Args:
         target_size (int | tuple[int, int]): height and width of the target

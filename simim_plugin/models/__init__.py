@@ -1,4 +1,4 @@
-"""The method: algorithm, backbone, projector, decoder, head.
+"""The method: algorithm, backbone, projector, decoder and head.
 
 Importing this package registers them in MMPretrain, adds the packaged configs
 to MMPretrain's list of models, and replaces MMEngine's ``load_checkpoint``

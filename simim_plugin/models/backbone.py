@@ -1,4 +1,4 @@
-"""The backbone: a plain ViT that can leave masked patches out.
+"""The backbone: a plain ViT that encodes only the visible patches.
 
 Shape key: B batch, N patches, V visible patches, C channels.
 """
@@ -30,20 +30,19 @@ class SiameseIMViT(VisionTransformer):
     """MMPretrain's ViT with fixed sin-cos positions, on visible patches.
 
     Args:
-        train_patch_embed (bool): whether the patch embedding is trained.
-            The method keeps its random initialisation frozen throughout
-            pretraining (it stabilises the run); fine-tuning trains it.
-            Defaults to False.
-        final_norm (bool): LayerNorm after the last block; the method has
-            none. Encoders of other methods do: theirs is loaded with it,
-            and dropped without. Defaults to False.
+        train_patch_embed (bool): train the patch embedding. Pretraining
+            freezes it at its random initialisation for stability;
+            fine-tuning trains it. Defaults to False.
+        final_norm (bool): apply LayerNorm after the last block. The method
+            has none; encoders of other methods do, and loading one drops
+            its norm if this is False. Defaults to False.
         out_type (str): as in
             :class:`mmpretrain.models.VisionTransformer`; 'raw' is
             (B, 1 + N, C), the cls token first. Defaults to 'raw'.
-        pretrained (str | dict, optional): file to start from, or the
-            arguments of :func:`simim_plugin.checkpoint.load_backbone` as
-            ``dict(file=..., branch='target')``. Read without unpickling,
-            by ``init_weights``.
+        pretrained (str | dict, optional): file to start from, or arguments
+            of :func:`simim_plugin.checkpoint.load_backbone` such as
+            ``dict(file=..., branch='target')``. ``init_weights`` reads the
+            file without unpickling it.
         **kwargs: see :class:`mmpretrain.models.VisionTransformer`.
     """
 
@@ -63,7 +62,7 @@ class SiameseIMViT(VisionTransformer):
         self.pretrained = pretrained
 
     def init_weights(self) -> None:
-        """Initialise as the released code does (REFERENCE 1.13), and load.
+        """Initialise as in docs/method.md, then load ``pretrained``.
 
         Raises:
             CheckpointError: if ``pretrained`` is unsafe or does not fit.
@@ -79,21 +78,19 @@ class SiameseIMViT(VisionTransformer):
             fill_pretrained(self, self.pretrained)
 
     def forward(
-        self,
-        images: Tensor,
-        visible: Tensor | None = None,
+        self, images: Tensor, visible: Tensor | None = None
     ) -> Tensor | tuple[Tensor, ...]:
         """Encode images.
 
         Args:
             images (Tensor): (B, 3, H, W).
-            visible (Tensor, optional): (B, V) indices of the patches to
-                encode, row-major. All patches if None.
+            visible (Tensor, optional): (B, V) row-major indices of the
+                patches to encode. Defaults to all patches.
 
         Returns:
             Tensor | tuple[Tensor, ...]: with ``visible``, the cls token and
-            the visible patches after the last block (B, 1 + V, C); without,
-            the same output as MMPretrain's ViT.
+            the visible patches (B, 1 + V, C); without it, the output of
+            MMPretrain's ViT.
         """
         if visible is None:
             return super().forward(images)
@@ -102,7 +99,7 @@ class SiameseIMViT(VisionTransformer):
         return self.encode(patches.take_along_dim(visible[..., None], dim=1))
 
     def encode(self, patches: Tensor) -> Tensor:
-        """Pass patches (B, V, C) with their positions through the blocks.
+        """Encode patches (B, V, C) that carry their positions.
 
         Returns:
             Tensor: (B, 1 + V, C), the cls token first.

@@ -1,7 +1,6 @@
-"""The neck: predicts every patch of one view from the other, by position.
+"""The neck: predict every patch of one view from the other, by position.
 
-Shape key: B batch, V visible online patches, N target patches to predict,
-D channels.
+Shape key: B batch, V visible online patches, N target patches, D channels.
 """
 
 from __future__ import annotations
@@ -20,9 +19,10 @@ from .projector import transformer_blocks
 @MODELS.register_module()
 class RelativePositionDecoder(BaseModule):
     """Self-attention over the online tokens and one mask token per target
-    patch, which carries where that patch lies in the online view.
+    patch, which carries the position of that patch in the online view.
 
-    Paper section 3.2, eq. 2 and 3; released code: REFERENCE 1.8 to 1.11.
+    Paper section 3.2, eq. 2 and 3. The cls token is context only: nothing
+    is predicted for it (docs/method.md, "Decoder").
 
     Args:
         grid (tuple[int, int]): rows and columns of patches of both views.
@@ -54,7 +54,7 @@ class RelativePositionDecoder(BaseModule):
         self.predict = nn.Linear(embed_dims, embed_dims)
 
     def init_weights(self) -> None:
-        """Initialise as the released code does (REFERENCE 1.13)."""
+        """Initialise as in docs/method.md, "Initialisation"."""
         super().init_weights()
         init_linear_xavier(self)
         nn.init.normal_(self.mask_token, std=0.02)
@@ -67,9 +67,8 @@ class RelativePositionDecoder(BaseModule):
         Args:
             online (Tensor): (B, 1 + V, D) projected cls token and visible
                 patches of the online view.
-            visible (Tensor): (B, V) indices of those patches, row-major.
-            geometry (PairGeometry): the positions of the target view
-                relative to the online view, B pairs.
+            visible (Tensor): (B, V) row-major indices of those patches.
+            geometry (PairGeometry): the B pairs of views.
 
         Returns:
             Tensor: (B, N, D).
@@ -77,24 +76,21 @@ class RelativePositionDecoder(BaseModule):
         return self.decode(online, visible, self.relative(geometry))
 
     def relative(self, geometry: PairGeometry) -> Tensor:
-        """Relative embedding (B, N, 2 D) of every target patch."""
+        """Return the relative embedding (B, N, 2 D) of the target patches."""
+        dtype = self.pos_embed.dtype
         return relative_embedding(
-            geometry,
-            self.grid,
-            self.grid,
-            self.embed_dims,
-            self.pos_embed.dtype,
+            geometry, self.grid, self.grid, self.embed_dims, dtype
         )
 
     def decode(
         self, online: Tensor, visible: Tensor, relative: Tensor
     ) -> Tensor:
-        """Predict (B, N, D) at N relative embeddings (B, N, 2 D)."""
+        """Predict (B, N, D) at relative embeddings (B, N, 2 D)."""
         cls_token, context = online[:, :1], online[:, 1:]
         positions = self.pos_embed[0, 1:]  # (N, D); the cls row is zero
         context = context + positions[visible]  # (B, V, D)
         queries = self.mask_token + self.relative_map(relative)  # (B, N, D)
         tokens = torch.cat([cls_token, context, queries], dim=1)
         for layer in self.layers:
-            tokens = layer(tokens)
+            tokens = layer(tokens)  # (B, 1 + V + N, D)
         return self.predict(tokens[:, -queries.shape[1] :])

@@ -15,11 +15,11 @@ from torch import Tensor
 
 @MODELS.register_module()
 class UniGradHead(BaseModule):
-    """Squared distance to the positive, plus a weight times the mean squared
-    similarity to every target token, over D.
+    """Squared distance to the positive plus lambda times the mean squared
+    similarity to all target tokens, divided by D.
 
-    Eq. 4 sums over the negatives, omits 1 / D and prints a minus before the
-    distance; the released code (REFERENCE 5) averages, divides and adds.
+    Eq. 4 as printed sums over the negatives, omits 1 / D and has a minus
+    before the distance (docs/method.md, "Loss").
 
     Args:
         negative_weight (float): lambda. Defaults to 0.02.
@@ -38,16 +38,16 @@ class UniGradHead(BaseModule):
         """Compare the prediction with the target, both (B, N, D).
 
         Returns:
-            dict[str, Tensor]: ``loss``; ``positive_term`` and
-            ``negative_term`` are its parts, for the log.
+            dict[str, Tensor]: ``loss``, and for the log its parts
+            ``positive_term`` and ``negative_term``.
         """
         with torch.autocast(prediction.device.type, enabled=False):
             prediction, target = self.normalize(
                 as_tokens(prediction), as_tokens(target.detach())
             )  # (M, D)
             tokens, dim = target.shape
-            # p . C . p is the mean of (p . t)^2 over all M target tokens,
-            # without the M x M similarities.
+            # p^T C p is the mean of (p . t)^2 over all M target tokens t.
+            # It needs no M x M matrix of similarities.
             correlation = target.T @ target / tokens  # (D, D)
             all_reduce(correlation, op='mean')
             positive = (prediction - target).square().sum() / tokens
@@ -62,11 +62,11 @@ class UniGradHead(BaseModule):
     def normalize(
         self, prediction: Tensor, target: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """LayerNorm without affine on the target; both are (M, D)."""
+        """Apply LayerNorm without affine to the target; both are (M, D)."""
         return prediction, F.layer_norm(target, target.shape[1:], eps=self.eps)
 
 
 def as_tokens(features: Tensor) -> Tensor:
-    """Features (B, N, D) as tokens (M, D), in float32 or wider."""
+    """Flatten features (B, N, D) to tokens (M, D), in float32 or wider."""
     dtype = torch.promote_types(features.dtype, torch.float32)
     return features.flatten(0, 1).to(dtype)

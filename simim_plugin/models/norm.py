@@ -1,4 +1,7 @@
-"""BatchNorm over the tokens of a batch, synchronised between processes."""
+"""BatchNorm over all tokens of a batch, synchronised across processes.
+
+Shape key: B batch, N tokens, M = B x N rows, D channels.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +13,16 @@ from torch.distributed.nn.functional import all_reduce
 
 
 def column_moments(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and variance of each column, over the rows of all processes.
+    """Compute mean and variance per column, over the rows of all processes.
 
-    Gradients flow through the sums, across the processes too.
+    Gradients flow back across processes.
 
     Args:
         values (Tensor): (M, D).
 
     Returns:
         tuple[Tensor, Tensor, Tensor]: mean (D,), biased variance (D,), and
-        the number of rows in all processes, a scalar.
+        the total number of rows, a scalar.
     """
 
     def total(part: Tensor) -> Tensor:
@@ -34,9 +37,10 @@ def column_moments(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 class GlobalBatchNorm1d(nn.BatchNorm1d):
     """BatchNorm1d whose training statistics span all processes.
 
-    On one process it is ``nn.BatchNorm1d``. On several it reduces its sums
-    by a differentiable all-reduce, on any backend: ``nn.SyncBatchNorm``,
-    into which ``sync_bn = 'torch'`` turns it on GPUs, refuses CPU tensors.
+    In one process it equals ``nn.BatchNorm1d``. In several it reduces the
+    sums by a differentiable all-reduce on any backend. On GPUs
+    ``sync_bn = 'torch'`` replaces it by ``nn.SyncBatchNorm``, which does not
+    support CPU tensors.
     """
 
     num_batches_tracked: Tensor
@@ -45,7 +49,7 @@ class GlobalBatchNorm1d(nn.BatchNorm1d):
     momentum: float
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise (M, D) tokens by the mean and variance of each column."""
+        """Normalise each column of (M, D)."""
         if not self.training or get_world_size() == 1:
             return super().forward(x)
         values = x.to(self.weight.dtype)  # (M, D)
@@ -63,12 +67,12 @@ class GlobalBatchNorm1d(nn.BatchNorm1d):
 class TokenBatchNorm(nn.Module):
     """BatchNorm with one statistic per channel over batch and tokens.
 
-    Takes the place of LayerNorm in the projector's and decoder's blocks.
+    It replaces LayerNorm in the blocks of the projector and the decoder.
 
     Args:
         num_features (int): channels D.
         eps (float): added to the variance. Defaults to 1e-5.
-        momentum (float): of the running statistics. Defaults to 0.1.
+        momentum (float): rate of the running statistics. Defaults to 0.1.
     """
 
     def __init__(

@@ -1,7 +1,8 @@
-"""Fixed sin-cos embeddings of positions: the absolute table and the relative
-one of the paper's eq. 2 and 3.
+"""Fixed sin-cos position embeddings: the absolute table, and the relative
+embedding of paper eq. 2 and 3.
 
-Shape key: B batch, R rows, C columns, N = R x C patches, D channels.
+Shape key: *B any batch shape, R rows, C columns, N = R x C patches,
+D channels, E channels per axis.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from ..geometry import Grid, PairGeometry
 
 
 def sincos(values: Tensor, dim: int) -> Tensor:
-    """Sin-cos features of scalars, [sin | cos], as in the Transformer.
+    """Return the Transformer's sin-cos features of scalars, [sin | cos].
 
     Args:
         values (Tensor): (*B,) any real values.
@@ -41,17 +42,15 @@ def on_grid(rows: Tensor, cols: Tensor) -> Tensor:
     return torch.cat([rows, cols], dim=-1).flatten(-3, -2)
 
 
-def absolute_table(grid: Grid, dim: int, units: Grid | None = None) -> Tensor:
-    """The absolute position table of a ViT, the cls token's row zero.
+def absolute_table(grid: Grid, dim: int) -> Tensor:
+    """Return the absolute position table of a ViT, with a zero cls row.
 
-    The first half of the channels encodes the row, the second the column
-    (MAE's own table has them the other way round).
+    The first half of the channels encodes the row, the second half the
+    column; MAE's table has the opposite order.
 
     Args:
         grid (tuple[int, int]): rows R and columns C.
         dim (int): channels D, a multiple of 4.
-        units (tuple[int, int], optional): the grid, over the same view, in
-            whose patches to count. Defaults to ``grid``: 0, 1, 2, ...
 
     Returns:
         Tensor: (1, 1 + N, D) float64.
@@ -65,10 +64,7 @@ def absolute_table(grid: Grid, dim: int, units: Grid | None = None) -> Tensor:
             f'{dim}; change the embedding width.'
         )
     rows, cols = (
-        sincos(
-            torch.arange(0.5, n, dtype=torch.float64) * (u / n) - 0.5, dim // 2
-        )
-        for n, u in zip(grid, units or grid, strict=True)
+        sincos(torch.arange(n, dtype=torch.float64), dim // 2) for n in grid
     )
     table = on_grid(rows, cols)
     return torch.cat([table.new_zeros(1, dim), table])[None]
@@ -81,19 +77,19 @@ def relative_embedding(
     dim: int,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Where each target patch lies in the online view, and its scale.
+    """Embed each target patch's position and scale in the online view.
 
-    Paper eq. 2 (position) and eq. 3 (log scale, times 10). Positions are
-    in units of online patches, so that equal views give the absolute table
-    in the first D channels, and [0, 1, 0, 1] in the scale's [sin, cos].
+    Paper eq. 2 (position) and eq. 3 (log scale, times 10). The unit of
+    position is an online patch. Equal views give the absolute table in the
+    first D channels and [sin, cos] = [0, 1] in the others.
 
     Args:
         geometry (PairGeometry): the pairs of a batch.
         target_grid (tuple[int, int]): rows R and columns C of the target.
         online_grid (tuple[int, int]): rows and columns of the online view.
         dim (int): channels D, a multiple of 4.
-        dtype (torch.dtype): of the result. Positions and scales are found
-            in float64 first: there are only R + C + 2 of them per image.
+        dtype (torch.dtype): dtype of the result. Positions and scales are
+            computed in float64; there are only R + C + 2 per image.
 
     Returns:
         Tensor: (B, N, 2 D): [row, column, log height, log width], each

@@ -1,4 +1,4 @@
-"""Normalises pairs of views on the device."""
+"""Normalise pairs of views on the device."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from mmpretrain.registry import MODELS
 
 @MODELS.register_module()
 class PairDataPreprocessor(SelfSupDataPreprocessor):
-    """MMPretrain's preprocessor, leaving the data samples on the CPU.
+    """MMPretrain's preprocessor, with the data samples left on the CPU.
 
-    The algorithm collates masks and boxes there and moves them at once,
-    instead of one copy per image and field.
+    The algorithm collates masks and boxes on the CPU and moves them once,
+    which avoids a copy per image and field.
     """
 
     def cast_data(self, data: Any) -> Any:
-        """Move tensors, but no data sample, to the device."""
+        """Move tensors to the device, but not data samples."""
         if isinstance(data, BaseDataElement):
             return data
         return super().cast_data(data)

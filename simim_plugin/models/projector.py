@@ -1,4 +1,4 @@
-"""The projector that both branches carry on top of the backbone.
+"""The projector on top of the backbone, in both branches.
 
 Shape key: B batch, T tokens, C backbone channels, D decoder channels.
 """
@@ -18,7 +18,7 @@ from .backbone import init_linear_xavier
 def transformer_blocks(
     depth: int, dims: int, num_heads: int, norm_cfg: dict
 ) -> ModuleList:
-    """MMPretrain's pre-norm blocks, MLP ratio 4, with any norm layer."""
+    """Build MMPretrain's pre-norm blocks, MLP ratio 4, with any norm."""
     return ModuleList(
         TransformerEncoderLayer(dims, num_heads, 4 * dims, norm_cfg=norm_cfg)
         for _ in range(depth)
@@ -52,7 +52,7 @@ class TransformerProjector(BaseModule):
         )
 
     def init_weights(self) -> None:
-        """Initialise as the released code does (REFERENCE 1.13)."""
+        """Initialise as in docs/method.md, "Initialisation"."""
         super().init_weights()
         init_linear_xavier(self)
 

@@ -1,6 +1,7 @@
 """Siamese Image Modeling (CVPR 2023): the algorithm.
 
-Shape key: B batch, N patches, V visible patches, D channels.
+Shape key: B batch, N patches, V visible patches, C backbone channels,
+D decoder channels.
 """
 
 from __future__ import annotations
@@ -23,18 +24,18 @@ from ..geometry import PairGeometry
 @MODELS.register_module()
 class SiameseIM(BaseSelfSupervisor):
     """Predict the dense features of one view of an image from another,
-    masked view, by their relative position.
+    masked view and the relative position of the two.
 
-    The target branch is a momentum copy of backbone and projector;
-    :class:`simim_plugin.engine.MomentumHook` moves it.
+    The target branch is a momentum copy of the backbone and the projector.
+    :class:`simim_plugin.engine.MomentumHook` updates it.
 
     Args:
         backbone (dict): the online encoder, a :class:`SiameseIMViT`.
         projector (dict): the online projector.
         neck (dict): the relative-position decoder.
         head (dict): the loss.
-        pretrained (str, optional): checkpoint of a whole SiameseIM model
-            (ours or the released code's) to go on from.
+        pretrained (str, optional): checkpoint of a whole SiameseIM model,
+            from this package or the released code, to start from.
         **kwargs: see :class:`mmpretrain.models.BaseSelfSupervisor`.
     """
 
@@ -56,18 +57,18 @@ class SiameseIM(BaseSelfSupervisor):
     def loss(
         self, inputs: Sequence[Tensor], data_samples: Sequence[DataSample]
     ) -> dict[str, Tensor]:
-        """One step of the method.
+        """Compute the loss of one step.
 
         Args:
             inputs (Sequence[Tensor]): the online and the target view, each
                 (B, 3, H, W), normalised.
-            data_samples (Sequence[DataSample]): per image its ``mask``,
-                (N,) with True on masked patches of the online view, and its
-                ``geometry``, a :class:`~simim_plugin.geometry.PairGeometry`.
+            data_samples (Sequence[DataSample]): one per image, with
+                ``mask``, (N,), True on masked patches of the online view,
+                and ``geometry``, a :class:`PairGeometry`.
 
         Returns:
-            dict[str, Tensor]: ``loss``, and ``positive_term`` and
-            ``negative_term`` for the log.
+            dict[str, Tensor]: ``loss``, and for the log ``positive_term``
+            and ``negative_term``.
         """
         online_view, target_view = inputs
         visible, geometry = self._collate(data_samples)
@@ -79,18 +80,18 @@ class SiameseIM(BaseSelfSupervisor):
 
     @torch.no_grad()
     def encode_target(self, view: Tensor) -> Tensor:
-        """Target features (B, N, D) of a whole view (B, 3, H, W)."""
+        """Return target features (B, N, D) of a whole view (B, 3, H, W)."""
         (tokens,) = self.target['backbone'](view)  # (B, 1 + N, C)
         return self.target['projector'](tokens)[:, 1:]
 
     @torch.no_grad()
     def update_target(self, momentum: float) -> None:
-        """Move every target parameter towards its online twin.
+        """Move every target parameter towards its online counterpart.
 
-        BatchNorm buffers stay: each branch keeps its own statistics.
+        BatchNorm buffers do not move: each branch has its own statistics.
 
         Args:
-            momentum (float): share of the old target that is kept, 0 to 1.
+            momentum (float): weight of the old target, 0 to 1.
         """
         online: list[Tensor] = [
             *self.backbone.parameters(),
@@ -100,7 +101,7 @@ class SiameseIM(BaseSelfSupervisor):
         torch._foreach_lerp_(target, online, 1 - momentum)
 
     def init_weights(self) -> None:
-        """Initialise the online branch, and the target as its copy."""
+        """Initialise the online branch, then copy it to the target."""
         super().init_weights()
         self.update_target(momentum=0.0)
         if self.pretrained is not None:
@@ -109,24 +110,22 @@ class SiameseIM(BaseSelfSupervisor):
     def _collate(
         self, data_samples: Sequence[DataSample]
     ) -> tuple[Tensor, PairGeometry]:
-        """Indices of the visible patches (B, V), and the batch's geometry.
+        """Return visible patch indices (B, V) and the batch's geometry.
 
-        Collated on the CPU and moved once: no copy per image, no sync.
+        Collate on the CPU and move the result once: this avoids a copy per
+        image and a device sync.
         """
         device = self.data_preprocessor.device
         visible = visible_patches([s.mask for s in data_samples])
         geometry = PairGeometry.stack([s.geometry for s in data_samples])
-        return (
-            visible.to(device, non_blocking=True),
-            geometry.to(device),
-        )
+        return visible.to(device, non_blocking=True), geometry.to(device)
 
 
 def visible_patches(masks: Sequence[Tensor]) -> Tensor:
-    """Indices (B, V) of the patches that the masks, each (N,), leave.
+    """Return the indices (B, V) of the patches that B masks (N,) leave.
 
     Raises:
-        SimimError: if they hide different numbers of patches.
+        SimimError: if the masks hide different numbers of patches.
     """
     hidden = torch.stack([mask.flatten() for mask in masks]).bool()
     counts = hidden.sum(dim=1)

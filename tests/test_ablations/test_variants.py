@@ -10,6 +10,7 @@ from mmengine.registry import init_default_scope
 from mmpretrain.models import resize_pos_embed
 from mmpretrain.registry import MODELS, TRANSFORMS
 
+from simim_plugin.ablations.algorithms import scaled_table
 from simim_plugin.errors import SimimError
 from simim_plugin.models.positions import absolute_table, relative_embedding
 
@@ -236,7 +237,7 @@ def test_a_place_has_one_position_in_both_branches(target_grid):
     _, (sample, *_) = small_batch()
     geometry = sample.geometry
     geometry = type(geometry)(geometry.online, geometry.online)
-    table = absolute_table(target_grid, 16, (14, 14))[0, 1:]
+    table = scaled_table(target_grid, (14, 14), 16)[0]
     relative = relative_embedding(
         geometry, target_grid, (14, 14), 16, torch.float64
     )
