@@ -223,7 +223,7 @@ def _write_official(
         released_forward(again, images, model.num_heads),
         parts,
         'the `model` entry of a released checkpoint.',
-        'our copy of the released forward pass',
+        'our version of the released forward pass',
     )
 
 

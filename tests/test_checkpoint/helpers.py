@@ -69,6 +69,16 @@ def wrap(state, prefix) -> dict:
     return {f'{prefix}{name}': value for name, value in state.items()}
 
 
+class Call:
+    """Call a function by name when unpickled without an allow-list."""
+
+    def __init__(self, called, *arguments, state=None):
+        self.reduced = called, arguments, state
+
+    def __reduce__(self):
+        return self.reduced
+
+
 class Malicious:
     """Open a file for writing when unpickled without an allow-list."""
 

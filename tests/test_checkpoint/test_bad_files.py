@@ -20,7 +20,7 @@ from simim_plugin.checkpoint.export import convert
 from simim_plugin.errors import SimimError
 from simim_plugin.evaluation.protocols import find_encoder
 
-from .helpers import Malicious, our_vit, timm_vit, wrap
+from .helpers import Call, Malicious, our_vit, timm_vit, wrap
 
 PATCHES = 'patch_embed.projection.weight'
 
@@ -60,26 +60,16 @@ def test_malicious_pickles(tmp_path, refuse):
     assert witness.exists()  # the payload works
 
 
-class Named:
-    """Call a function by name when unpickled without an allow-list."""
-
-    def __init__(self, called, *arguments):
-        self.called, self.arguments = called, arguments
-
-    def __reduce__(self):
-        return self.called, self.arguments
-
-
 def test_malicious_detectron2_pickles(tmp_path, refuse):
     witness, file = tmp_path / 'witness', tmp_path / 'model_final.pkl'
     for protocol in (0, 2, 5):
         for content, words in (
             ({'model': Malicious(witness)}, 'open may run code'),
             (Malicious(witness), 'may run code'),
-            (Named(getattr, 'x', 'join'), 'getattr may run code'),
-            (Named(codecs.encode, 'x', 'rot13'), "'rot13' may run code"),
+            (Call(getattr, 'x', 'join'), 'getattr may run code'),
+            (Call(codecs.encode, 'x', 'rot13'), "'rot13' may run code"),
             ({'model': {'x': np.array([None])}}, 'may hold objects'),
-            (Named(np.load, str(file)), r'numpy.*load may run code'),
+            (Call(np.load, str(file)), r'numpy.*load may run code'),
         ):
             file.write_bytes(pickle.dumps(content, protocol=protocol))
             refuse(file, words)
@@ -93,14 +83,14 @@ def test_malicious_detectron2_pickles(tmp_path, refuse):
 @pytest.mark.parametrize(
     ('content', 'words'),
     [
-        (Named(np.ndarray, (1,), 'O', bytes(8)), r'ndarray\(\) may run code'),
-        (Named(np.dtype, 'O'), "'O' may hold objects"),
+        (Call(np.ndarray, (1,), 'O', bytes(8)), r'ndarray\(\) may run code'),
+        (Call(np.dtype, 'O'), "'O' may hold objects"),
         (np.array([None]), 'may hold objects'),
         # An int64 with a field, which a state could move out of the array.
-        (Named(np.dtype, ('i8', {'a': ('i8', 0)})), 'may hold objects'),
-        (Named(np.dtype, [('a', 'i8')]), 'may hold objects'),
-        (Named(np.dtype, 'i8,i8'), "'i8,i8' may hold objects"),
-        (Named(np.dtype, '(2,)i8'), 'may hold objects'),
+        (Call(np.dtype, ('i8', {'a': ('i8', 0)})), 'may hold objects'),
+        (Call(np.dtype, [('a', 'i8')]), 'may hold objects'),
+        (Call(np.dtype, 'i8,i8'), "'i8,i8' may hold objects"),
+        (Call(np.dtype, '(2,)i8'), 'may hold objects'),
         (np.zeros(2, [('a', 'i8')]), 'may hold objects'),
     ],
 )
@@ -113,19 +103,12 @@ def test_arrays_of_objects(tmp_path, refuse, content, words):
     refuse(pickled, 'may (hold objects|run code)')
 
 
-class FarAway:
-    """A dtype whose state places a field outside the array."""
-
-    def __reduce__(self):
-        fields = ('a',), {'a': (np.dtype('i8'), 2**40)}
-        state = (3, '<', None, *fields, 8, 1, 0)
-        return np.dtype, ('i8',), state
-
-
 @pytest.mark.parametrize('ending', ['pth', 'pkl'])
 def test_only_the_byte_order_of_a_dtype_is_read(tmp_path, ending):
     file = tmp_path / f'file.{ending}'
-    content = {'x': np.arange(3), 'y': FarAway()}
+    fields = ('a',), {'a': (np.dtype('i8'), 2**40)}  # outside the array
+    state = (3, '<', None, *fields, 8, 1, 0)
+    content = {'x': np.arange(3), 'y': Call(np.dtype, 'i8', state=state)}
     if ending == 'pth':
         torch.save(content, file)
     else:

@@ -18,7 +18,7 @@ from torch import nn
 from simim_plugin.checkpoint import CheckpointError, read_checkpoint
 from simim_plugin.checkpoint.unpickling import _CALLED, _DTYPES, _KNOWN
 
-from .helpers import Malicious
+from .helpers import Call, Malicious
 
 
 def same(a, b):
@@ -141,16 +141,6 @@ def test_tar_archives_are_not_unpacked(tmp_path):
     assert not witness.exists()
 
 
-class Call:
-    """A call in a pickle."""
-
-    def __init__(self, called, *arguments, state=None):
-        self.reduced = called, arguments, state
-
-    def __reduce__(self):
-        return self.reduced
-
-
 @pytest.mark.parametrize('new', [True, False])
 @pytest.mark.parametrize(
     'call',
@@ -239,21 +229,12 @@ def test_a_file_does_not_set_attributes_of_what_it_names(tmp_path, name):
 def test_a_dtype_keeps_its_meaning(tmp_path):
     """An array whose dtype claims to hold references would free them."""
 
-    class Claim:
-        def __reduce__(self):
-            flags = (3, '<', None, None, None, -1, -1, 63)
-            return np.dtype, ('f8', False, True), flags
-
-    class Array:
-        def __reduce__(self):
-            return (
-                np.zeros(0).__reduce__()[0],
-                (np.ndarray, (0,), b'b'),
-                (1, (2,), Claim(), False, bytes(16)),
-            )
-
+    flags = (3, '<', None, None, None, -1, -1, 63)
+    claim = Call(np.dtype, 'f8', False, True, state=flags)
+    build, arguments, _ = np.zeros(0).__reduce__()
+    array = Call(build, *arguments, state=(1, (2,), claim, False, bytes(16)))
     file = tmp_path / 'file.pth'
-    torch.save({'x': Array()}, file)
+    torch.save({'x': array}, file)
     array = read_checkpoint(file)['x']
     assert array.dtype.flags == np.dtype('f8').flags
     assert (array == [0, 0]).all()
