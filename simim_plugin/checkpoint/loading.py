@@ -127,7 +127,7 @@ def read_weights(
         state = {_swap_branches(name): value for name, value in state.items()}
     about = content.get('config', content.get('meta'))
     about = about if isinstance(about, Mapping) else {}
-    if about.get('simim_plugin_final_norm') is False:  # it is 1 and 0
+    if about.get('simim_plugin_final_norm') is False:  # ln1 is 1, 0
         for name in ('weight', 'bias'):
             state.pop(f'backbone.ln1.{name}', None)
     if not any(name.startswith('backbone.') for name in state):
@@ -299,16 +299,16 @@ def load_weights(
     wanted = model.state_dict()
     parts = {name.partition('.')[0] for name in wanted} | {'unknown'}
     dropped = _groups(weights, parts)
+    state: dict[str, Tensor] = {}
     resized: list[str] = []
     backbone: Any = getattr(model, 'backbone', None)
     if hasattr(backbone, 'pos_embed'):
         encoder = weights.part('backbone')
         resized, norms = _adapt(backbone, encoder, weights.form)
         dropped += norms
-        for name in weights.part('backbone'):
-            del weights.state[f'backbone.{name}']
-        weights.state |= {f'backbone.{name}': x for name, x in encoder.items()}
-    state = {
+        parts.remove('backbone')
+        state = {f'backbone.{name}': x for name, x in encoder.items()}
+    state |= {
         name: value
         for name, value in weights.state.items()
         if name.partition('.')[0] in parts
