@@ -1,10 +1,10 @@
-"""The one check that the libraries a task needs are there and whole.
+"""Check that the libraries of a task are installed, each of them once.
 
-Every OpenMMLab library exists as two distributions that install files of the
-same names: upstream's (``mmengine``) and the maintained OneDL fork's
-(``onedl-mmengine``). Installed over each other, or half removed, they fail
-far from the cause. The check looks at modules and at distributions and
-imports neither; ``doctor.py`` tries the imports.
+Every OpenMMLab library exists as two distributions that install the same
+files: upstream (``mmengine``) and the maintained OneDL fork
+(``onedl-mmengine``). If both are installed, or one is partly removed, errors
+appear far from the cause. The check inspects modules and distributions
+without importing them; ``tools/doctor.py`` tries the imports, too.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ STACKS: dict[str, tuple[str, str]] = {
     'mmdet': ('onedl-mmdetection', 'mmdet'),
     'mmseg': ('onedl-mmsegmentation', 'mmsegmentation'),
 }
-"""Import name to distribution, in the OneDL stack and in upstream's."""
+"""Import name to distribution, in the OneDL and the upstream stack."""
 
 VARIANTS = {
     'mmengine': ['mmengine-lite'],
     'mmcv': ['mmcv', 'mmcv-full'],
     'imagecorruptions': ['imagecorruptions'],
 }
-"""Further distributions that own the same import name."""
+"""Import name to other distributions that provide it."""
 
 RENAMED = {
     'PIL': 'pillow',
     'cv2': 'opencv-python-headless',
     'imagecorruptions': 'imagecorruptions-imaug',
-    # Newer ones have it no more; upstream's mmengine and mim import it.
+    # Upstream's mmengine and mim import it; newer setuptools lack it.
     'pkg_resources': '"setuptools<70"',
     'skimage': 'scikit-image',
     'sklearn': 'scikit-learn',
     'yaml': 'pyyaml',
 }
-"""Import name to distribution, of other libraries where the two differ."""
+"""Import name to distribution, for other libraries with two names."""
 
 _BASE = ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmpretrain')
 
@@ -50,7 +50,7 @@ TASKS: dict[str, tuple[str, ...]] = {
     'pretraining': _BASE,
     'classification': _BASE,
     'detection': (*_BASE, 'mmdet'),
-    # Upstream's mmseg imports ftfy and regex without asking for them.
+    # Upstream's mmseg imports ftfy and regex but does not require them.
     'segmentation': (*_BASE, 'mmseg', 'ftfy', 'regex'),
     'LVIS evaluation': ('lvis',),
     'logistic regression': ('sklearn',),
@@ -61,17 +61,17 @@ TASKS: dict[str, tuple[str, ...]] = {
     'export to Hugging Face': ('safetensors', 'transformers'),
     'export to ONNX': ('onnx', 'onnxscript', 'onnxruntime'),
 }
-"""The modules that each task imports."""
+"""Task to the modules that it imports."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong with the environment.
+    """A fault of the environment.
 
     Args:
-        module (str): import name of the library concerned.
-        problem (str): what is wrong, a clause without full stop.
-        command (str): the command that mends it.
+        module (str): import name of the library.
+        problem (str): the fault, a clause without full stop.
+        command (str): the command that repairs it.
     """
 
     module: str
@@ -80,11 +80,11 @@ class Finding:
 
 
 class MissingDependency(ImportError):
-    """A library that a task needs is missing, damaged or there twice.
+    """A library of a task is missing, damaged or installed twice.
 
     Args:
-        task (str): what was to be done.
-        findings (list[Finding]): everything that is wrong, at least one.
+        task (str): a key of ``TASKS``.
+        findings (list[Finding]): all faults, at least one.
     """
 
     def __init__(self, task: str, findings: list[Finding]) -> None:
@@ -99,18 +99,19 @@ class MissingDependency(ImportError):
 def share_cores() -> None:
     """Let waiting OpenMP threads sleep instead of spin.
 
-    Spinning ones starve each other as soon as anything else runs: beside
-    other jobs on 2 cores a training step took 0.6 instead of 3.9 s with
-    this. Has an effect only before torch is imported.
+    Spinning threads starve each other when another process runs: beside other
+    jobs on 2 cores, this shortened a training step from 3.9 to 0.6 s. It takes
+    effect only before torch is imported.
     """
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
 
 def leave_out_multimodal() -> None:
-    """Import mmpretrain without its multimodal models where they fail.
+    """Import mmpretrain without its multimodal models if they would fail.
 
-    They use what transformers 5 no longer has, and all of mmpretrain fails
-    with them. Has an effect only before ``mmpretrain.models`` is imported.
+    They need names that transformers 5 removed, and mmpretrain cannot be
+    imported with them. This takes effect only before ``mmpretrain.models`` is
+    imported.
     """
     transformers = distributions('transformers').get('transformers', '0')
     if int(transformers.partition('.')[0]) >= 5:
@@ -120,13 +121,13 @@ def leave_out_multimodal() -> None:
 
 
 def require(task: str) -> None:
-    """Raise unless all that a task needs is installed, once and whole.
+    """Raise unless all libraries of a task are installed, each of them once.
 
     Args:
         task (str): a key of ``TASKS``.
 
     Raises:
-        MissingDependency: in one sentence, with the mending command.
+        MissingDependency: with the faults and the commands that repair them.
         ValueError: if there is no such task.
     """
     findings = check(task)
@@ -135,15 +136,15 @@ def require(task: str) -> None:
 
 
 def require_in_configs(task: str) -> None:
-    """As :func:`require`, for modules that configs import.
+    """Do the same as :func:`require` in modules that configs import.
 
-    Of an ImportError in ``custom_imports`` mmengine tells another sentence.
+    MMEngine replaces the message of an ImportError in ``custom_imports``.
 
     Args:
         task (str): a key of ``TASKS``.
 
     Raises:
-        SimimError: in one sentence, with the mending command.
+        SimimError: with the message of the :class:`MissingDependency`.
     """
     try:
         require(task)
@@ -152,13 +153,13 @@ def require_in_configs(task: str) -> None:
 
 
 def check(task: str) -> list[Finding]:
-    """List what is wrong with the libraries a task needs.
+    """List the faults of the libraries of a task.
 
     Args:
         task (str): a key of ``TASKS``.
 
     Returns:
-        list[Finding]: in the order of import; empty if all is well.
+        list[Finding]: in the order of import; empty if there are none.
 
     Raises:
         ValueError: if there is no such task.
@@ -167,18 +168,18 @@ def check(task: str) -> list[Finding]:
         raise ValueError(
             f"There is no task called '{task}': use one of {', '.join(TASKS)}."
         )
-    findings = [check_module(module) for module in TASKS[task]]
+    findings = map(check_module, TASKS[task])
     return [finding for finding in findings if finding is not None]
 
 
 def check_module(module: str) -> Finding | None:
-    """What is wrong with one library, if anything.
+    """Return the fault of a library, or None.
 
     Args:
         module (str): import name of the library.
     """
     owners = distributions(module)
-    # The first is the OneDL fork where it is there: the tested one.
+    # The OneDL fork, which we test most, comes first.
     keep, version = next(iter(owners.items()), ('', ''))
     if len(owners) > 1:
         return Finding(
@@ -188,8 +189,8 @@ def check_module(module: str) -> Finding | None:
             f'pip uninstall -y {" ".join(owners)} && '
             f'pip install --no-deps {keep}=={version}',
         )
-    # What an uninstall leaves behind (caches, say) is found too, as a
-    # namespace package, which has no origin.
+    # A folder that an uninstall leaves behind is found as a namespace
+    # package, without origin.
     spec = find_spec(module)
     if spec is not None and spec.origin is not None:
         return None
@@ -207,14 +208,14 @@ def check_module(module: str) -> Finding | None:
 
 
 def distributions(module: str) -> dict[str, str]:
-    """The installed distributions that own a module, name to version.
+    """Return the installed distributions that provide a module.
 
     Args:
         module (str): import name of a library.
 
     Returns:
-        dict[str, str]: more than one entry means that the files of one were
-        overwritten by the other.
+        dict[str, str]: name to version. If there are several, one has
+        overwritten the files of the others.
     """
     own = (RENAMED.get(module, module),)
     names = [*STACKS.get(module, own), *VARIANTS.get(module, [])]
@@ -228,7 +229,7 @@ def distributions(module: str) -> dict[str, str]:
 
 
 def distribution_of(module: str) -> str:
-    """The distribution to install a library from, in the stack in use.
+    """Return the distribution that provides a library in the present stack.
 
     Args:
         module (str): import name of the library.
@@ -239,7 +240,7 @@ def distribution_of(module: str) -> str:
 
 
 def stack() -> str:
-    """The extra to install with: 'openmmlab' if only upstream's is in use."""
+    """Return the extra of the present stack: 'onedl' or 'openmmlab'."""
     owners = {name for module in STACKS for name in distributions(module)}
     forks = {fork for fork, _ in STACKS.values()}
     return 'openmmlab' if owners and not owners & forks else 'onedl'

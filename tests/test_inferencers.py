@@ -1,4 +1,4 @@
-"""MMPretrain's own inferencers, by the names of our configs."""
+"""MMPretrain's inferencers with the names of our configs."""
 
 import argparse
 
@@ -27,7 +27,7 @@ ENCODER = 'siamese_im_vit-micro-p8_knn_demo'
 
 @pytest.fixture
 def image(tmp_path):
-    """A photograph-like file in a folder of one class, not square."""
+    """Return a smooth image, not square, in a folder of one class."""
     pixels = np.random.default_rng(0).integers(0, 256, (9, 12, 3), np.uint8)
     pixels = cv2.resize(pixels, (90, 70), interpolation=cv2.INTER_CUBIC)
     (tmp_path / 'images' / 'a').mkdir(parents=True)
@@ -36,8 +36,8 @@ def image(tmp_path):
     return file
 
 
-def direct(image) -> torch.Tensor:
-    """The image as our own evaluation sees it, normalised."""
+def normalised(image) -> torch.Tensor:
+    """Return the image as our evaluation passes it to a model."""
     dataset = folder_dataset(image.parents[1], 64)
     mean = torch.tensor([123.675, 116.28, 103.53])[:, None, None]
     std = torch.tensor([58.395, 57.12, 57.375])[:, None, None]
@@ -55,10 +55,10 @@ def test_classifier_by_name(image, tmp_path):
     inferencer = ImageClassificationInferencer(CLASSIFIER, str(file))
     (found,) = inferencer(str(image))
     with torch.no_grad():
-        scores = model.head.fc(model.extract_feat(direct(image))[0])
+        scores = model.head.fc(model.extract_feat(normalised(image))[0])
     expected = scores.softmax(dim=1)[0].numpy()
     np.testing.assert_allclose(found['pred_scores'], expected, atol=1e-5)
-    # Pixels in memory are BGR, as everywhere in OpenMMLab.
+    # OpenMMLab takes arrays as BGR.
     (same,) = inferencer(cv2.imread(str(image)))
     np.testing.assert_allclose(same['pred_scores'], expected, atol=1e-5)
 
@@ -74,7 +74,7 @@ def test_features_by_name(image, tmp_path):
     other = get_model(ENCODER)
     load_weights(other, file)
     with torch.no_grad():
-        (expected,) = model.backbone(direct(image))
+        (expected,) = model.backbone(normalised(image))
     for extractor in (
         FeatureExtractor(other),
         FeatureExtractor(ENCODER, str(file)),
@@ -100,10 +100,10 @@ def test_files_by_name_are_never_unpickled(tmp_path):
 
 
 def test_released_files_by_name(tmp_path):
-    """Under other names, which mmengine's loader would all leave out."""
+    """MMEngine's loader would skip every tensor under these names."""
     pretrained = get_model('siamese_im_vit-micro-p8_demo')
     scramble(pretrained)
-    # One position table serves both branches there.
+    # The released code has one position table for both branches.
     table = pretrained.backbone.pos_embed.data
     pretrained.target['backbone'].pos_embed.data = table
     file = tmp_path / 'released.pth'
@@ -117,8 +117,8 @@ def test_released_files_by_name(tmp_path):
         ImageClassificationInferencer(CLASSIFIER, str(file))
 
 
-def test_other_models_are_loaded_as_ever(tmp_path):
-    """By mmengine, non-strictly."""
+def test_other_models_are_loaded_by_mmengine(tmp_path):
+    """MMEngine accepts a partial match."""
     model = get_model('resnet18_8xb32_in1k')
     state = model.state_dict()
     bias = state.pop('head.fc.bias') + 1

@@ -1,8 +1,8 @@
-"""Weights in and out: reading files safely, and the names they use.
+"""Read checkpoints safely, load them into models, and convert them.
 
-:func:`load_backbone` fills an encoder from a file of any format that
-``keys.py`` has a table for, :func:`load_weights` a whole model; both refuse
-a partial match. ``export.py`` writes other formats.
+:func:`load_backbone` fills an encoder, and :func:`load_weights` a model, from
+a file of any format in ``names.py``. Both refuse a partial match.
+``export.py`` writes other formats.
 """
 
 from ..environment import leave_out_multimodal

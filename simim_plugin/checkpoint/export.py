@@ -1,12 +1,11 @@
-"""Taking weights elsewhere, each time with proof that they do the same."""
+"""Write weights in other formats, and check that the features agree."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,8 +14,8 @@ from torch import Tensor, nn
 
 from .. import __version__
 from ..environment import require
-from ..errors import one_line_errors
-from .loading import read_weights
+from .encoders import known_encoder
+from .loading import Weights, read_weights
 from .names import (
     OFFICIAL,
     OURS,
@@ -29,11 +28,11 @@ from .portable import Features, Portable, released_forward
 from .reading import CheckpointError, read_checkpoint
 
 BOUND, ONNX_BOUND = 1e-5, 1e-4
-# Larger features have a bound in proportion: float32 rounds them by 1e-6.
+# float32 rounds features by about 1e-6 of their size, so the bound grows with
+# features above this one.
 ORDINARY = 20.0
-# Entries of files that hold weights, or what describes them.
+# Entries of files that hold weights, or describe them.
 _WEIGHTS = ('state_dict', 'model', 'student', 'teacher', 'config')
-SIZES = {192: 'tiny', 384: 'small', 768: 'base', 1024: 'large', 1280: 'huge'}
 
 
 def convert(
@@ -44,99 +43,115 @@ def convert(
     branch: str = 'online',
     num_heads: int | None = None,
 ) -> str:
-    """Write a checkpoint in another format, once its features agree.
+    """Write a checkpoint in another format if its features agree.
 
     Args:
         source (str | Path): see
             :func:`simim_plugin.checkpoint.load_backbone`.
-        out (str | Path): file to write (``hf``: folder). Must not exist;
-            nothing is left there unless the check passes. timm weights are
-            safetensors if it ends so.
-        to (str): 'plugin' (all weights that the source has of a SiameseIM
-            or classifier), 'slim' (the plugin's encoder only), 'official',
-            'timm', 'hf' or 'onnx'.
+        out (str | Path): file, or folder for ``hf``, to write. It must not
+            exist, and a failed check leaves nothing there. The ending
+            ``.safetensors`` chooses that format for timm.
+        to (str): 'plugin' (all weights of a SiameseIM or classifier),
+            'slim' (the plugin's encoder only), 'official', 'timm', 'hf' or
+            'onnx'.
         branch (str): see :func:`simim_plugin.checkpoint.load_backbone`.
-        num_heads (int, optional): of the encoder, where its width is none
-            of the usual ones.
+        num_heads (int, optional): attention heads of an unknown encoder.
 
     Returns:
-        str: what was written, and what was compared.
+        str: a report of what was written and compared.
 
     Raises:
         CheckpointError: if the source cannot be read or has no such form,
             ``out`` exists, or the features differ by more than 1e-5
-            (ONNX: 1e-4; if some exceed 20, in proportion more).
+            (ONNX: 1e-4; in proportion more if some exceed 20).
     """
+    out = Path(out)
+    _check_target(out, to)
+    content = read_checkpoint(source)
+    weights = read_weights(source, branch, content)
+    model = Portable(weights, num_heads)
+    written, compared = _write(out, to, weights, model, branch)
+    left_out = ', '.join(_left_out(content, weights, written.parts))
+    return (
+        f'Wrote {out}: {written.summary}\nLeft out: {left_out or "nothing"}.\n'
+        f'Compared {source} in the plugin ({model.num_heads} attention '
+        f'heads) with {written.reader}, {compared}.'
+    )
+
+
+class Written(NamedTuple):
+    """The result of a writer.
+
+    Args:
+        features (Features): of the file, computed by ``reader``.
+        parts (set[str]): the parts in the file: 'backbone', 'head', ...
+        summary (str): a sentence on what the file is and how to use it.
+        reader (str): what read the file and computed its features.
+    """
+
+    features: Features
+    parts: set[str]
+    summary: str
+    reader: str
+
+
+def _check_target(out: Path, to: str) -> None:
     if to not in WRITERS:
         raise CheckpointError(
             f'There is no format {to!r}; use one of {", ".join(WRITERS)}.'
         )
-    out = Path(out)
     if out.exists():
         raise CheckpointError(
             f'{out} exists already; choose another name or remove it.'
         )
-    content = read_checkpoint(source)
-    weights = read_weights(source, branch, content)
-    model = Portable(weights, num_heads)
+
+
+@torch.no_grad()
+def _write(
+    out: Path, to: str, weights: Weights, model: Portable, branch: str
+) -> tuple[Written, str]:
+    """Write and compare in a temporary folder, then move the result."""
     size = (3, 3, model.size, model.size)
     images = torch.randn(size, generator=torch.Generator().manual_seed(0))
     state = weights.state
-    if branch != 'online' or weights.form.name not in (
-        OURS.name,
-        OFFICIAL.name,
-    ):
+    whole = weights.form.name in (OURS.name, OFFICIAL.name)
+    if branch != 'online' or not whole:
         state = {name: state[name] for name in model.state_dict()}
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
-        part = Path(folder, out.name)
-        with torch.no_grad():
-            written = WRITERS[to](part, state, model, images)
-            bound = ONNX_BOUND if to == 'onnx' else BOUND
-            compared = _compare(model(images), written.features, bound)
+        written = WRITERS[to](Path(folder, out.name), state, model, images)
+        bound = ONNX_BOUND if to == 'onnx' else BOUND
+        compared = _compare(model(images), written.features, bound)
         for file in Path(folder).iterdir():
             os.replace(file, out.parent / file.name)
-    left_out = {name.partition('.')[0] for name in weights.state}
-    left_out -= written.parts
+    return written, (
+        f'{len(images)} fixed images of {model.size} x {model.size}: '
+        f'{compared}'
+    )
+
+
+def _left_out(
+    content: Mapping[str, Any], weights: Weights, parts: set[str]
+) -> list[str]:
+    """Return the entries and parts of a file that were not written."""
+    left_out = _parts(weights.state) - parts
     left_out |= {
         str(name)
         for name, value in content.items()
         if name not in _WEIGHTS and not isinstance(value, Tensor)
     }
     if 'simim_plugin_version' in weights.about:
-        left_out -= {'meta'}  # of an export of ours: written again
-    return (
-        f'Wrote {out}: {written.said}\nLeft out: '
-        f'{", ".join(sorted(left_out)) or "nothing"}.\nCompared {source} in '
-        f'the plugin ({model.num_heads} attention heads) with '
-        f'{written.reader}, {len(images)} fixed images of {model.size} x '
-        f'{model.size}: {compared}.'
-    )
-
-
-class Written(NamedTuple):
-    """What a writer made of the weights.
-
-    Args:
-        features (Features): of the file, computed by ``reader``.
-        parts (set[str]): what the file has: 'backbone', 'head', ...
-        said (str): what it is and how to use it, a sentence.
-        reader (str): what read the file and computed its features.
-    """
-
-    features: Features
-    parts: set[str]
-    said: str
-    reader: str
+        left_out -= {'meta'}  # our own exports have it written again
+    return sorted(left_out)
 
 
 def _compare(ours: Features, theirs: Features, bound: float) -> str:
-    """Say by how much features differ.
+    """Return a description of the largest differences between features.
 
     Raises:
-        CheckpointError: if by more than ``bound``, for ordinary features.
+        CheckpointError: if one exceeds ``bound``, for ordinary features.
     """
-    said = []
+    lines = []
     pooled = 'head or fc_norm'
     for name, a, b in zip(('tokens', pooled), ours, theirs, strict=True):
         if a is None or b is None:
@@ -152,8 +167,8 @@ def _compare(ours: Features, theirs: Features, bound: float) -> str:
                 f'Nothing was written, as the features would change: {line}; '
                 'check --num-heads and the eps of the norms.'
             )
-        said.append(line)
-    return ', '.join(said)
+        lines.append(line)
+    return ', '.join(lines)
 
 
 def _write_plugin(
@@ -167,15 +182,16 @@ def _write_plugin(
     torch.save(dict(state_dict=_own(state), meta=meta), file)
     again = read_weights(file)
     _check_tensors(again.state, state, file)
-    parts = {name.partition('.')[0] for name in state}
-    said = (
-        'all weights of a pretraining, from which another can start '
-        '(--pretrained); the full checkpoint, which --resume goes on from, '
-        "is the run's own file."
+    parts = _parts(state)
+    summary = (
+        'all weights of a pretraining, for another one to start from '
+        '(--pretrained); --resume needs the checkpoint that the run wrote.'
         if 'target' in parts
         else 'weights of the plugin.'
     )
-    return Written(Portable(again)(images), parts, said, 'the file read back')
+    return Written(
+        Portable(again)(images), parts, summary, 'the file read back'
+    )
 
 
 def _write_slim(
@@ -183,11 +199,11 @@ def _write_slim(
 ) -> Written:
     slim = {n: x for n, x in state.items() if n.startswith('backbone.')}
     written = _write_plugin(file, slim, model, images)
-    said = 'a slim export: the encoder only, plain tensors.'
+    summary = 'a slim export: the encoder only, plain tensors.'
     features = written.features
-    if model.head is not None:  # the model compared with has logits
+    if model.head is not None:  # the source has logits, the file has not
         features = features._replace(pooled=None)
-    return written._replace(said=said, features=features)
+    return written._replace(summary=summary, features=features)
 
 
 def _write_official(
@@ -202,12 +218,12 @@ def _write_official(
     torch.save(dict(model=_own(named)), file)
     again = torch.load(file, weights_only=True)['model']
     _check_tensors(again, named, file)
-    parts = {name.partition('.')[0] for name in state}
+    parts = _parts(state)
     return Written(
         released_forward(again, images, model.num_heads),
         parts,
         'the `model` entry of a released checkpoint.',
-        "the released encoder's forward, written out",
+        'our version of the released forward pass',
     )
 
 
@@ -215,8 +231,6 @@ def _write_timm(
     file: Path, state: StateDict, model: Portable, images: Tensor
 ) -> Written:
     require('export to timm')
-    import timm
-
     if model.final_norm and model.fc_norm:
         raise CheckpointError(
             'The encoder has both a final norm and an fc_norm, a ViT of '
@@ -230,14 +244,34 @@ def _write_timm(
         save_file(named, file)
     else:
         torch.save(named, file)
+    vit, call = _build_timm(model, named)
+    vit.load_state_dict(read_checkpoint(file))
+    vit.eval()
+    tokens = vit.forward_features(images)
+    pooled = vit(images) if model.pools else None
+    norm = '' if model.final_norm or model.fc_norm else ', without any norm'
+    return Written(
+        Features(tokens, pooled),
+        _parts(model.state_dict()),
+        f'weights of {call}{norm}.',
+        'timm',
+    )
+
+
+def _build_timm(model: Portable, named: StateDict) -> tuple[Any, str]:
+    """Build the ViT of timm for these tensors; return it and the call."""
+    import timm
+
     options: dict[str, Any] = dict(
         num_classes=model.num_classes,
         global_pool='avg' if model.fc_norm else 'token',
     )
     if not (model.final_norm or model.fc_norm):
         options |= dict(global_pool='', final_norm=False)
-    name = f'vit_{SIZES.get(model.dims)}_patch{model.patch}_{model.size}'
-    build = f'timm.create_model({name!r}, '
+    known = known_encoder(model.dims, model.depth)
+    size = known.name if known else 'unknown'
+    name = f'vit_{size}_patch{model.patch}_{model.size}'
+    call = f'timm.create_model({name!r}, '
     vit: Any = None
     if timm.is_model(name):
         vit = timm.create_model(name, **options)
@@ -251,26 +285,45 @@ def _write_timm(
             mlp_ratio=model.hidden / model.dims,
             qkv_bias=model.qkv_bias,
         )
-        build = 'timm.models.VisionTransformer('
+        call = 'timm.models.VisionTransformer('
         vit = timm.models.VisionTransformer(**options)
-    build += ', '.join(f'{key}={value!r}' for key, value in options.items())
-    vit.load_state_dict(read_checkpoint(file))
-    vit.eval()
-    tokens = vit.forward_features(images)
-    pooled = None if model(images[:1]).pooled is None else vit(images)
-    norm = '' if model.final_norm or model.fc_norm else ', without any norm'
-    return Written(
-        Features(tokens, pooled),
-        {name.partition('.')[0] for name in model.state_dict()},
-        f'weights of {build}){norm}.',
-        'timm',
-    )
+    arguments = ', '.join(f'{key}={value!r}' for key, value in options.items())
+    return vit, f'{call}{arguments})'
 
 
 def _write_hugging_face(
     folder: Path, state: StateDict, model: Portable, images: Tensor
 ) -> Written:
     require('export to Hugging Face')
+    import transformers
+
+    _save_hugging_face(folder, model)
+    vit = transformers.ViTModel.from_pretrained(
+        folder, add_pooling_layer=False
+    )
+    output = vit.eval()(images, output_hidden_states=True)
+    where = 'last_hidden_state'
+    tokens = output.last_hidden_state
+    if not model.final_norm:
+        where = (
+            'hidden_states[-1], before its final LayerNorm, which these '
+            'weights do not have (written as 1 and 0)'
+        )
+        tokens = output.hidden_states[-1]
+    summary = (
+        'a folder for ViTModel.from_pretrained; read the features from '
+        f'{where}.'
+    )
+    if model.fc_norm:
+        summary += (
+            ' The fc_norm after the mean of the patch tokens is left out.'
+        )
+    return Written(
+        Features(tokens), {'backbone'}, summary, "Hugging Face's ViTModel"
+    )
+
+
+def _save_hugging_face(folder: Path, model: Portable) -> None:
     import safetensors.torch
     import transformers
 
@@ -286,6 +339,7 @@ def _write_hugging_face(
         qkv_bias=model.qkv_bias,
         simim_plugin_final_norm=model.final_norm,
     )
+    config.save_pretrained(folder)
     encoder = {
         name: value
         for name, value in model.state_dict().items()
@@ -295,33 +349,12 @@ def _write_hugging_face(
     if not model.final_norm:
         encoder['backbone.ln1.weight'] = torch.ones(model.dims)
         encoder['backbone.ln1.bias'] = torch.zeros(model.dims)
-    # By name: transformers 5 has others in memory, but the same in files.
-    config.save_pretrained(folder)
+    # Not through ViTModel: in transformers 5 its tensors have other names
+    # than in files.
     safetensors.torch.save_file(
         _own(to_hugging_face(encoder)),
         Path(folder, 'model.safetensors'),
         dict(format='pt'),
-    )
-    again = transformers.ViTModel.from_pretrained(
-        folder, add_pooling_layer=False
-    )
-    output = again.eval()(images, output_hidden_states=True)
-    where = 'last_hidden_state'
-    tokens = output.last_hidden_state
-    if not model.final_norm:
-        where = (
-            'hidden_states[-1], before its final LayerNorm, which these '
-            'weights do not have (written as 1 and 0)'
-        )
-        tokens = output.hidden_states[-1]
-    said = (
-        'a folder for ViTModel.from_pretrained; read the features from '
-        f'{where}.'
-    )
-    if model.fc_norm:
-        said += ' The fc_norm after the mean of the patch tokens is left out.'
-    return Written(
-        Features(tokens), {'backbone'}, said, "Hugging Face's ViTModel"
     )
 
 
@@ -332,7 +365,7 @@ def _write_onnx(
     import onnxruntime
 
     names = ['tokens', 'logits' if model.head is not None else 'pooled']
-    if model(images[:1]).pooled is None:
+    if not model.pools:
         names = ['tokens']
     values = sum(p.numel() for p in model.parameters())
     options: dict[str, Any]
@@ -342,7 +375,7 @@ def _write_onnx(
             dynamic_shapes=dict(images={0: torch.export.Dim('batch')}),
             external_data=4 * values > 1.9e9,  # a file of protobuf has 2 GB
         )
-    else:  # has only the exporter by TorchScript, which newer ones will drop
+    else:  # only the exporter by TorchScript, deprecated since
         options = dict(
             dynamic_axes={name: {0: 'batch'} for name in ['images', *names]}
         )
@@ -363,7 +396,7 @@ def _write_onnx(
     outputs = session.run(names, dict(images=images.numpy()))
     return Written(
         Features(*map(torch.from_numpy, outputs)),
-        {name.partition('.')[0] for name in model.state_dict()},
+        _parts(model.state_dict()),
         f'an ONNX graph from `images` (batch, 3, {model.size}, '
         f'{model.size}), normalised, to {" and ".join(names)}.',
         'onnxruntime',
@@ -392,8 +425,12 @@ WRITERS = {
 
 
 def _own(state: StateDict) -> dict[str, Tensor]:
-    """The tensors as plain ones, each with memory of its own."""
+    """Return plain tensors that share no memory."""
     return {name: x.detach().clone().contiguous() for name, x in state.items()}
+
+
+def _parts(state: StateDict) -> set[str]:
+    return {name.partition('.')[0] for name in state}
 
 
 def _shapes(state: StateDict) -> dict[str, torch.Size]:
@@ -401,7 +438,7 @@ def _shapes(state: StateDict) -> dict[str, torch.Size]:
 
 
 def _check_tensors(again: StateDict, state: StateDict, file: Path) -> None:
-    """Raise unless a file gives back the tensors bit for bit."""
+    """Raise unless a file holds exactly these tensors, bit for bit."""
     same = again.keys() == state.keys() and all(
         again[name].dtype == value.dtype and torch.equal(again[name], value)
         for name, value in state.items()
@@ -411,41 +448,3 @@ def _check_tensors(again: StateDict, state: StateDict, file: Path) -> None:
             f'{file.name} does not give back the tensors written to it; '
             'check the disk.'
         )
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line; errors meant for the user end in one line."""
-    parser = argparse.ArgumentParser(
-        description='Convert the weights of a ViT, and check that the '
-        'result computes the same features.'
-    )
-    parser.add_argument(
-        'source', metavar='IN', help='checkpoint of any known format'
-    )
-    parser.add_argument('out', metavar='OUT', help='file or folder to write')
-    parser.add_argument(
-        '--to',
-        choices=list(WRITERS),
-        required=True,
-        help='plugin: the weights of all parts; slim: the encoder only; '
-        'hf writes a folder',
-    )
-    parser.add_argument(
-        '--branch',
-        choices=['online', 'target', 'student', 'teacher'],
-        default='online',
-        help='which encoder, of a file with two',
-    )
-    parser.add_argument(
-        '--num-heads', type=int, help='attention heads, for unusual widths'
-    )
-    args = parser.parse_args(argv)
-    with one_line_errors():
-        said = convert(
-            args.source,
-            args.out,
-            args.to,
-            branch=args.branch,
-            num_heads=args.num_heads,
-        )
-    print(said)

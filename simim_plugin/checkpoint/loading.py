@@ -1,4 +1,4 @@
-"""Filling models from files: all of an encoder, or a sentence why not.
+"""Fill models from files: all tensors of an encoder, or an error.
 
 Shape key: N patches, C channels.
 """
@@ -47,11 +47,11 @@ class Weights:
     """The tensors of a file under our names.
 
     Args:
-        file (str): where they are from.
-        form (Format): how they were named there.
+        file (str): the source.
+        form (Format): the names in the file.
         state (dict[str, Tensor]): ``backbone.cls_token`` and so on.
-        about (Mapping[str, Any]): what the file says of itself: its
-            ``config`` (Hugging Face) or ``meta`` entry.
+        about (Mapping[str, Any]): the ``config`` (Hugging Face) or ``meta``
+            entry of the file.
     """
 
     file: str
@@ -59,11 +59,11 @@ class Weights:
     state: dict[str, Tensor]
     about: Mapping[str, Any]
 
-    def patches(self) -> tuple[int, int]:
-        """Width of the encoder, and of its square patches in pixels.
+    def shape(self) -> tuple[int, int, int]:
+        """Return the encoder's width, depth and patch size in pixels.
 
         Raises:
-            CheckpointError: if there is no such patch embedding.
+            CheckpointError: if there is no patch embedding of images.
         """
         kernel = self.state.get(f'backbone.{_PATCHES}')
         if kernel is None or kernel.ndim != 4:
@@ -73,14 +73,25 @@ class Weights:
                 f'(backbone.{_PATCHES}) of 2-D images, but {found}; check '
                 'which model it is of.'
             )
-        return kernel.shape[0], kernel.shape[2]
+        layers = {
+            name.partition('.')[0] for name in self.part('backbone.layers')
+        }
+        return kernel.shape[0], len(layers), kernel.shape[2]
 
     def part(self, name: str) -> dict[str, Tensor]:
-        """The tensors below ``name``, named from there."""
+        """Return the tensors below ``name``, without that prefix."""
         return {
             key.removeprefix(f'{name}.'): value
             for key, value in self.state.items()
             if key.startswith(f'{name}.')
+        }
+
+    def unknown(self) -> dict[str, Tensor]:
+        """Return the tensors that the format does not have."""
+        return {
+            name: value
+            for name, value in self.state.items()
+            if name.startswith('unknown.')
         }
 
 
@@ -89,14 +100,15 @@ def read_weights(
     branch: str = 'online',
     content: Mapping[str, Any] | None = None,
 ) -> Weights:
-    """Read a file of any known format, and name its tensors as we do.
+    """Read a file of any known format under our names.
 
     Args:
         file (str | Path): see :func:`read_checkpoint`.
-        branch (str): which encoder is to be ``backbone``, of a file with
-            two: 'online' (or 'student'), or 'target' ('teacher'). The other
-            is ``target.backbone`` then.
-        content (Mapping[str, Any], optional): of the file, if it was read.
+        branch (str): the encoder to name ``backbone`` if the file has two:
+            'online' (or 'student'), or 'target' (or 'teacher'). The other
+            is named ``target.backbone``.
+        content (Mapping[str, Any], optional): the file's content, if it is
+            read already.
 
     Raises:
         CheckpointError: if the file is unsafe or broken, holds no ViT of a
@@ -110,6 +122,23 @@ def read_weights(
     if content is None:
         content = read_checkpoint(file)
     form, state = from_any(content, file)
+    _check_finite(state, file)
+    if _BRANCHES[branch] == 'target':
+        state = {_swap_branches(name): value for name, value in state.items()}
+    about = content.get('config', content.get('meta'))
+    about = about if isinstance(about, Mapping) else {}
+    if about.get('simim_plugin_final_norm') is False:  # ln1 is 1, 0
+        for name in ('weight', 'bias'):
+            state.pop(f'backbone.ln1.{name}', None)
+    if not any(name.startswith('backbone.') for name in state):
+        raise CheckpointError(
+            f'The checkpoint {file} ({form.name}) has no {branch} encoder; '
+            'choose the other branch.'
+        )
+    return Weights(str(file), form, state, about)
+
+
+def _check_finite(state: StateDict, file: str | Path) -> None:
     broken = [
         name
         for name, value in state.items()
@@ -121,19 +150,6 @@ def read_weights(
             f'{len(broken)} of {len(state)} tensors ({some(broken)}); the '
             'run that wrote it had failed, take an earlier one.'
         )
-    if _BRANCHES[branch] == 'target':
-        state = {_swap_branches(name): value for name, value in state.items()}
-    about = content.get('config', content.get('meta'))
-    about = about if isinstance(about, Mapping) else {}
-    if about.get('simim_plugin_final_norm') is False:  # written as 1 and 0
-        for name in ('weight', 'bias'):
-            state.pop(f'backbone.ln1.{name}', None)
-    if not any(name.startswith('backbone.') for name in state):
-        raise CheckpointError(
-            f'The checkpoint {file} ({form.name}) has no {branch} encoder; '
-            'choose the other branch.'
-        )
-    return Weights(str(file), form, state, about)
 
 
 def _swap_branches(name: str) -> str:
@@ -153,25 +169,25 @@ def load_backbone(
     partial: bool = False,
     stays_new: tuple[str, ...] = (),
 ) -> None:
-    """Fill an encoder from a file of any known format, and say what was done.
+    """Fill an encoder from a file of any known format, and log the result.
 
-    Positions of another grid are interpolated (bicubic, the cls token's row
-    as it is). A trained norm after the last block is loaded where the
-    backbone has one (``final_norm=True``); the norm after the mean of the
-    patch tokens stays new unless the file has it.
+    Positions of another grid are interpolated (bicubic, except the row of the
+    cls token). A trained norm after the last block is loaded if the backbone
+    has one (``final_norm=True``). The norm after the mean of the patch tokens
+    keeps its initial values if the file has none.
 
     Args:
         backbone (VisionTransformer): the encoder to fill.
         file (str | Path): a checkpoint of ours, MMPretrain, the released
             code, timm, Hugging Face (file or folder), MAE, MoCo-v3, DINO,
             iBOT or Detectron2's ViTDet.
-        branch (str): 'online' (or 'student'), or 'target' ('teacher').
-        resize_patches (bool): whether to resize the patch kernel, bicubic,
-            where the file's has another size. Defaults to False.
-        partial (bool): whether to leave what is missing, mis-shaped or
-            unknown as it is instead of raising. Defaults to False.
-        stays_new (tuple[str, ...]): endings of names that a file without
-            them leaves as they are. Defaults to none.
+        branch (str): 'online' (or 'student'), or 'target' (or 'teacher').
+        resize_patches (bool): whether to resize a patch kernel of another
+            size, bicubic. Defaults to False.
+        partial (bool): whether to skip missing, mis-shaped and unknown
+            tensors instead of raising. Defaults to False.
+        stays_new (tuple[str, ...]): endings of the names that the file may
+            lack. These tensors keep their values. Defaults to ().
 
     Raises:
         CheckpointError: if the file is unsafe or broken, or any tensor of
@@ -179,52 +195,59 @@ def load_backbone(
     """
     weights = read_weights(file, branch)
     encoder = weights.part('backbone')
-    wanted = backbone.state_dict()
     resized, dropped = _adapt(backbone, encoder, weights.form, resize_patches)
-    for name in wanted.keys() - encoder.keys():
-        if name in ('ln2.weight', 'ln2.bias') or name.endswith(stays_new):
-            del wanted[name]
-    unknown = {
-        f'unknown.{name}': value
-        for name, value in weights.part('unknown').items()
+    may_lack = ('ln2.weight', 'ln2.bias')
+    wanted = {
+        name: value
+        for name, value in backbone.state_dict().items()
+        if name in encoder
+        or not (name in may_lack or name.endswith(stays_new))
     }
-    left_out = []
-    if partial:
-        fitting = {
-            name: value
-            for name, value in encoder.items()
-            if name in wanted and wanted[name].shape == value.shape
-        }
-        left_out = sorted(wanted.keys() - fitting.keys())
-        dropped += ['misfits'] * (len(encoder) - len(fitting) + len(unknown))
-        if not fitting:
-            raise CheckpointError(
-                f'The checkpoint {file} does not fit the model: none of its '
-                f'{len(encoder)} encoder tensors does ({some(encoder)}); '
-                'check which model it is of.'
-            )
-        encoder = fitting
-    else:
-        same_names = encoder.keys() == wanted.keys()
-        resizable = same_names and _kernel(encoder) != _kernel(wanted)
-        hint = _RESIZE if resizable else _SAME_CONFIG
-        check_fit(wanted, {**encoder, **unknown}, file, hint)
-    backbone.load_state_dict(encoder, strict=False)
+    state = {**encoder, **weights.unknown()}
+    fitting = _select(wanted, state, file, partial)
+    backbone.load_state_dict(fitting, strict=False)
+    dropped += ['misfits'] * (len(state) - len(fitting))
     dropped += _groups(weights, {'backbone', 'unknown'})
-    _report(len(encoder), weights, branch, resized, dropped, left_out)
+    left_out = sorted(wanted.keys() - fitting.keys())
+    _report(len(fitting), weights, branch, resized, dropped, left_out)
+
+
+def _select(
+    wanted: StateDict, state: StateDict, file: str | Path, partial: bool
+) -> StateDict:
+    """Return all tensors, or only those that fit if ``partial``."""
+    if not partial:
+        same_names = state.keys() == wanted.keys()
+        resizable = same_names and _kernel(state) != _kernel(wanted)
+        hint = _RESIZE if resizable else _SAME_CONFIG
+        check_fit(wanted, state, file, hint)
+        return state
+    fitting = {
+        name: value
+        for name, value in state.items()
+        if name in wanted and wanted[name].shape == value.shape
+    }
+    if not fitting:
+        raise CheckpointError(
+            f'The checkpoint {file} does not fit the model: none of its '
+            f'{len(state)} encoder tensors does ({some(state)}); '
+            'check which model it is of.'
+        )
+    return fitting
 
 
 def fill_pretrained(
     backbone: nn.Module, source: str | Mapping[str, Any], **defaults: Any
 ) -> None:
-    """What the ``pretrained`` argument of every backbone does.
+    """Fill an encoder as the ``pretrained`` argument of a backbone asks.
 
     Args:
         backbone (nn.Module): the encoder to fill.
         source (str | Mapping[str, Any]): a file, or arguments of
-            :func:`load_backbone` as ``dict(file=..., branch='target')``.
-        **defaults: arguments of :func:`load_backbone` that ``source`` may
-            override.
+            :func:`load_backbone` such as
+            ``dict(file=..., branch='target')``.
+        **defaults: other arguments of :func:`load_backbone`, which
+            ``source`` overrides.
 
     Raises:
         CheckpointError: see :func:`load_backbone`.
@@ -234,11 +257,11 @@ def fill_pretrained(
 
 
 def refuse_unpickling(name: str, init_cfg: Any) -> None:
-    """Refuse MMEngine's way to load weights, which unpickles the file.
+    """Refuse to load weights by MMEngine, which unpickles the file.
 
     Args:
-        name (str): of the backbone.
-        init_cfg (dict | list | None): its argument of this name.
+        name (str): the class name of the backbone.
+        init_cfg (dict | list | None): its ``init_cfg``.
 
     Raises:
         SimimError: for an ``init_cfg`` of type 'Pretrained'.
@@ -256,17 +279,16 @@ def load_weights(
     file: str | Path,
     content: Mapping[str, Any] | None = None,
 ) -> None:
-    """Fill every part of a model; drop the parts that it lacks, and say so.
+    """Fill every part of a model, and log the parts that it does not have.
 
-    So a pretraining checkpoint fills a frozen encoder, and a fine-tuned one
-    its classifier. Positions and norms are treated as by
-    :func:`load_backbone`.
+    A pretraining checkpoint thus fills a frozen encoder, a fine-tuned one its
+    classifier. :func:`load_backbone` explains positions and norms.
 
     Args:
-        model (nn.Module): a model with a ``backbone``, and perhaps a
-            ``head`` and others.
+        model (nn.Module): a model with a ``backbone``.
         file (str | Path): see :func:`load_backbone`.
-        content (Mapping[str, Any], optional): of the file, if it was read.
+        content (Mapping[str, Any], optional): the file's content, if it is
+            read already.
 
     Raises:
         CheckpointError: if the file is unsafe or broken, or any tensor of
@@ -276,24 +298,21 @@ def load_weights(
     weights.state.pop(UNREAD, None)
     wanted = model.state_dict()
     parts = {name.partition('.')[0] for name in wanted} | {'unknown'}
-    resized: list[str] = []
     dropped = _groups(weights, parts)
-    state = {
-        name: value
-        for name, value in weights.state.items()
-        if name.partition('.')[0] in parts
-    }
+    state: dict[str, Tensor] = {}
+    resized: list[str] = []
     backbone: Any = getattr(model, 'backbone', None)
     if hasattr(backbone, 'pos_embed'):
         encoder = weights.part('backbone')
         resized, norms = _adapt(backbone, encoder, weights.form)
         dropped += norms
-        state = {
-            name: value
-            for name, value in state.items()
-            if not name.startswith('backbone.')
-        }
-        state |= {f'backbone.{name}': x for name, x in encoder.items()}
+        parts.remove('backbone')
+        state = {f'backbone.{name}': x for name, x in encoder.items()}
+    state |= {
+        name: value
+        for name, value in weights.state.items()
+        if name.partition('.')[0] in parts
+    }
     check_fit(wanted, state, file)
     model.load_state_dict(state)
     _report(len(state), weights, 'online', resized, dropped)
@@ -327,12 +346,12 @@ def check_fit(
 
     Args:
         wanted (Mapping[str, Tensor]): the state dict of the model.
-        state (Mapping[str, Tensor]): what is to fill it.
-        path (str | Path): where ``state`` is from.
-        hint (str): how to mend it, a clause.
+        state (Mapping[str, Tensor]): the tensors to load.
+        path (str | Path): the file that holds ``state``.
+        hint (str): a clause that tells the user what to do.
 
     Raises:
-        CheckpointError: naming what is missing, mis-shaped or unknown.
+        CheckpointError: if any tensor is missing, mis-shaped or unknown.
     """
     shared = wanted.keys() & state.keys()
     faults = {
@@ -360,11 +379,11 @@ def _adapt(
     form: Format,
     resize_patches: bool = False,
 ) -> tuple[list[str], list[str]]:
-    """Make a file's encoder tensors those of a backbone, in place.
+    """Adapt a file's encoder tensors to a backbone, in place.
 
     Returns:
-        tuple[list[str], list[str]]: what was resized, from and to; and the
-        group of every tensor that was dropped.
+        tuple[list[str], list[str]]: a description of each resized tensor,
+        and the group of each dropped one.
     """
     wanted = backbone.state_dict()
     resized, dropped = [], []
@@ -383,7 +402,7 @@ def _adapt(
         side = isqrt(max(0, table.shape[1] - extra))
         square = table.shape[1] == side**2 + extra
         if square and side**2 == goal[0] * goal[1] and form.name == OURS.name:
-            # Of our own grid, of the same size, unless it shows another.
+            # Our own files may hold this grid, which need not be square.
             square = _separates(table[0, extra:], side)
         if square and (side, side) != goal:
             table = resize_pos_embed(
@@ -400,9 +419,10 @@ def _adapt(
 
 
 def _separates(table: Tensor, side: int) -> bool:
-    """Whether positions (N, C) are the fixed sin-cos ones of a square grid.
+    """Return whether positions (N, C) are sin-cos ones of a square grid.
 
-    In their first half all columns are alike, in the second all rows.
+    Their first C / 2 channels do not depend on the column, the others not
+    on the row.
     """
     rows, cols = table.unflatten(0, (side, side)).chunk(2, dim=-1)
     return torch.equal(rows, rows[:, :1].expand_as(rows)) and torch.equal(
@@ -411,7 +431,7 @@ def _separates(table: Tensor, side: int) -> bool:
 
 
 def _kernel(state: StateDict) -> tuple[int, ...]:
-    """Height and width of the patches, pixels; nothing if they have none."""
+    """Return the patch height and width in pixels, or () without patches."""
     return tuple(state[_PATCHES].shape[2:]) if _PATCHES in state else ()
 
 
@@ -420,7 +440,7 @@ def _change(old: tuple[int, ...], new: tuple[int, ...]) -> str:
 
 
 def _groups(weights: Weights, kept: set[str]) -> list[str]:
-    """The group of every tensor outside the kept groups."""
+    """Return the group of each tensor outside the kept groups."""
     groups = [name.partition('.')[0] for name in weights.state]
     return [group for group in groups if group not in kept]
 
@@ -433,19 +453,19 @@ def _report(
     dropped: list[str],
     left_out: list[str] | None = None,
 ) -> None:
-    """Print the one line that says what became of a file's tensors."""
-    said = (
+    """Log what was loaded, interpolated and dropped, in one line."""
+    line = (
         f'Loaded {loaded} tensors of {weights.file} ({weights.form.name} '
         f'names, {branch} branch)'
     )
     if resized:
-        said += f'; interpolated: {", ".join(resized)}'
+        line += f'; interpolated: {", ".join(resized)}'
     if dropped:
         counts = Counter(dropped).items()
         groups = ', '.join(f'{group} {count}' for group, count in counts)
-        said += f'; dropped: {groups}'
+        line += f'; dropped: {groups}'
     if 'final norm' in dropped:
-        said += ' (final_norm=True keeps the final norm)'
+        line += ' (final_norm=True keeps the final norm)'
     if left_out:
-        said += f'; NOT filled: {len(left_out)} ({some(left_out)})'
-    print_log(said, 'current')
+        line += f'; NOT filled: {len(left_out)} ({some(left_out)})'
+    print_log(line, 'current')

@@ -1,9 +1,9 @@
-"""What each format calls the tensors of a ViT, and what they are here.
+"""Translate the tensor names of other formats to ours and back.
 
-Here is: ``backbone`` (the online encoder; ``backbone.ln1`` is the norm after
-its blocks, ``backbone.ln2`` the one after the mean of the patch tokens),
-``projector``, ``neck``, ``target`` (twin of backbone and projector) and
-``head``. Each format is a table: their name, ours.
+Our parts are ``backbone`` (the online encoder), ``projector``, ``neck``,
+``target`` (a second backbone and projector) and ``head``. In ``backbone``,
+``ln1`` is the norm after the blocks and ``ln2`` the norm after the mean of the
+patch tokens. A table describes each format: its names, ours.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ Rows = tuple[tuple[str, str], ...]
 
 
 class Format(NamedTuple):
-    """One way to name the tensors.
+    """A way to name the tensors of a ViT.
 
     Args:
-        name (str): what to call it.
-        mark (str): a tensor by which it is known.
-        rows (tuple): their name, ours; the first row that a name begins
-            with renames it.
-        blocks (tuple): the same inside a transformer block, anywhere in a
-            name.
+        name (str): for logs and errors.
+        mark (str): a tensor that identifies the format.
+        rows (tuple): pairs of prefixes, theirs and ours. The first that
+            matches a name replaces its prefix.
+        blocks (tuple): pairs of substrings, theirs and ours, inside a
+            transformer block.
     """
 
     name: str
@@ -60,7 +60,7 @@ _TIMM_ENCODER = (
 )
 _TIMM = (*_TIMM_ENCODER, ('head.', 'head.fc.'))
 _OFFICIAL = (
-    *_TIMM,  # fine-tuned files have nothing else
+    *_TIMM,  # fine-tuned files contain only these
     ('decoder_embed.', 'projector.embed.'),
     ('projector_decoder_blocks.', 'projector.layers.'),
     ('mask_token', 'neck.mask_token'),
@@ -87,7 +87,7 @@ _MOCO_V3 = (
     *_within('momentum_encoder.', _TIMM_ENCODER, 'target.'),
     ('predictor.', 'predictor.'),
 )
-_DINO = (  # and iBOT; of one branch, or of both
+_DINO = (  # and iBOT, with one branch or both
     *_within('backbone.', _TIMM_ENCODER),
     ('head.', 'projector.'),
     *_within('student.backbone.', _TIMM_ENCODER),
@@ -122,8 +122,8 @@ _HUGGING_FACE = (
     ('classifier.', 'head.fc.'),
 )
 
-# Detectron2's ViTDet, backbone and pyramid. A convolution there owns its
-# norm; here the norm is the next layer.
+# Detectron2's ViTDet, backbone and pyramid. A convolution contains its norm
+# there; here the norm is the next layer.
 _DETECTRON2 = (
     ('net.pos_embed', 'backbone.pos_embed'),
     ('net.patch_embed.proj.', 'backbone.patch_embed.projection.'),
@@ -186,8 +186,8 @@ FORMATS = (
     TIMM,
 )
 
-# The released code averages a mask token that nothing reads, and shares one
-# position table between the branches where we hold it twice.
+# The released code averages a mask token that nothing reads. Its branches
+# share one position table, of which we keep a copy for each.
 UNREAD = 'target.mask_token'
 _SHARED = 'target.backbone.pos_embed'
 
@@ -195,15 +195,15 @@ _SHARED = 'target.backbone.pos_embed'
 def from_any(
     content: Mapping[str, Any], file: Any
 ) -> tuple[Format, dict[str, Tensor]]:
-    """Find the tensors in a file's content and rename them to ours.
+    """Rename the tensors in a file's content to our names.
 
     Args:
-        content (Mapping[str, Any]): what :func:`read_checkpoint` returns.
+        content (Mapping[str, Any]): returned by :func:`read_checkpoint`.
         file: the file, for the errors.
 
     Returns:
-        tuple[Format, dict[str, Tensor]]: what the names were, and the
-        tensors; one that the format does not know as ``unknown.NAME``.
+        tuple[Format, dict[str, Tensor]]: the format of the names, and the
+        tensors. One that the format does not have becomes ``unknown.NAME``.
 
     Raises:
         CheckpointError: if it holds no ViT of a known format.
@@ -227,13 +227,13 @@ def from_any(
         for name, value in state.items()
     }
     if form.name == 'Detectron2' and 'backbone.pos_embed' in renamed:
-        # It keeps the row of the cls token that it has dropped.
+        # It keeps the row of the cls token, but not the token.
         renamed['backbone.pos_embed'] = renamed['backbone.pos_embed'][:, 1:]
     return form, renamed
 
 
 def _tensors(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors of a file, without what data parallelism prepends."""
+    """Return the tensors of a file without ``module.`` in their names."""
     for wrapper in ('state_dict', 'model'):
         if isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
@@ -254,11 +254,11 @@ def _tensors(content: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def from_official(state: StateDict) -> dict[str, Tensor]:
-    """Rename the released code's tensors to ours.
+    """Rename the released code's tensors to our names.
 
     Args:
         state (Mapping[str, Tensor]): the ``model`` entry of a released
-            checkpoint, of pretraining or fine-tuned.
+            checkpoint, pretrained or fine-tuned.
 
     Raises:
         CheckpointError: for a name that the released code does not use.
@@ -274,7 +274,7 @@ def to_official(state: StateDict) -> dict[str, Tensor]:
 
     Args:
         state (Mapping[str, Tensor]): the state dict of a
-            :class:`SiameseIM`, or of a fine-tuned classifier.
+            :class:`SiameseIM` or a fine-tuned classifier.
 
     Raises:
         CheckpointError: for a name that the released code does not have.
@@ -286,7 +286,7 @@ def to_official(state: StateDict) -> dict[str, Tensor]:
 
 
 def to_timm(state: StateDict) -> dict[str, Tensor]:
-    """Rename our encoder, and a linear head, to timm's names.
+    """Rename our encoder and linear head to timm's names.
 
     Raises:
         CheckpointError: for a tensor that timm's ViT does not have.
@@ -354,6 +354,6 @@ def _rename(name: str, form: Format, source: int, goal: int) -> str | None:
 
 
 def some(names: Iterable[str]) -> str:
-    """The first three names."""
+    """List the first three names."""
     names = list(names)
     return ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')

@@ -1,4 +1,4 @@
-"""The two forwards that converted weights are compared by.
+"""Two independent forward passes for checking converted weights.
 
 Shape key: B batch, N patches, C channels, K classes.
 """
@@ -13,21 +13,19 @@ import torch.nn.functional as F
 from mmpretrain.models import VisionTransformer
 from torch import Tensor, nn
 
+from .encoders import known_encoder
 from .loading import Weights, check_fit
 from .names import StateDict
 from .reading import CheckpointError
 
-HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}
-"""Attention heads of the usual widths: the weights do not tell."""
-
 
 class Features(NamedTuple):
-    """What models are compared by.
+    """The outputs by which models are compared.
 
     Args:
         tokens (Tensor): (B, 1 + N, C), the cls token first.
-        pooled (Tensor, optional): logits (B, K); of an encoder with an
-            fc_norm but no head its output (B, C).
+        pooled (Tensor, optional): logits (B, K), or, for an encoder with an
+            fc_norm but no head, its output (B, C).
     """
 
     tokens: Tensor
@@ -35,7 +33,7 @@ class Features(NamedTuple):
 
 
 class Portable(nn.Module):
-    """An encoder, with its linear head if it has one, from its tensors.
+    """An encoder and its linear head, if it has one, built from tensors.
 
     The head reads the mean of the patch tokens through fc_norm
     (``backbone.ln2``), or the cls token after the final norm
@@ -43,8 +41,8 @@ class Portable(nn.Module):
 
     Args:
         weights (Weights): the tensors.
-        num_heads (int, optional): of the attention, where ``weights`` and
-            the width do not tell.
+        num_heads (int, optional): attention heads, needed where neither
+            ``weights`` nor the width tell.
 
     Raises:
         CheckpointError: if the tensors are no plain ViT, or the number of
@@ -54,54 +52,24 @@ class Portable(nn.Module):
     def __init__(self, weights: Weights, num_heads: int | None = None) -> None:
         super().__init__()
         encoder, head = weights.part('backbone'), weights.part('head')
+        self.dims, self.depth, self.patch = weights.shape()
         try:
-            self.dims, self.patch = weights.patches()
             side = isqrt(encoder['pos_embed'].shape[1] - 1)
-            hidden = len(encoder['layers.0.ffn.layers.0.0.weight'])
+            self.hidden = len(encoder['layers.0.ffn.layers.0.0.weight'])
         except KeyError as error:
             raise CheckpointError(
                 f'The checkpoint {weights.file} has no encoder tensor '
                 f'{error}; only plain ViTs can be converted.'
             ) from error
-        blocks = [name for name in encoder if name.startswith('layers.')]
-        self.depth = len({name.split('.')[1] for name in blocks})
         self.size = side * self.patch
-        self.hidden = hidden
-        self.num_heads: int = (
-            num_heads
-            or weights.about.get('num_attention_heads')
-            or HEADS.get(self.dims, 0)
-        )
-        known = isinstance(self.num_heads, int) and self.num_heads > 0
-        if not known or self.dims % self.num_heads:
-            raise CheckpointError(
-                f'The checkpoint {weights.file} does not tell how many '
-                f'attention heads share its {self.dims} channels '
-                f'(found {self.num_heads!r}); pass --num-heads.'
-            )
+        self.num_heads = self._find_heads(weights, num_heads)
         self.eps = weights.about.get('layer_norm_eps', 1e-6)
         self.final_norm = 'ln1.weight' in encoder
         self.fc_norm = 'ln2.weight' in encoder
         self.qkv_bias = 'layers.0.attn.qkv.bias' in encoder
-        self.backbone = VisionTransformer(
-            arch=dict(
-                embed_dims=self.dims,
-                num_layers=self.depth,
-                num_heads=self.num_heads,
-                feedforward_channels=hidden,
-            ),
-            img_size=self.size,
-            patch_size=self.patch,
-            qkv_bias=self.qkv_bias,
-            norm_cfg=dict(type='LN', eps=self.eps),
-            final_norm=self.final_norm,
-            out_type='avg_featmap' if self.fc_norm else 'raw',
-        )
-        self.backbone.out_type = 'raw'  # fc_norm is applied below
-        state = {f'backbone.{name}': x for name, x in encoder.items()}
-        state |= {
-            f'unknown.{n}': x for n, x in weights.part('unknown').items()
-        }
+        self.backbone = self._build_backbone()
+        state = weights.unknown()
+        state |= {f'backbone.{name}': x for name, x in encoder.items()}
         linear = {'fc.weight', 'fc.bias'} == head.keys()
         self.num_classes, self.head = 0, None
         if linear and (self.final_norm or self.fc_norm):
@@ -109,6 +77,7 @@ class Portable(nn.Module):
             fc = nn.Linear(self.dims, self.num_classes)
             self.head = nn.ModuleDict(dict(fc=fc))
             state |= {f'head.{name}': x for name, x in head.items()}
+        self.pools = self.fc_norm or self.head is not None
         check_fit(
             self.state_dict(),
             state,
@@ -118,10 +87,41 @@ class Portable(nn.Module):
         self.load_state_dict(state)
         self.eval()
 
+    def _find_heads(self, weights: Weights, num_heads: int | None) -> int:
+        known = known_encoder(self.dims, self.depth)
+        heads = num_heads or weights.about.get('num_attention_heads')
+        heads = heads or (known.heads if known else 0)
+        valid = isinstance(heads, int) and heads > 0
+        if not valid or self.dims % heads:
+            raise CheckpointError(
+                f'The checkpoint {weights.file} does not tell how many '
+                f'attention heads share its {self.dims} channels '
+                f'(found {heads!r}); pass --num-heads.'
+            )
+        return heads
+
+    def _build_backbone(self) -> VisionTransformer:
+        backbone = VisionTransformer(
+            arch=dict(
+                embed_dims=self.dims,
+                num_layers=self.depth,
+                num_heads=self.num_heads,
+                feedforward_channels=self.hidden,
+            ),
+            img_size=self.size,
+            patch_size=self.patch,
+            qkv_bias=self.qkv_bias,
+            norm_cfg=dict(type='LN', eps=self.eps),
+            final_norm=self.final_norm,
+            out_type='avg_featmap' if self.fc_norm else 'raw',
+        )
+        backbone.out_type = 'raw'  # forward applies fc_norm itself
+        return backbone
+
     def forward(self, images: Tensor) -> Features:
-        """Features of images (B, 3, H, W)."""
+        """Compute the features of images (B, 3, H, W)."""
         (tokens,) = self.backbone(images)
-        if not self.fc_norm and self.head is None:
+        if not self.pools:
             return Features(tokens)
         pooled = (
             self.backbone.ln2(tokens[:, 1:].mean(dim=1))
@@ -136,10 +136,10 @@ class Portable(nn.Module):
 def released_forward(
     state: StateDict, images: Tensor, num_heads: int
 ) -> Features:
-    """The released encoder and classifier, from tensors by their own names.
+    """Run the released encoder and classifier on tensors by their own names.
 
-    REFERENCE section 8: no norm after the blocks; the classifier reads the
-    mean of the patch tokens through fc_norm.
+    They have no norm after the blocks, and the classifier reads the mean of
+    the patch tokens through fc_norm.
     """
     state = {name: value.float() for name, value in state.items()}
 

@@ -1,4 +1,4 @@
-"""Reading files from outside without running code from them."""
+"""Read files of unknown origin without running code from them."""
 
 from __future__ import annotations
 
@@ -20,10 +20,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU without running code from it.
 
     Args:
-        path (str | Path): a file that ``torch.save`` wrote, a
-            ``.safetensors`` file, a ``.pkl`` file of Detectron2's, or a
-            folder of Hugging Face's (its ``config.json`` comes along as
-            ``config``).
+        path (str | Path): a ``torch.save`` file, a ``.safetensors`` file, a
+            ``.pkl`` file of Detectron2, or a Hugging Face folder, whose
+            ``config.json`` is returned as ``config``.
 
     Raises:
         CheckpointError: if there is no such file, it is empty or broken, or
@@ -42,18 +41,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f'The checkpoint {path} is an empty file; get it again from its '
             'source.'
         )
-    safetensors = path.suffix == '.safetensors'
-    if safetensors:
+    if path.suffix == '.safetensors':
         require('use of safetensors')
     try:
-        if safetensors:
-            from safetensors.torch import load_file
-
-            content = load_file(path)
-        elif path.suffix == '.pkl':
-            content = _as_tensors(load_pickle(path))
-        else:
-            content = load_torch(path)
+        content = _read_file(path)
     except Exception as error:
         reason = re.sub(r'\s+', ' ', str(error))
         reason = reason.split('. ')[0][:200]
@@ -70,8 +61,18 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return content
 
 
+def _read_file(path: Path) -> Any:
+    if path.suffix == '.safetensors':
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    if path.suffix == '.pkl':
+        return _as_tensors(load_pickle(path))
+    return load_torch(path)
+
+
 def _as_tensors(content: Any) -> Any:
-    """Detectron2's arrays as tensors."""
+    """Convert Detectron2's arrays to tensors."""
     if isinstance(content, dict):
         return {name: _as_tensors(value) for name, value in content.items()}
     if isinstance(content, np.ndarray):
@@ -81,7 +82,7 @@ def _as_tensors(content: Any) -> Any:
 
 
 def _read_folder(folder: Path) -> dict[str, Any]:
-    """The weights and the config of a Hugging Face folder."""
+    """Read the weights and the config of a Hugging Face folder."""
     for name in _IN_FOLDER:
         if (folder / name).is_file():
             content = {'state_dict': read_checkpoint(folder / name)}

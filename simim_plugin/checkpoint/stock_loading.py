@@ -1,9 +1,9 @@
-"""Replace MMEngine's ``load_checkpoint`` for models of this package.
+"""Replace MMEngine's ``load_checkpoint`` for models with our backbones.
 
 ``mmpretrain.get_model(NAME, pretrained=FILE)`` and the inferencers call it.
-MMEngine's version unpickles the file and loads whatever tensors fit; ours
-reads the file by allow-list and refuses a partial match. The replacement holds
-for the whole process. Models of other packages still get MMEngine's version.
+MMEngine's function unpickles the file and loads the tensors that fit. Ours
+reads the file by an allow-list and refuses a partial match. The replacement
+holds for the whole process, but other models still use MMEngine's function.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .reading import read_checkpoint
 
 
 def replace_load_checkpoint() -> None:
-    """Install the replacement in the modules that look the function up."""
+    """Replace the function in the modules from which it is called."""
     for module in (mmengine.runner, base):
         module.load_checkpoint = _guarded(module.load_checkpoint)
 

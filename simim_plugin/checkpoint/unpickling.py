@@ -1,11 +1,17 @@
-"""Unpickling by an allow-list, and torch's file formats on top of it.
+"""Read pickles, and torch's file formats, by a closed allow-list.
 
-``torch.load`` is never called on a file from outside: its own allow-list can
-be extended only since torch 2.5, and until 2.6 it runs TorchScript and
-unpacks tar archives even with ``weights_only=True``. What a file names is
-looked up in a table here; nothing of the table runs code of the file's
-choosing, and a file can change none of it: bound methods and built-in types
-take no attributes, and the classes of ours define ``__setstate__``.
+``find_class`` looks every name in a file up in a table. No entry runs code
+that the file chooses, and a file cannot change an entry: bound methods and
+built-in types take no attributes, and our classes define ``__setstate__``.
+
+``torch.load(weights_only=True)`` does not replace this reader:
+
+- It accepts more, and its list cannot be narrowed. A file may call
+  ``torch.Tensor(n)``, which returns uninitialised memory, or encode text by
+  any codec. The list belongs to the process: importing mmpretrain extends it.
+- It reads less: neither pickle protocols 4 and 5 nor Detectron2's pickles.
+- It is not safe in all versions that we support. Before torch 2.6 a file can
+  run code (CVE-2025-32434), before 2.10 corrupt memory (CVE-2026-24747).
 """
 
 from __future__ import annotations
@@ -35,7 +41,7 @@ class CheckpointError(SimimError):
 
 
 def load_torch(path: Path) -> Any:
-    """What a file of ``torch.save``'s holds, in either of its formats."""
+    """Return the content of a ``torch.save`` file of either format."""
     with path.open('rb') as file:
         if file.read(4) == b'PK\x03\x04':
             return _load_zip(file)
@@ -44,13 +50,13 @@ def load_torch(path: Path) -> Any:
 
 
 def load_pickle(path: Path) -> Any:
-    """What a pickle holds that is not torch's."""
+    """Return the content of a plain pickle."""
     with path.open('rb') as file:
         return _Unpickler(file).load()
 
 
 def _load_zip(file: IO[bytes]) -> Any:
-    """The format since torch 1.6: one member for each storage."""
+    """Read the format of torch 1.6 and later: one member per storage."""
     with zipfile.ZipFile(file) as archive:
         (name,) = (n for n in archive.namelist() if n.endswith('/data.pkl'))
         folder = name.removesuffix('data.pkl')
@@ -71,7 +77,7 @@ def _load_zip(file: IO[bytes]) -> Any:
 
 
 def _load_stream(file: IO[bytes]) -> Any:
-    """The format before: five pickles, then the storages in a row."""
+    """Read the older format: five pickles, then the storages in a row."""
     magic, version, _ = (_Unpickler(file).load() for _ in range(3))
     if (magic, version) != (0x1950A86A20F9469CFC6C, 1001):
         raise CheckpointError('torch.save did not write it')
@@ -81,8 +87,11 @@ def _load_stream(file: IO[bytes]) -> Any:
         return storages.setdefault(key, torch.empty(count, dtype=dtype))
 
     content = _Unpickler(file, storage).load()
-    for key in _Unpickler(file).load():
-        file.read(8)  # its count again
+    keys = _Unpickler(file).load()
+    if storages.keys() - keys:  # these would stay uninitialised
+        raise CheckpointError('its tensors are cut off')
+    for key in keys:
+        file.read(8)  # the count, a second time
         _fill(storages[key], file)
     return content
 
@@ -95,12 +104,13 @@ def _fill(storage: torch.Tensor, file: IO[bytes]) -> torch.Tensor:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows containers, tensors, arrays of numbers and a run's history.
+    """Build containers, tensors, arrays of numbers and a run's history.
 
     Args:
-        file (IO[bytes]): read up to the end of one pickle.
-        storage (Callable, optional): dtype, key and number of elements to
-            the tensor of one dimension that others are views of.
+        file (IO[bytes]): positioned at a pickle, which is read to its end.
+        storage (Callable, optional): returns the one-dimensional tensor of
+            a dtype, a key and a number of elements. Other tensors are views
+            of it.
     """
 
     def __init__(
@@ -111,8 +121,8 @@ class _Unpickler(pickle.Unpickler):
         self._storage = storage
 
     def find_class(self, module: str, name: str) -> Any:
-        """What a file calls by a name."""
-        # Renamed by NumPy 2 and by Python 3.
+        """Return the table's entry for a name in the file."""
+        # NumPy 2 and Python 3 renamed these modules.
         full = f'{module}.{name}'.replace('numpy._core.', 'numpy.core.')
         full = re.sub('^builtins', '__builtin__', full)
         if full in _CALLED:
@@ -122,14 +132,14 @@ class _Unpickler(pickle.Unpickler):
         raise CheckpointError(f'{full} may run code')
 
     def persistent_load(self, pid: Any) -> torch.Tensor:
-        """A storage, as a tensor of one dimension."""
-        # The last, of the old format only: whether it is part of another.
+        """Return a storage as a one-dimensional tensor."""
+        # Only the old format has a part: the storage is a view of another.
         kind, dtype, key, _, count, *part = pid
         if kind != 'storage' or self._storage is None or any(part):
             raise CheckpointError(f'a reference to a {kind} may run code')
         return self._storage(dtype, key, count)
 
-    # Class methods, which are bound where they are taken from an instance.
+    # Class methods are bound when find_class looks them up.
 
     @classmethod
     def tensor(
@@ -142,7 +152,7 @@ class _Unpickler(pickle.Unpickler):
         hooks: object = None,
         bits: object = None,
     ) -> torch.Tensor:
-        """A tensor; what hooks it had is not of interest."""
+        """Return a tensor without its hooks."""
         if bits:
             raise CheckpointError('a tensor is conjugate or negative')
         view = storage.as_strided(size, stride, offset)
@@ -152,51 +162,51 @@ class _Unpickler(pickle.Unpickler):
     def parameter(
         cls, data: torch.Tensor, requires_grad: bool, hooks: object
     ) -> torch.nn.Parameter:
-        """A parameter."""
+        """Return a parameter without its hooks."""
         return torch.nn.Parameter(data, requires_grad)
 
     @classmethod
     def array(cls, *_: object) -> _Array:
-        """An array, empty until its state comes."""
+        """Return an empty array, which its state will fill."""
         return np.ndarray.__new__(_Array, 0)
 
     @classmethod
     def buffer(
         cls, data: bytes, dtype: _DType, shape: Any, order: Any, *_: object
     ) -> np.ndarray:
-        """An array in one piece."""
+        """Return a contiguous array."""
         return np.frombuffer(data, dtype.numpy).reshape(shape, order=order)
 
     @classmethod
     def scalar(cls, dtype: _DType, data: bytes) -> Any:
-        """One number of NumPy's."""
+        """Return a NumPy number."""
         return np.frombuffer(data, dtype.numpy)[0]
 
     @classmethod
     def counter(cls, counts: dict) -> Counter:
-        """The steps of a schedule; the class itself could be changed."""
+        """Return a schedule's steps; a file could change ``Counter``."""
         return Counter(counts)
 
     @classmethod
-    def spell(cls, text: str, encoding: str) -> bytes:
-        """What ``_codecs.encode`` is for in a pickle: bytes."""
+    def encode(cls, text: str, encoding: str) -> bytes:
+        """Return bytes that a pickle of protocol 2 holds as text."""
         if encoding != 'latin1':
             raise CheckpointError(f'encoding {encoding!r} may run code')
         return text.encode(encoding)
 
     @classmethod
-    def method(cls, owner: type, name: str) -> Any:
-        """What ``getattr`` may do: name a method of HistoryBuffer."""
-        if owner is not HistoryBuffer or name.startswith('_'):
+    def method(cls, owner: type, name: str) -> str:
+        """Return the name of a HistoryBuffer method, which nothing calls."""
+        if owner is not _History or name.startswith('_'):
             raise CheckpointError(f'{owner}.{name} by getattr may run code')
-        return getattr(owner, name)
+        return name
 
 
 class _DType:
-    """A dtype of numbers: only its byte order may be set."""
+    """A dtype of numbers. A file may set its byte order only."""
 
     def __init__(self, code: str, *_: object) -> None:
-        # A code that is no string can name fields, at any address.
+        # A code that is no string can place fields at any address.
         self.numpy = np.dtype(code if isinstance(code, str) else object)
         if self.numpy.kind not in 'biuf':
             raise CheckpointError(f'an array of {code!r} may hold objects')
@@ -209,9 +219,9 @@ class _DType:
 
 
 class _Array(np.ndarray):
-    """An array that a file fills, and that is saved as a plain one.
+    """An array that a file fills. It is saved as a plain array.
 
-    Made by a call, it would take the file's bytes for addresses of objects.
+    A file that called ``ndarray`` could pass bytes as addresses of objects.
     """
 
     def __new__(cls, *_: object) -> _Array:
@@ -225,6 +235,21 @@ class _Array(np.ndarray):
 
     def __reduce__(self) -> Any:
         return self.view(np.ndarray).__reduce__()
+
+
+class _History(HistoryBuffer):
+    """The logged values of a scalar. It is saved as a plain HistoryBuffer.
+
+    HistoryBuffer would register a file's statistics for the whole process.
+    """
+
+    def __setstate__(self, state: dict) -> None:
+        super().__init__(
+            state['_log_history'], state['_count_history'], state['max_length']
+        )
+
+    def __reduce__(self) -> Any:
+        return HistoryBuffer, (*self.data, self.max_length)
 
 
 class _Namespace(argparse.Namespace):
@@ -251,7 +276,7 @@ _DTYPES = {
     'ComplexFloat': torch.complex64,
     'ComplexDouble': torch.complex128,
 }
-# What mmengine, the released code and Detectron2 store beside tensors.
+# The names in files of mmengine, the released code and Detectron2.
 _KNOWN: dict[str, Any] = {
     **{str(dtype): dtype for dtype in _DTYPES.values()},
     **{f'torch.{name}Storage': dtype for name, dtype in _DTYPES.items()},
@@ -259,7 +284,7 @@ _KNOWN: dict[str, Any] = {
     'torch.device': torch.device,
     'collections.OrderedDict': OrderedDict,
     'argparse.Namespace': _Namespace,
-    'mmengine.logging.history_buffer.HistoryBuffer': HistoryBuffer,
+    'mmengine.logging.history_buffer.HistoryBuffer': _History,
     'numpy.dtype': _DType,
     'numpy.ndarray': _Array,
     '__builtin__.bytearray': bytearray,
@@ -275,6 +300,6 @@ _CALLED = {
     'numpy.core.multiarray.scalar': 'scalar',
     'numpy.core.numeric._frombuffer': 'buffer',
     'collections.Counter': 'counter',
-    '_codecs.encode': 'spell',
+    '_codecs.encode': 'encode',
     '__builtin__.getattr': 'method',
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..checkpoint import Weights
+from ..checkpoint.encoders import BASE, HUGE, LARGE, MICRO, TINY
 from ..errors import SimimError
 
 FROZEN = ('knn', 'linear', 'logistic')
@@ -78,21 +79,18 @@ SCALES = {
     ),
 }
 
-_SMALL = dict(
-    embed_dims=128, num_layers=4, num_heads=4, feedforward_channels=512
-)
 # By width, number of blocks and patch size.
 ENCODERS = {
-    (768, 12, 16): Encoder('in1k', 'base'),
-    (1024, 24, 16): Encoder(
+    (BASE.width, BASE.depth, 16): Encoder('in1k', 'base'),
+    (LARGE.width, LARGE.depth, 16): Encoder(
         'in1k', 'large', 'large-p16_ft-8xb128-amp-coslr-50e_in1k'
     ),
-    (1280, 32, 14): Encoder(
+    (HUGE.width, HUGE.depth, 14): Encoder(
         'in1k', 'huge', 'huge-p14_ft-8xb128-amp-coslr-50e_in1k'
     ),
-    (192, 12, 4): Encoder('cifar10', 'deit-tiny'),
-    (128, 4, 4): Encoder('cifar10', _SMALL),
-    (128, 4, 8): Encoder('demo', _SMALL),
+    (TINY.width, TINY.depth, 4): Encoder('cifar10', 'deit-tiny'),
+    (MICRO.width, MICRO.depth, 4): Encoder('cifar10', MICRO.arch),
+    (MICRO.width, MICRO.depth, 8): Encoder('demo', MICRO.arch),
 }
 
 # Table 1 and 2 of the paper: ViT-B/16, 1600 epochs.
@@ -115,9 +113,7 @@ def find_encoder(weights: Weights) -> Encoder:
         CheckpointError: if they have no patch embedding.
         SimimError: if no packaged config is for such an encoder.
     """
-    width, patch = weights.patches()
-    blocks = weights.part('backbone.layers')
-    depth = sum(name.endswith('.attn.qkv.weight') for name in blocks)
+    width, depth, patch = weights.shape()
     if (width, depth, patch) not in ENCODERS:
         known = ', '.join(f'{w} x {d} / {p}' for w, d, p in ENCODERS)
         raise SimimError(

@@ -17,11 +17,10 @@ from mmpretrain.models.utils import resize_pos_embed
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from ..checkpoint import Weights, read_weights
-from ..checkpoint.portable import HEADS, Portable
+from ..checkpoint import read_weights
+from ..checkpoint.portable import Portable
 from ..errors import SimimError
 from ..evaluation.features import encode_tokens, frozen
-from ..evaluation.protocols import find_encoder
 
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 
@@ -54,8 +53,7 @@ class FrozenEncoder(BaseModel):
         super().__init__(
             dict(type='mmpretrain.SelfSupDataPreprocessor', mean=MEAN, std=STD)
         )
-        weights = read_weights(file, branch)
-        plain = Portable(weights, num_heads or _known_heads(weights))
+        plain = Portable(read_weights(file, branch), num_heads)
         size = size or plain.size
         if size % plain.patch or size < plain.patch:
             raise SimimError(
@@ -126,15 +124,3 @@ class FrozenEncoder(BaseModel):
             dict(inputs=pixels, data_samples=samples)
         )
         return data['inputs']
-
-
-def _known_heads(weights: Weights) -> int | None:
-    """Heads of an encoder of a packaged config, else None."""
-    width = weights.part('backbone')['patch_embed.projection.weight'].shape[0]
-    if width in HEADS or 'num_attention_heads' in weights.about:
-        return None  # Portable knows
-    try:
-        arch = find_encoder(weights).arch
-    except SimimError:
-        return None
-    return arch['num_heads'] if isinstance(arch, dict) else None

@@ -1,4 +1,4 @@
-"""A bad file ends in one sentence, and runs no code."""
+"""A bad file raises a one-sentence error and runs no code."""
 
 import codecs
 import pickle
@@ -20,14 +20,14 @@ from simim_plugin.checkpoint.export import convert
 from simim_plugin.errors import SimimError
 from simim_plugin.evaluation.protocols import find_encoder
 
-from .helpers import Malicious, our_vit, timm_vit, wrap
+from .helpers import Call, Malicious, our_vit, timm_vit, wrap
 
 PATCHES = 'patch_embed.projection.weight'
 
 
 @pytest.fixture
 def refuse(tmp_path):
-    """Every way to a file refuses it, naming it; the sentence."""
+    """Check that loading and converting refuse a file in one sentence."""
 
     def check(path, words):
         with pytest.raises(CheckpointError, match=words) as first:
@@ -50,24 +50,14 @@ def test_malicious_pickles(tmp_path, refuse):
     refuse(file, 'may run code')
     file.write_bytes(pickle.dumps(Malicious(witness)))
     refuse(file, 'may run code')
-    # Neither do the weights of a Hugging Face folder run any.
+    # The weights of a Hugging Face folder run no code, either.
     (tmp_path / 'hf').mkdir()
     torch.save(Malicious(witness), tmp_path / 'hf' / 'pytorch_model.bin')
     with pytest.raises(CheckpointError, match='may run code'):
         load_backbone(our_vit(), tmp_path / 'hf')
     assert not witness.exists()
     torch.load(tmp_path / 'hf' / 'pytorch_model.bin', weights_only=False)
-    assert witness.exists()  # it would have
-
-
-class Named:
-    """Calls something by its name when unpickled plainly."""
-
-    def __init__(self, called, *arguments):
-        self.called, self.arguments = called, arguments
-
-    def __reduce__(self):
-        return self.called, self.arguments
+    assert witness.exists()  # the payload works
 
 
 def test_malicious_detectron2_pickles(tmp_path, refuse):
@@ -76,10 +66,10 @@ def test_malicious_detectron2_pickles(tmp_path, refuse):
         for content, words in (
             ({'model': Malicious(witness)}, 'open may run code'),
             (Malicious(witness), 'may run code'),
-            (Named(getattr, 'x', 'join'), 'getattr may run code'),
-            (Named(codecs.encode, 'x', 'rot13'), "'rot13' may run code"),
+            (Call(getattr, 'x', 'join'), 'getattr may run code'),
+            (Call(codecs.encode, 'x', 'rot13'), "'rot13' may run code"),
             ({'model': {'x': np.array([None])}}, 'may hold objects'),
-            (Named(np.load, str(file)), r'numpy.*load may run code'),
+            (Call(np.load, str(file)), r'numpy.*load may run code'),
         ):
             file.write_bytes(pickle.dumps(content, protocol=protocol))
             refuse(file, words)
@@ -93,18 +83,18 @@ def test_malicious_detectron2_pickles(tmp_path, refuse):
 @pytest.mark.parametrize(
     ('content', 'words'),
     [
-        (Named(np.ndarray, (1,), 'O', bytes(8)), r'ndarray\(\) may run code'),
-        (Named(np.dtype, 'O'), "'O' may hold objects"),
+        (Call(np.ndarray, (1,), 'O', bytes(8)), r'ndarray\(\) may run code'),
+        (Call(np.dtype, 'O'), "'O' may hold objects"),
         (np.array([None]), 'may hold objects'),
-        # An int64 whose state then moves its field far out of the array.
-        (Named(np.dtype, ('i8', {'a': ('i8', 0)})), 'may hold objects'),
-        (Named(np.dtype, [('a', 'i8')]), 'may hold objects'),
-        (Named(np.dtype, 'i8,i8'), "'i8,i8' may hold objects"),
-        (Named(np.dtype, '(2,)i8'), 'may hold objects'),
+        # An int64 with a field, which a state could move out of the array.
+        (Call(np.dtype, ('i8', {'a': ('i8', 0)})), 'may hold objects'),
+        (Call(np.dtype, [('a', 'i8')]), 'may hold objects'),
+        (Call(np.dtype, 'i8,i8'), "'i8,i8' may hold objects"),
+        (Call(np.dtype, '(2,)i8'), 'may hold objects'),
         (np.zeros(2, [('a', 'i8')]), 'may hold objects'),
     ],
 )
-def test_arrays_of_addresses(tmp_path, refuse, content, words):
+def test_arrays_of_objects(tmp_path, refuse, content, words):
     file = tmp_path / 'file.pth'
     torch.save({'x': content}, file)
     refuse(file, words)
@@ -113,19 +103,12 @@ def test_arrays_of_addresses(tmp_path, refuse, content, words):
     refuse(pickled, 'may (hold objects|run code)')
 
 
-class FarAway:
-    """A dtype with the state of one whose field lies out of the array."""
-
-    def __reduce__(self):
-        fields = ('a',), {'a': (np.dtype('i8'), 2**40)}
-        state = (3, '<', None, *fields, 8, 1, 0)
-        return np.dtype, ('i8',), state
-
-
 @pytest.mark.parametrize('ending', ['pth', 'pkl'])
-def test_the_state_of_a_dtype_is_its_byte_order_alone(tmp_path, ending):
+def test_only_the_byte_order_of_a_dtype_is_read(tmp_path, ending):
     file = tmp_path / f'file.{ending}'
-    content = {'x': np.arange(3), 'y': FarAway()}
+    fields = ('a',), {'a': (np.dtype('i8'), 2**40)}  # outside the array
+    state = (3, '<', None, *fields, 8, 1, 0)
+    content = {'x': np.arange(3), 'y': Call(np.dtype, 'i8', state=state)}
     if ending == 'pth':
         torch.save(content, file)
     else:
@@ -136,7 +119,7 @@ def test_the_state_of_a_dtype_is_its_byte_order_alone(tmp_path, ending):
 
 
 def test_arrays_of_numbers_are_read_and_written_again(tmp_path):
-    """What mmengine's history in a checkpoint is."""
+    """MMEngine's history in a checkpoint consists of them."""
     file = tmp_path / 'file.pth'
     arrays = [
         np.arange(6, dtype=kind).reshape(2, 3)
@@ -150,7 +133,7 @@ def test_arrays_of_numbers_are_read_and_written_again(tmp_path):
             assert (array == expected).all()
         assert content['one'] == 1.5
         torch.save(content, file)
-    # Written plainly, without a name of ours.
+    # The file needs nothing of this package.
     assert b'simim_plugin' not in file.read_bytes()
 
 
@@ -237,7 +220,7 @@ def test_other_architectures_and_tasks(tmp_path, refuse, content, words):
     ids=['video', 'missing'],
 )
 def test_other_patch_embeddings(tmp_path, use, change):
-    """A released file is known by another name than that of its patches."""
+    """A mark other than the patch embedding identifies a released file."""
     state = our_vit().state_dict()
     change(state)
     state = to_official(wrap(state, 'backbone.'))

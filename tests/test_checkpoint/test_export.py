@@ -1,4 +1,4 @@
-"""What is written elsewhere computes there what it computes here."""
+"""Converted weights give the same features in other libraries."""
 
 import subprocess
 import sys
@@ -18,8 +18,10 @@ from simim_plugin.checkpoint import (
     load_weights,
     to_official,
 )
-from simim_plugin.checkpoint.export import convert, main
+from simim_plugin.checkpoint.encoders import MICRO
+from simim_plugin.checkpoint.export import convert
 from simim_plugin.checkpoint.names import to_timm
+from simim_plugin.environment import MissingDependency
 
 from ..conftest import ROOT
 from ..test_models.helpers import small_model
@@ -39,7 +41,7 @@ CONVERT = str(ROOT / 'tools' / 'convert.py')
 
 @pytest.fixture
 def pretrained(tmp_path):
-    """A pretraining checkpoint of ours: the file and its encoder."""
+    """Return a pretraining checkpoint of ours and its encoder."""
     vit = our_vit()
     state = wrap(vit.state_dict(), 'backbone.')
     state['neck.predict.weight'] = torch.zeros(3)
@@ -49,7 +51,7 @@ def pretrained(tmp_path):
 
 @pytest.fixture
 def tuned(tmp_path):
-    """A released fine-tuned file, and timm's classifier of the weights."""
+    """Return a released fine-tuned file and timm's classifier."""
     vit = timm_vit(num_classes=5, global_pool='avg')
     content = dict(model=vit.state_dict(), epoch=99, optimizer={})
     torch.save(content, tmp_path / 'tuned.pth')
@@ -64,23 +66,23 @@ def difference(a, b):
 def test_pretraining_weights_to_timm(pretrained, tmp_path):
     file, vit = pretrained
     out = tmp_path / 'vit.safetensors'
-    said = convert(file, out, 'timm', num_heads=HEADS)
+    report = convert(file, out, 'timm', num_heads=HEADS)
     theirs = timm_vit(seed=7, global_pool='', final_norm=False)
     theirs.load_state_dict(load_file(out))
     assert (
         difference(theirs.forward_features(images()), vit(images())[0]) < 1e-5
     )
-    assert 'without any norm' in said
-    assert 'Left out: neck' in said
-    assert "global_pool='', final_norm=False" in said
-    assert 'tokens (3, 17, 64) differ by at most' in said
+    assert 'without any norm' in report
+    assert 'Left out: neck' in report
+    assert "global_pool='', final_norm=False" in report
+    assert 'tokens (3, 17, 64) differ by at most' in report
 
 
 def test_fine_tuned_weights_to_timm(tuned, tmp_path):
     file, vit = tuned
     out = tmp_path / 'timm.pth'
-    said = convert(file, out, 'timm', num_heads=HEADS)
-    assert 'head or fc_norm (3, 5) differ' in said
+    report = convert(file, out, 'timm', num_heads=HEADS)
+    assert 'head or fc_norm (3, 5) differ' in report
     state = torch.load(out, weights_only=True)
     assert state.keys() == vit.state_dict().keys()
     for name, value in vit.state_dict().items():
@@ -94,8 +96,10 @@ def test_the_released_size_loads_into_timm_by_name(tmp_path):
     source = scramble(source)
     torch.save(dict(model=source.state_dict()), tmp_path / 'tuned.pth')
     out = tmp_path / 'timm.pth'
-    said = convert(tmp_path / 'tuned.pth', out, 'timm')
-    assert "timm.create_model('vit_base_patch16_224', num_classes=1000" in said
+    report = convert(tmp_path / 'tuned.pth', out, 'timm')
+    assert (
+        "timm.create_model('vit_base_patch16_224', num_classes=1000" in report
+    )
     again = timm.create_model('vit_base_patch16_224', **options).eval()
     again.load_state_dict(torch.load(out, weights_only=True))
     backbone = dict(type='SiameseIMViT', out_type='avg_featmap')
@@ -112,15 +116,15 @@ def test_the_released_size_loads_into_timm_by_name(tmp_path):
 def test_pretraining_weights_to_hugging_face(pretrained, tmp_path):
     file, vit = pretrained
     out = tmp_path / 'hf'
-    said = convert(file, out, 'hf', num_heads=HEADS)
+    report = convert(file, out, 'hf', num_heads=HEADS)
     theirs = ViTModel.from_pretrained(out).eval()
     output = theirs(images(), output_hidden_states=True)
     assert difference(output.hidden_states[-1], vit(images())[0]) < 1e-5
     assert (theirs.layernorm.weight == 1).all()
     assert (theirs.layernorm.bias == 0).all()
-    assert 'before its final LayerNorm' in said
-    assert 'written as 1 and 0' in said
-    # Back again it has no norm that it never had, and knows its heads.
+    assert 'before its final LayerNorm' in report
+    assert 'written as 1 and 0' in report
+    # Converting back removes the added norm and keeps the heads.
     convert(out, tmp_path / 'back.pth', 'slim')
     state = torch.load(tmp_path / 'back.pth', weights_only=True)['state_dict']
     assert state.keys() == wrap(vit.state_dict(), 'backbone.').keys()
@@ -128,7 +132,7 @@ def test_pretraining_weights_to_hugging_face(pretrained, tmp_path):
         assert torch.equal(state[f'backbone.{name}'], value), name
 
 
-def test_a_final_norm_goes_along(tmp_path):
+def test_a_final_norm_is_exported(tmp_path):
     vit = timm_vit()
     torch.save(vit.state_dict(), tmp_path / 'timm.pth')
     out = tmp_path / 'hf'
@@ -159,8 +163,8 @@ def test_hugging_face_weights_to_timm(tmp_path):
 def test_onnx_with_any_batch(kind, request, tmp_path):
     file, vit = request.getfixturevalue(kind)
     out = tmp_path / 'vit.onnx'
-    said = convert(file, out, 'onnx', num_heads=HEADS)
-    assert 'onnxruntime' in said
+    report = convert(file, out, 'onnx', num_heads=HEADS)
+    assert 'onnxruntime' in report
     session = onnxruntime.InferenceSession(out)
     for count in (1, 4):
         view = images(count=count)
@@ -172,11 +176,11 @@ def test_onnx_with_any_batch(kind, request, tmp_path):
         found = session.run([*expected], dict(images=view.numpy()))
         for a, b in zip(found, expected.values(), strict=True):
             assert difference(torch.from_numpy(a), b) < 1e-4
-    # One file: nothing beside it.
+    # There is no second file with the weights.
     assert {*tmp_path.iterdir()} == {file, out}
 
 
-def test_official_to_plugin_and_back_is_byte_equal(tmp_path):
+def test_official_to_plugin_and_back_is_bit_equal(tmp_path):
     state = to_official(scramble(small_model()).state_dict())
     state['mm_mask_token'] = torch.randn(state['mask_token'].shape)
     fine_tuned = timm_vit(num_classes=5, global_pool='avg').state_dict()
@@ -187,9 +191,9 @@ def test_official_to_plugin_and_back_is_byte_equal(tmp_path):
         source = {k: v.half() if v.ndim > 3 else v for k, v in source.items()}
         files = [tmp_path / f'{name}.{k}' for k in range(3)]
         torch.save(dict(model=source, epoch=0), files[0])
-        said = convert(files[0], files[1], 'plugin', num_heads=heads)
-        assert 'Left out: epoch.' in said
-        convert(files[1], files[2], 'official')  # the heads came along
+        report = convert(files[0], files[1], 'plugin', num_heads=heads)
+        assert 'Left out: epoch.' in report
+        convert(files[1], files[2], 'official')  # it knows the heads
         back = torch.load(files[2], weights_only=True)['model']
         assert back.keys() == source.keys()
         for key, value in source.items():
@@ -197,13 +201,13 @@ def test_official_to_plugin_and_back_is_byte_equal(tmp_path):
             assert torch.equal(back[key], value), key
 
 
-def test_slim_and_full_are_two_things(tmp_path):
+def test_plugin_keeps_all_parts_and_slim_only_the_encoder(tmp_path):
     model = scramble(small_model())
     torch.save(dict(state_dict=model.state_dict(), meta={}), tmp_path / 'a')
     full, slim = tmp_path / 'full.pth', tmp_path / 'slim.pth'
-    said = convert(tmp_path / 'a', full, 'plugin', num_heads=2)
-    assert 'from which another can start (--pretrained)' in said
-    assert "which --resume goes on from, is the run's own file" in said
+    report = convert(tmp_path / 'a', full, 'plugin', num_heads=2)
+    assert 'for another one to start from (--pretrained)' in report
+    assert '--resume needs the checkpoint that the run wrote' in report
     assert 'slim export: the encoder only' in convert(
         tmp_path / 'a', slim, 'slim', num_heads=2
     )
@@ -230,25 +234,25 @@ def test_slim_and_full_are_two_things(tmp_path):
         load_model(other, slim)
 
 
-def test_what_is_beside_the_weights_is_named(tmp_path):
+def test_entries_other_than_weights_are_reported(tmp_path):
     state = scramble(small_model()).state_dict()
     content = dict(state_dict=state, meta=dict(epoch=1), optimizer={})
     content |= dict(param_schedulers=[], message_hub={})
     torch.save(content, tmp_path / 'epoch_1.pth')
     out = tmp_path / 'out.pth'
-    said = convert(tmp_path / 'epoch_1.pth', out, 'plugin', num_heads=2)
+    report = convert(tmp_path / 'epoch_1.pth', out, 'plugin', num_heads=2)
     left = 'Left out: message_hub, meta, optimizer, param_schedulers.'
-    assert left in said
+    assert left in report
     assert 'Left out: nothing.' in convert(out, tmp_path / 'b.pth', 'plugin')
     torch.save(timm_vit().state_dict(), tmp_path / 'bare.pth')
-    said = convert(
+    report = convert(
         tmp_path / 'bare.pth', tmp_path / 'c.pth', 'plugin', num_heads=HEADS
     )
-    assert 'Left out: nothing.' in said
+    assert 'Left out: nothing.' in report
 
 
-def test_slim_exports_hold_no_memory_of_others(tmp_path):
-    """A view of a large tensor would be saved with all of it."""
+def test_slim_exports_do_not_contain_whole_storages(tmp_path):
+    """Saving a view of a large tensor would save all of it."""
     vit = our_vit()
     state = {
         name: torch.stack([value] * 50)[0]
@@ -260,13 +264,13 @@ def test_slim_exports_hold_no_memory_of_others(tmp_path):
     assert (tmp_path / 'a.pth').stat().st_size < 4 * values + 50_000
 
 
-def test_features_that_would_change_are_not_written(
+def test_nothing_is_written_if_features_change(
     pretrained, tmp_path, monkeypatch
 ):
     file, _ = pretrained
 
     def swapped(state):
-        """A slip in a key map that shapes do not show."""
+        """An error in a key map that keeps the shapes."""
         state = to_timm(state)
         one, two = 'blocks.0.norm1.weight', 'blocks.0.norm2.weight'
         state[one], state[two] = state[two], state[one]
@@ -287,31 +291,28 @@ def test_heads_are_not_guessed(pretrained, tmp_path):
     assert [*tmp_path.iterdir()] == [file]
 
 
+def test_heads_of_a_known_encoder(tmp_path):
+    vit = our_vit(arch=MICRO.arch)
+    torch.save(wrap(vit.state_dict(), 'backbone.'), tmp_path / 'micro.pth')
+    report = convert(tmp_path / 'micro.pth', tmp_path / 'a.pth', 'slim')
+    assert 'in the plugin (4 attention heads)' in report
+    vit = our_vit(arch=dict(MICRO.arch, num_layers=2))
+    torch.save(wrap(vit.state_dict(), 'backbone.'), tmp_path / 'other.pth')
+    with pytest.raises(CheckpointError, match='pass --num-heads'):
+        convert(tmp_path / 'other.pth', tmp_path / 'b.pth', 'slim')
+
+
 def test_nothing_is_overwritten(pretrained, tmp_path):
     file, _ = pretrained
     with pytest.raises(CheckpointError, match='exists already'):
         convert(file, file, 'slim', num_heads=HEADS)
 
 
-def test_missing_library_is_one_sentence(
-    pretrained, tmp_path, monkeypatch, capsys
-):
+def test_missing_library_is_named(pretrained, tmp_path, monkeypatch):
     file, _ = pretrained
     monkeypatch.setitem(sys.modules, 'timm', None)
-    with pytest.raises(SystemExit) as end:
-        main(
-            [
-                str(file),
-                f'{tmp_path}/a.pth',
-                '--to=timm',
-                f'--num-heads={HEADS}',
-            ]
-        )
-    assert end.value.code == 1
-    message = capsys.readouterr().err
-    assert message.startswith('error: ')
-    assert 'pip install' in message
-    assert 'timm' in message
+    with pytest.raises(MissingDependency, match=r'timm.*pip install'):
+        convert(file, tmp_path / 'a.pth', 'timm', num_heads=HEADS)
 
 
 @pytest.mark.slow

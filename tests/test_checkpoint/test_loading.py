@@ -1,4 +1,4 @@
-"""Encoders of every format compute here what they compute at home."""
+"""Encoders of every format give the same features after loading."""
 
 import argparse
 import pickle
@@ -47,8 +47,8 @@ def save(tmp_path):
 
 
 @pytest.fixture
-def said(monkeypatch):
-    """What the loader prints."""
+def logged(monkeypatch):
+    """Return the list of the lines that the loader logs."""
     lines = []
     monkeypatch.setattr(
         'simim_plugin.checkpoint.loading.print_log',
@@ -58,7 +58,7 @@ def said(monkeypatch):
 
 
 def check(file, tokens, **options):
-    """The file's encoder in ours gives these tokens, to rounding."""
+    """Check that our encoder gives these tokens once the file is loaded."""
     vit = our_vit(final_norm=True)
     with torch.no_grad():
         assert not torch.allclose(vit(images())[0], tokens, atol=0.1)
@@ -82,7 +82,7 @@ def test_timm(save, tmp_path):
     check(tmp_path / 'vit.safetensors', features(vit))
 
 
-def test_mae(save, said):
+def test_mae(save, logged):
     vit = timm_vit()
     decoder = {
         'mask_token': torch.randn(1, 1, 9),
@@ -95,7 +95,7 @@ def test_mae(save, said):
     args = argparse.Namespace(model='mae_vit_base_patch16')
     file = save(dict(model={**vit.state_dict(), **decoder}, args=args))
     check(file, features(vit))
-    (line,) = said
+    (line,) = logged
     assert 'MAE' in line
     assert line.endswith('dropped: decoder 6')
 
@@ -156,7 +156,7 @@ def test_hugging_face(save, tmp_path):
         check(folder, tokens)
 
 
-def test_ours_online_and_target(save, said):
+def test_our_online_and_target_encoders(save, logged):
     model = scramble(small_model())
     # The released code has one position table for both branches.
     model.target['backbone'].pos_embed.data = model.backbone.pos_embed.data
@@ -171,15 +171,15 @@ def test_ours_online_and_target(save, said):
             vit = small_model().backbone
             load_backbone(vit, path, branch=branch)
             assert torch.equal(vit(view)[0], source(view)[0])
-    assert said[0].endswith('dropped: neck 42, projector 20, target 48')
-    assert 'released SiameseIM names' in said[1]
+    assert logged[0].endswith('dropped: neck 42, projector 20, target 48')
+    assert 'released SiameseIM names' in logged[1]
     # The encoder alone, under its own names.
     vit = small_model().backbone
     load_backbone(vit, save(model.backbone.state_dict()))
     assert torch.equal(vit(view)[0], model.backbone(view)[0])
 
 
-def test_fine_tuned_weights_fill_a_classifier(save, said):
+def test_fine_tuned_weights_fill_a_classifier(save, logged):
     timm = timm_vit(num_classes=5, global_pool='avg')
     file = save(dict(model=timm.state_dict(), epoch=99))
     backbone = our_vit(out_type='avg_featmap')
@@ -189,10 +189,10 @@ def test_fine_tuned_weights_fill_a_classifier(save, said):
     with torch.no_grad():
         logits = model.head((model.backbone(images())[-1],))
         assert (logits - timm(images())).abs().max() <= 1e-5
-    # The frozen encoder of the same file: head and fc_norm go, and it says.
+    # A frozen encoder has neither head nor fc_norm.
     frozen = ImageClassifier(backbone=our_vit(), head=None)
     load_weights(frozen, file)
-    assert said[-1].endswith('dropped: head 2, fc_norm 2')
+    assert logged[-1].endswith('dropped: head 2, fc_norm 2')
     other = dict(type='LinearClsHead', num_classes=7, in_channels=DIMS)
     model = ImageClassifier(backbone=our_vit(), head=other)
     with pytest.raises(CheckpointError, match=r'of another shape \(head\.fc'):
@@ -208,19 +208,19 @@ def test_every_part_of_a_model_is_required(save):
     model = ImageClassifier(backbone=tuned, head=head)
     with pytest.raises(CheckpointError, match=r'4 missing \(backbone\.ln2'):
         load_weights(model, pretrained)
-    # A new run may start from it: fc_norm stays as it is.
+    # load_backbone accepts it and leaves fc_norm as it is.
     before = tuned.ln2.weight.clone()
     load_backbone(tuned, pretrained)
     assert torch.equal(tuned.ln2.weight, before)
     assert torch.equal(tuned.cls_token, our_vit().cls_token)
 
 
-def test_a_trained_final_norm_is_kept_or_named(save, said):
+def test_a_trained_final_norm_is_loaded_or_reported(save, logged):
     vit = timm_vit()
     file = save(vit.state_dict())
     backbone = our_vit()
     load_backbone(backbone, file)
-    assert 'final norm 2 (final_norm=True keeps the final norm)' in said[0]
+    assert 'final norm 2 (final_norm=True keeps the final norm)' in logged[0]
     vit.norm = torch.nn.Identity()
     tokens = features(vit)
     assert (backbone(images())[0] - tokens).abs().max() <= 1e-5
@@ -229,7 +229,7 @@ def test_a_trained_final_norm_is_kept_or_named(save, said):
         load_backbone(our_vit(final_norm=True), file)
 
 
-def test_positions_of_another_grid(save, said):
+def test_positions_of_another_grid(save, logged):
     state = our_vit().state_dict()
     file = save(state)
     backbone = our_vit(img_size=(40, 56))
@@ -238,7 +238,7 @@ def test_positions_of_another_grid(save, said):
     expected = resize_pos_embed(table, (4, 4), (5, 7))
     assert torch.equal(backbone.pos_embed, expected)
     assert torch.equal(backbone.pos_embed[:, 0], table[:, 0])
-    assert 'interpolated: positions 4x4 -> 5x7' in said[0]
+    assert 'interpolated: positions 4x4 -> 5x7' in logged[0]
     without = our_vit(with_cls_token=False, img_size=40)
     load_backbone(without, file)
     expected = resize_pos_embed(table, (4, 4), (5, 5))[:, 1:]
@@ -246,7 +246,7 @@ def test_positions_of_another_grid(save, said):
 
 
 @pytest.mark.parametrize('load', [load_backbone, load_weights])
-def test_positions_of_a_grid_of_the_same_size(save, said, load):
+def test_positions_of_a_grid_of_the_same_size(save, logged, load):
     """4x4 of a file, 2x8 of the model: 16 of both."""
 
     def table_after(state, **options):
@@ -263,12 +263,12 @@ def test_positions_of_a_grid_of_the_same_size(save, said, load):
     square = timm_vit().state_dict()
     table = table_after(square, final_norm=True)
     assert torch.equal(table, resized(square['pos_embed']))
-    assert 'interpolated: positions 4x4 -> 2x8' in said[0]
-    # Of ours a trained one is taken to be the model's own,
+    assert 'interpolated: positions 4x4 -> 2x8' in logged[0]
+    # A trained table in a file of ours is taken to fit the model's grid.
     trained = our_vit(img_size=(16, 64)).state_dict()
     assert torch.equal(table_after(trained), trained['pos_embed'])
-    assert 'interpolated' not in said[1]
-    # a fixed one tells of which grid it is.
+    assert 'interpolated' not in logged[1]
+    # The values of a fixed table show its grid.
     for image, expected in (((16, 64), lambda x: x), ((32, 32), resized)):
         vit = our_vit(img_size=image)
         vit.init_weights()
@@ -276,7 +276,7 @@ def test_positions_of_a_grid_of_the_same_size(save, said, load):
         assert torch.equal(table_after(state), expected(state['pos_embed']))
 
 
-def test_patch_kernels_on_request(save, said):
+def test_patch_kernels_are_resized_on_request(save, logged):
     state = our_vit(patch_size=14, img_size=56).state_dict()
     file = save(state)
     backbone = our_vit(patch_size=16, img_size=64)
@@ -288,10 +288,10 @@ def test_patch_kernels_on_request(save, said):
         state['patch_embed.projection.weight'], (16, 16), mode='bicubic'
     )
     assert torch.equal(kernel, expected)
-    assert 'patch kernel 14x14 -> 16x16' in said[0]
+    assert 'patch kernel 14x14 -> 16x16' in logged[0]
 
 
-def test_partial_leaves_what_does_not_fit(save, said):
+def test_partial_skips_tensors_that_do_not_fit(save, logged):
     state = timm_vit().state_dict()
     del state['cls_token']
     state['norm_pre.weight'] = torch.ones(DIMS)
@@ -309,10 +309,10 @@ def test_partial_leaves_what_does_not_fit(save, said):
     after = backbone.state_dict()
     kept = {k for k in after if torch.equal(after[k], before[k])}
     assert kept == {'cls_token', 'layers.1.ffn.layers.0.0.weight'}
-    assert 'NOT filled: 2 (cls_token, layers.1' in said[0]
+    assert 'NOT filled: 2 (cls_token, layers.1' in logged[0]
 
 
-def test_deeper_encoders_are_not_cut_off(save):
+def test_deeper_encoders_are_refused(save):
     file = save(timm_vit(depth=DEPTH + 1).state_dict())
     with pytest.raises(CheckpointError, match=r'unknown \(layers\.2'):
         load_backbone(our_vit(), file)
@@ -333,8 +333,8 @@ def test_pretrained_argument(save, tmp_path):
     assert backbone.patch_resolution == (SIZE // PATCH, SIZE // PATCH)
 
 
-def test_named_parameters_stay_new(save, said):
-    """Those that the file lacks and that are named by their endings."""
+def test_named_parameters_stay_new(save, logged):
+    """A file may lack the tensors that ``stays_new`` names."""
     state = our_vit().state_dict()
     for name in ('layers.0.ln1.weight', 'layers.1.ln1.weight'):
         del state[name]
@@ -355,7 +355,7 @@ def test_named_parameters_stay_new(save, said):
 @pytest.mark.parametrize('protocol', [0, 2, 5])
 @pytest.mark.parametrize('module', ['numpy.core', 'numpy._core'])
 def test_detectron2_pickle(tmp_path, protocol, module):
-    """Arrays of any layout, by NumPy 1 and 2, by Python 2 and 3."""
+    """Arrays of any layout, written by NumPy 1 or 2."""
     arrays = {
         'matrix': np.arange(6, dtype=np.float32).reshape(2, 3),
         'columns': np.asfortranarray(np.arange(6.0).reshape(2, 3)),
@@ -382,7 +382,7 @@ def test_detectron2_pickle(tmp_path, protocol, module):
 
 
 def test_detectron2_pickle_of_python_2(tmp_path):
-    """Its strings are the bytes of an array."""
+    """Python 2 writes the bytes of an array as a string."""
     file = tmp_path / 'model_final.pkl'
     file.write_bytes(
         b"(dp0\nS'model'\np1\n(dp2\nS'x'\np3\n"
@@ -395,7 +395,7 @@ def test_detectron2_pickle_of_python_2(tmp_path):
     assert read_checkpoint(file)['model']['x'].tolist() == [1, -2]
 
 
-def test_detectron2_pickle_fills_an_encoder(tmp_path, said):
+def test_detectron2_pickle_fills_an_encoder(tmp_path, logged):
     vit = timm_vit()
     names = {'norm.weight', 'norm.bias'}
     model = {

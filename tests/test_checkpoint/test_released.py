@@ -1,4 +1,4 @@
-"""Tensors of the released code give its own features."""
+"""Tensors of the released code give the features that it computed."""
 
 import pytest
 import torch
@@ -45,7 +45,7 @@ def test_target_features_of_the_released_code(golden, tmp_path):
         load_backbone(vit, file, branch=branch)
         with torch.no_grad():
             assert (vit(images)[0] - expected).abs().max() < 1e-5
-    # The forward that official exports are compared with is theirs too.
+    # Our version of the released forward pass gives them as well.
     named = {**state}
     for name, value in state.items():
         if name.startswith('mm_'):

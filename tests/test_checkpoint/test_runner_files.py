@@ -1,4 +1,4 @@
-"""What the Runner loads from, and what it resumes."""
+"""Files that the runner starts from or resumes."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from .helpers import Malicious, scramble
 def test_load_from_a_released_file(make_runner, tmp_path):  # noqa: F811
     model = scramble(small_model())
     state = to_official(model.state_dict())
-    state['head.weight'] = torch.ones(3, 24)  # a part that ours lacks
+    state['head.weight'] = torch.ones(3, 24)  # our model has no head
     state['head.bias'] = torch.ones(3)
     torch.save(dict(model=state, epoch=3), tmp_path / 'released.pth')
     runner = make_runner(load_from=str(tmp_path / 'released.pth'))
@@ -31,8 +31,8 @@ def test_resume_needs_the_state_of_a_run(make_runner, tmp_path):  # noqa: F811
         make_runner(resume=True, load_from=str(file)).train()
 
 
-def test_no_text_of_a_file_is_run(make_runner, tmp_path):  # noqa: F811
-    """mmengine runs meta.config as Python when it resumes."""
+def test_the_config_text_of_a_file_is_not_run(make_runner, tmp_path):  # noqa: F811
+    """MMEngine executes meta.config as Python when it resumes."""
     witness, file = tmp_path / 'witness', tmp_path / 'run' / 'epoch_1.pth'
     make_runner().train()
     content = torch.load(file, weights_only=False)
