@@ -1,13 +1,17 @@
-"""Write files that are complete whenever they exist."""
+"""Write files and folders that are complete whenever they exist."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from .errors import SimimError
 
 
 @contextmanager
@@ -23,6 +27,42 @@ def complete_file(path: Path) -> Iterator[Path]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def complete_folder(path: Path, resume: bool = False) -> Iterator[Path]:
+    """Yield a folder to write to, and rename it to ``path`` at the end.
+
+    Args:
+        path (Path): must be absent, or an empty folder, at the end.
+        resume (bool): keep the partial folder if writing fails, and yield
+            it again at the next call. Defaults to False: nothing is left
+            behind, and concurrent processes write to folders of their own.
+    """
+    owner = '' if resume else f'.{os.getpid()}'
+    part = path.with_name(f'.{path.name}{owner}.partial')
+    try:
+        part.mkdir(parents=True, exist_ok=resume)
+        yield part
+        os.replace(part, path)
+    finally:
+        if not resume:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+@contextmanager
+def full_disk_reported(folder: Path, advice: str) -> Iterator[None]:
+    """Turn the error of a full disk into a sentence that ends in ``advice``.
+
+    Raises:
+        SimimError: if the disk is full while ``folder`` is written.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise SimimError(f'The disk of {folder} is full: {advice}.') from error
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -17,9 +17,9 @@ from mmpretrain.datasets import remove_transform
 
 from ..config_files import config_path
 from ..datasets import LoadRGBImage, PairedViews
-from ..datasets.image_folder import EXTENSIONS
 from ..datasets.paired_views import resize
 from ..errors import SimimError, one_line_errors
+from ..datasets.walking import EXTENSIONS, list_images
 from ..evaluation import draw_pairs, match_patches
 from ..visualization.curves import draw_runs, read_run
 from ..visualization.encoder import FrozenEncoder
@@ -232,12 +232,7 @@ def find_images(
             )
         inside = [place]
         if place.is_dir():
-            inside = sorted(
-                path
-                for path in place.rglob('*')
-                if path.suffix.lower() in EXTENSIONS
-                and not path.name.startswith('.')
-            )
+            inside = [Path(path) for path in list_images(place)]
         if not inside:
             raise SimimError(
                 f'There is no image ({" ".join(EXTENSIONS)}) in {place} or '

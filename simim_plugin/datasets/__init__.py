@@ -1,4 +1,4 @@
-"""Images in: pairs of views for pretraining, labelled ones to evaluate."""
+"""Load images: pairs of views to pretrain, labelled images to evaluate."""
 
 from .block_mask import BlockwiseMask
 from .image_folder import ImageFolder

@@ -1,7 +1,7 @@
-"""Block-wise masking of patches, with exactly the asked number (BEiT).
+"""Mask an exact number of patches in blocks, as BEiT does.
 
-MMPretrain's ``BEiTMaskGenerator`` never puts a block into the last row or
-column and has no end where no block fits; hence our own.
+MMPretrain's ``BEiTMaskGenerator`` never masks the last row or column with a
+block, and does not end if no block fits.
 
 Shape key: N = rows x columns patches.
 """
@@ -25,10 +25,15 @@ _TRIES = 10
 def checked_grid(
     name: str, grid: int | tuple[int, int], num_masked: int
 ) -> tuple[int, int]:
-    """Rows and columns of a grid on which that many patches can be masked.
+    """Return rows and columns of a grid.
+
+    Args:
+        name (str): name of the transform, for the error.
+        grid (int | tuple[int, int]): rows and columns of patches.
+        num_masked (int): patches to mask.
 
     Raises:
-        SimimError: naming the transform, if they cannot.
+        SimimError: if ``num_masked`` is not in 0 to N - 1.
     """
     rows, cols = (grid, grid) if isinstance(grid, int) else grid
     if not 0 <= num_masked < rows * cols:
@@ -44,23 +49,22 @@ def checked_grid(
 class BlockwiseMask(BaseTransform):
     """Mask blocks of patches until exactly ``num_masked`` are masked.
 
-    A block's area is uniform between ``min_block`` and the number still to
-    be masked (also where that is the smaller one), its height / width
-    log-uniform in 0.3 to 1 / 0.3, its place uniform. It must be smaller than
-    the grid in both directions and add between one patch and the number
-    still to be masked; where ten tries find none, patches drawn at random
-    fill the rest (REFERENCE 3.5).
+    A block has a uniform area between ``min_block`` and the number of
+    patches left to mask (in either order), a log-uniform height / width in
+    0.3 to 1 / 0.3, and a uniform place. It is smaller than the grid in both
+    directions and masks between one and all of the patches left. If ten
+    tries find no such block, random patches fill the rest (docs/method.md).
 
-    **Added Keys:** ``mask`` (N,) bool, row by row, True on masked patches;
-    or another ``key``
+    **Added Keys:** ``mask``, or another ``key``: (N,) bool, row by row, True
+    on masked patches
 
     Args:
         grid (int | tuple[int, int]): rows and columns of patches.
-        num_masked (int): 0 to N - 1.
-        min_block (int): smallest block drawn at first, in patches, at least
-            1. Defaults to 16, meant for 14 x 14 patches.
-        key (str): where to put the patches drawn. Defaults to 'mask', those
-            that the online branch does not see.
+        num_masked (int): patches to mask, 0 to N - 1.
+        min_block (int): area of the smallest block in patches, at least 1,
+            while that many are left. Defaults to 16, for 14 x 14 patches.
+        key (str): key of the mask. Defaults to 'mask', the patches that the
+            online branch does not see.
 
     Raises:
         SimimError: if ``num_masked`` or ``min_block`` is out of range.
@@ -83,8 +87,8 @@ class BlockwiseMask(BaseTransform):
         self.num_masked = num_masked
         self.min_block = min_block
         self.key = key
-        # A mask under work is an int with a bit per patch, row by row;
-        # column[h] has the first bit of each of the first h rows.
+        # While blocks are drawn, a mask is an int with one bit per patch,
+        # row by row. column[h] sets the first bit of the first h rows.
         self._column = [
             sum(1 << (row * cols) for row in range(height))
             for height in range(rows)
@@ -96,7 +100,7 @@ class BlockwiseMask(BaseTransform):
         return results
 
     def draw(self) -> NDArray[np.bool_]:
-        """Draw a mask: (N,) bool with ``num_masked`` times True."""
+        """Draw a mask: (N,) bool, True on ``num_masked`` patches."""
         bits, left = 0, self.num_masked
         while left and (block := self._block(bits, left)):
             bits |= block
@@ -112,7 +116,7 @@ class BlockwiseMask(BaseTransform):
         return mask
 
     def _block(self, bits: int, left: int) -> int:
-        """A block that adds 1 to ``left`` patches to ``bits``, or 0."""
+        """Draw a block that adds 1 to ``left`` patches to ``bits``, or 0."""
         rows, cols = self.grid
         for _ in range(_TRIES):
             area = random.uniform(self.min_block, left)

@@ -1,23 +1,27 @@
 """Corrupt a clean image folder as ImageNet-C was made from ImageNet.
 
-The corruptions are those of the ``imagecorruptions`` package, with
-ImageNet-C's own strengths whatever the size of the image: at 32 px they are
-harder than CIFAR-10-C's. Motion blur and snow were drawn by ImageMagick in
-ImageNet-C and are not here, so for ImageNet itself take the published files.
+:func:`make_corruptions` writes JPEGs of quality 85, as in ImageNet-C::
+
+    out/CORRUPTION/SEVERITY/CLASS/NAME.jpg
+    out/manifest.json
+
+The ``imagecorruptions`` package draws the corruptions with ImageNet-C's
+strengths at every image size; at 32 px they are harder than CIFAR-10-C's.
+ImageNet-C draws motion blur and snow with ImageMagick, this package does
+not: for ImageNet itself use the published files.
 
 Shape key: H rows, W columns.
 """
 
 from __future__ import annotations
 
-import errno
 import importlib
 import inspect
 import io
 import json
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from itertools import product
@@ -33,31 +37,28 @@ from tqdm import tqdm
 
 from ..environment import require
 from ..errors import SimimError
+from ..files import complete_file, complete_folder, full_disk_reported
 from .loading import LoadRGBImage
 from .local_cifar10 import LocalCIFAR10
-from .robustness import (
-    CORRUPTIONS,
-    SEVERITIES,
-    class_folders,
-    labelled_images,
-)
+from .robustness import CORRUPTIONS, SEVERITIES, labelled_images
+from .walking import class_labels
 
 VERSION = 1
-"""Raise it whenever the same arguments make other files."""
+"""Increase it when the same arguments make other files."""
 
 MIN_SIZE = 32
-"""Height and width below which the package refuses an image."""
+"""Least height and width, in pixels, that ``imagecorruptions`` accepts."""
 
 
 def corrupt(
     image: np.ndarray, corruption: str, severity: int, seed: int
 ) -> np.ndarray:
-    """One corruption of one image; the same again for the same arguments.
+    """Apply one corruption to one image, deterministically.
 
-    NumPy's global random state is left as it was.
+    NumPy's global random state is restored.
 
     Args:
-        image (numpy.ndarray): (H, W, 3) uint8 RGB, 32 pixels at least.
+        image (numpy.ndarray): (H, W, 3) uint8 RGB, at least 32 x 32 pixels.
         corruption (str): one of ``CORRUPTIONS``.
         severity (int): 1 to 5.
         seed (int): 0 to 2^32 - 1.
@@ -71,13 +72,13 @@ def corrupt(
     require('image corruption')
     package = importlib.import_module('imagecorruptions')
     function = package.corruption_dict[corruption]
-    # The fork draws two of them by generators of their own.
+    # In the fork two corruptions have generators of their own.
     takes_seed = 'seed' in inspect.signature(function).parameters
     options = dict(seed=seed) if takes_seed else {}
     state = np.random.get_state()
     np.random.seed(seed)
     try:
-        with _with_old_libraries(seed):
+        with _old_library_names(seed):
             return package.corrupt(image, severity, corruption, **options)
     finally:
         np.random.set_state(state)
@@ -92,33 +93,25 @@ def make_corruptions(
 ) -> bool:
     """Write all 15 corruptions at 5 severities of a clean image folder.
 
-    ::
-
-        out/CORRUPTION/SEVERITY/CLASS/NAME.jpg
-        out/manifest.json
-
-    The files are JPEGs of quality 85, as those of ImageNet-C. They do not
-    depend on ``num_workers``. They are written beside ``out``, which takes
-    its name in the end, so that it is complete or absent; a run that was
-    stopped goes on where it was.
+    ``out`` is complete or absent. A stopped run continues at the next call.
 
     Args:
         clean (str | PathLike): a folder of ``CLASS/*.jpg`` or other images,
-            or one with ``cifar-10-batches-py``, whose test set is taken.
+            or the parent of ``cifar-10-batches-py`` to use its test set.
         out (str | PathLike): folder to make.
-        size (int, optional): centre crop of so many pixels, of the image
-            resized to 256 / 224 of that; 224 for ImageNet. Defaults to
-            None: the images as they are.
+        size (int, optional): side of the centre crop in pixels, 224 for
+            ImageNet, after resizing the short edge to 256 / 224 of it.
+            Defaults to None: images keep their size.
         seed (int): at least 0.
-        num_workers (int): processes; 0 works in this one.
+        num_workers (int): worker processes, which do not change the files.
 
     Returns:
         bool: whether anything was written.
 
     Raises:
         SimimError: if ``clean`` holds no classes of images, an image is
-            unreadable or too small, ``out`` holds anything else, or the
-            disk is full.
+            unreadable or too small, ``out`` holds other files, or the disk
+            is full.
         ImportError: if the package ``imagecorruptions`` is missing.
     """
     if seed < 0 or (size is not None and size < MIN_SIZE):
@@ -132,23 +125,21 @@ def make_corruptions(
     manifest = _manifest([name for name, _ in images], size, seed)
     if _is_same(out, manifest):
         return False
-    partial = out.with_name(f'.{out.name}.partial')
-    if not _is_same(partial, manifest):
-        partial.mkdir(parents=True, exist_ok=True)
-        (partial / 'manifest.json').write_text(json.dumps(manifest))
-    # Workers make whole images: each is decoded once, not 75 times.
-    work = _Corruptions(images, partial, size, seed)
-    loader = DataLoader(work, batch_size=None, num_workers=num_workers)
-    for _ in tqdm(loader, f'corruptions of {clean}', unit='img'):
-        pass
-    if out.exists():
-        out.rmdir()  # empty, or _is_same would have refused it
-    partial.rename(out)
+    with complete_folder(out, resume=True) as partial:
+        if not _is_same(partial, manifest):
+            (partial / 'manifest.json').write_text(json.dumps(manifest))
+        work = _Corruptions(images, partial, size, seed)
+        loader = DataLoader(work, batch_size=None, num_workers=num_workers)
+        for _ in tqdm(loader, f'corruptions of {clean}', unit='img'):
+            pass
     return True
 
 
 class _Corruptions(Dataset):
-    """Writes the 75 files of image ``i`` when it is asked for it."""
+    """Item ``i`` writes the 75 files of image ``i`` and is their number.
+
+    An image is decoded once for all its corruptions.
+    """
 
     def __init__(
         self,
@@ -161,15 +152,9 @@ class _Corruptions(Dataset):
         self.root = root
         self.seed = seed
         self.load = LoadRGBImage()
-        # Resize and CenterCrop as ImageNet-C: bilinear, antialiased.
-        self.fit = (
-            []
-            if size is None
-            else [
-                Resize(round(size * 256 / 224)),
-                CenterCrop(size),
-            ]
-        )
+        self.fit: list[Callable] = []
+        if size is not None:  # as in ImageNet-C: bilinear, antialiased
+            self.fit = [Resize(round(size * 256 / 224)), CenterCrop(size)]
 
     def __len__(self) -> int:
         return len(self.images)
@@ -184,16 +169,13 @@ class _Corruptions(Dataset):
         if not missing:
             return 0
         image = self._clean(name, source)
-        try:
+        with full_disk_reported(
+            self.root.parent,
+            'free some space and run the same command again, it goes on '
+            'from here',
+        ):
             for corruption, severity in missing:
                 self._write(name, image, corruption, severity)
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
-            raise SimimError(
-                f'The disk of {self.root.parent} is full: free some space '
-                'and run the same command again, it goes on from here.'
-            ) from error
         return len(missing)
 
     def _path(self, name: str, corruption: str, severity: int) -> Path:
@@ -216,7 +198,7 @@ class _Corruptions(Dataset):
     def _write(
         self, name: str, image: np.ndarray, corruption: str, severity: int
     ) -> None:
-        # Of the name, not the number: the same in any order and any subset.
+        # The name, not the index: a subset of the images keeps its draws.
         entropy = (
             self.seed,
             zlib.crc32(name.encode()),
@@ -229,15 +211,12 @@ class _Corruptions(Dataset):
         Image.fromarray(corrupted).save(
             data, 'JPEG', quality=85, optimize=True
         )
-        path = self._path(name, corruption, severity)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f'.{path.name}.part')
-        part.write_bytes(data.getvalue())
-        part.replace(path)
+        with complete_file(self._path(name, corruption, severity)) as part:
+            part.write_bytes(data.getvalue())
 
 
 def _clean_images(root: Path) -> list[tuple[str, Any]]:
-    """Name below CORRUPTION/SEVERITY, and file or pixels, of each image."""
+    """Return the output name, and the file or the pixels, of each image."""
     if (root / LocalCIFAR10.base_folder).is_dir():
         cifar = LocalCIFAR10(str(root), split='test')
         infos = [cifar.get_data_info(index) for index in range(len(cifar))]
@@ -245,10 +224,9 @@ def _clean_images(root: Path) -> list[tuple[str, Any]]:
             (f'{cifar.CLASSES[info["gt_label"]]}/{index:05}.jpg', info['img'])
             for index, info in enumerate(infos)
         ]
-    labels = {name: index for index, name in enumerate(class_folders(root))}
     return [
         (_jpeg_name(Path(path).relative_to(root)), path)
-        for path, _ in labelled_images(root, labels)
+        for path, _ in labelled_images(root, class_labels(root))
     ]
 
 
@@ -270,10 +248,10 @@ def _manifest(names: list[str], size: int | None, seed: int) -> dict[str, Any]:
 
 
 def _is_same(folder: Path, manifest: dict[str, Any]) -> bool:
-    """Whether ``folder`` is of the same arguments; False if it is not there.
+    """Return whether ``folder`` has this manifest; False if it is empty.
 
     Raises:
-        SimimError: if it holds something else.
+        SimimError: if it holds other files.
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
@@ -291,13 +269,13 @@ def _is_same(folder: Path, manifest: dict[str, Any]) -> bool:
 
 
 @contextmanager
-def _with_old_libraries(seed: int) -> Iterator[None]:
-    """What imagecorruptions 1.1.2 needs of libraries that have moved on.
+def _old_library_names(seed: int) -> Iterator[None]:
+    """Restore three old interfaces that imagecorruptions 1.1.2 uses.
 
-    scikit-image dropped ``multichannel`` (its glass_blur), NumPy 2 dropped
-    ``float_`` (fog), and ``random_noise`` no longer draws from NumPy's
-    global state (impulse_noise). The fork imagecorruptions-imaug uses none
-    of the three and is not touched.
+    scikit-image dropped ``multichannel`` (used by glass_blur), NumPy 2
+    dropped ``float_`` (fog), and ``random_noise`` no longer draws from
+    NumPy's global state (impulse_noise). The fork imagecorruptions-imaug
+    uses none of them.
     """
     module = importlib.import_module('imagecorruptions.corruptions')
     gaussian, noise = module.gaussian, module.sk.util.random_noise

@@ -1,10 +1,10 @@
-"""A folder of unlabelled images, however it is arranged."""
+"""Unlabelled images below a folder, in any arrangement."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import torch
@@ -16,39 +16,28 @@ from rich.progress import track
 
 from ..errors import SimimError
 from .loading import UnreadableImageError
-
-EXTENSIONS = (
-    '.bmp',
-    '.gif',
-    '.jp2',
-    '.jpeg',
-    '.jpg',
-    '.pgm',
-    '.png',
-    '.ppm',
-    '.tif',
-    '.tiff',
-    '.webp',
-)
+from .walking import EXTENSIONS, walk_images
 
 
 @DATASETS.register_module()
 class ImageFolder(BaseDataset):
-    """All images below a folder, without labels or lists.
+    """All images below a folder, sorted by path, without labels or lists.
 
-    ``--cfg-options train_dataloader.dataset.data_root=/my/images`` is all
-    that a user gives. Sorted by path; links to folders are followed, once;
-    names that start with a dot are left out.
+    To train on other images, set the folder:
+    ``--cfg-options train_dataloader.dataset.data_root=/my/images``.
+    Links to folders are followed once; names that start with a dot are left
+    out.
 
     Args:
         data_root (str): a local folder.
-        skip_broken (float): share of the images, 0 to 1, that may prove
-            unreadable: each is replaced by another one drawn at random, and
-            logged. Counted over all epochs and all loader workers of a
-            process, and with :meth:`count_together` over all processes.
-            Defaults to 0: the first one stops the run.
-        **kwargs: ``pipeline``, ``indices`` and the like of MMPretrain's
-            ``BaseDataset``. The pipeline starts with ``LoadRGBImage``.
+        skip_broken (float): largest share of unreadable images, 0 to 1.
+            Each of them is logged and replaced by another image drawn at
+            random. All epochs and loader workers of a process count
+            together; :meth:`count_together` adds the other processes.
+            Defaults to 0: the first unreadable image stops the run.
+        **kwargs: ``pipeline``, ``indices`` and other arguments of
+            MMPretrain's ``BaseDataset``. The pipeline starts with
+            ``LoadRGBImage``.
 
     Raises:
         FileNotFoundError: if there is no such folder, or no image in it.
@@ -71,7 +60,7 @@ class ImageFolder(BaseDataset):
         )
 
     def load_data_list(self) -> list[dict]:
-        """List the images: one ``dict(img_path=...)`` each."""
+        """List one ``dict(img_path=...)`` per image."""
         root = self.data_root
         mend = (
             'give the folder of your images by --cfg-options '
@@ -80,46 +69,42 @@ class ImageFolder(BaseDataset):
         if not os.path.isdir(root):
             raise FileNotFoundError(f'No image folder at {root!r}: {mend}.')
         folders = track(
-            _folders(root),
+            walk_images(root),
             description=f'Listing the images in {root}',
             transient=True,
             disable=not is_main_process(),
         )
-        data_list = [
-            {'img_path': os.path.join(folder, name)}
-            for folder, names in folders
-            for name in names
-            if name.lower().endswith(EXTENSIONS)
-        ]
-        if not data_list:
+        paths = sorted(chain.from_iterable(folders))
+        if not paths:
             raise FileNotFoundError(
                 f'No image ({" ".join(EXTENSIONS)}) in {root!r} or below: '
                 f'{mend}.'
             )
-        # Shared, so that loader workers count together and across epochs.
-        self._broken = torch.zeros(len(data_list), dtype=torch.uint8)
+        # One flag per image, in memory that loader workers share.
+        self._broken = torch.zeros(len(paths), dtype=torch.uint8)
         self._broken.share_memory_()
-        return sorted(data_list, key=lambda info: info['img_path'])
+        return [dict(img_path=path) for path in paths]
 
     @property
     def num_broken(self) -> int:
-        """How many images were skipped so far."""
+        """Number of images skipped so far."""
         return int(self._broken.sum())
 
     def count_together(self) -> None:
-        """Take over what other processes have found broken.
+        """Add the broken images that other processes have found.
 
         Raises:
-            UnreadableImageError: if too many are.
+            UnreadableImageError: if there are more than ``skip_broken``.
         """
         all_reduce(self._broken, 'max')
         self._check_share()
 
     def prepare_data(self, idx: int) -> dict | None:
-        """Run the pipeline; None if the image is broken and may be.
+        """Run the pipeline; return None for a broken image to be replaced.
 
         Raises:
-            UnreadableImageError: if the image is broken and too many are.
+            UnreadableImageError: if the image is broken and the share of
+                broken images exceeds ``skip_broken``.
         """
         try:
             return super().prepare_data(idx)
@@ -145,16 +130,3 @@ class ImageFolder(BaseDataset):
                 f'be read, more than skip_broken={self.skip_broken} allows: '
                 f'mend the data or raise it{last}'
             )
-
-
-def _folders(root: str) -> Iterator[tuple[str, list[str]]]:
-    """Folders from ``root`` down with the files in each, no folder twice."""
-    seen = set()
-    for folder, inner, names in os.walk(root, followlinks=True):
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in seen:
-            inner.clear()  # a link back: go no further
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        inner[:] = sorted(name for name in inner if not name.startswith('.'))
-        yield folder, [name for name in names if not name.startswith('.')]

@@ -1,4 +1,4 @@
-"""Read any image file as RGB uint8, and say in words why one cannot be read.
+"""Read any image file as RGB uint8, and name the files that fail.
 
 Shape key: H rows, W columns.
 """
@@ -26,22 +26,22 @@ class UnreadableImageError(SimimError):
 def decode_rgb(data: bytes) -> np.ndarray:
     """Decode the bytes of an image file.
 
-    Greyscale, CMYK, palette and 16-bit images become RGB as Pillow converts
-    them (16 bits by their upper byte; 32 bits count as 16, or as 8 where no
-    level is above 255). Alpha is dropped, and the orientation in EXIF
-    ignored, both as in Pillow.
+    Greyscale, CMYK and palette images become RGB as Pillow converts them.
+    16-bit levels keep their upper byte; 32-bit levels count as 16 bits, or
+    as 8 bits if none exceeds 255. As in Pillow, alpha is dropped and the
+    EXIF orientation is ignored.
 
     Returns:
         numpy.ndarray: (H, W, 3) uint8, RGB.
 
     Raises:
-        Exception: what Pillow raises on files it cannot read, on truncated
-            ones, and on ones large enough to exhaust the memory.
+        Exception: any error of Pillow, for an unreadable or truncated
+            file, or an image large enough to exhaust the memory.
     """
     file = io.BytesIO(data)
     image: Image.Image = Image.open(file)  # reads the header only
     # OpenCV decodes ordinary JPEGs to the same pixels in 3/4 of the time.
-    # What does not end as a JPEG does is for Pillow to judge.
+    # Pillow handles files without the end marker, which may be truncated.
     if (
         image.format == 'JPEG'
         and image.mode in ('L', 'RGB')
@@ -61,33 +61,34 @@ def decode_rgb(data: bytes) -> np.ndarray:
         grey = levels.clip(0, 65535) >> (0 if eight else 8)
         return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
     if image.mode == 'P':
-        image = image.convert('RGBA')  # quiet where the palette has alpha
+        image = image.convert('RGBA')  # no warning about alpha in palettes
     return np.array(image.convert('RGB'))
 
 
 @TRANSFORMS.register_module()
 class LoadRGBImage(BaseTransform):
-    """Load an image of any kind as three channels of 8 bits, in RGB order.
+    """Load an image of any kind as 8-bit RGB.
 
-    MMCV's ``LoadImageFromFile`` gives BGR, turns the image by its EXIF
-    orientation, and does not name the file that it cannot decode.
+    MMCV's ``LoadImageFromFile`` returns BGR, rotates the image by its EXIF
+    orientation, and does not name a file that it cannot decode.
 
-    **Required Keys:** ``img_path``, or a BGR ``img`` of (H, W, 3) as
-    MMPretrain's inferencers give it, which is turned to RGB
+    **Required Keys:** ``img_path``, or a BGR ``img`` (H, W, 3) from
+    MMPretrain's inferencers, which is converted to RGB
 
     **Added Keys:** ``img`` (H, W, 3) uint8 RGB, ``ori_shape`` and
     ``img_shape`` (H, W)
 
     Args:
-        backend_args (dict, optional): where files are, as in
-            ``mmengine.fileio.get``. Defaults to None: by the path's prefix.
+        backend_args (dict, optional): file backend, as in
+            ``mmengine.fileio.get``. Defaults to None: the path's prefix
+            selects it.
     """
 
     def __init__(self, backend_args: dict | None = None) -> None:
         self.backend_args = backend_args
 
     def transform(self, results: dict) -> dict:
-        """Load ``results['img_path']``, unless it is loaded.
+        """Load ``results['img_path']``, or convert a given ``img`` to RGB.
 
         Raises:
             UnreadableImageError: if the file cannot be read or decoded.
@@ -99,7 +100,7 @@ class LoadRGBImage(BaseTransform):
         try:
             data = fileio.get(path, backend_args=self.backend_args)
             image = decode_rgb(data)
-        # Decoders raise anything from OSError to struct.error.
+        # Decoders raise many types, from OSError to struct.error.
         except Exception as error:
             raise UnreadableImageError(
                 f'Cannot read the image {path} ({_reason(error)}): replace or '

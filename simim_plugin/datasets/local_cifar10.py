@@ -1,4 +1,4 @@
-"""CIFAR-10 from files that the user has, or a sentence about them."""
+"""CIFAR-10 from local files, without a download."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from mmpretrain.registry import DATASETS
 
 @DATASETS.register_module()
 class LocalCIFAR10(CIFAR10):
-    """MMPretrain's ``CIFAR10``, which never downloads.
+    """MMPretrain's ``CIFAR10`` that never downloads.
 
     Args:
         data_root (str): folder that holds ``cifar-10-batches-py``.
         split (str): 'train' or 'test'. Defaults to 'train'.
-        **kwargs: as of MMPretrain's class.
+        **kwargs: as in MMPretrain's class.
 
     Raises:
-        FileNotFoundError: if a file is missing or not the published one.
+        FileNotFoundError: if a file is missing or is not the published one.
     """
 
     def __init__(
@@ -27,8 +27,8 @@ class LocalCIFAR10(CIFAR10):
         super().__init__(data_root, split, download=False, **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """List the images: ``dict(img=..., gt_label=...)`` each, RGB."""
-        # Here and not by the base class, whose advice is to download.
+        """List one ``dict(img=..., gt_label=...)`` per image, in RGB."""
+        # The base class would advise to download the files.
         if not self._check_integrity():
             root = self.data_root
             raise FileNotFoundError(

@@ -1,11 +1,11 @@
-"""Two views of one image, and where each of them lies (REFERENCE 3.1 to 3.4).
+"""Cut two views out of one image and record their crops.
 
-Each view is a flip and a random resized crop of its own, then its own
-colours. The crop of a mirrored image is the mirrored crop of the image:
-cutting first and mirroring the small view is the same and cheaper, and the
-box is in units of the un-flipped image from the start.
+Each view has its own random resized crop, flip and colours
+(docs/method.md). The released code flips the image and then crops it.
+Flipping the resized crop draws from the same views at a lower cost, and the
+box is in pixels of the un-flipped image.
 
-Shape key: H rows, W columns of the image; h x w of a view.
+Shape key: H x W the image, h x w a view, in pixels.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ Transform = dict | Callable[[dict], dict]
 class PairedViews(BaseTransform):
     """Cut the online and the target view out of one decoded image.
 
-    Per view: mirrored with probability 0.5, a random resized crop
-    (antialiased bicubic, as Pillow's), then the given colour transforms. The
-    channel order is that of the image; ours want RGB.
+    Each view is a random resized crop (bicubic, antialiased as in Pillow),
+    flipped left-right with probability 0.5, then passed through its colour
+    transforms. This package's colour transforms expect RGB.
 
     **Required Keys:** ``img`` (H, W, 3) uint8
 
-    **Modified Keys:** ``img``: [online, target], each (h, w, 3) uint8;
-    ``img_shape`` (h, w)
+    **Modified Keys:** ``img``, [online, target], each (h, w, 3) uint8;
+    ``img_shape``, (h, w)
 
     **Added Keys:** ``geometry``, a
     :class:`~simim_plugin.geometry.PairGeometry`; pack it with
@@ -46,13 +46,15 @@ class PairedViews(BaseTransform):
 
     Args:
         size (int | tuple[int, int]): height and width of both views.
-        crop_scale (tuple[float, float]): area of a crop, of the image's.
-            Defaults to (0.08, 1), the released configuration.
-        aspect_ratio (tuple[float, float]): width / height of a crop, drawn
-            log-uniformly. Defaults to (3/4, 4/3).
-        online (Sequence[dict | Callable]): transforms of the online view,
-            each from and to ``dict(img=...)``. Defaults to none.
-        target (Sequence[dict | Callable]): the same of the target view.
+        crop_scale (tuple[float, float]): range of the crop's area, as a
+            share of the image's. Defaults to (0.08, 1), as in the released
+            configuration.
+        aspect_ratio (tuple[float, float]): range of the crop's width /
+            height, drawn log-uniformly. Defaults to (3/4, 4/3).
+        online (Sequence[dict | Callable]): colour transforms of the online
+            view, from and to ``dict(img=...)``. Defaults to none.
+        target (Sequence[dict | Callable]): colour transforms of the target
+            view. Defaults to none.
     """
 
     def __init__(
@@ -70,7 +72,7 @@ class PairedViews(BaseTransform):
         self.target = _compose(target)
 
     def transform(self, results: dict) -> dict:
-        """Replace ``results['img']`` by the two views.
+        """Replace ``results['img']`` by the two views; add their geometry.
 
         Raises:
             SimimError: if the image is not (H, W, 3) uint8.
@@ -90,6 +92,7 @@ class PairedViews(BaseTransform):
     def _views(
         self, image: np.ndarray
     ) -> tuple[list[np.ndarray], PairGeometry]:
+        """Return [online, target], each (h, w, 3), and their crops."""
         online, online_view = self._cut(image, self.size)
         target, target_view = self._cut(image, self.size)
         views = self._coloured(online, target)
@@ -98,6 +101,7 @@ class PairedViews(BaseTransform):
     def _coloured(
         self, online: np.ndarray, target: np.ndarray
     ) -> list[np.ndarray]:
+        """Apply the colour transforms of each view."""
         return [
             self.online({'img': online})['img'],
             self.target({'img': target})['img'],
@@ -106,13 +110,14 @@ class PairedViews(BaseTransform):
     def _cut(
         self, image: np.ndarray, size: tuple[int, int]
     ) -> tuple[np.ndarray, View]:
-        shape = torch.empty(image.shape[:2], device='meta')
+        """Draw a crop and a flip; return the view, (h, w, 3), and its crop."""
+        shape = torch.empty(image.shape[:2], device='meta')  # no memory
         top, left, height, width = RandomResizedCrop.get_params(
             shape, self.crop_scale, self.aspect_ratio
         )
         flip = np.random.rand() < 0.5
-        # A copy: it makes the resize faster than a window into the image,
-        # and a crop that needs no resize must not share the image's memory.
+        # The copy resizes faster than a window into the image, and keeps a
+        # view that needs no resize apart from the image's memory.
         crop = image[top : top + height, left : left + width].copy()
         view = resize(crop, size)
         if flip:
@@ -129,10 +134,10 @@ class PairedViews(BaseTransform):
 
 
 def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize (H, W, C) uint8 to ``size``: bicubic, antialiased as Pillow's.
+    """Resize (H, W, C) uint8 to ``size``: bicubic, antialiased as in Pillow.
 
-    OpenCV's bicubic has no antialiasing; torchvision's on uint8 has, and
-    takes a quarter of Pillow's time.
+    torchvision's resize of uint8 takes a quarter of Pillow's time; OpenCV's
+    bicubic resize has no antialiasing.
     """
     pixels = torch.from_numpy(image).permute(2, 0, 1)
     pixels = F.resize(
@@ -142,6 +147,7 @@ def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    """Return height and width of a size given as one or two numbers."""
     return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 

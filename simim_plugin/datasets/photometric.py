@@ -1,9 +1,9 @@
-"""Colour jitter, grey and blur of RGB uint8 images, through OpenCV.
+"""Colour jitter, greyscale and blur of RGB uint8 images, through OpenCV.
 
-The draws are those of MMPretrain and torchvision; on photographs the pixels
-differ from Pillow's by about one grey level at most in the mean (brightness,
-contrast and saturation: 0.03). MMCV's OpenCV variants weigh grey as if the
-image were BGR; these take RGB.
+The random draws are those of MMPretrain and torchvision. On photographs the
+mean difference to Pillow's pixels is about one grey level at most, and 0.03
+for brightness, contrast and saturation. MMCV's OpenCV transforms convert to
+grey with the weights of BGR; these expect RGB.
 
 Shape key: H rows, W columns.
 """
@@ -26,29 +26,29 @@ _LEVELS = np.arange(256, dtype=np.float32)
 
 
 def adjust_brightness(image: Image, factor: float) -> Image:
-    """Scale all levels by ``factor`` >= 0."""
+    """Scale all levels by ``factor``, at least 0."""
     return _blend_levels(image, 0.0, factor)
 
 
 def adjust_contrast(image: Image, factor: float) -> Image:
-    """Move all levels away from the mean grey by ``factor`` >= 0."""
+    """Scale the distance to the mean grey by ``factor``, at least 0."""
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     return _blend_levels(image, int(cv2.mean(grey)[0] + 0.5), factor)
 
 
 def adjust_saturation(image: Image, factor: float) -> Image:
-    """Move each pixel away from its own grey by ``factor`` >= 0."""
+    """Scale each pixel's distance to its grey by ``factor``, at least 0."""
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     grey = cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)
-    # Pillow cuts decimals off where OpenCV rounds; not by quite a half, so
-    # that grey stays as it is.
+    # Pillow truncates, OpenCV rounds: subtract almost a half. A full half
+    # would change grey pixels.
     return cv2.addWeighted(image, factor, grey, 1 - factor, -0.49)
 
 
 def adjust_hue(image: Image, turn: float) -> Image:
-    """Turn the hue by ``turn`` of a full circle, -0.5 to 0.5."""
+    """Rotate the hue by ``turn`` full circles, -0.5 to 0.5."""
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
-    # Cut off as torchvision does; the hue wraps around at 256.
+    # torchvision truncates too; the hue wraps around at 256.
     hsv[..., 0] += np.uint8(int(turn * 256) % 256)
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL, hsv)
 
@@ -65,10 +65,11 @@ class FastColorJitter(ColorJitter):
     **Required Keys:** ``img`` (H, W, 3) uint8 RGB; **Modified Keys:** ``img``
 
     Args:
-        prob (float): how often the image is changed at all. Defaults to 1.
-        **kwargs: ``brightness``, ``contrast``, ``saturation``, ``hue`` of
-            MMPretrain's ``ColorJitter``: uniform in 1 -/+ the number (hue: in
-            -/+ the number of full circles), in random order.
+        prob (float): probability of the jitter. Defaults to 1.
+        **kwargs: ``brightness``, ``contrast``, ``saturation`` and ``hue`` of
+            MMPretrain's ``ColorJitter``. Factors are uniform in 1 -/+ the
+            value, the hue in -/+ the value in full circles; the order is
+            random.
     """
 
     def __init__(self, prob: float = 1.0, **kwargs: Any) -> None:
@@ -82,7 +83,7 @@ class FastColorJitter(ColorJitter):
         )
 
     def transform(self, results: dict) -> dict:
-        """Change the colours of ``results['img']``."""
+        """Jitter ``results['img']``."""
         if np.random.rand() >= self.prob:
             return results
         order, *factors = self._rand_params()
@@ -99,21 +100,21 @@ class FastColorJitter(ColorJitter):
 
 @TRANSFORMS.register_module()
 class FastGrayscale(BaseTransform):
-    """Turn an RGB image grey, keeping three channels.
+    """Convert an RGB image to grey in three channels.
 
-    MMCV's ``RandomGrayscale`` does it in float64 and cuts decimals off.
+    MMCV's ``RandomGrayscale`` computes in float64 and truncates.
 
     **Required Keys:** ``img`` (H, W, 3) uint8 RGB; **Modified Keys:** ``img``
 
     Args:
-        prob (float): how often.
+        prob (float): probability of the conversion.
     """
 
     def __init__(self, prob: float) -> None:
         self.prob = prob
 
     def transform(self, results: dict) -> dict:
-        """Take the colour from ``results['img']``."""
+        """Convert ``results['img']`` to grey."""
         if np.random.rand() < self.prob:
             grey = cv2.cvtColor(results['img'], cv2.COLOR_RGB2GRAY)
             results['img'] = cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)
@@ -124,10 +125,10 @@ class FastGrayscale(BaseTransform):
 
 
 def blur(image: Image, radius: float) -> Image:
-    """Blur by Pillow's Gaussian of standard deviation ``radius``, in pixels.
+    """Blur with Pillow's Gaussian of standard deviation ``radius``, in pixels.
 
-    As in Pillow the Gaussian is three box filters in a row. (OpenCV's own
-    samples the curve at the pixels, which blurs far less below 0.5.)
+    Pillow approximates the Gaussian by three box filters. OpenCV samples the
+    curve at the pixels, which blurs far less at radii below 0.5.
     """
     kernel = _three_boxes(radius)
     return cv2.sepFilter2D(
@@ -136,8 +137,10 @@ def blur(image: Image, radius: float) -> Image:
 
 
 def _three_boxes(radius: float) -> np.ndarray:
-    """Three times a box of variance ``radius ** 2 / 3``: ones with an edge
-    below one at each end, as Pillow widens a box by fractions of pixels."""
+    """Return the 1-D kernel of three boxes of variance ``radius ** 2 / 3``.
+
+    As in Pillow, a box is a row of ones with a fraction at each end.
+    """
     variance = radius**2 / 3
     ones = int((np.sqrt(12 * variance + 1) - 1) / 2)  # on each side of 0
     squares = ones * (ones + 1) * (2 * ones + 1) / 3
@@ -151,10 +154,10 @@ def _three_boxes(radius: float) -> np.ndarray:
 
 @TRANSFORMS.register_module()
 class FastGaussianBlur(GaussianBlur):
-    """MMPretrain's ``GaussianBlur``, which is Pillow's; same arguments.
+    """MMPretrain's ``GaussianBlur``, which calls Pillow, through OpenCV.
 
-    Uniform standard deviations of 0.1 to 2 pixels are
-    ``magnitude_range=(0.1, 2.0), magnitude_std='inf'``.
+    The arguments are the same. ``magnitude_range=(0.1, 2.0),
+    magnitude_std='inf'`` draws uniform standard deviations in pixels.
 
     **Required Keys:** ``img`` (H, W, 3) uint8; **Modified Keys:** ``img``
     """

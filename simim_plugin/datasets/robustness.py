@@ -1,4 +1,4 @@
-"""ImageNet-A, -R, -Sketch and -C, and any image folder corrupted like -C."""
+"""ImageNet-A, -R, -Sketch and -C, and other folders corrupted like -C."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any, ClassVar
 from mmengine.dist import is_main_process
 from mmpretrain.datasets import CustomDataset
 from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
-from mmpretrain.datasets.custom import get_samples
 from mmpretrain.registry import DATASETS
 from tqdm import tqdm
 
 from ..errors import SimimError
+from .walking import class_labels, images_by_class
 
 CLASS_LISTS = Path(__file__).parent / 'class_lists'
-"""Small data files; their sources and licences stand in a README there."""
+"""Class lists and reference errors; README.md names their sources."""
 
 CORRUPTIONS = (
     'gaussian_noise',
@@ -37,66 +37,57 @@ CORRUPTIONS = (
     'pixelate',
     'jpeg_compression',
 )
-"""The 15 of ImageNet-C's mean; its four extra ones are not evaluated."""
+"""The 15 corruptions of ImageNet-C's mean, without its four extra ones."""
 
 SEVERITIES = (1, 2, 3, 4, 5)
 
 
 def read_wnids(name: str) -> list[str]:
-    """The WordNet ids of 'imagenet_1k' (in class order), '_a' or '_r'."""
+    """Read the sorted WordNet ids of a list.
+
+    Args:
+        name (str): 'imagenet_1k', 'imagenet_a' or 'imagenet_r'.
+    """
     return (CLASS_LISTS / f'{name}_wnids.txt').read_text().split()
 
 
 def imagenet_labels() -> dict[str, int]:
-    """WordNet id -> class index, 0 to 999."""
+    """Map the WordNet ids of ImageNet-1k to class indices, 0 to 999."""
     wnids = read_wnids('imagenet_1k')
     return {wnid: index for index, wnid in enumerate(wnids)}
-
-
-def class_folders(root: str | os.PathLike[str]) -> list[str]:
-    """The names of the folders in ``root``, sorted, hidden ones left out.
-
-    Raises:
-        SimimError: if there is no such folder, or none in it.
-    """
-    names = []
-    if os.path.isdir(root):
-        names = [entry.name for entry in os.scandir(root) if entry.is_dir()]
-    names = sorted(name for name in names if not name.startswith('.'))
-    if not names:
-        raise SimimError(
-            f'There is no folder of classes at {root}; pass a folder that '
-            'holds one sub-folder of images per class.'
-        )
-    return names
 
 
 def labelled_images(
     root: str | os.PathLike[str], labels: Mapping[str, int]
 ) -> list[tuple[str, int]]:
-    """Path and label of each image in the class folders of ``root``, sorted.
+    """Return path and label of each image in the class folders of ``root``.
 
     Args:
-        root (str | PathLike): a folder of ``CLASS/*.jpg`` or the like.
-        labels (Mapping[str, int]): class folder -> label.
+        root (str | PathLike): a folder of ``CLASS/*.jpg`` or other images.
+        labels (Mapping[str, int]): label of each class folder.
 
     Raises:
         SimimError: if a class has no folder or no image, or a folder is
-            none of the classes; says how many and names the first three.
+            none of the classes.
     """
     _check_classes(root, labels.keys())
-    images, empty = get_samples(str(root), labels, _is_image)
+    images = images_by_class(root, labels)
+    empty = [name for name, paths in images.items() if not paths]
     if empty:
         raise SimimError(
             f'{root} has {_count(empty, "class folder")} without an image; '
             'unpack the data set again.'
         )
-    return [(os.path.join(root, name), label) for name, label in images]
+    return [
+        (path, labels[name])
+        for name, paths in images.items()
+        for path in paths
+    ]
 
 
 def _check_classes(root: str | os.PathLike[str], names: Set[str]) -> None:
-    """Refuse a folder whose sub-folders are not these."""
-    found = set(class_folders(root))
+    """Check that the sub-folders of ``root`` are exactly ``names``."""
+    found = class_labels(root).keys()
     missing, unknown = names - found, found - names
     if missing:
         raise SimimError(
@@ -115,12 +106,12 @@ class ImageNetSketch(CustomDataset):
     """ImageNet-Sketch: ``WNID/*.JPEG``, the 1000 classes of ImageNet-1k.
 
     Args:
-        data_root (str): the folder that holds the class folders.
-        **kwargs: ``pipeline`` and the like of MMPretrain's
+        data_root (str): the folder of class folders.
+        **kwargs: ``pipeline`` and other arguments of MMPretrain's
             ``CustomDataset``.
 
     Raises:
-        SimimError: if the folder is missing or is not this data set.
+        SimimError: if the folder is missing or is another data set.
     """
 
     METAINFO: ClassVar = dict(classes=IMAGENET_CATEGORIES)
@@ -130,7 +121,7 @@ class ImageNetSketch(CustomDataset):
         super().__init__(data_root=os.path.expanduser(data_root), **kwargs)
 
     def check_folders(self) -> None:
-        """Find the class folders, without listing their images."""
+        """Check the class folders without listing their images."""
         wnids = read_wnids(self.WNIDS)
         if not os.path.isdir(self.img_prefix):
             raise SimimError(
@@ -141,7 +132,7 @@ class ImageNetSketch(CustomDataset):
         _check_classes(self.img_prefix, set(wnids))
 
     def load_data_list(self) -> list[dict]:
-        """One ``dict(img_path=..., gt_label=...)`` per image."""
+        """List one ``dict(img_path=..., gt_label=...)`` per image."""
         self.check_folders()
         labels = imagenet_labels()
         images = labelled_images(
@@ -152,7 +143,7 @@ class ImageNetSketch(CustomDataset):
 
 
 class _Of200Classes(ImageNetSketch):
-    """Labels stay indices of the 1000; ``metainfo['subset']`` has the 200."""
+    """200 of the 1000 classes; ``metainfo['subset']`` has their labels."""
 
     def __init__(
         self, data_root: str, metainfo: dict | None = None, **kwargs: Any
@@ -170,8 +161,8 @@ class _Of200Classes(ImageNetSketch):
 class ImageNetA(_Of200Classes):
     """ImageNet-A: ``WNID/*.jpg``, natural adversarial examples.
 
-    200 classes of ImageNet-1k, labelled by their indices there. The
-    arguments are those of :class:`ImageNetSketch`.
+    It has 200 classes of ImageNet-1k; the labels are their indices there.
+    The arguments are those of :class:`ImageNetSketch`.
     """
 
     WNIDS = 'imagenet_a'
@@ -181,8 +172,8 @@ class ImageNetA(_Of200Classes):
 class ImageNetR(_Of200Classes):
     """ImageNet-R: ``WNID/*.jpg``, renditions such as art and toys.
 
-    200 classes of ImageNet-1k, labelled by their indices there. The
-    arguments are those of :class:`ImageNetSketch`.
+    It has 200 classes of ImageNet-1k; the labels are their indices there.
+    The arguments are those of :class:`ImageNetSketch`.
     """
 
     WNIDS = 'imagenet_r'
@@ -196,15 +187,15 @@ class CorruptedFolder(CustomDataset):
 
         data_root/CORRUPTION/SEVERITY/CLASS/*.jpg
 
-    with the 15 corruptions of :data:`CORRUPTIONS` and severities 1 to 5,
-    as ``tools/make_corruptions.py`` writes them. The classes are the
-    folders, sorted, as in the clean set. Each image carries the names
-    ``corruption`` and ``severity`` for the metric; pack them with
+    ``tools/make_corruptions.py`` writes this layout, with the 15
+    :data:`CORRUPTIONS` and severities 1 to 5. The classes are the sorted
+    folders, as in the clean set. The metric reads the keys ``corruption``
+    and ``severity`` of each image; pack them with
     ``dict(type='PackInputs', meta_keys=('corruption', 'severity'))``.
 
     Args:
-        data_root (str): the folder of the corruptions.
-        **kwargs: ``pipeline`` and the like of MMPretrain's
+        data_root (str): the folder of corruptions.
+        **kwargs: ``pipeline`` and other arguments of MMPretrain's
             ``CustomDataset``.
 
     Raises:
@@ -215,7 +206,7 @@ class CorruptedFolder(CustomDataset):
         super().__init__(data_root=os.path.expanduser(data_root), **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """One dict per image: path, label, corruption and severity."""
+        """List one dict per image: path, label, corruption and severity."""
         self.check_folders()
         root = Path(self.img_prefix)
         labels = self._labels(root)
@@ -239,12 +230,12 @@ class CorruptedFolder(CustomDataset):
         ]
 
     def _labels(self, root: Path) -> dict[str, int]:
-        folders = class_folders(root / CORRUPTIONS[0] / str(SEVERITIES[0]))
-        self._metainfo['classes'] = tuple(folders)
-        return {name: index for index, name in enumerate(folders)}
+        labels = class_labels(root / CORRUPTIONS[0] / str(SEVERITIES[0]))
+        self._metainfo['classes'] = tuple(labels)
+        return labels
 
     def check_folders(self) -> None:
-        """Find the folders of all severities, without listing images."""
+        """Check the folders of all severities without listing images."""
         root = Path(self.img_prefix)
         missing = [c for c in CORRUPTIONS if not (root / c).is_dir()]
         if not missing:
@@ -280,13 +271,7 @@ class ImageNetC(CorruptedFolder):
         return imagenet_labels()
 
 
-def _is_image(name: str) -> bool:
-    hidden = '/.' in f'/{name}'
-    endings = ('.jpg', '.jpeg', '.png', '.bmp', '.tif')
-    return not hidden and name.lower().endswith(endings)
-
-
 def _count(names: Collection[str], what: str) -> str:
-    """'2 folders (a, b)', '5 folders (a, b, c, ...)'."""
+    """Return '2 folders (a, b)', '5 folders (a, b, c, ...)'."""
     shown = ', '.join(sorted(names)[:3]) + (', ...' if len(names) > 3 else '')
     return f'{len(names)} {what}{"s" * (len(names) != 1)} ({shown})'

@@ -1,4 +1,4 @@
-"""The crop of linear probing."""
+"""Random crop for linear probing."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from mmpretrain.registry import TRANSFORMS
 
 @TRANSFORMS.register_module()
 class SingleDrawCrop(RandomResizedCrop):
-    """A random resized crop of one draw, cut off at the image's border.
+    """Random resized crop of a single draw, clamped to the image.
 
-    A box that does not fit is clamped, which stretches its aspect ratio;
-    ``RandomResizedCrop`` draws again, up to ten times (REFERENCE 8).
-    Its arguments are the same, but ``max_attempts`` is not used.
+    Clamping a box that does not fit changes its aspect ratio.
+    ``RandomResizedCrop`` draws up to ten times instead. The released code
+    probes with a single draw (docs/method.md). The arguments are those of
+    ``RandomResizedCrop``; ``max_attempts`` has no effect.
     """
 
     def rand_crop_params(self, img: np.ndarray) -> tuple[int, int, int, int]:
@@ -25,7 +26,7 @@ class SingleDrawCrop(RandomResizedCrop):
             img (ndarray): (H, W, 3).
 
         Returns:
-            tuple[int, int, int, int]: top, left, height, width, pixels.
+            tuple[int, int, int, int]: top, left, height, width in pixels.
         """
         rows, cols = img.shape[:2]
         area = rows * cols * np.random.uniform(*self.crop_ratio_range)

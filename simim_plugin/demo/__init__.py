@@ -1,1 +1,1 @@
-"""The demo: from nothing to a learned representation, in minutes."""
+"""The demo: draw a data set, pretrain on it and report what is learned."""

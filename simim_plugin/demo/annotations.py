@@ -1,8 +1,8 @@
-"""What is in the demo scenes, in the words of COCO, LVIS v1 and ADE20K.
+"""Annotate the demo scenes in the formats of COCO, LVIS v1 and ADE20K.
 
-COCO categories are the things, LVIS categories the finer shape x texture
-('striped_disc'), of which some are frequent, some common and some rare.
-Label maps hold things and grounds: 0 is unlabelled, as in ADE20K.
+COCO categories are the things. LVIS categories are the pairs of shape and
+texture ('striped_disc'), some frequent, some common and some rare. Label
+maps show things and grounds; as in ADE20K, 0 is unlabelled.
 """
 
 from __future__ import annotations
@@ -16,53 +16,47 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .scenes import (
-    GROUNDS,
-    SHAPES,
-    TEXTURES,
-    THINGS,
-    Scene,
-)
+from .scenes import GROUNDS, SHAPES, TEXTURES, THINGS, Scene
 
 Mask = NDArray[np.bool_]
 
 CLASSES = tuple(thing.name for thing in THINGS)
-"""Classes of the images; in the same order, with ids from 1, the COCO
-categories."""
+"""Classes of the images, and COCO categories in the order of their ids."""
 
 LVIS_CLASSES = tuple(
     f'{texture}_{shape}' for shape in SHAPES for texture in TEXTURES
 )
-"""LVIS categories, in the order of their ids from 1."""
+"""LVIS categories, in the order of their ids from 1 ("kinds" below)."""
 
 SEGMENTATION_CLASSES = CLASSES + GROUNDS
 """Classes of the label maps, in the order of their values from 1."""
 
 URL_PREFIX = 'http://images.cocodataset.org/'
-"""What MMDetection's ``LVISV1Dataset`` strips from ``coco_url``."""
+"""Prefix that MMDetection's ``LVISV1Dataset`` strips from ``coco_url``."""
 
-# Of every image, as few as LVIS's 10 and 100 at the default 5,000 images.
 RARE_SHARE, COMMON_SHARE = 0.002, 0.02
+"""Largest shares of images of rare and common categories: LVIS's bounds of
+10 and 100 images at the default 5,000 images."""
 
 NEGATIVES = 4
-"""LVIS categories per image that are known to be absent."""
+"""Number of absent LVIS categories listed per image."""
 
 
 def is_annotated(mask: Mask, area: int) -> bool:
-    """Whether enough of an object is seen to annotate it.
+    """Return whether enough of an object is visible to annotate it.
 
     Args:
-        mask (NDArray[np.bool_]): (H, W), where it is seen.
-        area (int): pixels it would cover if nothing hid it.
+        mask (NDArray[np.bool_]): (H, W), its visible pixels.
+        area (int): number of its pixels without occlusion.
     """
     visible = np.count_nonzero(mask)
     return bool(visible >= max(8, 0.002 * mask.size, 0.15 * area))
 
 
 def polygons(mask: Mask) -> list[list[int]]:
-    """Outline a mask along the edges of its pixels, in COCO's form.
+    """Outline a mask along the edges of its pixels, in COCO's format.
 
-    Polygons cannot have holes: a mask with a hole is cut in two through it.
+    Polygons have no holes: a mask is cut in two through each hole.
 
     Args:
         mask (NDArray[np.bool_]): (H, W), at least one pixel set.
@@ -70,8 +64,8 @@ def polygons(mask: Mask) -> list[list[int]]:
     Returns:
         list[list[int]]: [x0, y0, x1, y1, ...] of each part, in pixels.
     """
-    # At twice the size the first and the last row or column of every pixel
-    # are told apart: even ones lie at its near edge, odd ones at its far.
+    # At twice the size, even coordinates mark the near edge of a pixel and
+    # odd ones the far edge.
     double = mask.astype(np.uint8).repeat(2, axis=0).repeat(2, axis=1)
     contours, hierarchy = cv2.findContours(
         double, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE
@@ -87,10 +81,9 @@ def polygons(mask: Mask) -> list[list[int]]:
 
 
 def label_map(scene: Scene) -> NDArray[np.uint8]:
-    """(H, W): 0 unlabelled, else 1 + index into ``SEGMENTATION_CLASSES``.
+    """Return (H, W) labels: 1 + index into ``SEGMENTATION_CLASSES``, or 0.
 
-    Unlabelled are clutter and what is seen of objects too hidden to
-    annotate.
+    Clutter and objects that are too hidden to annotate are unlabelled, 0.
     """
     labels = np.where(scene.ground < 0, 0, scene.ground + 1 + len(CLASSES))
     for item in scene.instances:
@@ -101,15 +94,16 @@ def label_map(scene: Scene) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class Objects:
-    """The annotated objects of one image, and what of LVIS is not there.
+    """The annotated objects of one image.
 
     Args:
         file_name (str): path of the image, relative to the root.
         size (tuple[int, int]): height and width, pixels.
-        annotations (tuple[dict[str, Any], ...]): COCO annotations without
-            ids and category, with the indices ``thing`` and ``kind`` (into
-            ``LVIS_CLASSES``) instead.
-        hidden (tuple[int, ...]): kinds of objects left out as too hidden.
+        annotations (tuple[dict[str, Any], ...]): COCO annotations with the
+            indices ``thing`` (into ``CLASSES``) and ``kind`` (into
+            ``LVIS_CLASSES``) instead of ids and category.
+        hidden (tuple[int, ...]): kinds of the objects too hidden to
+            annotate.
         absent (tuple[int, ...]): some kinds that are not in the image.
     """
 
@@ -140,7 +134,7 @@ def describe(scene: Scene, file_name: str, index: int) -> Objects:
                 'iscrowd': 0,
             }
         )
-    # Negatives take turns, so that every category has some.
+    # Absent kinds rotate with the index: every category gets some.
     count = len(LVIS_CLASSES)
     turns = ((NEGATIVES * index + i) % count for i in range(count))
     absent = [kind for kind in turns if kind not in present][:NEGATIVES]
@@ -154,7 +148,7 @@ def describe(scene: Scene, file_name: str, index: int) -> Objects:
 
 
 def coco_instances(images: Iterable[Objects]) -> dict[str, Any]:
-    """COCO's ``instances_*.json`` of a split, ids from 1."""
+    """Return the content of COCO's ``instances_*.json``, ids from 1."""
     categories = [
         {'id': i + 1, 'name': name, 'supercategory': 'thing'}
         for i, name in enumerate(CLASSES)
@@ -163,56 +157,19 @@ def coco_instances(images: Iterable[Objects]) -> dict[str, Any]:
         {**_image(image_id, item), 'file_name': item.file_name}
         for image_id, item in enumerate(images, 1)
     ]
-    return {
-        'info': {'description': 'simim_plugin demo scenes'},
-        'licenses': [],
-        'images': listed,
-        'annotations': _annotations(images, 'thing'),
-        'categories': categories,
-    }
+    return _content(listed, _annotations(images, 'thing'), categories)
 
 
 def lvis_v1(
     images: Iterable[Objects], training: Iterable[Objects]
 ) -> dict[str, Any]:
-    """LVIS v1's json of a split, ids from 1.
+    """Return the content of LVIS v1's json of a split, ids from 1.
 
     Args:
         images (Iterable[Objects]): the split.
-        training (Iterable[Objects]): the training split, whose counts make
-            a category rare, common or frequent, as in LVIS.
+        training (Iterable[Objects]): the training split. As in LVIS, its
+            counts make a category rare, common or frequent.
     """
-    training = list(training)
-    image_count = Counter(
-        kind
-        for item in training
-        for kind in {ann['kind'] for ann in item.annotations}
-    )
-    instance_count = Counter(
-        ann['kind'] for item in training for ann in item.annotations
-    )
-    categories = []
-    for kind, name in enumerate(LVIS_CLASSES):
-        words = name.replace('_', ' ')
-        share = image_count[kind] / max(1, len(training))
-        categories.append(
-            {
-                'id': kind + 1,
-                'name': name,
-                'synset': f'{name}.n.01',
-                'synonyms': [name],
-                'def': f'an object with the outline and marks of a {words}',
-                'frequency': (
-                    'r'
-                    if share <= RARE_SHARE
-                    else 'c'
-                    if share <= COMMON_SHARE
-                    else 'f'
-                ),
-                'image_count': image_count[kind],
-                'instance_count': instance_count[kind],
-            }
-        )
     listed = [
         {
             **_image(image_id, item),
@@ -222,11 +179,40 @@ def lvis_v1(
         }
         for image_id, item in enumerate(images, 1)
     ]
+    categories = _lvis_categories(list(training))
+    return _content(listed, _annotations(images, 'kind'), categories)
+
+
+def _lvis_categories(training: list[Objects]) -> list[dict[str, Any]]:
+    kinds = [[ann['kind'] for ann in item.annotations] for item in training]
+    image_count = Counter(kind for found in kinds for kind in set(found))
+    instance_count = Counter(kind for found in kinds for kind in found)
+    categories = []
+    for kind, name in enumerate(LVIS_CLASSES):
+        words = name.replace('_', ' ')
+        share = image_count[kind] / max(1, len(training))
+        frequency = 'c' if share <= COMMON_SHARE else 'f'
+        categories.append(
+            {
+                'id': kind + 1,
+                'name': name,
+                'synset': f'{name}.n.01',
+                'synonyms': [name],
+                'def': f'an object with the outline and marks of a {words}',
+                'frequency': 'r' if share <= RARE_SHARE else frequency,
+                'image_count': image_count[kind],
+                'instance_count': instance_count[kind],
+            }
+        )
+    return categories
+
+
+def _content(images: list, annotations: list, categories: list) -> dict:
     return {
         'info': {'description': 'simim_plugin demo scenes'},
         'licenses': [],
-        'images': listed,
-        'annotations': _annotations(images, 'kind'),
+        'images': images,
+        'annotations': annotations,
         'categories': categories,
     }
 
@@ -239,7 +225,7 @@ def _image(image_id: int, item: Objects) -> dict[str, Any]:
 def _annotations(
     images: Iterable[Objects], category: str
 ) -> list[dict[str, Any]]:
-    """All annotations, their ``category`` (thing or kind) made an id."""
+    """List all annotations; ``category`` (thing or kind) gives their id."""
     listed: list[dict[str, Any]] = []
     for image_id, item in enumerate(images, 1):
         for found in item.annotations:

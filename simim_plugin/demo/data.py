@@ -1,17 +1,40 @@
-"""The demo data set: one folder of scenes that every task can read.
+"""Write the demo data: one folder of small scenes for every task.
 
-The class shows through shape, texture, two hues and ground together. kNN on
-the mean colour (k = 20) stays under twice chance: ``tools/demo.py`` prints it
-for its run, docs/demo.md has the figures, and ``pytest
+::
+
+    out/
+      train/CLASS/000000.jpg      images, in the layout of ImageNet
+      val/CLASS/000000.jpg
+      label_maps/train/CLASS/000000.png   as in ADE20K, 0 is unlabelled
+      label_maps/val/CLASS/000000.png
+      annotations/instances_{train,val}.json   COCO
+      annotations/lvis_v1_{train,val}.json     LVIS v1
+      manifest.json               arguments, version, names of classes
+
+File names in the annotations are relative to ``out``. Stock data sets read
+the folder with these arguments:
+
+* mmpretrain ``CustomDataset(data_root=out, data_prefix='train')``
+* mmdet ``CocoDataset(data_root=out, data_prefix=dict(img=''),
+  ann_file='annotations/instances_train.json',
+  metainfo=dict(classes=CLASSES))``; ``LVISV1Dataset`` takes
+  ``lvis_v1_train.json`` and ``LVIS_CLASSES`` instead
+* mmseg ``BaseSegDataset(data_root=out, reduce_zero_label=True,
+  data_prefix=dict(img_path='train', seg_map_path='label_maps/train'),
+  metainfo=dict(classes=SEGMENTATION_CLASSES))``
+
+The class shows in shape, texture, two hues and ground together. kNN on the
+mean colour (k = 20) stays under twice chance: ``tools/demo.py`` reports it
+for its run, docs/demo.md lists the figures, and ``pytest
 tests/test_datasets/test_demo_scenes.py -k color`` asserts it on fewer scenes.
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +43,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..errors import SimimError
+from ..files import complete_folder, full_disk_reported
 from .annotations import (
     CLASSES,
     LVIS_CLASSES,
@@ -33,9 +57,9 @@ from .annotations import (
 from .scenes import Size, draw_scene
 
 VERSION = 1
-"""Raise it whenever the same arguments make other files."""
+"""Increase it when the same arguments make other files."""
 
-# Whole colour: at 64 pixels halving it would blur the marks on an object.
+# No chroma subsampling: at 64 pixels it would blur the textures.
 JPEG_OPTIONS = [
     cv2.IMWRITE_JPEG_QUALITY,
     95,
@@ -43,7 +67,10 @@ JPEG_OPTIONS = [
     cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
 ]
 
-SPLITS = ('train', 'val')
+_ADVICE = (
+    'free some space, choose another folder, or ask for fewer or smaller '
+    'images'
+)
 
 
 def make_demo_data(
@@ -54,34 +81,9 @@ def make_demo_data(
     seed: int = 0,
     overwrite: bool = False,
 ) -> bool:
-    """Write a labelled data set of small scenes, for every task at once.
+    """Write the demo data, unless ``out`` has it already.
 
-    ::
-
-        out/
-          train/CLASS/000000.jpg      images, as ImageNet lays them out
-          val/CLASS/000000.jpg
-          label_maps/train/CLASS/000000.png   ADE20K-style, 0 unlabelled
-          label_maps/val/CLASS/000000.png
-          annotations/instances_{train,val}.json   COCO
-          annotations/lvis_v1_{train,val}.json     LVIS v1
-          manifest.json               arguments, version, names of classes
-
-    File names in the annotations are relative to ``out``. Stock classes
-    read it like this:
-
-    * mmpretrain ``CustomDataset(data_root=out, data_prefix='train')``
-    * mmdet ``CocoDataset(data_root=out, data_prefix=dict(img=''),
-      ann_file='annotations/instances_train.json',
-      metainfo=dict(classes=CLASSES))``; ``LVISV1Dataset`` likewise with
-      ``lvis_v1_train.json`` and ``LVIS_CLASSES``
-    * mmseg ``BaseSegDataset(data_root=out, reduce_zero_label=True,
-      data_prefix=dict(img_path='train', seg_map_path='label_maps/train'),
-      metainfo=dict(classes=SEGMENTATION_CLASSES))``
-
-    Everything is written to a folder beside ``out`` that takes its name in
-    the end, so that ``out`` is complete or absent. A folder made with the
-    same arguments is left as it is.
+    ``out`` is complete or absent.
 
     Args:
         out (str | PathLike): folder to make.
@@ -97,7 +99,7 @@ def make_demo_data(
 
     Raises:
         SimimError: for counts, sizes or seeds out of range, if ``out``
-            holds anything else, or if the disk is full.
+            holds other files, or if the disk is full.
         OSError: if ``out`` cannot be written for another reason.
     """
     out = Path(out).absolute()
@@ -108,68 +110,40 @@ def make_demo_data(
             f'{shape[0]} x {shape[1]} pixels with seed {seed}: ask for at '
             'least 1 image per split, 16 pixels and seed 0.'
         )
-    manifest = {
-        'version': VERSION,
-        'parameters': {
-            'train': train,
-            'val': val,
-            'size': list(shape),
-            'seed': seed,
-        },
-        'classes': CLASSES,
-        'lvis_classes': LVIS_CLASSES,
-        'segmentation_classes': SEGMENTATION_CLASSES,
-    }
-    if _is_up_to_date(out, manifest, overwrite):
+    parameters = dict(train=train, val=val, size=list(shape), seed=seed)
+    if _is_up_to_date(out, parameters, overwrite):
         return False
-    partial = out.with_name(f'.{out.name}.{os.getpid()}.partial')
-    try:
-        partial.mkdir(parents=True)
-        _write(
-            partial, dict(zip(SPLITS, (train, val), strict=True)), shape, seed
-        )
-        _write_json(partial / 'manifest.json', manifest)
+    with full_disk_reported(out, _ADVICE), complete_folder(out) as partial:
+        _write(partial, dict(train=train, val=val), shape, seed)
+        _write_manifest(partial, parameters)
         if out.exists():
             shutil.rmtree(out)
-        partial.rename(out)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        raise SimimError(
-            f'The disk of {out} is full: free some space, choose another '
-            'folder, or ask for fewer or smaller images.'
-        ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return True
 
 
 def _is_up_to_date(
-    out: Path, manifest: dict[str, Any], overwrite: bool
+    out: Path, parameters: dict[str, Any], overwrite: bool
 ) -> bool:
-    """Whether ``out`` is already what is asked for.
+    """Return whether ``out`` holds these demo data.
 
     Raises:
-        SimimError: if it holds something that must not be replaced.
+        SimimError: if it holds files that must not be replaced.
     """
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return False
     try:
         existing = json.loads((out / 'manifest.json').read_text())
-        parameters, version = existing['parameters'], existing['version']
+        found, version = existing['parameters'], existing['version']
     except (OSError, ValueError, KeyError, TypeError):
-        # Never delete what somebody else made, whatever was asked.
+        # Never delete other files, not even with ``overwrite``.
         raise SimimError(
             f'{out} exists and is no demo data: choose another folder.'
         ) from None
-    same = (parameters, version) == (
-        manifest['parameters'],
-        manifest['version'],
-    )
+    same = (found, version) == (parameters, VERSION)
     if not same and not overwrite:
         raise SimimError(
             f'{out} holds demo data of version {version} made with '
-            f'{parameters}: choose another folder, or pass --overwrite.'
+            f'{found}: choose another folder, or pass --overwrite.'
         )
     return same
 
@@ -186,14 +160,9 @@ def _write(root: Path, counts: dict[str, int], size: Size, seed: int) -> None:
             for index in range(count):
                 scene = draw_scene(seed, number, index, size)
                 stem = f'{split}/{CLASSES[scene.label]}/{index:06d}'
-                _write_image(
-                    root / f'{stem}.jpg',
-                    scene.image[..., ::-1],
-                    JPEG_OPTIONS,
-                )
-                _write_image(
-                    root / 'label_maps' / f'{stem}.png', label_map(scene), []
-                )
+                image, labels = scene.image[..., ::-1], label_map(scene)
+                _write_image(root / f'{stem}.jpg', image, JPEG_OPTIONS)
+                _write_image(root / f'label_maps/{stem}.png', labels)
                 described[split].append(describe(scene, f'{stem}.jpg', index))
                 bar.update()
     folder = root / 'annotations'
@@ -206,10 +175,23 @@ def _write(root: Path, counts: dict[str, int], size: Size, seed: int) -> None:
         )
 
 
-def _write_image(path: Path, image: np.ndarray, options: list[int]) -> None:
-    """Encode and write; unlike cv2.imwrite it raises when the disk is full."""
+def _write_image(
+    path: Path, image: np.ndarray, options: Sequence[int] = ()
+) -> None:
+    """Encode and write; unlike cv2.imwrite, raise if the disk is full."""
     _, data = cv2.imencode(path.suffix, image, options)
     path.write_bytes(data.tobytes())
+
+
+def _write_manifest(root: Path, parameters: dict[str, Any]) -> None:
+    manifest = {
+        'version': VERSION,
+        'parameters': parameters,
+        'classes': CLASSES,
+        'lvis_classes': LVIS_CLASSES,
+        'segmentation_classes': SEGMENTATION_CLASSES,
+    }
+    _write_json(root / 'manifest.json', manifest)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

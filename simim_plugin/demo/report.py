@@ -1,4 +1,4 @@
-"""What the demo's run has learned: figures and pictures."""
+"""Measure and draw what the demo run has learned."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ import simim_plugin
 
 from ..checkpoint import load_model
 from ..datasets import LoadRGBImage
+from ..datasets.walking import list_images
 from ..evaluation import (
     PatchMatches,
     draw_pairs,
@@ -48,17 +49,18 @@ from ..visualization import (
 SPLITS = ('train', 'val')
 
 SHOWN = 3
-"""Pairs in the picture of the matches."""
+"""Number of pairs in the picture of the matches."""
 
 
 @dataclass(frozen=True)
 class Matches:
-    """The matches of one set of pairs, at initialisation and at the end.
+    """Patch matches of the same pairs before and after pretraining.
 
     Args:
-        pairs (Sequence[dict]): of :func:`simim_plugin.evaluation.draw_pairs`.
-        before (PatchMatches): at random initialisation.
-        after (PatchMatches): after pretraining.
+        pairs (Sequence[dict]): results of
+            :func:`simim_plugin.evaluation.draw_pairs`.
+        before (PatchMatches): matches at random initialisation.
+        after (PatchMatches): matches after pretraining.
     """
 
     pairs: Sequence[dict[str, Any]]
@@ -66,7 +68,7 @@ class Matches:
     after: PatchMatches
 
     def summary(self) -> dict[str, float]:
-        """Percentages, and of how many patches."""
+        """Return accuracies in percent and the numbers of patches and pairs."""
         return dict(
             before=self.before.accuracy,
             after=self.after.accuracy,
@@ -77,11 +79,11 @@ class Matches:
 
 
 class TrainedRun:
-    """A finished pretraining run, and the state it began from.
+    """A finished pretraining run and its initial state.
 
     Args:
         folder (Path): work directory of the run.
-        seed (int): of the run.
+        seed (int): seed of the run.
     """
 
     def __init__(self, folder: Path, seed: int) -> None:
@@ -92,8 +94,8 @@ class TrainedRun:
 
     @cached_property
     def before(self) -> BaseModel:
-        """The model as the run began, drawn again from its seed."""
-        # Else every parameter is listed on the terminal.
+        """The initial model of the run, initialised again from its seed."""
+        # Otherwise init_weights lists every parameter.
         MMLogger.get_current_instance().setLevel('WARNING')
         set_random_seed(self.seed)
         model = MODELS.build(self.config.model)
@@ -110,23 +112,24 @@ class TrainedRun:
 
     @cached_property
     def curve(self) -> dict[str, list[float]]:
-        """Loss and its terms over the iterations."""
+        """The loss and its terms, one value per logged iteration."""
         return read_scalars(self.folder)
 
     def knn(self, data_root: Path) -> dict[str, Any]:
-        """Accuracies in percent, by k, before and after.
+        """Compute kNN accuracies in percent before and after pretraining.
 
         Args:
             data_root (Path): holds ``train/CLASS/*`` and ``val/CLASS/*``.
 
         Returns:
-            dict: ``before`` and ``after`` as of
-            :func:`~simim_plugin.evaluation.knn_accuracy`; for orientation
-            ``mean_colour`` and ``chance``; the number of ``classes``.
+            dict: ``before`` and ``after``, the results of
+            :func:`~simim_plugin.evaluation.knn_accuracy` by k;
+            ``mean_colour`` and ``chance`` for comparison; the number of
+            ``classes``.
         """
         size = self.after.backbone.img_size[0]
         datasets = [folder_dataset(data_root / s, size) for s in SPLITS]
-        # Decoded once, for both models.
+        # Decode once for both models.
         images = [list(dataset) for dataset in datasets]
         classes = len(datasets[0].metainfo['classes'])
         return dict(
@@ -141,15 +144,15 @@ class TrainedRun:
         """Match the patches of pairs of views drawn as in training.
 
         Args:
-            folder (Path): holds ``CLASS/*``; images are taken evenly.
+            folder (Path): holds the images, which are sampled evenly.
             count (int): number of pairs, at most one per image.
         """
-        paths = sorted(path for path in folder.glob('*/*') if path.is_file())
+        paths = list_images(folder)
         chosen = np.linspace(0, len(paths) - 1, min(count, len(paths)))
         pipeline = self.config.train_dataloader.dataset.pipeline
         transform = Compose(remove_transform(pipeline, 'PackInputs'))
         pairs = draw_pairs(
-            transform, [str(paths[i]) for i in chosen.astype(int)], self.seed
+            transform, [paths[i] for i in chosen.astype(int)], self.seed
         )
         return Matches(
             pairs,
@@ -160,10 +163,10 @@ class TrainedRun:
     def draw(self, matches: Matches, folder: Path) -> dict[str, str]:
         """Save the pictures ``loss``, ``pair`` and ``matches`` as PNG.
 
-        Pairs are chosen by their overlap alone: the nearest to one half.
+        The pairs shown are those whose overlap is nearest to one half.
 
         Returns:
-            dict[str, str]: file by name of picture.
+            dict[str, str]: the file of each picture.
         """
         overlap = matches.after.inside.double().mean(dim=(1, 2))
         order = (overlap - 0.5).abs().argsort(stable=True)
@@ -193,7 +196,7 @@ class TrainedRun:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that the figures depend on."""
+    """Return the versions of Python and of the packages used."""
     packages = (simim_plugin, torch, torchvision, mmengine, mmcv, mmpretrain)
     return dict(
         python=platform.python_version(),
@@ -203,15 +206,18 @@ def versions() -> dict[str, str]:
 
 
 def _knn(model: BaseModel, images: Sequence[list[dict]]) -> dict[str, float]:
-    """kNN of a model on packed training and validation images, by k."""
+    """Return kNN accuracies by k, on packed training and validation images."""
     train, val = (extract_features(model, image_loader(i)) for i in images)
     accuracy = knn_accuracy(*train, *val)
-    # Names of JSON are text, here as in the file.
+    # JSON keys are strings.
     return {str(k): percent for k, percent in accuracy.items()}
 
 
 def _mean_colour_accuracy(train: list[dict], val: list[dict]) -> float:
-    """What 20 neighbours in mean RGB (Euclidean, majority) tell, percent."""
+    """Return the 20-NN accuracy in percent on mean RGB colours.
+
+    Neighbours are Euclidean and vote by majority.
+    """
 
     def read(images: list[dict]) -> tuple[Tensor, Tensor]:
         colours = [i['inputs'].float().mean(dim=(1, 2)) for i in images]

@@ -1,20 +1,19 @@
-"""Small labelled scenes, drawn from numbers alone, that behave like photos.
+"""Draw small labelled scenes from random numbers.
 
 A scene shows one to five objects on two strips of ground. Its class is the
-*thing* it shows most of. As in photographs no single cue gives the class
-away: a thing has two favourite shapes, textures, hues and grounds, each of
-them is a favourite of other things too, and now and then something else is
-drawn. Light, contrast, scale, place and clutter say nothing.
+*thing* that covers most pixels. No single cue reveals the class: a thing has
+two favourite shapes, textures, hues and grounds, shares each of them with
+other things, and sometimes takes a different one. Light, contrast, scale,
+place and clutter are independent of the class.
 
-The mean colour of an image therefore says little (kNN on it stays under
-twice chance; figures and commands in ``demo_data.py``), while two crops of
-one image agree on hues, textures and shapes, which is what pretraining can
-find.
+The mean colour therefore carries little information (kNN on it stays under
+twice chance, see ``data.py``), while two crops of one image share hues,
+textures and shapes, which pretraining can learn.
 
-Lengths are in units of the shorter side of the image, so that a scene looks
-the same at any size.
+Lengths are in units of the shorter side of the image: a scene looks the same
+at any size.
 
-Shape key: H rows, W columns of the image; h x w, the window of one object.
+Shape key: H x W the image, h x w the window of one object.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from numpy.typing import NDArray
 from ..errors import SimimError
 
 Array = NDArray[np.floating]
-"""float32, as far as it matters for speed."""
+"""float32 wherever speed matters."""
 Size = tuple[int, int]
 """Height and width in pixels."""
 
@@ -48,20 +47,20 @@ TEXTURES = ('striped', 'checked', 'ringed', 'speckled', 'plain', 'dotted')
 GROUNDS = ('sand', 'water', 'tiles', 'grass', 'wood', 'sky')
 
 HUES = 8
-"""Number of places on the colour circle that things choose from."""
+"""Number of hues, evenly spaced on the colour circle."""
 
 
 @dataclass(frozen=True)
 class Thing:
-    """A class of objects, by its two favourites in each cue.
+    """A class of objects: two favourites in each cue.
 
     Args:
         name (str): name of the class.
-        shapes (tuple[str, str]): of ``SHAPES``.
-        textures (tuple[str, str]): of ``TEXTURES``.
-        hues (tuple[int, int]): of ``range(HUES)``, in units of a full turn
-            / ``HUES``, 0 is red. Either may colour the object or the ground.
-        grounds (tuple[str, str]): of ``GROUNDS``.
+        shapes (tuple[str, str]): two of ``SHAPES``.
+        textures (tuple[str, str]): two of ``TEXTURES``.
+        hues (tuple[int, int]): two of ``range(HUES)``; 0 is red. Either may
+            colour the object or the ground.
+        grounds (tuple[str, str]): two of ``GROUNDS``.
     """
 
     name: str
@@ -103,9 +102,8 @@ class Instance:
         thing (int): index into ``THINGS``.
         shape (int): index into ``SHAPES``.
         texture (int): index into ``TEXTURES``.
-        mask (NDArray[np.bool_]): (H, W), the pixels where it is seen.
-        area (int): pixels it would cover inside the image if nothing lay in
-            front of it.
+        mask (NDArray[np.bool_]): (H, W), its visible pixels.
+        area (int): number of its pixels in the image without occlusion.
     """
 
     thing: int
@@ -117,15 +115,15 @@ class Instance:
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture and what is in it.
+    """An image and its content.
 
     Args:
         image (NDArray[np.uint8]): (H, W, 3) RGB.
-        label (int): index into ``THINGS`` of what is seen most.
-        instances (tuple[Instance, ...]): 1 to 5 objects, back to front; the
+        label (int): index into ``THINGS`` of the class.
+        instances (tuple[Instance, ...]): 1 to 5 objects, back to front;
             masks are disjoint and may be empty.
-        ground (NDArray[np.int8]): (H, W) index into ``GROUNDS``, also
-            behind objects; -1 on clutter.
+        ground (NDArray[np.int8]): (H, W) index into ``GROUNDS``, behind
+            objects too; -1 on clutter.
     """
 
     image: NDArray[np.uint8]
@@ -135,10 +133,9 @@ class Scene:
 
 
 def draw_scene(seed: int, split: int, index: int, size: Size) -> Scene:
-    """Draw one scene.
+    """Draw one scene, which depends on the arguments alone.
 
-    Scene ``index`` depends on nothing but the arguments; the classes take
-    turns, so that every split is balanced.
+    The class is ``index`` modulo the number of things: splits are balanced.
 
     Args:
         seed (int): seed of the data set, at least 0.
@@ -173,12 +170,12 @@ def draw_scene(seed: int, split: int, index: int, size: Size) -> Scene:
     return Scene(_expose(rng, image, y, x), label, instances, ground)
 
 
-# --- what is in the scene --------------------------------------------------
+# --- content ---------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """Where one object goes and how it looks; lengths in shorter sides."""
+    """Place and appearance of one object; lengths in shorter sides."""
 
     thing: int
     shape: int
@@ -194,10 +191,9 @@ def _prefer(
     favourites: tuple[str, str],
     names: tuple[str, ...],
 ) -> int:
-    """Index of a favourite, or, one time in seven, of any name.
+    """Draw the index of a favourite, or, one time in seven, of any name.
 
-    Late names are seldom: this gives the shape x texture categories the long
-    tail that LVIS has.
+    Later names are rarer, which gives the LVIS categories a long tail.
     """
     draw = rng.random()
     if draw < 0.85:
@@ -211,11 +207,11 @@ def _plan_objects(
     palette: tuple[float, float],
     size: Size,
 ) -> list[_Plan]:
-    """One main object, up to three more of its kind, perhaps a stranger.
+    """Plan a main object, up to three more of its class, and maybe another.
 
-    Shapes of one radius have about one area (see ``_inside``) and the
-    stranger has at most half the radius of the main object, whose centre is
-    well inside the image: the class is what is seen most.
+    The class covers most pixels: all shapes of one radius have about the
+    same area (see ``_inside``), the centre of the main object is well inside
+    the image, and an object of another class has at most half its radius.
     """
 
     def plan(
@@ -250,10 +246,7 @@ def _plan_objects(
 
 
 def _palette(rng: np.random.Generator, thing: Thing) -> tuple[float, float]:
-    """The two hues of a scene, or of a stranger in it, in full turns.
-
-    Each is the thing's own or, as often, any at all.
-    """
+    """Draw two hues in full turns: each the thing's own or any, at 50 %."""
     first, second = (
         hue / HUES if rng.random() < 0.5 else rng.random()
         for hue in thing.hues
@@ -262,7 +255,7 @@ def _palette(rng: np.random.Generator, thing: Thing) -> tuple[float, float]:
 
 
 def _color(rng: np.random.Generator, hue: float) -> Array:
-    """(3,) RGB in 0..1 of about this hue, pale or rich, dark or bright."""
+    """Draw a colour near a hue: (3,) RGB in 0..1, any saturation and value."""
     hue += rng.normal(0, 0.03)
     saturation, value = rng.uniform(0.35, 0.95), rng.uniform(0.2, 1.0)
     rgb = colorsys.hsv_to_rgb(hue % 1, saturation, value)
@@ -270,7 +263,7 @@ def _color(rng: np.random.Generator, hue: float) -> Array:
 
 
 def _paint(low: Array, high: Array, weight: Array) -> Array:
-    """(h, w, 3) from colour ``low`` at weight 0 to ``high`` at weight 1."""
+    """Blend two colours: (h, w, 3), ``low`` at weight 0, ``high`` at 1."""
     return low + weight[..., None] * (high - low)
 
 
@@ -278,12 +271,12 @@ def _paint(low: Array, high: Array, weight: Array) -> Array:
 
 
 def _wave(phase: Array) -> Array:
-    """Stripes with soft edges, one per unit of ``phase``."""
+    """Return stripes with soft edges, one per unit of ``phase``."""
     return np.clip(0.5 + 1.5 * np.sin(2 * np.pi * phase), 0, 1)
 
 
 def _noise(rng: np.random.Generator, size: Size, cells: Size) -> Array:
-    """(h, w) smooth noise in 0..1 from ``cells`` random values."""
+    """Return (h, w) smooth noise in 0..1 from ``cells`` random values."""
     coarse = rng.random(cells, dtype=np.float32)
     noise = cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_LINEAR)
     return np.asarray(noise, np.float32)
@@ -292,7 +285,7 @@ def _noise(rng: np.random.Generator, size: Size, cells: Size) -> Array:
 def _object_texture(
     rng: np.random.Generator, kind: str, u: Array, v: Array, radius: float
 ) -> Array:
-    """(h, w) texture of an object in its own rotated coordinates."""
+    """Return the (h, w) texture of an object in its rotated coordinates."""
     period = rng.uniform(0.3, 0.5) * radius**0.5 * 0.5
     if kind == 'plain':
         return np.zeros_like(u)
@@ -312,7 +305,7 @@ def _object_texture(
 def _ground_texture(
     rng: np.random.Generator, kind: str, y: Array, x: Array
 ) -> Array:
-    """(H, W) texture of the ground."""
+    """Return the (H, W) texture of the ground."""
     size = (y.shape[0], x.shape[1])
     fine = round(14 * float(y[-1, 0])), round(14 * float(x[0, -1]))
     period = rng.uniform(0.2, 0.36)
@@ -339,9 +332,9 @@ def _ground_texture(
 
 
 def _inside(kind: str, u: Array, v: Array) -> Array:
-    """(h, w) how far inside the outline a point lies, in radii.
+    """Return the (h, w) depth below the outline, in radii.
 
-    The sizes are such that every kind covers 2.2 to 2.6 square radii.
+    Every shape covers 2.2 to 2.6 square radii.
     """
     if kind == 'disc':
         return 0.87 - np.hypot(u, v)
@@ -361,8 +354,8 @@ def _inside(kind: str, u: Array, v: Array) -> Array:
     angle, distance = np.arctan2(v, u), np.hypot(u, v)
     if kind == 'flower':
         return 0.85 + 0.2 * np.cos(6 * angle) - distance
-    # star: five tips, folded onto half of one; its edge runs from the tip
-    # at 1.45 to the notch at 0.6, 36 degrees on
+    # star: fold five tips onto half of one. Its edge runs from the tip at
+    # radius 1.45 to the notch at 0.6, 36 degrees further.
     fold = np.abs((angle * (5 / (2 * np.pi))) % 1 - 0.5) * (2 * np.pi / 5)
     return 0.498 - distance * np.cos(fold - 1.2203)
 
@@ -372,7 +365,7 @@ def _inside(kind: str, u: Array, v: Array) -> Array:
 
 @lru_cache(maxsize=4)
 def _pixel_centers(size: Size) -> tuple[Array, Array]:
-    """(H, 1) y and (1, W) x of the pixel centres, in shorter sides."""
+    """Return (H, 1) y and (1, W) x of the pixel centres, in shorter sides."""
     unit = np.float32(min(size))
     y = (np.arange(size[0], dtype=np.float32) + 0.5) / unit
     x = (np.arange(size[1], dtype=np.float32) + 0.5) / unit
@@ -386,7 +379,7 @@ def _draw_ground(
     y: Array,
     x: Array,
 ) -> tuple[Array, NDArray[np.int8]]:
-    """Two strips of ground: (H, W, 3) image and (H, W) kinds."""
+    """Draw two strips of ground: (H, W, 3) image and (H, W) kinds."""
     bend = rng.uniform(0.02, 0.08) * np.sin(
         x * rng.uniform(3, 9) + rng.uniform(0, 6)
     )
@@ -406,7 +399,7 @@ def _draw_ground(
 def _draw_clutter(
     rng: np.random.Generator, image: Array, ground: NDArray[np.int8]
 ) -> None:
-    """Lines of any colour across the ground, of no class."""
+    """Draw lines of random colours across the ground."""
     height, width = ground.shape
     thickness = max(1, round(min(height, width) / 50))
     for _ in range(rng.integers(4)):
@@ -429,11 +422,11 @@ def _draw_object(
     """Draw an object into ``image`` and its ``number`` into ``owner``.
 
     Returns:
-        int: pixels covered inside the image.
+        int: number of its pixels in the image.
     """
     radius = np.float32(plan.radius)
     unit = min(owner.shape)
-    # 1.7 radii hold every shape, squeezed and turned
+    # Every shape, squeezed and rotated, fits into 1.7 radii.
     top, left = (
         max(0, int((at - 1.7 * plan.radius) * unit)) for at in (plan.y, plan.x)
     )
@@ -448,14 +441,11 @@ def _draw_object(
     u = (cos * dx + sin * dy) * np.float32(squeeze)
     v = (cos * dy - sin * dx) / np.float32(squeeze)
     inside = _inside(SHAPES[plan.shape], u / radius, v / radius)
-    # One pixel of soft edge; the mask is the half that is more than half.
+    # The soft edge is one pixel wide; the mask is where alpha exceeds 0.5.
     alpha = np.clip(inside * (radius * unit) + 0.5, 0, 1)
     mask = alpha > 0.5
     role = int(rng.integers(2))
-    base, mark = (
-        _color(rng, plan.palette[role]),
-        _color(rng, plan.palette[1 - role]),
-    )
+    base, mark = (_color(rng, plan.palette[i]) for i in (role, 1 - role))
     texture = _object_texture(rng, TEXTURES[plan.texture], u, v, plan.radius)
     shade = 0.55 + 0.45 * np.clip(inside * 5, 0, 1) + (u - v) * 0.6
     color = _paint(base, mark, texture) * shade[..., None]
@@ -467,7 +457,7 @@ def _draw_object(
 def _expose(
     rng: np.random.Generator, image: Array, y: Array, x: Array
 ) -> NDArray[np.uint8]:
-    """Light from one side, haze of any grey, a colour cast, sensor noise."""
+    """Add light from one side, a colour cast, grey haze and sensor noise."""
     slope_y, slope_x = rng.uniform(-0.4, 0.4, 2).astype(np.float32)
     gain = np.float32(rng.uniform(0.75, 1.1))
     light = gain + slope_y * (y - 0.5) + slope_x * (x - 0.5)
