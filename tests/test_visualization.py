@@ -1,4 +1,4 @@
-"""Pictures: what is drawn lies where the numbers say."""
+"""Pictures: drawn positions, colours and texts agree with the numbers."""
 
 import base64
 import io
@@ -32,14 +32,8 @@ from simim_plugin.visualization import (
     save_figures,
 )
 from simim_plugin.visualization.encoder import FrozenEncoder
-from simim_plugin.visualization.style import (
-    GREEN,
-    GREY,
-    MOST_LINES,
-    RED,
-    new_figure,
-    sparse,
-)
+from simim_plugin.visualization.side_by_side import MOST_LINES, sparse
+from simim_plugin.visualization.style import GREEN, GREY, RED, new_figure
 from simim_plugin.visualization.tokens import (
     colours_of,
     nearest_patches,
@@ -64,7 +58,7 @@ def geometry_of(online_flip, target_flip):
 
 
 def strokes(axes):
-    """Segments (x, y) by colour."""
+    """Return the segments (x, y) by colour."""
     return {
         to_hex(lines.get_colors()[0], keep_alpha=False).upper(): (
             lines.get_segments()
@@ -75,7 +69,7 @@ def strokes(axes):
 
 
 def boxes(axes):
-    """(left, top, width, height, filled with) of every rectangle."""
+    """Return (left, top, width, height, filled) of every rectangle."""
     return [
         (*box.get_xy(), box.get_width(), box.get_height(), box.get_fill())
         for box in axes.patches
@@ -85,9 +79,7 @@ def boxes(axes):
 
 @pytest.mark.parametrize('online_flip', [False, True])
 @pytest.mark.parametrize('target_flip', [False, True])
-def test_target_grid_lies_where_the_geometry_says(
-    views, online_flip, target_flip
-):
+def test_target_grid_follows_the_geometry(views, online_flip, target_flip):
     geometry = geometry_of(online_flip, target_flip)
     image = np.zeros((80, 100, 3), np.uint8)
     figure = draw_pair(image, views, geometry, np.zeros(24, bool), GRID)
@@ -98,14 +90,14 @@ def test_target_grid_lies_where_the_geometry_says(
     y, x = geometry.positions(GRID, GRID)
     np.testing.assert_allclose(centres[..., 1], y[:, None].expand(GRID))
     np.testing.assert_allclose(centres[..., 0], x[None].expand(GRID))
-    # All of it is inside the picture, and so is the online view.
+    # The panel contains the whole grid and the online view.
     left, right = asked.get_xlim()
     bottom, top = asked.get_ylim()
     points = np.concatenate(
         [corners.reshape(-1, 2), [[-0.5, -0.5], [5.5, 3.5]]]
     )
     assert (points > [left, top]).all() and (points < [right, bottom]).all()
-    # The dot marks the first patch, which shows which way the grid runs.
+    # The dot marks the first patch.
     dot = asked.collections[-1].get_offsets()[0]
     np.testing.assert_allclose(dot, [x[0], y[0]])
 
@@ -128,7 +120,7 @@ def test_boxes_and_masked_patches(views):
     np.testing.assert_array_equal(whole.images[0].get_array(), views[1])
 
 
-def test_matches_join_the_right_patches_in_the_right_colour(views):
+def test_matches_connect_the_right_patches(views):
     true = torch.full((2, *GRID, 2), -9.0)
     true[1, 0, 1] = torch.tensor([1.0, 2.0])
     true[1, 3, 5] = torch.tensor([0.0, 0.0])
@@ -165,7 +157,7 @@ def entry(step, loss):
     )
 
 
-def test_scalars_are_those_of_the_newest_run(tmp_path):
+def test_scalars_of_the_newest_run_are_read(tmp_path):
     write_log(tmp_path / '20260102_000000', [entry(1, 9.0)])
     newest = [entry(5, 3.0), dict(step=7, accuracy=1.0), entry(10, 2.0)]
     write_log(tmp_path / '20260103_000000', newest)
@@ -177,7 +169,7 @@ def test_scalars_are_those_of_the_newest_run(tmp_path):
     )
 
 
-def test_missing_scalars_are_said(tmp_path):
+def test_missing_scalars_are_reported(tmp_path):
     with pytest.raises(SimimError, match='no logged figures loss'):
         read_scalars(tmp_path)
     write_log(tmp_path / '20260102_000000', [dict(step=1, lr=1.0)])
@@ -196,7 +188,7 @@ def test_loss_curve_shows_every_point_and_their_average(points):
     for axes, name in zip(figure.axes, list(curve)[1:], strict=True):
         raw, smooth = axes.lines
         np.testing.assert_array_equal(raw.get_xydata().T, [steps, curve[name]])
-        # Away from the ends the average of a straight line is the line.
+        # Except at the ends, the average of a straight line is the line.
         inner = slice(points // 40, points - points // 40)
         if name != 'negative_term':
             np.testing.assert_allclose(
@@ -205,7 +197,7 @@ def test_loss_curve_shows_every_point_and_their_average(points):
     figure.canvas.draw()
 
 
-def test_more_lines_than_can_be_told_apart_are_thinned(views):
+def test_many_lines_are_thinned(views):
     grid = (28, 28)
     true = torch.stack(
         torch.meshgrid(*map(torch.arange, grid), indexing='ij'), dim=-1
@@ -217,17 +209,17 @@ def test_more_lines_than_can_be_told_apart_are_thinned(views):
     texts = [text.get_text() for text in figure.axes[0].texts]
     note = '784 of 784 patches find their partner; one in 16 is drawn'
     assert note in texts
-    for start, end in lines:  # of an identity pair all are level
+    for start, end in lines:  # all are horizontal in an identity pair
         np.testing.assert_array_equal(end - start, [1.5 * grid[1], 0])
 
 
 def test_few_lines_are_all_drawn():
     asked = torch.rand(8, 8) < 0.9
-    drawn, step = sparse(asked)
-    assert step == 1 and torch.equal(drawn, asked)
+    drawn, note = sparse(asked)
+    assert note == '' and torch.equal(drawn, asked)
 
 
-def test_principal_components_are_those_of_all_images_together():
+def test_principal_components_share_one_basis():
     generator = torch.Generator().manual_seed(0)
     basis = torch.linalg.qr(torch.randn(16, 16, generator=generator)).Q
     spread = torch.tensor([9.0, 4.0, 1.0] + 13 * [0.01])
@@ -239,7 +231,7 @@ def test_principal_components_are_those_of_all_images_together():
         assert torch.corrcoef(both)[0, 1].abs() > 0.95
     assert shares.sum() == pytest.approx(1, abs=1e-3)
     assert (shares.diff() < 0).all()
-    # Nothing depends on the order of the images.
+    # The order of the images does not matter.
     again, _ = principal_parts((tokens @ basis.T + 100).flip(0))
     torch.testing.assert_close(again.flip(0), parts)
 
@@ -268,7 +260,7 @@ def test_constant_tokens_are_grey(views):
         assert np.ptp(colours) < 1e-3
 
 
-def test_tokens_of_an_image_stand_below_it(views):
+def test_tokens_are_drawn_below_their_image(views):
     images = [views[i % 2] for i in range(8)]
     tokens = torch.zeros(8, *GRID, 4)
     tokens[7, 2, 3, 0] = 5
@@ -280,7 +272,7 @@ def test_tokens_of_an_image_stand_below_it(views):
     figure.canvas.draw()
 
 
-def test_attention_maps_are_the_rows_of_the_heads(views):
+def test_attention_maps_of_mean_and_heads(views):
     shares = torch.rand(3, 17).softmax(dim=-1)
     figure = draw_attention(views[0], shares)
     image, mean, *heads = [axes for axes in figure.axes if axes.images]
@@ -295,22 +287,22 @@ def test_attention_maps_are_the_rows_of_the_heads(views):
         assert f'{1 - row[0]:.0%}' in head.texts[-1].get_text()
 
 
-def test_an_image_is_nearest_to_itself():
+def test_nearest_patches_of_an_image_in_itself():
     tokens = torch.randn(*GRID, 16, generator=torch.Generator().manual_seed(0))
     where, cosine, mutual = nearest_patches(tokens, 3 * tokens)
     rows, cols = torch.meshgrid(*map(torch.arange, GRID), indexing='ij')
     assert torch.equal(where, torch.stack([rows, cols], dim=-1))
     torch.testing.assert_close(cosine, torch.ones(GRID))
     assert mutual.all()
-    # Shifted by a column, so are the partners.
+    # Shifting the tokens by a column shifts the partners.
     where, _, _ = nearest_patches(tokens, tokens.roll(1, dims=1))
     assert torch.equal(where[..., 1], (cols + 1) % GRID[1])
-    # All are nearest to the only one there is, and it to one of them.
+    # The other image has one patch, which is mutual with one of these.
     where, _, mutual = nearest_patches(tokens, tokens[:1, :1])
     assert not where.any() and mutual.sum() == 1
 
 
-def test_lines_across_two_images(views):
+def test_lines_connect_two_images(views):
     tokens = torch.randn(*GRID, 16, generator=torch.Generator().manual_seed(0))
     figure = draw_across(views, tokens, tokens)
     (lines,) = [
@@ -326,7 +318,7 @@ def test_lines_across_two_images(views):
     assert "24 of 24 are each other's (thick)" in texts
 
 
-def test_a_resumed_run_is_one_curve(tmp_path):
+def test_resumed_run_is_one_curve(tmp_path):
     write_log(
         tmp_path / '20260102_000000', [entry(s, 9.0) for s in (5, 10, 15, 20)]
     )
@@ -339,14 +331,14 @@ def test_a_resumed_run_is_one_curve(tmp_path):
     assert curve['iteration'] == [5, 10, 15, 20, 25]
     assert curve['loss'] == [9, 9, 3, 3, 3]
     assert [*curve][1:] == ['loss', 'positive_term', 'negative_term']
-    # A new run in the same folder is on its own.
+    # A new run in the same folder replaces the old one.
     write_log(tmp_path / '20260104_000000', [entry(s, 1.0) for s in (5, 10)])
     assert read_run(tmp_path, ['lr']) == dict(iteration=[5, 10], lr=[1, 1])
     with pytest.raises(SimimError, match='no logged figures accuracy'):
         read_run(tmp_path, ['accuracy'])
 
 
-def test_runs_are_compared_by_what_they_share():
+def test_runs_are_compared_by_common_scalars():
     runs = {
         'one': dict(iteration=[1, 2], loss=[3, 2], positive_term=[1, 1]),
         'two': dict(iteration=[1, 2, 3], loss=[5, 4, 3]),
@@ -360,6 +352,10 @@ def test_runs_are_compared_by_what_they_share():
     assert axes.lines[0].get_color() != axes.lines[2].get_color()
     texts = [text.get_text() for text in figure.legends[0].get_texts()]
     assert texts == ['one', 'two']
+    # A grid of panels hides those without a scalar.
+    one = {name: [1, 2] for name in ('iteration', *'abcd')}
+    figure = draw_runs(dict(one=one))
+    assert [axes.axison for axes in figure.axes] == [True] * 4 + [False] * 2
     with pytest.raises(SimimError, match='no logged figure in common'):
         draw_runs(dict(a=dict(iteration=[1], x=[1]), b=dict(iteration=[1])))
 
@@ -370,7 +366,7 @@ def sheet(width, height, colour):
     return figure
 
 
-def test_png_and_page_hold_every_figure(tmp_path):
+def test_png_and_page_contain_every_figure(tmp_path):
     figures = [
         ('a <b>', sheet(1, 0.5, '#0000ff')),
         ('second', sheet(0.5, 1, '#00ff00')),
@@ -397,7 +393,7 @@ def test_png_and_page_hold_every_figure(tmp_path):
 
 @pytest.fixture(scope='module')
 def checkpoint(tmp_path_factory):
-    """An untrained encoder of 128 channels, 4 heads, 8 x 8 patches."""
+    """Save an untrained encoder of 128 channels, 4 heads, 8 x 8 patches."""
     torch.manual_seed(0)
     arch = dict(
         embed_dims=128, num_layers=4, num_heads=4, feedforward_channels=512
@@ -422,7 +418,7 @@ def photos(tmp_path_factory):
     return folder
 
 
-def test_encoder_gives_tokens_and_attention(checkpoint, photos):
+def test_encoder_returns_tokens_and_attention(checkpoint, photos):
     encoder = FrozenEncoder(checkpoint)
     image = np.asarray(Image.open(photos / 'inner' / '0.png'))
     images = [square(image, 64), np.zeros((64, 64, 3), np.uint8)]
@@ -432,7 +428,7 @@ def test_encoder_gives_tokens_and_attention(checkpoint, photos):
     shares = encoder.cls_attention(images)
     assert shares.shape == (2, 4, 65)
     torch.testing.assert_close(shares.sum(dim=-1), torch.ones(2, 4))
-    # The same attention as the block itself computes.
+    # The attention agrees with the output of the block.
     layer = encoder.backbone.layers[-1].attn
     inputs, outputs = [], []
     layer.qkv.register_forward_hook(lambda m, x, y: inputs.append(y))
@@ -443,7 +439,7 @@ def test_encoder_gives_tokens_and_attention(checkpoint, photos):
     torch.testing.assert_close(by_hand, outputs[0][:, 0])
 
 
-def test_encoder_of_another_size(checkpoint):
+def test_encoder_for_another_size(checkpoint):
     encoder = FrozenEncoder(checkpoint, size=96)
     assert encoder.grid == (12, 12)
     grey = np.full((96, 96, 3), 128, np.uint8)
@@ -461,9 +457,9 @@ def test_command_draws(checkpoint, photos, tmp_path, picture, suffix, capsys):
         words[0] = 'match'
         words += ['--across']
     main([*words, '--limit', '2', '--out', str(out)])
-    said = capsys.readouterr().out
-    assert '2 of 5 images, evenly taken' in said
-    assert f'Written to {out}.' in said
+    printed = capsys.readouterr().out
+    assert '2 of 5 images' in printed
+    assert str(out) in printed
     if suffix == 'png':
         assert Image.open(out).size[0] > 500
     else:
@@ -479,7 +475,7 @@ def test_command_draws_pairs_and_curves(photos, tmp_path):
     again = tmp_path / 'again.html'
     main([*words[:-1], str(again), '--limit', '3'])
     figures = [re.findall('base64,[^"]+', f.read_text()) for f in (out, again)]
-    assert figures[0] == figures[1]  # the seed decides
+    assert figures[0] == figures[1]  # the seed is the same
     for run in ('a/run', 'b/run'):
         write_log(tmp_path / run / '20260102_000000', [entry(5, 1.0)])
     out = tmp_path / 'curves.html'
@@ -526,7 +522,7 @@ def test_bad_input_is_one_sentence(
     assert [*tmp_path.iterdir()] == [tmp_path / 'empty']
 
 
-def test_heads_that_nothing_tells_are_asked_for(checkpoint, tmp_path):
+def test_unknown_number_of_heads_is_asked_for(checkpoint, tmp_path):
     state = torch.load(checkpoint, weights_only=True)['state_dict']
     short = {n: x for n, x in state.items() if '.layers.3.' not in n}
     torch.save(dict(state_dict=short), tmp_path / 'three_blocks.pth')
@@ -555,5 +551,5 @@ def test_photographs(checkpoint, shared, tmp_path, picture):
     main([*words, '--limit', '2', '--out', str(tmp_path / 'x.png')])
     drawn = Image.open(tmp_path / 'x.png').convert('RGB')
     assert drawn.size[0] > 500
-    # Of a photograph there are many colours, of strokes and text few.
+    # A photograph has many colours; strokes and text have few.
     assert len(drawn.getcolors(drawn.width * drawn.height)) > 1000

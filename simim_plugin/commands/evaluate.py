@@ -29,6 +29,7 @@ from ..checkpoint import read_weights
 from ..checkpoint.names import OFFICIAL, OURS
 from ..config_files import config_path
 from ..errors import SimimError, one_line_errors
+from ..evaluation import robustness_average
 from ..evaluation.protocols import (
     ENCODERS,
     FROZEN,
@@ -38,7 +39,6 @@ from ..evaluation.protocols import (
     TASKS,
     find_encoder,
 )
-from ..evaluation.robustness import robustness_average
 from ..files import complete_file, write_json
 from .running import run_logged
 

@@ -1,7 +1,9 @@
-"""Evaluation of encoders: frozen features, probes, robustness.
+"""Evaluation of encoders: frozen features, probes and robustness metrics.
 
-Importing this package registers what classification configs need in
-MMPretrain, the components of :mod:`simim_plugin.pretraining` included.
+Importing this package registers the components of classification and
+pretraining configs in MMPretrain::
+
+    custom_imports = dict(imports=['simim_plugin.evaluation'])
 """
 
 from .. import pretraining  # noqa: F401  # registers components
@@ -15,14 +17,14 @@ from .knn import knn_accuracy
 from .logistic import logistic_accuracy
 from .loops import FrozenFeatureLoop, KNNClassifier, LogisticClassifier
 from .matching import PatchMatches, draw_pairs, match_patches
-from .online_knn import OnlineKNN
-from .probe_head import ProbeHead
-from .robustness import (
+from .metrics import (
     CorruptionAccuracy,
     CorruptionError,
     SubsetAccuracy,
     robustness_average,
 )
+from .online_knn import OnlineKNN
+from .probe_head import ProbeHead
 
 __all__ = [
     'CorruptionAccuracy',

@@ -1,4 +1,4 @@
-"""Features of frozen backbones, and the images they are taken from.
+"""Features of a frozen backbone, and the images they are computed from.
 
 Shape key: B batch, M images, N patches, C channels.
 """
@@ -11,10 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import numpy as np
 import torch
 from mmengine.dataset import default_collate
 from mmengine.dist import get_rank
 from mmengine.model import BaseModel
+from mmpretrain.structures import DataSample
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
@@ -23,19 +25,21 @@ from ..datasets import LabelledFolder, LoadRGBImage
 from ..errors import SimimError
 
 Pool = Literal['mean', 'cls']
+Labelled = tuple[Tensor, Tensor]
+"""Features (M, C) float32 and labels (M,) int64 of images, on the CPU."""
 
 QUIET_SECONDS = 5.0
+"""Seconds between progress lines in a log."""
 
 
 def evaluation_transforms(size: int) -> list[dict]:
-    """Resize, centre crop and pack a loaded RGB image, as on ImageNet.
+    """Return ImageNet's resize, centre crop and packing of an RGB image.
 
-    The short edge goes to 256 / 224 of ``size`` by antialiased bicubic
-    interpolation; images for models of less than 96 px have no border to
-    spare and keep all of it.
+    The short edge is resized to 256 / 224 of ``size`` by antialiased bicubic
+    interpolation. Below 96 px it is resized to ``size`` and keeps its border.
 
     Args:
-        size (int): height and width that the model sees, pixels.
+        size (int): height and width of the model's input, pixels.
     """
     edge = round(size * 256 / 224) if size >= 96 else size
     return [
@@ -47,14 +51,14 @@ def evaluation_transforms(size: int) -> list[dict]:
 
 
 def folder_dataset(root: str | Path, size: int) -> LabelledFolder:
-    """The labelled images of a folder with one sub-folder per class.
+    """Return the labelled images of a folder with one sub-folder per class.
 
     Args:
-        root (str | Path): a folder of ``CLASS/*.jpg`` or other images.
-        size (int): height and width that the model sees, pixels.
+        root (str | Path): folder of ``CLASS/*.jpg`` or other images.
+        size (int): height and width of the model's input, pixels.
 
     Raises:
-        SimimError: if there is no such folder, or no image in it.
+        SimimError: if the folder is missing or contains no image.
     """
     pipeline = [LoadRGBImage(), *evaluation_transforms(size)]
     return LabelledFolder(data_root=str(root), pipeline=pipeline)
@@ -65,12 +69,12 @@ def image_loader(
     batch_size: int = 64,
     num_workers: int = 0,
 ) -> DataLoader:
-    """Batches in the order of a dataset, for :func:`extract_features`.
+    """Return batches for :func:`extract_features` in the dataset's order.
 
     Args:
-        dataset (Dataset | Sequence[dict]): gives packed images, one by one.
-        batch_size (int): images encoded at once.
-        num_workers (int): processes that load them; 0 loads in this one.
+        dataset (Dataset | Sequence[dict]): packed images.
+        batch_size (int): images per batch.
+        num_workers (int): loader processes; 0 loads in the main process.
     """
     return DataLoader(
         cast(Dataset, dataset),
@@ -85,25 +89,23 @@ def extract_features(
     loader: DataLoader,
     pool: Pool = 'mean',
     device: torch.device | str | None = None,
-) -> tuple[Tensor, Tensor]:
-    """One feature per image from a frozen backbone, without gradient.
+) -> Labelled:
+    """Compute one feature per image with a frozen backbone.
 
     Args:
         model (BaseModel): an MMPretrain model with a ``data_preprocessor``
-            and a ViT as ``backbone`` that returns all its tokens
+            and a ViT ``backbone`` that returns all tokens
             (``out_type='raw'``).
-        loader (DataLoader): of :func:`image_loader`.
+        loader (DataLoader): see :func:`image_loader`.
         pool (str): 'mean' of the patch tokens, or the 'cls' token.
-        device (torch.device | str, optional): where to compute; the model
-            stays there. Where the model is if None.
+        device (torch.device | str, optional): moves the model there first.
 
     Returns:
-        tuple[Tensor, Tensor]: features (M, C) float32 and labels (M,)
-        int64, both on the CPU, in the order of the dataset.
+        Labelled: features and labels in the order of the dataset.
 
     Raises:
-        SimimError: if the backbone does not return its tokens or has no
-            cls token to pool, or an image has no label.
+        SimimError: if the backbone does not return tokens or has no cls
+            token to pool, or if an image has no label.
     """
     if device is not None:
         model.to(device)
@@ -119,7 +121,7 @@ def extract_features(
 
 @contextmanager
 def frozen(model: BaseModel) -> Iterator[None]:
-    """Evaluation mode without gradient; afterwards all is as before."""
+    """Set evaluation mode without gradients; restore all modes at the end."""
     training = [part for part in model.modules() if part.training]
     model.eval()
     try:
@@ -131,14 +133,14 @@ def frozen(model: BaseModel) -> Iterator[None]:
 
 
 def encode_tokens(model: BaseModel, images: Tensor) -> Tensor:
-    """All tokens (B, extra + N, C) that the backbone makes of images.
+    """Encode images to all tokens of the backbone, (B, extra + N, C).
 
     Args:
         model (BaseModel): see :func:`extract_features`.
         images (Tensor): (B, 3, H, W), normalised.
 
     Raises:
-        SimimError: if the backbone returns anything but its tokens.
+        SimimError: if the backbone does not return tokens.
     """
     tokens = model.backbone(images)[-1]
     if tokens.ndim != 3:
@@ -150,30 +152,39 @@ def encode_tokens(model: BaseModel, images: Tensor) -> Tensor:
     return tokens
 
 
-def _with_progress(loader: DataLoader) -> tqdm:
-    """A bar on a terminal; in a log a line now and then.
+def encode_images(model: BaseModel, images: Sequence[np.ndarray]) -> Tensor:
+    """Normalise and encode B images (H, W, 3) uint8 RGB of one size.
 
-    Of several processes the first one draws it.
+    See :func:`encode_tokens`.
     """
-    silent = get_rank() != 0
-    if sys.stderr.isatty():
-        return tqdm(
-            loader, 'features', unit='batch', leave=False, disable=silent
+    pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+    samples = [DataSample() for _ in images]
+    data = model.data_preprocessor(dict(inputs=pixels, data_samples=samples))
+    return encode_tokens(model, data['inputs'])
+
+
+def _with_progress(loader: DataLoader) -> tqdm:
+    """Show a bar on a terminal or lines in a log, in the main process only."""
+    style: dict[str, Any] = {}
+    if not sys.stderr.isatty():
+        style = dict(
+            delay=QUIET_SECONDS,
+            mininterval=QUIET_SECONDS,
+            bar_format='{desc}: batch {n_fmt} of {total_fmt}, '
+            '{remaining} left\n',
         )
-    line = '{desc}: batch {n_fmt} of {total_fmt}, {remaining} left\n'
     return tqdm(
         loader,
         'features',
+        unit='batch',
         leave=False,
-        disable=silent,
-        delay=QUIET_SECONDS,
-        mininterval=QUIET_SECONDS,
-        bar_format=line,
+        disable=get_rank() != 0,
+        **style,
     )
 
 
 def _pooled(model: BaseModel, tokens: Tensor, pool: Pool) -> Tensor:
-    """(B, C) of (B, extra + N, C)."""
+    """Pool tokens (B, extra + N, C) to (B, C)."""
     extra = model.backbone.num_extra_tokens
     if pool == 'mean':
         return tokens[:, extra:].mean(dim=1)

@@ -1,15 +1,16 @@
-"""k nearest neighbours on frozen features, the quick measure of a run.
+"""k nearest neighbours on frozen features.
 
-The protocol is frozen: L2-normalised features, cosine similarity, k = 20
-(10, 100 and 200 beside it), votes weighted by exp(similarity / 0.07).
+The protocol is fixed: L2-normalised features, cosine similarity, k = 20
+(10, 100 and 200 are reported too), votes weighted by
+exp(similarity / 0.07).
 
-Shape key: T training images, V validation images, C channels, k neighbours,
-L classes.
+Shape key: T training images, V validation images, v images of a chunk,
+C channels, k neighbours, L classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -18,9 +19,9 @@ from torch import Tensor
 from ..errors import SimimError
 
 KS = (10, 20, 100, 200)
-"""The numbers of neighbours reported; 20 is the one to quote."""
+"""The numbers of neighbours reported; quote 20."""
 
-# Similarities held at once: 256 MB in float32.
+# Similarities in memory at once: 256 MB in float32.
 _CHUNK = 2**26
 
 
@@ -33,12 +34,11 @@ def knn_accuracy(
     ks: Sequence[int] = KS,
     temperature: float = 0.07,
 ) -> dict[int, float]:
-    """Top-1 accuracy of a weighted k-nearest-neighbour classifier.
+    """Compute the top-1 accuracy of a weighted k-nearest-neighbour classifier.
 
-    Of classes with equal votes the first wins; which of several equally
-    near images is the k-th neighbour is open. A k above the number of
-    training images uses them all. Runs where ``train_features`` lie, in
-    float32 if they are of half precision.
+    Equal votes go to the first class. The order of equally near images is
+    undefined. A k above T uses all training images. The computation runs on
+    the device of ``train_features``, in float32 for half-precision features.
 
     Args:
         train_features (Tensor): (T, C), any scale.
@@ -46,7 +46,8 @@ def knn_accuracy(
         val_features (Tensor): (V, C).
         val_labels (Tensor): (V,) class indices.
         ks (Sequence[int]): numbers of neighbours.
-        temperature (float): of the votes; smaller trusts the nearest more.
+        temperature (float): of the votes; a smaller one gives the nearest
+            images more weight.
 
     Returns:
         dict[int, float]: accuracy in percent for every k.
@@ -68,27 +69,35 @@ def knn_accuracy(
         )
     train_labels = train_labels.to(train.device)
     val, val_labels = val.to(train), val_labels.to(train.device)
-    num_classes = int(torch.cat([train_labels, val_labels]).max()) + 1
-    nearest = min(max(ks), len(train))
     correct = dict.fromkeys(ks, 0)
     for rows in torch.arange(len(val)).split(max(1, _CHUNK // len(train))):
-        similarity = val[rows] @ train.T  # (v, T)
-        similarity, index = similarity.topk(nearest)  # (v, k)
-        # Relative to the nearest, so that no temperature overflows.
-        weight = ((similarity - similarity[:, :1]) / temperature).exp()
-        labels = train_labels[index]
-        for k in ks:
-            votes = weight.new_zeros(len(rows), num_classes)  # (v, L)
-            votes.scatter_add_(1, labels[:, :k], weight[:, :k])
-            hits = votes.argmax(dim=1) == val_labels[rows]
+        votes = _votes(val[rows] @ train.T, train_labels, ks, temperature)
+        for k, vote in zip(ks, votes, strict=True):
+            hits = vote.argmax(dim=1) == val_labels[rows]
             correct[k] += int(hits.sum())
     return {k: 100 * hits / len(val) for k, hits in correct.items()}
+
+
+def _votes(
+    similarity: Tensor, labels: Tensor, ks: Sequence[int], temperature: float
+) -> Iterator[Tensor]:
+    """Sum the votes (v, L) of the nearest images for every k.
+
+    Takes cosines (v, T) and class indices (T,).
+    """
+    num_classes = int(labels.max()) + 1
+    similarity, index = similarity.topk(min(max(ks), len(labels)))  # (v, k)
+    # Subtracting the nearest image's similarity prevents an overflow.
+    weight = ((similarity - similarity[:, :1]) / temperature).exp()
+    for k in ks:
+        votes = weight.new_zeros(len(weight), num_classes)
+        yield votes.scatter_add_(1, labels[index[:, :k]], weight[:, :k])
 
 
 def _checked(
     name: str, features: Tensor, labels: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Normalised features of at least float32, and their labels."""
+    """Return normalised features of at least float32, and their labels."""
     if features.ndim != 2 or len(features) == 0:
         raise SimimError(
             f'The {name} features must be images x channels, with at least '

@@ -1,6 +1,6 @@
 """Multinomial logistic regression on frozen features (the 1 % evaluation).
 
-Shape key: T training images, V validation images, C channels.
+Shape key: T training images, V validation images, C channels, K classes.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ def logistic_accuracy(
     l2: float | None = None,
     solver: Solver = 'sklearn',
 ) -> float:
-    """Top-1 accuracy of a linear softmax classifier, without intercept.
+    """Compute the top-1 accuracy of a linear softmax classifier.
 
-    The rule of the released code (REFERENCE 8): every feature vector is
-    centred (its own mean over the channels is subtracted) and scaled to
-    unit length; then W minimises ::
+    As in the released code (docs/method.md), the mean of each feature vector
+    over its channels is subtracted and the vector is scaled to unit length.
+    W, without intercept, minimises ::
 
         mean cross-entropy(W x, y) + l2 / 2 * |W|^2
 
@@ -43,8 +43,8 @@ def logistic_accuracy(
         val_features (Tensor): (V, C).
         val_labels (Tensor): (V,) class indices.
         l2 (float, optional): 0.1 / T if None.
-        solver (str): 'sklearn', to convergence in float64, or 'cyanure',
-            the released code's, to a relative duality gap of 1e-3.
+        solver (str): 'sklearn' converges in float64; 'cyanure', the released
+            code's solver, stops at a relative duality gap of 1e-3.
 
     Returns:
         float: accuracy in percent.
@@ -54,36 +54,36 @@ def logistic_accuracy(
             finite, or the solver is unknown.
         MissingDependency: if the solver is not installed.
     """
-    if not (train_features.isfinite().all() and val_features.isfinite().all()):
-        raise SimimError(
-            'Some features are not finite (NaN or infinity); the model has '
-            'diverged, go back to an earlier checkpoint.'
-        )
+    train, val = _prepared(train_features), _prepared(val_features)
     classes = len(train_labels.unique())
     if classes < 2:
         raise SimimError(
             f'The training images are of {classes} class; logistic '
             'regression needs images of two or more.'
         )
-    l2 = 0.1 / len(train_features) if l2 is None else l2
+    l2 = 0.1 / len(train) if l2 is None else l2
     print_log(
-        f'Logistic regression of {classes} classes on {len(train_features)} '
-        f'x {train_features.shape[1]} features, l2 {l2:.3g}, by {solver}',
+        f'Logistic regression of {classes} classes on {len(train)} x '
+        f'{train.shape[1]} features, l2 {l2:.3g}, solver {solver}',
         'current',
     )
-    index, weight = fit_logistic(
-        centred_unit_rows(train_features).double().numpy(),
-        train_labels.numpy(),
-        l2,
-        solver,
-    )
-    scores = centred_unit_rows(val_features).double().numpy() @ weight.T
-    hits = index[scores.argmax(axis=1)] == val_labels.numpy()
-    return 100 * float(hits.mean())
+    index, weight = fit_logistic(train, train_labels.numpy(), l2, solver)
+    predicted = index[(val @ weight.T).argmax(axis=1)]
+    return 100 * float((predicted == val_labels.numpy()).mean())
+
+
+def _prepared(features: Tensor) -> NDArray:
+    """Check that features are finite; return centred unit rows, float64."""
+    if not features.isfinite().all():
+        raise SimimError(
+            'Some features are not finite (NaN or infinity); the model has '
+            'diverged, go back to an earlier checkpoint.'
+        )
+    return centred_unit_rows(features).double().numpy()
 
 
 def centred_unit_rows(features: Tensor) -> Tensor:
-    """Subtract from each row (T, C) its mean, scale it to unit length."""
+    """Subtract its mean from each row (T, C), and scale it to unit length."""
     return F.normalize(features - features.mean(dim=1, keepdim=True), dim=1)
 
 
@@ -93,18 +93,13 @@ def fit_logistic(
     """Minimise the objective of :func:`logistic_accuracy`.
 
     Args:
-        x (ndarray): (T, C) float64, as they are to be used.
+        x (ndarray): (T, C) float64, centred and scaled.
         y (ndarray): (T,) labels of two or more classes, any integers.
         l2 (float): weight of the penalty.
         solver (str): 'sklearn' or 'cyanure'.
 
     Returns:
-        tuple[ndarray, ndarray]: labels of the K classes (K,), rising, and
-        W (K, C).
-
-    Raises:
-        SimimError: if the solver is unknown.
-        MissingDependency: if it is not installed.
+        tuple[ndarray, ndarray]: the sorted labels of K classes, and W (K, C).
     """
     solve = dict(sklearn=_solve_sklearn, cyanure=_solve_cyanure).get(solver)
     if solve is None:
@@ -114,23 +109,23 @@ def fit_logistic(
     classes, index = np.unique(y, return_inverse=True)
     if len(classes) > 2:
         return classes, solve(x, index, l2)
-    # Both find one vector for two classes: w = W1 - W0 = 2 W1, and |W|^2 is
-    # |w|^2 / 2.
+    # For two classes both solvers return one vector w = W1 - W0 = 2 W1, and
+    # |W|^2 = |w|^2 / 2.
     weight = solve(x, index, l2 / 2)
     return classes, np.vstack([-weight, weight]) / 2
 
 
 def _solve_sklearn(x: NDArray, index: NDArray, l2: float) -> NDArray:
-    """W (K, C), or w (1, C) of two classes."""
+    """Return W (K, C), or w (1, C) for two classes."""
     require('logistic regression')
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
     model = LogisticRegression(
-        # It minimises C times the sum of the losses, plus |W|^2 / 2.
+        # scikit-learn minimises C * (sum of the losses) + |W|^2 / 2.
         C=1 / (l2 * len(x)),
         fit_intercept=False,
-        # The gradient's largest entry, tiny where many classes share it.
+        # Bounds the largest entry of the gradient, tiny with many classes.
         tol=1e-7,
         max_iter=2000,
     )
@@ -145,7 +140,7 @@ def _solve_sklearn(x: NDArray, index: NDArray, l2: float) -> NDArray:
 
 
 def _solve_cyanure(x: NDArray, index: NDArray, l2: float) -> NDArray:
-    """W (K, C), or w (1, C) of two classes."""
+    """Return W (K, C), or w (1, C) for two classes."""
     require('logistic regression with cyanure')
     from cyanure.estimators import LogisticRegression
 

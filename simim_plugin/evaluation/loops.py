@@ -1,11 +1,9 @@
-"""Evaluate frozen features by a test config: ``mim test``, tools/test.py.
-
-Shape key: M images of a data set, C channels.
-"""
+"""Test loop of frozen features, for ``mim test`` and tools/test.py."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence, Sized
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -14,17 +12,17 @@ from mmengine.dist import all_gather
 from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner, TestLoop, autocast
 from mmpretrain.registry import LOOPS, TASK_UTILS
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ..datasets.labelled_folder import check_same_classes
 from ..engine.unwrapping import unwrapped
-from .features import Pool, extract_features
+from .features import Labelled, Pool, extract_features
 from .knn import KS, knn_accuracy
 from .logistic import Solver, logistic_accuracy
 
 
 @TASK_UTILS.register_module()
+@dataclass
 class KNNClassifier:
     """Weighted k nearest neighbours; see :func:`knn_accuracy`.
 
@@ -33,77 +31,54 @@ class KNNClassifier:
         temperature (float): of the votes. Defaults to 0.07.
     """
 
-    def __init__(
-        self, ks: Sequence[int] = KS, temperature: float = 0.07
-    ) -> None:
-        self.ks = ks
-        self.temperature = temperature
+    ks: Sequence[int] = KS
+    temperature: float = 0.07
 
-    def __call__(
-        self, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]
-    ) -> dict[str, float]:
-        """Accuracy in percent, ``knn/top1_k20`` and the like.
-
-        Args:
-            train (tuple[Tensor, Tensor]): features (M, C), labels (M,).
-            test (tuple[Tensor, Tensor]): likewise.
-        """
+    def __call__(self, train: Labelled, test: Labelled) -> dict[str, float]:
+        """Return the accuracy in percent for every k, as ``knn/top1_k20``."""
         features, labels = train
         accuracy = knn_accuracy(
-            features.to(get_device()),
-            labels,
-            *test,
-            ks=self.ks,
-            temperature=self.temperature,
+            features.to(get_device()), labels, *test, self.ks, self.temperature
         )
         return {f'knn/top1_k{k}': value for k, value in accuracy.items()}
 
 
 @TASK_UTILS.register_module()
+@dataclass
 class LogisticClassifier:
     """Logistic regression; see :func:`logistic_accuracy`.
 
     Args:
-        l2 (float, optional): weight of the penalty; 0.1 / M if None.
+        l2 (float, optional): weight of the penalty; 0.1 over the number of
+            training images if None.
         solver (str): 'sklearn' or 'cyanure'. Defaults to 'sklearn'.
     """
 
-    def __init__(
-        self, l2: float | None = None, solver: Solver = 'sklearn'
-    ) -> None:
-        self.l2 = l2
-        self.solver = solver
+    l2: float | None = None
+    solver: Solver = 'sklearn'
 
-    def __call__(
-        self, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]
-    ) -> dict[str, float]:
-        """Accuracy in percent, ``logistic/top1``.
-
-        Args:
-            train (tuple[Tensor, Tensor]): features (M, C), labels (M,).
-            test (tuple[Tensor, Tensor]): likewise.
-        """
-        accuracy = logistic_accuracy(
-            *train, *test, l2=self.l2, solver=self.solver
-        )
+    def __call__(self, train: Labelled, test: Labelled) -> dict[str, float]:
+        """Return the accuracy in percent, ``logistic/top1``."""
+        accuracy = logistic_accuracy(*train, *test, self.l2, self.solver)
         return {'logistic/top1': accuracy}
 
 
 @LOOPS.register_module()
 class FrozenFeatureLoop(TestLoop):
-    """Fit a classifier on features of training images, test it on others.
+    """Fit a classifier to features of training images and test it.
 
-    The model stays as it was loaded. With several processes each encodes
-    its share of the images, and all of them get the same metrics.
+    The model is not changed. Each process encodes its share of the images;
+    all processes return the same metrics.
 
     Args:
         runner (Runner): the runner.
         dataloader (DataLoader | dict): of the test images.
-        evaluator (Evaluator | list): empty; the classifier counts.
+        evaluator (Evaluator | list): empty; the classifier returns the
+            metrics.
         train_dataloader (DataLoader | dict): of the training images.
-        classifier (dict): of type ``KNNClassifier`` or
-            ``LogisticClassifier``, or any of ``TASK_UTILS`` that is called
-            like them.
+        classifier (dict): config of ``KNNClassifier``,
+            ``LogisticClassifier`` or another member of ``TASK_UTILS`` with
+            the same call.
         pool (str): 'mean' of the patch tokens, or the 'cls' token.
             Defaults to 'mean'.
         fp16 (bool): encode under autocast. Defaults to False.
@@ -127,11 +102,11 @@ class FrozenFeatureLoop(TestLoop):
         self.pool = pool
 
     def run(self) -> dict[str, float]:
-        """Launch the test.
+        """Run the test.
 
         Raises:
-            SimimError: if features cannot be had or fitted, or the classes
-                of training and test images differ.
+            SimimError: if features cannot be computed or fitted, or if the
+                classes of training and test images differ.
         """
         train, test = self.train_dataloader.dataset, self.dataloader.dataset
         check_same_classes(train, 'test', test)
@@ -145,13 +120,13 @@ class FrozenFeatureLoop(TestLoop):
         self.runner.call_hook('after_test')
         return metrics
 
-    def _features(self, loader: DataLoader) -> tuple[Tensor, Tensor]:
-        """Features (M, C) and labels (M,) of all images, on the CPU."""
+    def _features(self, loader: DataLoader) -> Labelled:
+        """Return features and labels of all images."""
         model = unwrapped(self.runner.model)
         with autocast(enabled=self.fp16):
             share = extract_features(model, loader, self.pool)
-        # The sampler deals the images out one by one, and starts again to
-        # give all processes as many.
+        # The sampler assigns images to processes in turn. It repeats the first
+        # images to give all processes the same number.
         features, labels = (
             torch.stack(all_gather(part), dim=1).flatten(0, 1)
             for part in share

@@ -1,10 +1,7 @@
-"""The quick measure of a representation, while it is trained."""
+"""kNN accuracy during pretraining."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
@@ -13,38 +10,43 @@ from mmengine.dist import all_gather_object, get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
-from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from ..engine.stopping import outlive_stop
 from ..engine.unwrapping import unwrapped
 from ..errors import SimimError
-from .features import extract_features, folder_dataset, image_loader
+from .features import (
+    Labelled,
+    extract_features,
+    folder_dataset,
+    image_loader,
+)
 from .knn import knn_accuracy
+from .random_state import same_random_state
 
 
 @HOOKS.register_module()
 class OnlineKNN(Hook):
-    """kNN accuracy of the frozen backbone, every few epochs.
+    """Measure the kNN accuracy of the frozen backbone every few epochs.
 
-    The figure of ``tools/evaluate.py --tasks knn``, on fewer images if
-    asked: ``knn/top1_k20`` and the like in scalars.json and TensorBoard.
-    Training goes on bit for bit as without it. Several processes share the
-    images. It runs when the epoch's checkpoint is written.
+    The metric is that of ``tools/evaluate.py --tasks knn``, optionally on
+    fewer images. It is logged as ``knn/top1_k20`` in scalars.json and
+    TensorBoard. The training result stays bit for bit the same. The processes
+    share the images. The hook runs after the epoch's checkpoint is written.
 
     Args:
         train (str): folder of ``CLASS/*.jpg``; its images vote.
         val (str): folder of the same classes; its images are classified.
         interval (int): epochs between measurements; the last epoch is
-            measured too. Defaults to 10.
-        max_train (int, optional): number of images that vote, evenly spread
+            always measured. Defaults to 10.
+        max_train (int, optional): number of voting images, evenly spread
             over the folder; all if None.
-        max_val (int, optional): number of images classified, likewise.
+        max_val (int, optional): number of classified images, evenly spread;
+            all if None.
         k (int): neighbours. Defaults to 20.
-        batch_size (int): images that a process encodes at once. Defaults
-            to 64.
-        num_workers (int): processes that load them, for each process that
-            trains. Defaults to 0.
+        batch_size (int): images per batch and process. Defaults to 64.
+        num_workers (int): loader processes per training process. Defaults
+            to 0.
     """
 
     priority = 'LOWEST'
@@ -68,11 +70,11 @@ class OnlineKNN(Hook):
         self._loaders: list[DataLoader] = []
 
     def before_train(self, runner: Runner) -> None:
-        """Look for the images, before hours have gone by.
+        """Find the images before training starts.
 
         Raises:
-            SimimError: if there is no such folder, or not an image in it for
-                every process.
+            SimimError: if a folder is missing or has fewer images than there
+                are processes.
         """
         size = unwrapped(runner.model).backbone.img_size[0]
         self._loaders = []
@@ -96,7 +98,7 @@ class OnlineKNN(Hook):
             self._loaders.append(loader)
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Measure, if it is time.
+        """Measure and log the accuracy if it is due.
 
         Raises:
             SimimError: if the features are not finite.
@@ -107,9 +109,7 @@ class OnlineKNN(Hook):
         ):
             return
         with same_random_state():
-            train, val = (
-                _features(runner, loader) for loader in self._loaders
-            )
+            train, val = (_features(runner, x) for x in self._loaders)
         device = next(runner.model.parameters()).device
         accuracy = knn_accuracy(
             train[0].to(device), train[1], *val, ks=(self.k,)
@@ -126,20 +126,8 @@ class OnlineKNN(Hook):
         )
 
 
-@contextmanager
-def same_random_state() -> Iterator[None]:
-    """Random numbers afterwards as if nothing had been drawn inside."""
-    python, numpy = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng():
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
-
-
-def _features(runner: Runner, loader: DataLoader) -> tuple[Tensor, Tensor]:
-    """Features (M, C) and labels (M,) of all processes, on the CPU."""
+def _features(runner: Runner, loader: DataLoader) -> Labelled:
+    """Gather the features and labels of all processes."""
     shares = all_gather_object(
         extract_features(unwrapped(runner.model), loader)
     )

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 @MODELS.register_module()
 class ProbeHead(LinearClsHead):
-    """BatchNorm without affine, then one linear layer (REFERENCE 8).
+    """BatchNorm without affine parameters, then one linear layer.
+
+    See docs/method.md.
 
     Args:
         num_classes (int): number of classes.
@@ -29,5 +31,5 @@ class ProbeHead(LinearClsHead):
         self.norm = nn.BatchNorm1d(in_channels, affine=False, eps=1e-6)
 
     def pre_logits(self, feats: tuple[Tensor, ...]) -> Tensor:
-        """Normalise the last feature, (B, C)."""
+        """Return the last feature (B, C), normalised."""
         return self.norm(feats[-1])

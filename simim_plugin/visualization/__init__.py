@@ -1,11 +1,6 @@
-"""Pictures of what the method sees, learns and finds."""
+"""Pictures of training views, training curves and learned features."""
 
-from .curves import (
-    draw_loss,
-    draw_runs,
-    read_run,
-    read_scalars,
-)
+from .curves import draw_loss, draw_runs, read_run, read_scalars
 from .saving import save_figures
 from .tokens import draw_across, draw_attention, draw_tokens
 from .views import draw_matches, draw_pair

@@ -1,15 +1,16 @@
-"""Curves of a run, from the figures that mmengine logs."""
+"""Training curves from the scalars that mmengine logs."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import cycle, product
+from math import ceil
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from ..errors import SimimError
 from .style import (
@@ -18,6 +19,7 @@ from .style import (
     ORANGE,
     PALETTE,
     TEXT,
+    legend_below,
     new_figure,
     title,
 )
@@ -25,67 +27,47 @@ from .style import (
 STROKES = ('-', '--', ':', '-.')
 TERMS = ('loss', 'positive_term', 'negative_term')
 
+_LOSS_PANELS = (
+    ('Loss', '(positive + weight x negative) / channels', BLUE),
+    ('Positive term', 'squared distance to the target patch', GREEN),
+    ('Negative term', 'mean squared similarity to all patches', ORANGE),
+)
+
 
 def read_scalars(
     work_dir: str | Path, names: Sequence[str] = TERMS
 ) -> dict[str, list[float]]:
-    """The training figures of the newest run in a work directory.
+    """Read the training scalars of the newest run in a work directory.
 
     Args:
-        work_dir (str | Path): where mmengine's runner wrote
-            ``TIMESTAMP/vis_data/scalars.json``.
-        names (Sequence[str]): figures to read, as they are logged.
+        work_dir (str | Path): contains ``TIMESTAMP/vis_data/scalars.json``,
+            written by mmengine's runner.
+        names (Sequence[str]): logged names.
 
     Returns:
         dict[str, list[float]]: ``iteration`` and every name, in order.
 
     Raises:
-        SimimError: if no figure of these names was logged there.
+        SimimError: if no scalars with these names were logged.
     """
-    files = _logs(work_dir)
-    entries = _entries(files[-1], names) if files else []
-    if not entries:
-        raise SimimError(
-            f'There are no logged figures {", ".join(names)} below '
-            f'{work_dir}/*/vis_data; train there first, for at least one '
-            'logging interval.'
-        )
-    curve = dict(iteration=[entry['step'] for entry in entries])
-    return curve | {name: [e[name] for e in entries] for name in names}
+    return _curve(_newest(work_dir, names), names, work_dir)
 
 
 def draw_loss(curve: Mapping[str, Sequence[float]]) -> Figure:
-    """Loss, positive and negative term over the iterations.
+    """Draw loss, positive term and negative term over the iterations.
 
     Args:
-        curve (Mapping): of :func:`read_scalars`.
+        curve (Mapping): see :func:`read_scalars`.
 
     Returns:
-        Figure: three panels; the logged figures, and their moving average.
+        Figure: three panels with the logged values and their moving average.
     """
     figure = new_figure(12.5, 3.6)
-    notes = {
-        'loss': ('Loss', '(positive + weight x negative) / channels', BLUE),
-        'positive_term': (
-            'Positive term',
-            'squared distance to the target patch',
-            GREEN,
-        ),
-        'negative_term': (
-            'Negative term',
-            'mean squared similarity to all patches',
-            ORANGE,
-        ),
-    }
-    steps = np.asarray(curve['iteration'])
-    for axes, (name, (text, note, colour)) in zip(
-        figure.subplots(1, 3), notes.items(), strict=True
+    for axes, name, (text, note, colour) in zip(
+        figure.subplots(1, 3), TERMS, _LOSS_PANELS, strict=True
     ):
-        values = np.asarray(curve[name], dtype=float)
-        axes.plot(steps, values, color=colour, lw=1, alpha=0.3)
-        axes.plot(steps, _smooth(values), color=colour, lw=2)
-        _frame(axes)
-        axes.set_xlim(0, steps[-1])
+        _plot(axes, curve, name, colour, faint=0.3)
+        _frame(axes, curve['iteration'][-1])
         title(axes, text, note)
     return figure
 
@@ -93,120 +75,92 @@ def draw_loss(curve: Mapping[str, Sequence[float]]) -> Figure:
 def read_run(
     work_dir: str | Path, names: Sequence[str] | None = None
 ) -> dict[str, list[float]]:
-    """The training figures of a run, with all the parts it was resumed in.
+    """Read the training scalars of a run with all its resumed parts.
 
-    A part that begins later than after one logging interval went on from
-    the ones before, and replaces what they logged beyond its begin.
+    A part is a resumed one if its first step is larger than the logging
+    interval. It replaces all values that earlier parts logged from there on.
 
     Args:
         work_dir (str | Path): see :func:`read_scalars`.
-        names (Sequence[str], optional): figures to read. Those of ``TERMS``
-            that the run has if None.
+        names (Sequence[str], optional): logged names. If None, all of
+            ``TERMS`` that the run has logged.
 
     Raises:
-        SimimError: if no figure of these names was logged there.
+        SimimError: if no scalars with these names were logged.
     """
     if names is None:
-        files = _logs(work_dir)
-        entries = _entries(files[-1], TERMS[:1]) if files else []
+        entries = _newest(work_dir, TERMS[:1])
         names = [name for name in TERMS if entries and name in entries[-1]]
         names = names or TERMS[:1]
     joined: list[dict] = []
-    for file in _logs(work_dir):
-        entries = _entries(file, names)
+    for log in _logs(work_dir):
+        entries = _entries(log, names)
         if not entries:
             continue
-        begin = entries[0]['step']
-        interval = begin
+        begin = interval = entries[0]['step']
         if len(entries) > 1:
             interval = entries[1]['step'] - begin
         resumed = begin > interval
         joined = [e for e in joined if resumed and e['step'] < begin]
         joined += entries
-    if not joined:
-        return read_scalars(work_dir, names)  # tells what is missing
-    curve = dict(iteration=[entry['step'] for entry in joined])
-    return curve | {name: [e[name] for e in joined] for name in names}
+    return _curve(joined, names, work_dir)
 
 
 def draw_runs(runs: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
-    """The figures that all of several runs have, one panel each.
+    """Draw the scalars that several runs have in common, one per panel.
 
     Args:
-        runs (Mapping): by label, what :func:`read_run` gives.
+        runs (Mapping): label -> curve of :func:`read_run`.
 
     Returns:
-        Figure: logged figures and their moving average; a run has one
-        colour and one kind of stroke in all panels.
+        Figure: logged values and their moving average. Each run has the same
+        colour and stroke in all panels.
 
     Raises:
-        SimimError: if the runs have no figure in common.
+        SimimError: if the runs have no scalar in common.
     """
-    names = [
-        name
-        for name in next(iter(runs.values()))
-        if name != 'iteration'
-        and all(name in curve for curve in runs.values())
-    ]
+    first, *others = runs.values()
+    names = [n for n in first if all(n in curve for curve in others)]
+    names = [n for n in names if n != 'iteration']
     if not names:
         raise SimimError(
             f'The runs {", ".join(runs)} have no logged figure in common; '
             'draw them apart.'
         )
     columns = min(3, len(names))
-    rows = -(-len(names) // columns)
-    width = max(4.2 * columns, 6.0)
-    # The legend has its room below the panels.
-    lines = -(-len(runs) // columns)
-    figure = new_figure(width, 3.3 * rows + 0.3 + 0.22 * lines)
-    panels = figure.subplots(rows, columns, squeeze=False).flat
+    rows = ceil(len(names) / columns)
+    legend_height = 0.3 + 0.22 * ceil(len(runs) / columns)
+    figure = new_figure(max(4.2 * columns, 6.0), 3.3 * rows + legend_height)
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    styles = [(c, s) for s, c in product(STROKES, PALETTE)]
+    looks = dict(zip(runs, cycle(styles), strict=False))
+    last = max(curve['iteration'][-1] for curve in runs.values())
     for axes, name in zip(panels, names, strict=False):
-        for i, curve in enumerate(runs.values()):
-            steps = np.asarray(curve['iteration'])
-            values = np.asarray(curve[name], dtype=float)
-            colour = PALETTE[i % len(PALETTE)]
-            axes.plot(steps, values, color=colour, lw=1, alpha=0.25)
-            axes.plot(
-                steps,
-                _smooth(values),
-                color=colour,
-                lw=2,
-                ls=STROKES[i // len(PALETTE) % len(STROKES)],
-            )
-        _frame(axes)
-        axes.set_xlim(0, max(c['iteration'][-1] for c in runs.values()))
+        for label, (colour, stroke) in looks.items():
+            _plot(axes, runs[label], name, colour, stroke)
+        _frame(axes, last)
         title(axes, name.replace('_', ' ').capitalize())
-    for axes in list(panels)[len(names) :]:
+    for axes in panels[len(names) :]:
         axes.set_axis_off()
-    figure.legend(
-        handles=[
-            Line2D(
-                [],
-                [],
-                color=PALETTE[i % len(PALETTE)],
-                ls=STROKES[i // len(PALETTE) % len(STROKES)],
-                lw=2,
-                label=label,
-            )
-            for i, label in enumerate(runs)
-        ],
-        loc='outside lower left',
-        ncols=columns,
-        frameon=False,
-        fontsize=TEXT,
-    )
+    legend_below(figure, looks, 'outside lower left', columns)
     return figure
 
 
 def _logs(work_dir: str | Path) -> list[Path]:
-    """Logs of the parts of a run; time stamps sort as text."""
+    """Return the logs of a run's parts; time stamps sort as text."""
     return sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
 
 
-def _entries(log: Path, names: Sequence[str]) -> list[dict]:
-    """The logged iterations that have all the names.
+def _newest(work_dir: str | Path, names: Sequence[str]) -> list[dict]:
+    """Return the entries of the newest log that have all the names."""
+    logs = _logs(work_dir)
+    return _entries(logs[-1], names) if logs else []
 
-    A line that is cut off, as of a run that was killed, is left out.
+
+def _entries(log: Path, names: Sequence[str]) -> list[dict]:
+    """Return the entries of a log that have all the names.
+
+    A killed run may leave an incomplete line, which is ignored.
     """
     entries = []
     for line in log.read_text().splitlines():
@@ -219,18 +173,47 @@ def _entries(log: Path, names: Sequence[str]) -> list[dict]:
     return entries
 
 
-def _frame(axes: Axes) -> None:
-    """Quiet axes over the iterations."""
+def _curve(
+    entries: Sequence[dict], names: Sequence[str], work_dir: str | Path
+) -> dict[str, list[float]]:
+    """Sort logged entries by name."""
+    if not entries:
+        raise SimimError(
+            f'There are no logged figures {", ".join(names)} below '
+            f'{work_dir}/*/vis_data; train there first, for at least one '
+            'logging interval.'
+        )
+    curve = dict(iteration=[entry['step'] for entry in entries])
+    return curve | {name: [e[name] for e in entries] for name in names}
+
+
+def _plot(
+    axes: Axes,
+    curve: Mapping[str, Sequence[float]],
+    name: str,
+    colour: str,
+    stroke: str = '-',
+    faint: float = 0.25,
+) -> None:
+    """Plot logged values, with opacity ``faint``, and their moving average."""
+    steps = np.asarray(curve['iteration'])
+    values = np.asarray(curve[name], dtype=float)
+    axes.plot(steps, values, color=colour, lw=1, alpha=faint)
+    axes.plot(steps, _smooth(values), color=colour, lw=2, ls=stroke)
+
+
+def _frame(axes: Axes, last: float) -> None:
+    """Style the axes over the iterations from 0 to ``last``."""
     axes.set_xlabel('iteration', fontsize=TEXT)
     axes.tick_params(labelsize=TEXT)
     axes.grid(alpha=0.25)
     axes.spines[['top', 'right']].set_visible(False)
+    axes.set_xlim(0, last)
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
-    """Centred moving average over a twentieth of the curve."""
+    """Return the centred moving average over a twentieth of the curve."""
     reach = len(values) // 40
+    size = 2 * reach + 1
     padded = np.pad(values, reach, mode='edge')
-    return np.convolve(padded, np.ones(2 * reach + 1), 'valid') / (
-        2 * reach + 1
-    )
+    return np.convolve(padded, np.ones(size), 'valid') / size

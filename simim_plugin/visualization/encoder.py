@@ -1,4 +1,4 @@
-"""The encoder of any checkpoint, and what of it is drawn.
+"""The encoder of any checkpoint, with its tokens and attention maps.
 
 Shape key: B images, R x C patches, N = R * C, A attention heads, D channels.
 """
@@ -10,17 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from mmengine.device import get_device
 from mmengine.model import BaseModel
 from mmpretrain.models.utils import resize_pos_embed
-from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from ..checkpoint import read_weights
 from ..checkpoint.portable import Portable
 from ..errors import SimimError
-from ..evaluation.features import encode_tokens, frozen
+from ..evaluation.features import encode_images, frozen
 
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 
@@ -31,16 +29,16 @@ class FrozenEncoder(BaseModel):
     Args:
         file (str | Path): see
             :func:`simim_plugin.checkpoint.load_backbone`.
-        size (int, optional): height and width of the images, pixels.
-            Positions are interpolated (bicubic). That of the checkpoint if
-            None.
-        num_heads (int, optional): of the attention, where neither file nor
-            width tell.
+        size (int, optional): height and width of the images, pixels; the
+            checkpoint's own if None. Position embeddings are interpolated
+            (bicubic).
+        num_heads (int, optional): attention heads, needed if neither the
+            file nor the width determines them.
         branch (str): see :func:`simim_plugin.checkpoint.load_backbone`.
 
     Raises:
-        CheckpointError: if the file cannot be read, or holds no plain ViT.
-        SimimError: if ``size`` is not a whole number of patches.
+        CheckpointError: if the file cannot be read or is not a plain ViT.
+        SimimError: if ``size`` is not a multiple of the patch size.
     """
 
     def __init__(
@@ -77,7 +75,7 @@ class FrozenEncoder(BaseModel):
         return rows, cols
 
     def forward(self, images: Sequence[np.ndarray]) -> Tensor:
-        """Patch tokens of images.
+        """Encode images to patch tokens.
 
         Args:
             images (Sequence[np.ndarray]): B times (H, W, 3) uint8 RGB.
@@ -86,41 +84,33 @@ class FrozenEncoder(BaseModel):
             Tensor: (B, R, C, D) float32, on the CPU.
         """
         with frozen(self):
-            tokens = encode_tokens(self, self._inputs(images))
+            tokens = encode_images(self, images)
         patches = tokens[:, self.backbone.num_extra_tokens :]
         return patches.unflatten(1, self.grid).float().cpu()
 
     def cls_attention(self, images: Sequence[np.ndarray]) -> Tensor:
-        """What the cls token attends to in the last block, head by head.
+        """Compute the attention of the cls token in the last block.
 
         Args:
             images (Sequence[np.ndarray]): B times (H, W, 3) uint8 RGB.
 
         Returns:
-            Tensor: (B, A, 1 + N) float32, on the CPU: shares that sum to 1,
-            of the cls token itself first, then of the patches, row by row.
+            Tensor: (B, A, 1 + N) float32, on the CPU. The shares sum to 1:
+            first the cls token itself, then the patches, row by row.
         """
         attention: Any = self.backbone.layers[-1].attn
         shares: list[Tensor] = []
 
-        def look(layer: nn.Linear, _: Any, qkv: Tensor) -> None:
+        def record(layer: nn.Linear, _: Any, qkv: Tensor) -> None:
             parts = qkv.unflatten(-1, (3, attention.num_heads, -1))
             q, k, _ = parts.permute(2, 0, 3, 1, 4)  # (B, A, 1 + N, D / A)
             logits = q[:, :, :1] @ k.mT / q.shape[-1] ** 0.5
             shares.append(logits.float().softmax(dim=-1)[:, :, 0])
 
-        handle = attention.qkv.register_forward_hook(look)
+        handle = attention.qkv.register_forward_hook(record)
         try:
             with frozen(self):
-                encode_tokens(self, self._inputs(images))
+                encode_images(self, images)
         finally:
             handle.remove()
         return shares[0].cpu()
-
-    def _inputs(self, images: Sequence[np.ndarray]) -> Tensor:
-        pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
-        samples = [DataSample() for _ in images]
-        data: Any = self.data_preprocessor(
-            dict(inputs=pixels, data_samples=samples)
-        )
-        return data['inputs']

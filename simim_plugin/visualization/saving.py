@@ -1,4 +1,4 @@
-"""Figures as one file: a PNG, or an HTML page that needs no other file."""
+"""Figures in one file: a PNG or a self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from PIL import Image
 
 from ..errors import SimimError
 from ..files import complete_file
+from .style import DPI
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -42,10 +43,10 @@ _FIGURE = """<figure>
 
 
 def check_output(out: Path) -> None:
-    """Refuse a file of another kind, before any work is done.
+    """Check the output file before any figure is drawn.
 
     Raises:
-        SimimError: unless ``out`` ends in .png or .html.
+        SimimError: unless ``out`` is a file that ends in .png or .html.
     """
     if out.suffix.lower() not in ('.png', '.html'):
         raise SimimError(
@@ -64,14 +65,14 @@ def save_figures(
     heading: str = '',
     command: str = '',
 ) -> None:
-    """Write figures below each other, as a PNG or an HTML page.
+    """Write figures one below the other to a PNG or an HTML page.
 
     Args:
-        figures (Sequence[tuple[str, Figure]]): captions (HTML only) and
-            figures, at least one.
-        out (Path): ends in .png or .html; it is replaced as a whole.
+        figures (Sequence[tuple[str, Figure]]): one or more captions (HTML
+            only) and figures.
+        out (Path): ends in .png or .html; replaced atomically.
         heading (str): title of the page.
-        command (str): what made it, for the page.
+        command (str): the command that made the page.
 
     Raises:
         SimimError: see :func:`check_output`.
@@ -87,7 +88,7 @@ def save_figures(
             figures='\n'.join(
                 _FIGURE.format(
                     caption=html.escape(caption),
-                    width=image.shape[1] * 100 // 160,
+                    width=image.shape[1] * 100 // DPI,
                     data=base64.b64encode(_png(image)).decode(),
                 )
                 for caption, image in images
@@ -98,24 +99,22 @@ def save_figures(
 
 
 def _render(figure: Figure) -> np.ndarray:
-    """(H, W, 3) uint8."""
+    """Draw a figure to an image (H, W, 3) uint8."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def _below_each_other(images: Sequence[np.ndarray]) -> np.ndarray:
+    height = sum(image.shape[0] for image in images)
     width = max(image.shape[1] for image in images)
-    return np.concatenate(
-        [
-            np.pad(
-                image,
-                ((0, 0), (0, width - image.shape[1]), (0, 0)),
-                constant_values=255,
-            )
-            for image in images
-        ]
-    )
+    sheet = np.full((height, width, 3), 255, np.uint8)
+    top = 0
+    for image in images:
+        rows, cols, _ = image.shape
+        sheet[top : top + rows, :cols] = image
+        top += rows
+    return sheet
 
 
 def _png(image: np.ndarray) -> bytes:

@@ -1,16 +1,17 @@
-"""One look for all pictures: colour-blind safe, readable on any image."""
+"""The common style of all pictures, with a palette for the colour-blind."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
-import torch
+import numpy as np
 from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from torch import Tensor
+from matplotlib.lines import Line2D
 
 # Okabe and Ito's palette.
 BLUE, ORANGE, GREEN, RED = '#0072B2', '#E69F00', '#009E73', '#D55E00'
@@ -20,14 +21,15 @@ INK, QUIET, GREY = '#222222', '#555555', '#9a9a9a'
 TITLE = 11
 TEXT = 9.5
 DPI = 160
-MOST_LINES = 50
-"""Lines, about, above which a picture shows a part of the matches."""
 HEADING = 0.55
-"""Inches that a heading takes."""
+"""Height of a heading, inches."""
+
+Box = tuple[float, float, float, float]
+"""Left, top, width and height."""
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """A figure (inches) of its own: no window, no global pyplot state."""
+    """Return a figure (inches) without window or global pyplot state."""
     layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1)
     figure = Figure((width, height), dpi=DPI, layout=layout)
     FigureCanvasAgg(figure)
@@ -35,7 +37,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def title(axes: Axes, text: str, note: str = '') -> None:
-    """A bold title on the left, and a quieter line below it."""
+    """Add a bold title on the left and a quieter line below it."""
     axes.set_title(
         text,
         loc='left',
@@ -57,7 +59,7 @@ def title(axes: Axes, text: str, note: str = '') -> None:
 
 
 def heading(figure: Figure, text: str, note: str) -> None:
-    """A bold title over all panels of a figure, and a quieter line below."""
+    """Add a bold title above all panels and a quieter line below it."""
     width, height = figure.get_size_inches()
     layout: Any = figure.get_layout_engine()
     layout.set(rect=(0, 0, 1, 1 - HEADING / height))
@@ -76,26 +78,53 @@ def heading(figure: Figure, text: str, note: str) -> None:
         )
 
 
+def caption(axes: Axes, x: float, y: float, text: str, **options: Any) -> None:
+    """Add a quiet text, centred below a point."""
+    options |= dict(ha='center', va='top', fontsize=TEXT, color=QUIET)
+    axes.text(x, y, text, **options)
+
+
+def legend_below(
+    figure: Figure,
+    looks: Mapping[str, tuple[str, str]],
+    loc: Literal['outside lower left', 'outside lower center'],
+    columns: int,
+) -> None:
+    """Add a legend of lines, label -> colour and stroke, below all panels."""
+    handles = [
+        Line2D([], [], color=colour, ls=stroke, lw=2, label=label)
+        for label, (colour, stroke) in looks.items()
+    ]
+    figure.legend(
+        handles=handles,
+        loc=loc,
+        ncols=columns,
+        frameon=False,
+        fontsize=TEXT,
+    )
+
+
+def show(axes: Axes, image: np.ndarray, box: Box) -> None:
+    """Show an image in a box without axes; y points down."""
+    left, top, width, height = box
+    extent = (left, left + width, top + height, top)
+    axes.imshow(image, extent=extent, interpolation='bicubic')
+    hide_axes(axes)
+
+
+def dots(axes: Axes, points: np.ndarray, size: float, **colour: Any) -> None:
+    """Mark points (K, 2) (x, y)."""
+    x, y = points.T
+    marks = axes.scatter(x, y, size, zorder=3, **colour)
+    marks.set(edgecolor='white', linewidth=0.6)
+
+
 def halo(width: float) -> list[Any]:
-    """A white rim, which keeps a stroke visible on any image."""
+    """Return a white rim that keeps a stroke visible on any image."""
     return [patheffects.withStroke(linewidth=width, foreground='white')]
 
 
-def sparse(asked: Tensor) -> tuple[Tensor, int]:
-    """Of patches (R, C) bool so many that their lines can be told apart.
-
-    Returns:
-        tuple[Tensor, int]: those to draw (R, C) bool, on every how many-th
-        row and column.
-    """
-    step = max(1, round((int(asked.sum()) / MOST_LINES) ** 0.5))
-    lattice = torch.zeros_like(asked)
-    lattice[step // 2 :: step, step // 2 :: step] = True
-    return asked & lattice, step
-
-
-def no_ticks(axes: Axes) -> None:
-    """Leave only the picture of an axes, at the top of its place."""
-    axes.set(xticks=[], yticks=[], anchor='N')
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+def hide_axes(axes: Axes) -> None:
+    """Leave only the picture, anchored at the top."""
+    axes.set_axis_off()
+    axes.set_anchor('N')

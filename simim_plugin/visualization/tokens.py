@@ -1,4 +1,4 @@
-"""What an encoder sees: tokens as colours, attention, and their partners.
+"""Patch tokens as colours, attention maps, and nearest patches.
 
 Shape key: B images, R x C patches, A attention heads, D channels, K lines.
 """
@@ -6,31 +6,33 @@ Shape key: B images, R x C patches, A attention heads, D channels, K lines.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil, isqrt
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from .side_by_side import segments, show_both, sparse
 from .style import (
-    QUIET,
     TEXT,
+    caption,
+    dots,
     halo,
     heading,
+    hide_axes,
     new_figure,
-    no_ticks,
-    sparse,
     title,
 )
 
 AXES = 3
-"""Principal components that are drawn."""
+"""Number of principal components drawn."""
 
 PER_ROW = 6
+"""Images in a row."""
 
 # Oklab to linear sRGB (Björn Ottosson, 2020).
 _TO_CONES = np.array(
@@ -50,21 +52,21 @@ _TO_RGB = np.array(
 
 
 def principal_parts(tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """The first three principal components of all tokens, on one basis.
+    """Compute the first three principal components of all tokens.
 
     Args:
-        tokens (Tensor): (..., D) of one image or of several.
+        tokens (Tensor): (..., D) of one or more images.
 
     Returns:
-        tuple[Tensor, Tensor]: components (..., 3) float64, the first the
-        largest, each signed so that its largest weight is positive; and the
-        share (3,) of the variance that each explains, 0 to 1.
+        tuple[Tensor, Tensor]: components (..., 3) float64 by falling
+        variance, with signs that make the largest weight of each positive;
+        and their shares (3,) of the variance, 0 to 1.
     """
     flat = tokens.double().flatten(0, -2)  # (M, D)
-    # What float32 rounds is no variance.
+    # Rounding errors of float32 are no variance.
     noise = 1e-13 * flat.square().sum() + 1e-30
     flat = flat - flat.mean(dim=0)
-    values, basis = torch.linalg.eigh(flat.T @ flat)  # rising
+    values, basis = torch.linalg.eigh(flat.T @ flat)  # ascending
     values, basis = values.flip(0).clamp_min(0), basis.flip(1)[:, :AXES]
     largest = basis.abs().argmax(dim=0, keepdim=True)
     sign = basis.gather(0, largest).sign()
@@ -75,11 +77,11 @@ def principal_parts(tokens: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def colours_of(parts: Tensor) -> np.ndarray:
-    """Colours for three components, also for the red-green blind.
+    """Convert three components to colours that red-green blind people see.
 
-    The first is the lightness, the second runs from blue to yellow, the
-    third from green to red. Each is scaled to 98 % of its tokens, and
-    constant ones are grey.
+    The first component is the lightness, the second runs from blue to
+    yellow, the third from green to red. Each is scaled to the range of 98 %
+    of its tokens. Constant components are grey.
 
     Args:
         parts (Tensor): (..., 3), centred.
@@ -99,31 +101,26 @@ def colours_of(parts: Tensor) -> np.ndarray:
 
 
 def draw_tokens(images: Sequence[np.ndarray], tokens: Tensor) -> Figure:
-    """Images, and below each its patch tokens as colours, on one basis.
+    """Draw images and, below each, its patch tokens as colours on one basis.
 
     Args:
         images (Sequence[np.ndarray]): B times (H, W, 3) uint8 RGB.
         tokens (Tensor): (B, R, C, D).
 
     Returns:
-        Figure: six images in a row.
+        Figure: up to six images in a row.
     """
     parts, shares = principal_parts(tokens)
-    colours = colours_of(parts)
     per_row = min(PER_ROW, len(images))
-    rows = -(-len(images) // per_row)
+    rows = ceil(len(images) / per_row)
     figure = new_figure(max(1.75 * per_row, 5.2), 3.5 * rows + 0.75)
     panels = figure.subplots(2 * rows, per_row, squeeze=False)
-    for i, axes in enumerate(panels[::2].flat):
-        below = panels[1::2].flat[i]
-        no_ticks(axes)
-        no_ticks(below)
-        if i < len(images):
-            axes.imshow(images[i])
-            below.imshow(colours[i], interpolation='nearest')
-        else:
-            axes.set_axis_off()
-            below.set_axis_off()
+    for axes in panels.flat:
+        hide_axes(axes)
+    for axes, image in zip(panels[::2].flat, images, strict=False):
+        axes.imshow(image)
+    for axes, grid in zip(panels[1::2].flat, colours_of(parts), strict=False):
+        axes.imshow(grid, interpolation='nearest')
     names = ('dark to light', 'blue to yellow', 'green to red')
     legend = ', '.join(
         f'{name} {share:.0%}'
@@ -138,37 +135,34 @@ def draw_tokens(images: Sequence[np.ndarray], tokens: Tensor) -> Figure:
 
 
 def draw_attention(image: np.ndarray, shares: Tensor) -> Figure:
-    """What the cls token attends to: the mean of the heads, and each head.
+    """Draw the attention of the cls token: the mean over heads and each head.
 
     Args:
         image (np.ndarray): (H, W, 3) uint8 RGB.
-        shares (Tensor): (A, 1 + R * R), of
-            ``FrozenEncoder.cls_attention``.
+        shares (Tensor): (A, 1 + R * R), see ``FrozenEncoder.cls_attention``.
 
     Returns:
-        Figure: the image, the mean, and the heads; every map is scaled to
-        its own largest value.
+        Figure: the image, the mean and the heads. Each map is scaled to its
+        own maximum.
     """
-    side = round((shares.shape[1] - 1) ** 0.5)
-    maps = shares[:, 1:].unflatten(1, (side, side))  # (A, R, R)
-    shown = [('all heads', maps.mean(dim=0), shares[:, 0].mean())]
-    shown += [
-        (f'head {i}', one, own)
-        for i, (one, own) in enumerate(zip(maps, shares[:, 0], strict=True), 1)
-    ]
+    side = isqrt(shares.shape[1] - 1)
+    shown = torch.cat([shares.mean(dim=0, keepdim=True), shares])
+    names = ['all heads', *(f'head {i + 1}' for i in range(len(shares)))]
     per_row = min(PER_ROW + 1, 1 + len(shown))
-    rows = -(-(1 + len(shown)) // per_row)
+    rows = ceil((1 + len(shown)) / per_row)
     figure = new_figure(1.75 * per_row, 2.15 * rows + 0.75)
-    panels = figure.subplots(rows, per_row, squeeze=False)
-    for axes in panels.flat:
-        no_ticks(axes)
-        axes.set_axis_off()
-    panels.flat[0].imshow(image)
-    _caption(panels.flat[0], 'image')
-    for axes, (name, one, own) in zip(panels.flat[1:], shown, strict=False):
-        scale = PowerNorm(0.5, 0, max(one.max().item(), 1e-12))
-        axes.imshow(one.numpy(), cmap='cividis', norm=scale)
-        _caption(axes, f'{name}: {1 - own:.0%}')
+    panels = figure.subplots(rows, per_row, squeeze=False).ravel()
+    for axes in panels:
+        hide_axes(axes)
+    panels[0].imshow(image)
+    texts = ['image']
+    for axes, name, row in zip(panels[1:], names, shown, strict=False):
+        grid = row[1:].unflatten(0, (side, side))  # (R, R)
+        scale = PowerNorm(0.5, 0, max(grid.max().item(), 1e-12))
+        axes.imshow(grid.numpy(), cmap='cividis', norm=scale)
+        texts.append(f'{name}: {1 - row[0]:.0%}')
+    for axes, text in zip(panels, texts, strict=False):
+        caption(axes, 0.5, -0.04, text, transform=axes.transAxes)
     heading(
         figure,
         'What the cls token attends to in the last block',
@@ -181,7 +175,7 @@ def draw_attention(image: np.ndarray, shares: Tensor) -> Figure:
 def nearest_patches(
     first: Tensor, second: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """For every patch of one image the most similar one of another.
+    """Find the most similar patch of another image for every patch.
 
     Args:
         first (Tensor): (R, C, D) tokens.
@@ -189,27 +183,23 @@ def nearest_patches(
 
     Returns:
         tuple[Tensor, Tensor, Tensor]: row and column in the second image
-        (R, C, 2), the cosine (R, C), and whether each is the other's
-        nearest (R, C) bool.
+        (R, C, 2), the cosine (R, C), and a mask (R, C) bool, True if the
+        two are each other's nearest.
     """
-    a, b = (F.normalize(x.flatten(0, 1), dim=-1) for x in (first, second))
-    cosine = a @ b.T  # (R * C, R' * C')
-    value, there = cosine.max(dim=1)
-    mutual = cosine.argmax(dim=0)[there] == torch.arange(len(a))
+    a, b = F.normalize(first, dim=-1), F.normalize(second, dim=-1)
+    cosine = a @ b.flatten(0, 1).T  # (R, C, R' * C')
+    value, there = cosine.max(dim=-1)  # (R, C)
+    back = cosine.flatten(0, 1).argmax(dim=0)[there]
+    mutual = back == torch.arange(there.numel()).view_as(there)
     cols = second.shape[1]
     where = torch.stack([there // cols, there % cols], dim=-1)
-    grid = first.shape[:2]
-    return (
-        where.unflatten(0, grid),
-        value.unflatten(0, grid),
-        mutual.unflatten(0, grid),
-    )
+    return where, value, mutual
 
 
 def draw_across(
     images: Sequence[np.ndarray], first: Tensor, second: Tensor
 ) -> Figure:
-    """Lines from patches of one image to the nearest ones of another.
+    """Draw lines from patches of one image to the nearest ones of another.
 
     Args:
         images (Sequence[np.ndarray]): two of (H, W, 3) uint8 RGB.
@@ -217,52 +207,26 @@ def draw_across(
         second (Tensor): (R, C, D) tokens of the second one.
 
     Returns:
-        Figure: of many patches a part; the colour tells the cosine, thick
-        lines join patches that are each other's nearest.
+        Figure: colours show the cosine; thick lines connect patches that
+        are each other's nearest. Only a part of many patches is drawn.
     """
     where, cosine, mutual = nearest_patches(first, second)
-    rows, cols = cosine.shape
-    chosen, step = sparse(torch.ones_like(mutual))
+    chosen, thinned = sparse(torch.ones_like(mutual))
     figure = new_figure(7.6, 4.0)
     axes = figure.subplots()
-    shift = 1.35 * cols
-    for image, left in zip(images, (0.0, shift), strict=True):
-        extent = (left - 0.5, left + cols - 0.5, rows - 0.5, -0.5)
-        axes.imshow(image, extent=extent, interpolation='bicubic')
-    no_ticks(axes)
-    axes.set_xlim(-0.6, shift + cols - 0.4)
-    ends = torch.stack([chosen.nonzero(), where[chosen]], dim=1)
-    points = ends.flip(-1).double().numpy()  # (K, 2, 2) x, y
-    points[:, 1, 0] += shift
+    shift = show_both(axes, images, mutual.shape, 1.35)
+    points = segments(chosen, where, shift)
     value, thick = cosine[chosen].numpy(), mutual[chosen].numpy()
     lines = LineCollection(
         list(points), cmap='cividis', linewidths=np.where(thick, 2.4, 0.9)
     )
     lines.set(array=value, path_effects=halo(2.6))
     axes.add_collection(lines)
-    for end in (points[:, 0], points[:, 1]):
-        dots = axes.scatter(
-            end[:, 0], end[:, 1], 14, c=value, cmap='cividis', zorder=3
-        )
-        dots.set(edgecolor='white', linewidth=0.6)
+    for ends in (points[:, 0], points[:, 1]):
+        dots(axes, ends, 14, c=value, cmap='cividis')
     bar = figure.colorbar(lines, ax=axes, shrink=0.8, format='%.2f')
     bar.set_label('cosine of the tokens', fontsize=TEXT)
     bar.ax.tick_params(labelsize=TEXT)
     note = f"{mutual.sum()} of {mutual.numel()} are each other's (thick)"
-    if step > 1:
-        note += f'; one in {step**2} is drawn'
-    title(axes, 'Nearest patches in the other image', note)
+    title(axes, 'Nearest patches in the other image', note + thinned)
     return figure
-
-
-def _caption(axes: Axes, text: str) -> None:
-    axes.text(
-        0.5,
-        -0.04,
-        text,
-        transform=axes.transAxes,
-        ha='center',
-        va='top',
-        fontsize=TEXT,
-        color=QUIET,
-    )

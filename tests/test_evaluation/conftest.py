@@ -9,7 +9,7 @@ from simim_plugin.models import SiameseIMViT
 
 
 class TinyModel(nn.Module):
-    """A backbone and a preprocessor, as every MMPretrain model has them."""
+    """A backbone and a preprocessor, like every MMPretrain model."""
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ def model_of():
 
 @pytest.fixture
 def image_folder(tmp_path):
-    """Two classes of lossless 16 x 16 images, three and two of them."""
+    """Create two classes of lossless 16 x 16 images, three and two each."""
     rng = np.random.default_rng(0)
     for name, count in dict(ant=3, bee=2).items():
         (tmp_path / name).mkdir()

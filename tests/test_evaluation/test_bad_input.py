@@ -1,4 +1,4 @@
-"""What the testing command says of bad checkpoints and bad data."""
+"""Errors of the testing command for bad checkpoints and bad data."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ DATA = 'test_dataloader.dataset.data_root'
 
 @pytest.fixture(scope='module')
 def root(tmp_path_factory):
-    """An image of each of 8 classes, and weights of a classifier of them."""
+    """Create one image of each of 8 classes, and weights of a classifier."""
     root = tmp_path_factory.mktemp('demo')
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     for label in range(8):
@@ -43,7 +43,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture
 def refuse(tmp_path, capsys):
-    """Run the command, which must fail: the one sentence that it says."""
+    """Run the command, which must fail; return its one-sentence error."""
 
     def run(config, file, **options):
         loaders = ['test_dataloader']
@@ -63,9 +63,9 @@ def refuse(tmp_path, capsys):
             )
         assert end.value.code == 1
         assert not out.exists()
-        said = capsys.readouterr().err
-        (line,) = [x for x in said.splitlines() if x.startswith('error: ')]
-        assert said.endswith(f'{line}\n')
+        printed = capsys.readouterr().err
+        (line,) = [x for x in printed.splitlines() if x.startswith('error: ')]
+        assert printed.endswith(f'{line}\n')
         assert line.endswith('.')
         assert '. ' not in line
         return line
@@ -84,47 +84,47 @@ def refuse(tmp_path, capsys):
     ],
 )
 def test_bad_checkpoints(root, refuse, name, words):
-    said = refuse(CLASSIFIER, root / name, **{DATA: root / 'data'})
-    assert words in said
-    assert str(root / name) in said
+    error = refuse(CLASSIFIER, root / name, **{DATA: root / 'data'})
+    assert words in error
+    assert str(root / name) in error
 
 
-def test_listed_images_that_are_missing(root, refuse, tmp_path):
+def test_missing_listed_images(root, refuse, tmp_path):
     file = tmp_path / 'list.txt'
     names = [f'class{k}/{number}.png' for number in (0, 7) for k in range(4)]
     file.write_text('\n'.join(names))
     train = 'test_cfg.train_dataloader.dataset'
     options = {DATA: root / 'data', f'{train}.data_root': root / 'data'}
     options[f'{train}.list_file'] = file
-    said = refuse(LOGISTIC, root / 'good.pth', **options)
-    assert f'4 of the 8 images listed in {file}' in said
-    assert '(class0/7.png, class1/7.png, class2/7.png, ...)' in said
+    error = refuse(LOGISTIC, root / 'good.pth', **options)
+    assert f'4 of the 8 images listed in {file}' in error
+    assert '(class0/7.png, class1/7.png, class2/7.png, ...)' in error
 
 
-def test_another_number_of_classes(root, refuse, tmp_path):
+def test_different_number_of_classes(root, refuse, tmp_path):
     folder = tmp_path / 'data'
     for label in range(3):
         (folder / f'class{label}').mkdir(parents=True)
         image = (root / 'data' / 'class0' / '0.png').read_bytes()
         (folder / f'class{label}' / '0.png').write_bytes(image)
-    said = refuse(CLASSIFIER, root / 'good.pth', **{DATA: folder})
-    assert "model's head has 8 classes" in said
-    assert f'test set of {folder} has 3' in said
+    error = refuse(CLASSIFIER, root / 'good.pth', **{DATA: folder})
+    assert "model's head has 8 classes" in error
+    assert f'test set of {folder} has 3' in error
 
 
-def test_a_missing_severity(root, refuse, tmp_path):
+def test_missing_severity(root, refuse, tmp_path):
     folder = tmp_path / 'demo-c'
     for corruption in CORRUPTIONS:
         for severity in SEVERITIES:
             place = folder / corruption / str(severity)
             if (corruption, severity) != ('snow', 5):
                 place.mkdir(parents=True)
-    said = refuse(CORRUPTED, root / 'good.pth', **{DATA: folder})
-    assert f'CorruptedFolder at {folder} lacks 1 folder (snow/5)' in said
+    error = refuse(CORRUPTED, root / 'good.pth', **{DATA: folder})
+    assert f'CorruptedFolder at {folder} lacks 1 folder (snow/5)' in error
 
 
-def test_the_config_of_a_resumed_run_is_tested_from_the_file(tmp_path):
-    """A run dumps its config, with the resume that it was started by."""
+def test_dumped_config_of_a_resumed_run_does_not_resume_the_test(tmp_path):
+    """A run saves its config together with its ``resume`` option."""
     file = tmp_path / 'config.py'
     file.write_text(f'_base_ = {config_path(CLASSIFIER)!r}\nresume = True')
     config = configure(parse_args([str(file), 'weights.pth']))

@@ -1,4 +1,4 @@
-"""Features: right images, right tokens, and a model left as it was."""
+"""Features: the images, the tokens, and the unchanged model."""
 
 import numpy as np
 import pytest
@@ -25,13 +25,13 @@ def test_folder_gives_rgb_and_labels_in_order(image_folder):
     assert dataset.metainfo['classes'] == ('ant', 'bee')
     for index, pixels in enumerate(pixels_of(image_folder, dataset)):
         packed = dataset[index]
-        # Same size as the model sees: nothing is resampled.
+        # The images have the size of the model: nothing is resampled.
         assert np.array_equal(packed['inputs'].permute(1, 2, 0), pixels)
         assert packed['data_samples'].gt_label.item() == int(index >= 3)
 
 
 @pytest.mark.parametrize(('size', 'edge'), [(16, 16), (64, 64), (112, 128)])
-def test_resize_is_pillows_bicubic_and_crop_is_central(tmp_path, size, edge):
+def test_resize_is_bicubic_and_crop_is_central(tmp_path, size, edge):
     rng = np.random.default_rng(0)
     image = Image.fromarray(rng.integers(0, 256, (90, 180, 3), dtype=np.uint8))
     (tmp_path / 'only').mkdir()
@@ -63,7 +63,7 @@ def test_features_are_the_pooled_tokens(
     assert labels.tolist() == [0, 0, 0, 1, 1]
 
 
-def test_extraction_is_deterministic_and_leaves_modes(
+def test_extraction_is_deterministic_and_restores_modes(
     image_folder, tiny_model
 ):
     loader = image_loader(folder_dataset(image_folder, size=16))
@@ -71,7 +71,7 @@ def test_extraction_is_deterministic_and_leaves_modes(
     tiny_model.backbone.patch_embed.eval()
     modes = [part.training for part in tiny_model.modules()]
     first, _ = extract_features(tiny_model, loader)
-    # The backbone has dropout: equal only if it really was in eval mode.
+    # The backbone has dropout; the features agree only in eval mode.
     second, _ = extract_features(tiny_model, loader)
     assert torch.equal(first, second)
     assert not first.requires_grad
@@ -89,9 +89,7 @@ def test_wrong_backbones_and_data_are_refused(image_folder, tiny_model):
     dataset = folder_dataset(image_folder, size=16)
     for info in dataset.data_list:
         info.pop('gt_label', None)
-    unlabelled = [
-        {k: v for k, v in dataset[i].items()} for i in range(len(dataset))
-    ]
+    unlabelled = [dataset[i] for i in range(len(dataset))]
     for item in unlabelled:
         del item['data_samples'].gt_label
     with pytest.raises(SimimError, match='no single class label'):

@@ -1,4 +1,4 @@
-"""The kNN against definitions written out, one image at a time."""
+"""kNN against its definition, one image at a time."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from simim_plugin.evaluation import knn, knn_accuracy
 
 
 def slow_knn(train, train_labels, val, val_labels, k, temperature):
-    """The definition in numpy: one validation image after the other."""
+    """Compute the accuracy in numpy, one validation image at a time."""
     train = train / np.linalg.norm(train, axis=1, keepdims=True)
     hits = 0
     for feature, label in zip(val, val_labels, strict=True):
@@ -27,7 +27,7 @@ def slow_knn(train, train_labels, val, val_labels, k, temperature):
 
 
 def blobs(seed, train=90, val=40, classes=4, channels=6):
-    """Overlapping classes: accuracy is far from chance and from perfect."""
+    """Draw overlapping classes with an accuracy far from 0 and 100 %."""
     rng = np.random.default_rng(seed)
     centres = rng.normal(size=(classes, channels))
 
@@ -52,7 +52,7 @@ def test_equals_the_definition(seed, k, temperature):
     assert got == {k: pytest.approx(expected)}
 
 
-def test_all_ks_at_once_equal_each_alone():
+def test_several_ks_equal_each_alone():
     data = [torch.tensor(part) for part in blobs(1)]
     together = knn_accuracy(*data, temperature=1.0)
     assert list(together) == [10, 20, 100, 200]
@@ -68,8 +68,8 @@ def test_chunks_change_nothing(monkeypatch):
     assert knn_accuracy(*data) == whole
 
 
-def test_near_votes_outweigh_many_far_ones():
-    # One image at similarity 1 against two at 0.8: exp(0.2 / 0.07) > 2.
+def test_near_vote_outweighs_two_far_ones():
+    # One image at similarity 1 outweighs two at 0.8: exp(0.2 / 0.07) > 2.
     near, far = [1.0, 0.0], [0.8, 0.6]
     train = torch.tensor([near, far, far])
     labels = torch.tensor([1, 0, 0])
@@ -99,7 +99,7 @@ def test_scale_of_features_is_ignored():
 
 def test_half_precision_is_computed_in_float32():
     train, train_labels, val, val_labels = map(torch.tensor, blobs(4))
-    # Large values: in float16 the squared norm would overflow.
+    # In float16 the squared norm of these large values would overflow.
     half = (100 * train).half(), train_labels, (100 * val).half(), val_labels
     wide = half[0].float(), train_labels, half[2].float(), val_labels
     assert knn_accuracy(*half) == knn_accuracy(*wide)
@@ -110,7 +110,7 @@ def test_k_above_the_training_images_uses_them_all():
     assert knn_accuracy(*data, [30])[30] == knn_accuracy(*data, [999])[999]
 
 
-def test_class_without_training_image_is_missed():
+def test_class_without_training_images_is_never_predicted():
     train, val = torch.eye(2), torch.eye(2)
     labels = torch.tensor([0, 1])
     got = knn_accuracy(train, labels, val, torch.tensor([0, 7]), [1])
@@ -119,7 +119,7 @@ def test_class_without_training_image_is_missed():
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
 @pytest.mark.parametrize('where', [0, 2])
-def test_features_that_are_not_finite_are_refused(value, where):
+def test_non_finite_features_are_refused(value, where):
     data = [torch.tensor(part) for part in blobs(6)]
     data[where][3, 2] = value
     name = 'training' if where == 0 else 'validation'
@@ -127,7 +127,7 @@ def test_features_that_are_not_finite_are_refused(value, where):
         knn_accuracy(*data)
 
 
-def test_shapes_that_do_not_fit_are_refused():
+def test_mismatched_shapes_are_refused():
     train, train_labels, val, val_labels = map(torch.tensor, blobs(7))
     with pytest.raises(SimimError, match='one label per image'):
         knn_accuracy(train, train_labels[1:], val, val_labels)

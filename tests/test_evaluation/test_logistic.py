@@ -1,4 +1,4 @@
-"""Logistic regression: the released rule, against a direct minimisation."""
+"""Logistic regression against a direct minimisation of the objective."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from simim_plugin.evaluation.logistic import (
 
 
 def problem(classes, count=90, channels=6):
-    """Overlapping clouds, one per class, in rows of unit length."""
+    """Draw overlapping clouds, one per class, as rows of unit length."""
     rng = np.random.default_rng(classes)
     y = rng.integers(0, classes, count)
     centres = rng.normal(size=(classes, channels))
@@ -24,7 +24,7 @@ def problem(classes, count=90, channels=6):
 
 
 def objective(weight, x, y, l2):
-    """mean cross-entropy + l2 / 2 |W|^2 and its gradient; W (K, C)."""
+    """Compute cross-entropy + l2 / 2 |W|^2 and its gradient; W (K, C)."""
     w = torch.tensor(weight.reshape(-1, x.shape[1]), requires_grad=True)
     scores = torch.tensor(x) @ w.T
     loss = F.cross_entropy(scores, torch.tensor(y)) + l2 / 2 * w.square().sum()
@@ -34,7 +34,7 @@ def objective(weight, x, y, l2):
 
 @pytest.mark.parametrize('classes', [2, 3, 5])
 @pytest.mark.parametrize('l2', [0.1 / 90, 0.05])
-def test_is_the_minimum_of_the_stated_objective(classes, l2):
+def test_weights_minimise_the_objective(classes, l2):
     x, y = problem(classes)
     direct = minimize(
         objective,
@@ -66,14 +66,14 @@ def test_cyanure_finds_the_same_minimum(classes):
     assert value == pytest.approx(best, rel=1e-3)
 
 
-def test_rows_are_centred_each_by_itself():
+def test_each_row_is_centred_and_scaled():
     rows = torch.tensor([[1.0, 2.0, 3.0], [10.0, 10.0, 40.0]])
     expected = torch.tensor([[-1.0, 0, 1], [-10, -10, 20]])
     expected /= torch.tensor([[2.0], [600]]).sqrt()
     torch.testing.assert_close(centred_unit_rows(rows), expected)
 
 
-def test_accuracy_sees_neither_offset_nor_scale_of_a_vector():
+def test_accuracy_ignores_offset_and_scale_of_a_vector():
     x, y = problem(5, count=200, channels=8)
     features, labels = torch.tensor(x), torch.tensor(y)
     train, val = slice(0, 120), slice(120, 200)
@@ -88,11 +88,11 @@ def test_accuracy_sees_neither_offset_nor_scale_of_a_vector():
     )
 
 
-def test_default_penalty_is_a_tenth_over_the_images():
+def test_default_penalty_is_a_tenth_over_the_number_of_images():
     x, y = problem(5, count=120, channels=8)
     sets = [torch.tensor(part) for part in (x[:60], y[:60], x[60:], y[60:])]
     assert logistic_accuracy(*sets) == logistic_accuracy(*sets, l2=0.1 / 60)
-    # Not a number without consequence.
+    # The penalty matters.
     assert logistic_accuracy(*sets) != logistic_accuracy(*sets, l2=10.0)
 
 

@@ -1,4 +1,4 @@
-"""Frozen-feature evaluations as test configs, through Runner.test()."""
+"""Test configs of frozen features, run by Runner.test()."""
 
 import json
 import multiprocessing
@@ -34,7 +34,7 @@ LOGISTIC = 'siamese_im_vit-micro-p8_logistic_demo.py'
 
 @pytest.fixture(scope='module')
 def demo(tmp_path_factory) -> Path:
-    """Three classes of noise, barely tinted: 11 images to train, 7 to test."""
+    """Create faintly tinted noise of three classes: 11 train, 7 val images."""
     root = tmp_path_factory.mktemp('demo')
     rng = np.random.default_rng(0)
     for split, count in (('train', 11), ('val', 7)):
@@ -42,14 +42,14 @@ def demo(tmp_path_factory) -> Path:
             folder = root / split / f'class{k % 3}'
             folder.mkdir(parents=True, exist_ok=True)
             pixels = rng.uniform(0, 256, (64, 64, 3))
-            pixels[..., k % 3] *= 0.985  # 1.7 times the noise of the mean
+            pixels[..., k % 3] *= 0.985  # 1.7 standard errors of the mean
             Image.fromarray(pixels.astype(np.uint8)).save(folder / f'{k}.png')
     return root
 
 
 @pytest.fixture(scope='module')
 def weights(tmp_path_factory) -> str:
-    """A checkpoint of random weights, as training leaves them."""
+    """Save a checkpoint of random weights in the format of a run."""
     init_default_scope('mmpretrain')
     torch.manual_seed(0)
     model = MODELS.build(Config.fromfile(config_path(KNN)).model)
@@ -86,7 +86,7 @@ def run_test(name, demo, weights, work_dir, **more) -> dict:
 
 
 def directly(demo, weights, pool):
-    """Features and labels of both splits, without Runner and loop."""
+    """Compute features and labels of both splits without Runner and loop."""
     init_default_scope('mmpretrain')
     model = MODELS.build(Config.fromfile(config_path(KNN)).model)
     model.load_state_dict(torch.load(weights)['state_dict'])
@@ -125,8 +125,8 @@ def test_logistic(demo, weights, tmp_path, l2):
     assert metrics == {'logistic/top1': pytest.approx(expected)}
 
 
-def test_a_list_chooses_the_training_images(demo, weights, tmp_path):
-    """Only class0 and class2 are listed: class1 is never predicted."""
+def test_list_file_selects_the_training_images(demo, weights, tmp_path):
+    """The list has no image of class1, so class1 is never predicted."""
     file = tmp_path / 'list.txt'
     file.write_text('class0/0.png\nclass0/3.png\nclass2/2.png\n')
     metrics = run_test(
@@ -139,15 +139,15 @@ def test_a_list_chooses_the_training_images(demo, weights, tmp_path):
     train, labels, val, val_labels = directly(demo, weights, 'mean')
     names = [f'class{label}' for label in labels.tolist()]
     assert names == ['class0'] * 4 + ['class1'] * 4 + ['class2'] * 3
-    # In the folders' order: 0, 3, 6, 9; 1, 10, 4, 7; 2, 5, 8.
+    # The images in order: 0, 3, 6, 9; 1, 10, 4, 7; 2, 5, 8.
     rows = [0, 1, 8]
     expected = logistic_accuracy(train[rows], labels[rows], val, val_labels)
     assert metrics == {'logistic/top1': pytest.approx(expected)}
 
 
 @pytest.mark.parametrize('name', [KNN, LOGISTIC])
-def test_a_class_without_test_images(demo, weights, tmp_path, name):
-    """Else the labels of those after it would stand for others."""
+def test_class_without_test_images(demo, weights, tmp_path, name):
+    """Otherwise later labels would mean different classes."""
     shutil.copytree(demo / 'train', tmp_path / 'train')
     shutil.copytree(demo / 'val', tmp_path / 'val')
     shutil.rmtree(tmp_path / 'val' / 'class1')
@@ -198,7 +198,7 @@ def test_mim_test(demo, weights, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_get_the_metrics_of_one(demo, weights, tmp_path):
-    """11 and 7 images: the sampler gives the second process one again."""
+    """With 11 and 7 images the sampler repeats one in the second process."""
     changes = [f'{key}={value}' for key, value in options(demo).items()]
     command = [sys.executable, '-m', 'torch.distributed.run', '--standalone']
     run(

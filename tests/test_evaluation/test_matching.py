@@ -1,4 +1,4 @@
-"""Matches of a backbone that reads positions off the pixels."""
+"""Matches of a backbone whose tokens encode the position."""
 
 import random
 
@@ -17,7 +17,7 @@ GRID = (SIZE // PATCH, SIZE // PATCH)
 
 
 class ColourReader(nn.Module):
-    """A token is the patch's mean colour on the sphere, unique per colour."""
+    """Map the mean colour of a patch to a unique direction."""
 
     num_extra_tokens = 1
     patch_resolution = GRID
@@ -38,7 +38,7 @@ def reader(model_of):
 
 
 def pair(online, target):
-    """Views of an image whose red is its row and whose green its column."""
+    """Cut views from an image with row as red and column as green value."""
     geometry = PairGeometry(View.of(*online), View.of(*target))
     centre = (torch.arange(SIZE, dtype=torch.float64) + 0.5) / SIZE
     points = torch.stack(torch.meshgrid(centre, centre, indexing='ij'), -1)
@@ -58,7 +58,7 @@ BOX = (20.0, 30.0, 128.0, 128.0)
 @pytest.mark.parametrize(
     'target', [BOX, (52.0, 62.0, 64.0, 64.0), (84.0, 0.0, 128.0, 160.0)]
 )
-def test_a_backbone_that_knows_positions_finds_every_partner(
+def test_positions_in_tokens_match_every_patch(
     reader, online_flip, target_flip, target
 ):
     matches = match_patches(
@@ -66,16 +66,16 @@ def test_a_backbone_that_knows_positions_finds_every_partner(
     )
     assert matches.inside.any()
     assert matches.accuracy == 100.0
-    # Nearest patch of a centre: at most half a patch away.
+    # The nearest patch is at most half a patch away.
     error = (matches.nearest - matches.true)[matches.inside].abs()
     assert error.max() <= 0.5 + 0.07  # colours are rounded to 1 / 255
 
 
-def test_the_wrong_geometry_is_noticed(reader):
+def test_wrong_geometry_lowers_the_accuracy(reader):
     right = pair((BOX, False), (BOX, False))
     mirrored = pair((BOX, False), (BOX, True))
     wrong = dict(img=right['img'], geometry=mirrored['geometry'])
-    # Of eight columns mirrored onto each other, 3 and 4 stay within one.
+    # Only columns 3 and 4 of 8 stay within one patch when mirrored.
     assert match_patches(reader, [wrong]).accuracy == pytest.approx(25.0)
 
 
@@ -94,27 +94,27 @@ def test_pairs_keep_their_order_across_batches(reader):
     assert whole.accuracy == 100.0
 
 
-def test_share_counts_only_patches_inside_and_within_one():
-    # Four target patches against a 2 x 3 grid.
+def test_accuracy_counts_patches_inside_and_within_one():
+    # Four target patches and a 2 x 3 online grid.
     true = torch.tensor([[[[0, 0], [1.4, 2.4]], [[-0.6, 0], [1, 0.5]]]])
     nearest = torch.tensor([[[[0, 2], [1, 2]], [[0, 0], [0, 1]]]])
     matches = PatchMatches(true, nearest, (2, 3))
     assert matches.inside.tolist() == [[[True, True], [False, True]]]
     assert matches.correct.tolist() == [[[False, True], [True, True]]]
     assert matches.accuracy == pytest.approx(100 * 2 / 3)
-    # Within one: 2 x 2 of (0, 0); {1} x {2} of (1.4, 2.4);
-    # 2 x {0, 1} of (1, 0.5); of 6 patches each.
+    # Patches within one, out of 6: 2 x 2 for (0, 0), 1 x 1 for (1.4, 2.4),
+    # 2 x 2 for (1, 0.5).
     assert matches.chance == pytest.approx(100 * (4 + 1 + 4) / 18)
 
 
-def test_no_patch_inside_gives_nan_and_no_pair_is_refused(reader):
+def test_no_patch_inside_gives_nan_and_no_pairs_are_refused(reader):
     apart = pair((BOX, False), ((0.0, 170.0, 40.0, 40.0), False))
     assert np.isnan(match_patches(reader, [apart]).accuracy)
     with pytest.raises(SimimError, match='no pairs'):
         match_patches(reader, [])
 
 
-def test_draws_repeat_by_seed_and_leave_the_global_states():
+def test_draws_depend_on_the_seed_only_and_restore_global_states():
     def transform(results):
         draw = random.random(), np.random.rand(), torch.rand(()).item()
         return dict(path=results['img_path'], draw=draw)

@@ -26,7 +26,7 @@ from simim_plugin.datasets.robustness import (
 )
 from simim_plugin.demo.data import make_demo_data
 from simim_plugin.errors import SimimError
-from simim_plugin.evaluation.robustness import (
+from simim_plugin.evaluation.metrics import (
     mean_corruption_error,
     robustness_average,
 )
@@ -62,14 +62,14 @@ def one_hot(index: int, classes: int) -> torch.Tensor:
     return F.one_hot(torch.tensor(index), classes).float()
 
 
-# Among 200 classes and among 1000
+# 200 and 1000 classes
 
 
 def test_both_rules_by_hand():
-    """Five classes, of which the data set has 1 and 4."""
+    """The data set has classes 1 and 4 of five."""
     meta = dict(classes=tuple('abcde'), subset=(1, 4))
     rows = [
-        # label, scores; among 1 and 4, among all
+        # label, scores  # prediction among 1 and 4, among all
         (1, [0.1, 0.5, 0.1, 0.1, 0.2]),  # 1 right, 1 right
         (1, [0.6, 0.2, 0.1, 0.0, 0.1]),  # 1 right, 0 wrong
         (4, [0.1, 0.3, 0.4, 0.0, 0.2]),  # 1 wrong, 2 wrong
@@ -85,7 +85,7 @@ def test_both_rules_by_hand():
 
 
 @pytest.mark.parametrize('name', ['imagenet_a', 'imagenet_r'])
-def test_perfect_constant_and_distracted_classifiers(name):
+def test_perfect_constant_and_distracted_classifier(name):
     labels = imagenet_labels()
     subset = tuple(labels[wnid] for wnid in read_wnids(name))
     meta = dict(IMAGENET, subset=subset)
@@ -102,7 +102,7 @@ def test_perfect_constant_and_distracted_classifiers(name):
 
     assert accuracy(lambda label: one_hot(label, 1000)) == [100, 100]
     assert accuracy(lambda label: one_hot(subset[9], 1000)) == [0.5, 0.5]
-    # Sure of a class that the data set has not, right about the others.
+    # The top class is not in the data set, the second is right.
     assert accuracy(
         lambda label: one_hot(label, 1000) + 2 * one_hot(outside, 1000)
     ) == [100, 0]
@@ -122,15 +122,15 @@ def test_subset_accuracy_needs_a_subset():
 
 
 def test_sketch_by_hand():
-    """The config's own metric, on six images of its 1000 classes."""
+    """Evaluate six images of 1000 classes with the config's metric."""
     rows = [
-        # label, classes by falling score
+        # label, classes by descending score
         (3, [3, 7, 8, 9, 10, 11]),  # first
         (3, [7, 3, 8, 9, 10, 11]),  # second
         (999, [0, 1, 2, 3, 999, 5]),  # fifth
         (0, [1, 2, 3, 4, 5, 0]),  # sixth
         (500, [500, 1, 2, 3, 4, 5]),  # first
-        (7, [8, 9, 10, 11, 12, 13]),  # not among them
+        (7, [8, 9, 10, 11, 12, 13]),  # not among the six
     ]
     samples = []
     for label, order in rows:
@@ -149,8 +149,8 @@ def test_sketch_by_hand():
 
 
 def test_corruption_accuracy_by_hand():
-    """Two images of two classes per cell; blurs of severity 5 are all
-    missed, fog of severity 2 and 3 half, and the rest is right."""
+    """Two images of two classes per corruption and severity: all wrong for
+    blurs of severity 5, half for fog of severity 2 and 3, right elsewhere."""
     samples = []
     for corruption, severity in CELLS:
         for label in (0, 1):
@@ -176,8 +176,8 @@ def test_corruption_accuracy_by_hand():
     )
 
 
-def test_severities_count_alike_whatever_their_images():
-    """As published: the mean of the severities' error rates."""
+def test_severities_have_equal_weight():
+    """The published rule averages the error rates of the severities."""
     samples = [
         sample(
             0, one_hot(int(severity == 1), 2), corruption=c, severity=severity
@@ -191,7 +191,7 @@ def test_severities_count_alike_whatever_their_images():
 
 
 def classified(predict) -> dict:
-    """ImageNet-C's numbers on four images per cell."""
+    """Evaluate four images per corruption and severity."""
     samples = [
         sample(label, one_hot(predict(label), 1000), corruption=c, severity=s)
         for c, s in CELLS
@@ -210,7 +210,7 @@ def test_perfect_classifier_has_no_error():
 
 
 def test_constant_classifier_by_hand():
-    """Right on one image of four: 75 % error on every corruption."""
+    """One image of four is right: 75 % error on every corruption."""
     found = classified(lambda label: 300)
     mce = sum(100 * 75 / error for error in ALEXNET.values()) / 15
     assert found['imagenet-c/mCE'] == pytest.approx(mce)
@@ -223,7 +223,7 @@ def test_constant_classifier_by_hand():
 
 
 @given(st.tuples(*[PERCENT] * 15), st.floats(0, 1))
-def test_mce_is_alexnets_100_and_linear_in_the_error(errors, factor):
+def test_mce_is_100_for_alexnet_and_linear_in_the_error(errors, factor):
     def mce(values):
         return mean_corruption_error(
             {c: 100 - e for c, e in zip(CORRUPTIONS, values, strict=True)}
@@ -236,8 +236,8 @@ def test_mce_is_alexnets_100_and_linear_in_the_error(errors, factor):
 
 
 @pytest.mark.shared
-def test_alexnets_errors_are_the_published_ones(shared):
-    """Their means per severity too, where those are known."""
+def test_alexnet_errors_are_the_published_ones(shared):
+    """Errors per severity are compared where they are known."""
     file = shared / 'data' / 'robustness' / 'imagenet_c_alexnet_errors.json'
     source = json.loads(file.read_text())
     assert list(ALEXNET) == list(CORRUPTIONS)
@@ -266,7 +266,7 @@ def test_mce_is_refused_outside_imagenet():
     assert one_sentence(error.value)
 
 
-def test_an_incomplete_set_has_no_mean():
+def test_incomplete_set_is_refused():
     samples = [
         sample(0, one_hot(0, 2), corruption=c, severity=s)
         for c, s in CELLS
@@ -277,7 +277,7 @@ def test_an_incomplete_set_has_no_mean():
     assert one_sentence(error.value)
 
 
-def test_says_how_to_pack_the_names():
+def test_error_shows_how_to_pack_the_names():
     with pytest.raises(SimimError, match='meta_keys') as error:
         judge(
             dict(type='CorruptionAccuracy'),
@@ -287,21 +287,21 @@ def test_says_how_to_pack_the_names():
     assert one_sentence(error.value)
 
 
-# What all of them refuse
+# Common errors
 
 
 @pytest.mark.parametrize('kind', ['SubsetAccuracy', 'CorruptionAccuracy'])
 @pytest.mark.parametrize(
-    'scores, told',
+    'scores, words',
     [
         (torch.ones(10), 'has 10 classes and the data set 1000'),
         (torch.full((1000,), float('nan')), 'not finite'),
     ],
     ids=['head', 'nan'],
 )
-def test_refuses_another_head_and_a_diverged_one(kind, scores, told):
+def test_wrong_head_and_non_finite_scores_are_refused(kind, scores, words):
     data = sample(0, scores, corruption='fog', severity=1)
-    with pytest.raises(SimimError, match=told) as error:
+    with pytest.raises(SimimError, match=words) as error:
         judge(dict(type=kind), dict(IMAGENET, subset=(1, 2)), [data])
     assert one_sentence(error.value)
 
@@ -317,7 +317,7 @@ def test_refuses_another_head_and_a_diverged_one(kind, scores, told):
         (35.9, 48.3, 34.5, 48.3, 41.8),  # MAE
     ],
 )
-def test_average_is_the_papers(a, r, sketch, c, average):
+def test_average_equals_the_papers(a, r, sketch, c, average):
     found = robustness_average(
         imagenet_a=a, imagenet_r=r, imagenet_sketch=sketch, imagenet_c=c
     )
@@ -347,11 +347,9 @@ def read(folder: str, name: str) -> Config:
         ('micro-p8_demo-c', DEMO, 'CorruptedFolder', 'CorruptionAccuracy'),
     ],
 )
-def test_configs_change_the_test_and_nothing_else(
-    name, fine_tuned, dataset, evaluator
-):
-    """RECIPES, Robustness: the fine-tuned classifier as it is; ImageNet-C
-    without a resize, the three others as the clean set."""
+def test_configs_change_only_the_test(name, fine_tuned, dataset, evaluator):
+    """The fine-tuned classifier is not changed. ImageNet-C is not resized;
+    the other sets are processed like the clean one."""
     found = read('robustness', name).to_dict()
     clean = read('classification', fine_tuned).to_dict()
     assert found['test_dataloader']['dataset']['type'] == dataset
@@ -398,9 +396,8 @@ def test_configs_build_from_another_folder(file, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_demo_config_runs_as_it_is(tmp_path):
-    """A scene of each class, corrupted, and an untrained classifier: near
-    chance, but all the numbers are there and the right ones."""
+def test_demo_config_runs(tmp_path):
+    """One corrupted scene per class and a constant classifier."""
     pytest.importorskip('imagecorruptions')
     make_demo_data(tmp_path / 'demo', train=1, val=8)
     make_corruptions(tmp_path / 'demo' / 'val', tmp_path / 'demo-c')
@@ -413,7 +410,7 @@ def test_demo_config_runs_as_it_is(tmp_path):
     torch.manual_seed(0)
     model = MODELS.build(cfg.model)
     model.init_weights()
-    # A head that always says 3.
+    # The head always predicts class 3.
     model.head.fc.weight.data.zero_()
     model.head.fc.bias.data = 9.0 * one_hot(3, 8)
     cfg.load_from = str(tmp_path / 'weights.pth')

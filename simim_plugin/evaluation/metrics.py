@@ -1,12 +1,12 @@
-"""Accuracy on ImageNet-A, -R and -C, each under its rule.
+"""Robustness metrics.
 
 =================  ====================================================
-ImageNet-A and -R  top-1 by argmax over the data set's 200 classes; the
-                   argmax over all 1000 beside it
+ImageNet-A and -R  top-1 over the data set's 200 classes, and over all
+                   1000
 ImageNet-Sketch    top-1 over 1000 classes: MMPretrain's ``Accuracy``
 ImageNet-C         top-1 per corruption (mean of its 5 severities) and
-                   its mean over the 15; mCE against AlexNet's errors
-                   on ImageNet-1k
+                   the mean over the 15; mCE relative to AlexNet's
+                   errors on ImageNet-1k
 =================  ====================================================
 
 Shape key: B batch, L classes.
@@ -32,15 +32,15 @@ from ..errors import SimimError
 
 
 def mean_corruption_error(accuracy: Mapping[str, float]) -> float:
-    """mCE of ImageNet-C (Hendrycks and Dietterich, ICLR 2019), in percent.
+    """Compute ImageNet-C's mCE (Hendrycks and Dietterich, 2019) in percent.
 
-    The error on each corruption over AlexNet's, averaged over the 15. The
-    paper's table column is 100 minus this.
+    The error on each of the 15 corruptions is divided by AlexNet's, then
+    averaged. The paper's table lists 100 - mCE.
 
     Args:
         accuracy (Mapping[str, float]): corruption -> top-1 accuracy on
-            ImageNet-C in percent, mean of the severities 1 to 5. Others
-            than the 15 are left out.
+            ImageNet-C in percent, mean of the severities 1 to 5. Other
+            corruptions are ignored.
 
     Raises:
         SimimError: if a corruption is missing.
@@ -65,11 +65,11 @@ def robustness_average(
     imagenet_sketch: float,
     imagenet_c: float,
 ) -> float:
-    """The paper's average robustness score, in percent.
+    """Compute the paper's average robustness score in percent.
 
     Args:
-        imagenet_a (float): top-1 accuracy by the 200-way rule, percent.
-        imagenet_r (float): likewise.
+        imagenet_a (float): top-1 accuracy among 200 classes, percent.
+        imagenet_r (float): top-1 accuracy among 200 classes, percent.
         imagenet_sketch (float): top-1 accuracy, percent.
         imagenet_c (float): 100 - mCE, not the mean accuracy.
     """
@@ -78,22 +78,19 @@ def robustness_average(
 
 @METRICS.register_module()
 class SubsetAccuracy(BaseMetric):
-    """Top-1 accuracy among the classes that a data set has, and among all.
+    """Top-1 accuracy among a data set's classes, and among all classes.
 
-    For :class:`ImageNetA` and :class:`ImageNetR`, whose
-    ``metainfo['subset']`` lists their classes. Gives ``top1_200way``, the
-    number to quote, and ``top1_1000way``, in percent.
+    :class:`ImageNetA` and :class:`ImageNetR` list their classes in
+    ``metainfo['subset']``. Reports ``top1_200way``, the number to quote, and
+    ``top1_1000way``, in percent.
 
-    Args:
-        collect_device (str): where several processes put their results
-            together, 'cpu' or 'gpu'.
-        prefix (str, optional): of the metrics' names.
+    Args: see :class:`mmengine.evaluator.BaseMetric`.
     """
 
     default_prefix = 'accuracy'
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Judge a batch of predictions."""
+        """Record the hits of a batch by both rules."""
         meta = self.dataset_meta or {}
         if 'subset' not in meta:
             raise SimimError(
@@ -109,7 +106,7 @@ class SubsetAccuracy(BaseMetric):
         )
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """Percentages of the hits by either rule."""
+        """Return the percentages of hits by both rules."""
         meta = self.dataset_meta or {}
         among_subset, among_all = zip(*results, strict=True)
         return {
@@ -122,19 +119,16 @@ class SubsetAccuracy(BaseMetric):
 class CorruptionAccuracy(BaseMetric):
     """Top-1 accuracy per corruption of a :class:`CorruptedFolder`.
 
-    Gives one number per corruption (the mean of its five severities) and
-    ``mean_accuracy``, their mean, in percent.
+    Reports one number per corruption (the mean of its five severities) and
+    their mean, ``mean_accuracy``, in percent.
 
-    Args:
-        collect_device (str): where several processes put their results
-            together, 'cpu' or 'gpu'.
-        prefix (str, optional): of the metrics' names.
+    Args: see :class:`mmengine.evaluator.BaseMetric`.
     """
 
     default_prefix = 'corruption'
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Judge a batch of predictions."""
+        """Record the hits of a batch by corruption and severity."""
         if any('severity' not in sample for sample in data_samples):
             raise SimimError(
                 f'{type(self).__name__} needs to know which corruption an '
@@ -151,7 +145,7 @@ class CorruptionAccuracy(BaseMetric):
         ]
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """Means over the severities, then over the corruptions."""
+        """Average over the severities, then over the corruptions."""
         seen = Counter((c, s) for c, s, _ in results)
         hits = Counter((c, s) for c, s, hit in results if hit)
         missing = [
@@ -175,15 +169,15 @@ class CorruptionAccuracy(BaseMetric):
 
 @METRICS.register_module()
 class CorruptionError(CorruptionAccuracy):
-    """mCE on ImageNet-C, and 100 - mCE, beside the accuracies.
+    """mCE on ImageNet-C.
 
     Adds ``mCE`` and ``100-mCE`` (the paper's column) to
-    :class:`CorruptionAccuracy`. AlexNet's errors are known on ImageNet-1k
-    only, so other data sets are refused.
+    :class:`CorruptionAccuracy`. AlexNet's errors are known for ImageNet-1k
+    only; other data sets are refused.
     """
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Judge a batch of predictions, on ImageNet-1k."""
+        """Check that the classes are ImageNet-1k's, and record the hits."""
         classes = (self.dataset_meta or {}).get('classes', ())
         if tuple(classes) != IMAGENET_CATEGORIES:
             raise SimimError(
@@ -194,7 +188,7 @@ class CorruptionError(CorruptionAccuracy):
         super().process(data_batch, data_samples)
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """The accuracies, and what follows from them."""
+        """Return the accuracies, mCE and 100 - mCE."""
         metrics = super().compute_metrics(results)
         mce = mean_corruption_error(metrics)
         return {**metrics, 'mCE': mce, '100-mCE': 100 - mce}
@@ -203,11 +197,11 @@ class CorruptionError(CorruptionAccuracy):
 def _scores_and_labels(
     data_samples: Sequence[dict], meta: Mapping
 ) -> tuple[Tensor, Tensor]:
-    """Scores (B, L) and labels (B,) of a batch, on the CPU.
+    """Return scores (B, L) and labels (B,) of a batch, on the CPU.
 
     Raises:
-        SimimError: if the head has another number of classes than the data
-            set, or a score is not finite.
+        SimimError: if head and data set differ in their number of classes,
+            or a score is not finite.
     """
     scores = torch.stack([sample['pred_score'] for sample in data_samples])
     labels = torch.cat([sample['gt_label'] for sample in data_samples])
