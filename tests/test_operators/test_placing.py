@@ -91,7 +91,7 @@ def test_nothing_of_the_method_comes_along() -> None:
     )
     assert {name.split('.')[1] for name in output.split()} <= {
         'operators',
-        'packaged',  # which the package itself offers
+        'config_files',  # which the package itself offers
         'errors',
     }
 
