@@ -39,16 +39,7 @@ class Float32RoIExtractor(SingleRoIExtractor):
         rois: Tensor,
         roi_scale_factor: float | None = None,
     ) -> Tensor:
-        """Pool every region from the level that fits its size.
-
-        Args:
-            feats (tuple[Tensor, ...]): levels (B, C, height, width).
-            rois (Tensor): (K, 5), image index and corners in pixels.
-            roi_scale_factor (float, optional): widens the regions.
-
-        Returns:
-            Tensor: (K, C, P, P), float32.
-        """
+        """Pool regions (K, 5) from levels (B, C, H, W) to (K, C, P, P)."""
         with torch.autocast(rois.device.type, enabled=False):
             levels = tuple(level.float() for level in feats)
             return super().forward(levels, rois.float(), roi_scale_factor)

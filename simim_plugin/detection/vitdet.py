@@ -104,14 +104,7 @@ class SiameseIMViTDet(ViTSAM):
             )
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
-        """Encode images.
-
-        Args:
-            images (Tensor): (B, 3, height, width), of any size.
-
-        Returns:
-            tuple[Tensor]: the output of the last block (B, C, H, W).
-        """
+        """Encode images (B, 3, height, width) to features (B, C, H, W)."""
         tokens, (height, width) = self.patch_embed(images)
         tokens = tokens.unflatten(1, (height, width))  # (B, H, W, C)
         tokens = tokens + self._positions(height, width)
@@ -133,15 +126,7 @@ class SiameseIMViTDet(ViTSAM):
 
 
 def block(layer: TransformerEncoderLayer, tokens: Tensor) -> Tensor:
-    """Apply a transformer block, in padded windows if it has a window.
-
-    Args:
-        layer (TransformerEncoderLayer): its parameters.
-        tokens (Tensor): (B, H, W, C).
-
-    Returns:
-        Tensor: (B, H, W, C).
-    """
+    """Apply a transformer block to (B, H, W, C), in its padded windows."""
     drop_path = layer.ffn.dropout_layer
     normed = layer.ln1(tokens)
     if layer.window_size > 0:
@@ -156,15 +141,7 @@ def block(layer: TransformerEncoderLayer, tokens: Tensor) -> Tensor:
 
 
 def attend(attn: Attention, tokens: Tensor) -> Tensor:
-    """Apply self-attention with decomposed relative positions.
-
-    Args:
-        attn (Attention): its parameters.
-        tokens (Tensor): (B, H, W, C).
-
-    Returns:
-        Tensor: (B, H, W, C).
-    """
+    """Apply attention with decomposed relative positions to (B, H, W, C)."""
     _, height, width, _ = tokens.shape
     qkv = attn.qkv(tokens.flatten(1, 2))  # (B, N, 3 C)
     qkv = qkv.unflatten(2, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)

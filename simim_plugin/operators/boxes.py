@@ -6,6 +6,8 @@ includes its last pixel, with a width of x2 - x1 + 1, and 0 otherwise.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -67,27 +69,42 @@ def softnms(
             return np.exp(-(iou**2) / sigma)
         return np.where(iou >= threshold, 0 if method == NAIVE else 1 - iou, 1)
 
-    # The loop takes one box at a time, for which NumPy is faster than torch.
-    ends = np.ascontiguousarray(_half_open(boxes, offset).numpy(force=True).T)
-    ends = np.concatenate([ends, (ends[2:] - ends[:2]).prod(0, keepdims=True)])
-    new, left = wide(scores).numpy(force=True), np.arange(len(scores))
-    kept, kept_scores = [], []
-    while len(left):
-        best = new.argmax()
-        kept.append(left[best])
-        kept_scores.append(new[best])
-        x1, y1, x2, y2, areas = ends
-        width = np.minimum(x2, x2[best]) - np.maximum(x1, x1[best])
-        height = np.minimum(y2, y2[best]) - np.maximum(y1, y1[best])
-        common = np.maximum(width, 0) * np.maximum(height, 0)
-        new = new * factor(common / (areas[best] + areas - common))
-        stays = new >= min_score
-        stays[best] = False
-        ends, new, left = ends[:, stays], new[stays], left[stays]
+    kept, kept_scores = _soften(
+        _half_open(boxes, offset).numpy(force=True),
+        *(wide(scores).numpy(force=True), factor, min_score),
+    )
     indices = torch.tensor(kept, dtype=torch.long, device=boxes.device)
     dets[: len(kept), :4] = boxes[indices]
     dets[: len(kept), 4] = torch.tensor(np.array(kept_scores)).to(boxes)
     return indices
+
+
+def _soften(
+    boxes: np.ndarray,
+    scores: np.ndarray,
+    factor: Callable[[np.ndarray], np.ndarray],
+    min_score: float,
+) -> tuple[list[int], list[float]]:
+    """Return indices and new scores of the boxes that stay, best first.
+
+    The loop takes one box at a time, for which NumPy is faster than torch.
+    """
+    ends, left = np.ascontiguousarray(boxes.T), np.arange(len(boxes))
+    ends = np.concatenate([ends, (ends[2:] - ends[:2]).prod(0, keepdims=True)])
+    kept, kept_scores = [], []
+    while len(left):
+        best = scores.argmax()
+        kept.append(left[best])
+        kept_scores.append(scores[best])
+        x1, y1, x2, y2, areas = ends
+        width = np.minimum(x2, x2[best]) - np.maximum(x1, x1[best])
+        height = np.minimum(y2, y2[best]) - np.maximum(y1, y1[best])
+        common = np.maximum(width, 0) * np.maximum(height, 0)
+        scores = scores * factor(common / (areas[best] + areas - common))
+        stays = scores >= min_score
+        stays[best] = False
+        ends, scores, left = ends[:, stays], scores[stays], left[stays]
+    return kept, kept_scores
 
 
 def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:

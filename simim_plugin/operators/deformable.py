@@ -13,9 +13,9 @@ from torch import Tensor
 
 from .precision import wide
 
+# mmcv's names of stride, padding and dilation in the two versions.
 V1 = ('dH', 'dW', 'padH', 'padW', 'dilationH', 'dilationW')
 V2 = ('stride_h', 'stride_w', 'pad_h', 'pad_w', 'dilation_h', 'dilation_w')
-"""mmcv's names of the geometry in the two versions of the operator."""
 
 
 def deform_conv_forward(
@@ -36,8 +36,7 @@ def deform_conv_forward(
         output (Tensor): (B, O, h, w), written.
         columns (Tensor): unused.
         ones (Tensor): unused.
-        **geometry: strides dH and dW, paddings padH and padW, dilations
-            dilationH and dilationW, group and deformable_group; kH, kW and
+        **geometry: ``V1``, group and deformable_group; kH, kW and
             im2col_step are unused.
     """
     operands = _operands(input, weight, offset, None, None, geometry)
@@ -100,19 +99,9 @@ def modulated_deform_conv_forward(
 ) -> None:
     """Convolve at deformed positions, with a mask (Zhu et al. 2019).
 
-    Args:
-        input (Tensor): (B, C, H, W).
-        weight (Tensor): (O, C / groups, R, S).
-        bias (Tensor): (O,), unused without ``with_bias``.
-        ones (Tensor): unused.
-        offset (Tensor): (B, 2 G R S, h, w), y and x of every tap.
-        mask (Tensor): (B, G R S, h, w), a factor of every tap.
-        output (Tensor): (B, O, h, w), written.
-        columns (Tensor): unused.
-        with_bias (bool): whether to add ``bias``.
-        **geometry: strides stride_h and stride_w, paddings pad_h and pad_w,
-            dilations dilation_h and dilation_w, group and deformable_group;
-            kernel_h and kernel_w are unused.
+    Args as in :func:`deform_conv_forward`, with ``bias`` (O,) and ``mask``
+    (B, G R S, h, w), a factor of every tap. ``geometry`` has the names of
+    ``V2``; kernel_h and kernel_w are unused.
     """
     added = bias if with_bias else None
     operands = _operands(input, weight, offset, mask, added, geometry)

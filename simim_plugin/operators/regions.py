@@ -112,15 +112,9 @@ def roi_pool_forward(
     that it touches. torchvision rounds the region first, which gives other
     cells.
 
-    Args:
-        input (Tensor): (B, C, H, W).
-        rois (Tensor): (K, 5).
-        output (Tensor): (K, C, P, Q), written; 0 in an empty cell.
-        argmax (Tensor): (K, C, P, Q), written: the place of the maximum in
-            the flat feature map, -1 in an empty cell.
-        pooled_height (int): P.
-        pooled_width (int): Q.
-        spatial_scale (float): size of the feature map over that of the image.
+    Args as in :func:`roi_align_forward`. ``output`` (K, C, P, Q) is 0 in an
+    empty cell. ``argmax`` receives the place of the maximum in the flat
+    feature map, -1 in an empty cell.
     """
     features, regions = wide(input), wide(rois).type_as(wide(input))
     height, width = input.shape[-2:]

@@ -1,6 +1,6 @@
 """The ViT backbone of UPerNet.
 
-Shape key: B batch, N patches, T = 1 + N tokens, C channels, H heads.
+Shape key: B batch, T tokens, C channels, H heads, h x w patches.
 """
 
 from __future__ import annotations
@@ -112,13 +112,7 @@ class SiameseIMSegViT(MAE):
             fill_pretrained(self, self.pretrained, stays_new=NEW)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Return the features of the blocks in ``out_indices``.
-
-        Args:
-            images (Tensor): (B, 3, H, W) of size ``img_size``.
-
-        Returns:
-            tuple[Tensor, ...]: (B, C, H / patch, W / patch) each.
+        """Return features (B, C, h, w) of the blocks in ``out_indices``.
 
         Raises:
             SimimError: for images of another size.
