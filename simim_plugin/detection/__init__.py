@@ -1,4 +1,4 @@
-"""Detection: ViTDet's parts and LVIS, registered in MMDetection."""
+"""Detection: ViTDet and LVIS components, registered in MMDetection."""
 
 from ..environment import require_in_configs
 
@@ -6,7 +6,7 @@ require_in_configs('detection')
 
 # ruff: noqa: E402
 from .. import (
-    operators,  # noqa: F401  # before mmdet imports mmcv's
+    operators,  # noqa: F401  # before mmdet imports mmcv.ops
     pretraining,  # noqa: F401  # registers components
 )
 from .datasets import (

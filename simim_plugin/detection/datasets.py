@@ -1,9 +1,10 @@
-"""COCO and LVIS files that are looked through before a run starts."""
+"""COCO and LVIS data sets that check their files before a run starts."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from math import sqrt
@@ -19,7 +20,7 @@ from ..errors import SimimError
 
 
 class _Checked:
-    """Refuses annotations or images that are not there, in a sentence."""
+    """A COCO data set that refuses missing or unfit files in one sentence."""
 
     ann_file: str
     metainfo: dict
@@ -27,12 +28,12 @@ class _Checked:
     test_mode: bool
 
     def load_data_list(self) -> list[dict]:
-        """Read the annotation file.
+        """List the images; called by the base class.
 
         Raises:
-            SimimError: if there is no such file, it has other categories
-                than the data set is to have, no image or no annotation
-                (test sets may have none by design), or images are missing.
+            SimimError: if the annotation file or images are missing, the
+                classes are not those of the file, or there is no object.
+                Test files without an ``annotations`` key are accepted.
         """
         if not os.path.isfile(self.ann_file):
             raise SimimError(
@@ -40,6 +41,11 @@ class _Checked:
                 'and ann_file of the data set.'
             )
         listed: list[dict] = super().load_data_list()  # type: ignore[misc]
+        self._check_objects(listed)
+        self._check_images(listed)
+        return listed
+
+    def _check_objects(self, listed: list[dict]) -> None:
         classes = self.metainfo['classes']
         if len(self.cat_ids) != len(classes):
             raise SimimError(
@@ -56,21 +62,21 @@ class _Checked:
                 'images and no object of the classes in them; check that it '
                 'is the file of this data set.'
             )
-        there = cache(lambda folder: frozenset(_names(folder)))
+
+    def _check_images(self, listed: list[dict]) -> None:
+        names = cache(_names)
         missing = [
-            item['img_path']
-            for item in listed
-            for folder, name in [os.path.split(item['img_path'])]
-            if name not in there(folder)
+            path
+            for path in (item['img_path'] for item in listed)
+            if os.path.basename(path) not in names(os.path.dirname(path))
         ]
         if missing:
+            more = ', ...' if len(missing) > 3 else ''
             raise SimimError(
                 f'Of the {len(listed)} images in {self.ann_file} '
                 f'{len(missing)} are missing ({", ".join(missing[:3])}'
-                f'{", ..." * (len(missing) > 3)}); set data_prefix of the '
-                'data set, or get them.'
+                f'{more}); set data_prefix of the data set, or get them.'
             )
-        return listed
 
 
 def _is_unlabelled(file: str) -> bool:
@@ -78,29 +84,30 @@ def _is_unlabelled(file: str) -> bool:
         return 'annotations' not in json.load(opened)
 
 
-def _names(folder: str) -> list[str]:
-    return os.listdir(folder) if os.path.isdir(folder) else []
+def _names(folder: str) -> set[str]:
+    """Return the files in a folder, none if it is missing."""
+    return set(os.listdir(folder)) if os.path.isdir(folder) else set()
 
 
 @DATASETS.register_module()
 class CheckedCocoDataset(_Checked, CocoDataset):
-    """MMDetection's ``CocoDataset``; looks for every image at the start."""
+    """MMDetection's ``CocoDataset``, with files checked at the start."""
 
 
 @DATASETS.register_module()
 class CheckedLVISDataset(_Checked, LVISV1Dataset):
-    """MMDetection's ``LVISV1Dataset``; looks for every image at the start.
+    """MMDetection's ``LVISV1Dataset``, with files checked at the start.
 
-    Other category lists than LVIS's come by ``metainfo``, in the order of
-    their ids.
+    For categories other than LVIS's, list their names in ``metainfo`` in the
+    order of their ids.
     """
 
     def load_data_list(self) -> list[dict]:
-        """Read the annotation file.
+        """List the images; called by the base class.
 
         Raises:
             MissingDependency: if the LVIS API is not installed.
-            SimimError: as above.
+            SimimError: as in :class:`CheckedCocoDataset`.
         """
         require('LVIS evaluation')
         return super().load_data_list()
@@ -108,11 +115,11 @@ class CheckedLVISDataset(_Checked, LVISV1Dataset):
 
 @DATA_SAMPLERS.register_module()
 class RepeatFactorSampler(InfiniteSampler):
-    """Without end; images of rare categories more often (Gupta et al. 2019).
+    """Endless sampling that repeats rare categories (Gupta et al. 2019).
 
-    A category in a share f of the images repeats them max(1, sqrt(t / f))
-    times, an image as its rarest category asks. The fraction of this number
-    is rounded up or down at random in every epoch, as in Detectron2;
+    A category in a share f of the images has the factor max(1, sqrt(t / f)).
+    An image repeats by the largest factor of its categories, whose fraction
+    is rounded up or down at random in every epoch, as in Detectron2.
     mmengine's ``ClassBalancedDataset`` always rounds up.
 
     Args:
@@ -125,9 +132,7 @@ class RepeatFactorSampler(InfiniteSampler):
         self, dataset: Any, threshold: float = 0.001, seed: int | None = None
     ) -> None:
         present = [set(dataset.get_cat_ids(i)) for i in range(len(dataset))]
-        images: dict[int, int] = {}
-        for category in (c for categories in present for c in categories):
-            images[category] = images.get(category, 0) + 1
+        images = Counter(c for categories in present for c in categories)
         repeat = {
             category: max(1, sqrt(threshold * len(dataset) / count))
             for category, count in images.items()

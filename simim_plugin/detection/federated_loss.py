@@ -1,7 +1,7 @@
-"""LVIS: sigmoid classification with the federated loss.
+"""Sigmoid classification with the federated loss, for LVIS.
 
 Zhou et al. 2021 ('Probabilistic two-stage detection'), as in Detectron2's
-LVIS recipes for ViTDet (RECIPES, 'LVIS v1').
+LVIS recipes for ViTDet.
 
 Shape key: R regions, K classes; class K is the background.
 """
@@ -24,22 +24,21 @@ from ..errors import SimimError
 
 @MODELS.register_module()
 class FederatedLoss(BaseModule):
-    """Binary cross-entropy on some of the classes, drawn for every batch.
+    """Binary cross-entropy on classes that are drawn for every batch.
 
-    These are the classes of the batch's regions and, up to ``num_sampled``
-    in all, others drawn without replacement with probabilities proportional
-    to their image counts to the power of ``power``. The background counts
-    as one of them, though it has no column. For the ``loss_cls`` of any of
-    MMDetection's box heads: it tells the head to have no background column.
+    The loss takes all classes of the batch's regions, and draws others until
+    there are ``num_sampled``: without replacement, with probabilities
+    proportional to their image counts to the power of ``power``. The
+    background counts as a class but has no column. Use this as ``loss_cls``
+    of any box head of MMDetection; it removes the head's background column.
 
     Args:
         num_classes (int): K.
-        ann_file (str, optional): LVIS annotations of the training set, the
-            ``image_count`` of whose categories weights the classes. Read by
-            ``init_weights``; a trained checkpoint holds the counts. Evenly
-            weighted if None.
+        ann_file (str, optional): LVIS annotations of the training set, with
+            an ``image_count`` for every category. ``init_weights`` reads
+            them; checkpoints hold the weights. Defaults to None: draw evenly.
         num_sampled (int): classes per batch and process. Defaults to 50.
-        power (float): see above. Defaults to 0.5.
+        power (float): exponent of the image counts. Defaults to 0.5.
         loss_weight (float): factor of the loss. Defaults to 1.0.
     """
 
@@ -66,11 +65,11 @@ class FederatedLoss(BaseModule):
         self.register_buffer('class_weights', torch.ones(num_classes))
 
     def init_weights(self) -> None:
-        """Take the weights of the classes from the annotation file.
+        """Read the weights of the classes from the annotation file.
 
         Raises:
-            SimimError: if there is no such file, it does not count images,
-                or it has another number of categories.
+            SimimError: if the file is missing, has no image counts or has
+                another number of categories.
         """
         super().init_weights()
         if self.ann_file is not None:
@@ -84,7 +83,7 @@ class FederatedLoss(BaseModule):
             self.class_weights.copy_(counts.float() ** self.power)
 
     def get_cls_channels(self, num_classes: int) -> int:
-        """Columns of the classifier: no background."""
+        """Return the columns of the classifier, without background."""
         if num_classes != self.num_classes:
             raise SimimError(
                 f'The box head has {num_classes} classes and its '
@@ -93,13 +92,13 @@ class FederatedLoss(BaseModule):
         return num_classes
 
     def get_activation(self, cls_score: Tensor) -> Tensor:
-        """Scores (R, K + 1) of logits (R, K): the background's are 0."""
+        """Return scores (R, K + 1) of logits (R, K); background scores 0."""
         return F.pad(cls_score.sigmoid(), (0, 1))
 
     def get_accuracy(
         self, cls_score: Tensor, labels: Tensor
     ) -> dict[str, Tensor]:
-        """Top-1 accuracy over the regions that hold an object, percent."""
+        """Return the top-1 accuracy of regions with an object, in percent."""
         objects = labels < self.num_classes
         found = accuracy(cls_score[objects], labels[objects])
         return dict(acc_classes=found)
@@ -111,7 +110,7 @@ class FederatedLoss(BaseModule):
             labels (Tensor): (R,), from 0 to K.
 
         Returns:
-            Tensor: (K,), whether a class takes part.
+            Tensor: (K,), mask of the classes that take part.
         """
         present = labels.unique()
         drawn = torch.zeros(
@@ -134,16 +133,16 @@ class FederatedLoss(BaseModule):
         avg_factor: float | None = None,
         reduction_override: str | None = None,
     ) -> Tensor:
-        """The loss, as MMDetection's heads ask for it.
+        """Compute the loss, with the arguments of MMDetection's losses.
 
         Args:
             cls_score (Tensor): (R, K) logits.
             labels (Tensor): (R,), from 0 to K.
             label_weights (Tensor, optional): (R,). Defaults to 1.
-            avg_factor (float, optional): divides the sum over regions and
-                classes. Defaults to R.
-            reduction_override (str, optional): 'sum' does not divide, 'none'
-                returns (R, K). Defaults to 'mean'.
+            avg_factor (float, optional): divisor of the sum over regions
+                and classes. Defaults to R.
+            reduction_override (str, optional): 'sum' omits the division,
+                'none' returns (R, K). Defaults to 'mean'.
         """
         targets = F.one_hot(labels, self.num_classes + 1)[:, :-1]
         loss = F.binary_cross_entropy_with_logits(
@@ -161,13 +160,13 @@ class FederatedLoss(BaseModule):
 
 @cache
 def image_counts(file: str) -> tuple[int, ...]:
-    """In how many images every category is, in the order of their ids.
+    """Read the image counts of all categories, in the order of their ids.
 
     Args:
         file (str): LVIS annotations.
 
     Raises:
-        SimimError: if there is no such file, or it does not count images.
+        SimimError: if the file is missing or has no image counts.
     """
     if not Path(file).is_file():
         raise SimimError(

@@ -15,11 +15,11 @@ from mmengine.runner import Runner
 
 @HOOKS.register_module()
 class PNGVisualizationHook(DetVisualizationHook):
-    """MMDetection's hook, which draws a test into PNG files here.
+    """MMDetection's visualization hook, with PNG files for test pictures.
 
-    Its own names the pictures like the images, so that those of photographs
-    are JPEGs, and in a relative work folder nests the folders of batches.
-    Arguments are those of :class:`mmdet.engine.DetVisualizationHook`.
+    MMDetection names pictures after the images, as JPEGs for photographs, and
+    nests the folders of batches if the work folder is relative. Arguments are
+    those of :class:`mmdet.engine.DetVisualizationHook`.
     """
 
     def after_test_iter(
@@ -29,7 +29,7 @@ class PNGVisualizationHook(DetVisualizationHook):
         data_batch: dict,
         outputs: Sequence[DetDataSample],
     ) -> None:
-        """Draw truth and prediction of a batch."""
+        """Draw ground truth and predictions of a batch."""
         if not self.draw or self.test_out_dir is None:
             super().after_test_iter(runner, batch_idx, data_batch, outputs)
             return

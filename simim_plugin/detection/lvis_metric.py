@@ -1,4 +1,4 @@
-"""MMDetection's LVIS evaluation, made to run with NumPy 2."""
+"""MMDetection's LVIS evaluation under NumPy 2."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ from ..environment import require
 
 @METRICS.register_module()
 class NumPy2LVISMetric(LVISMetric):
-    """MMDetection's ``LVISMetric``: AP, AP rare, common and frequent.
+    """MMDetection's ``LVISMetric``: AP, and AP rare, common and frequent.
 
-    A figure of -1 means that the annotations have no such object.
-
-    Args: see :class:`mmdet.evaluation.LVISMetric`.
+    A value of -1 means that the annotations have no such object. Arguments
+    are those of :class:`mmdet.evaluation.LVISMetric`.
 
     Raises:
         MissingDependency: if the LVIS API is not installed.
@@ -30,14 +29,14 @@ class NumPy2LVISMetric(LVISMetric):
         super().__init__(*args, **kwargs)
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """Evaluate what was collected, by the LVIS API."""
+        """Evaluate the collected results with the LVIS API."""
         with float_of_numpy():
             return super().compute_metrics(results)
 
 
 @contextmanager
 def float_of_numpy() -> Iterator[None]:
-    """Supply ``np.float``, gone since NumPy 1.24, which the LVIS API uses."""
+    """Supply ``np.float``, which the LVIS API uses and NumPy 1.24 removed."""
     if 'float' in vars(np):
         yield
         return

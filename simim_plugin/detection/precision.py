@@ -1,7 +1,7 @@
-"""What stays float32 in a detector that computes in bfloat16.
+"""Heads that keep boxes in float32 in a detector that computes in bfloat16.
 
-Boxes: of bfloat16's 8 significant bits, a corner near 1000 pixels is off by
-up to 2. Besides, mmcv's ``nms`` and ``RoIAlign`` have no bfloat16 kernel.
+bfloat16 has 8 significant bits: a corner near 1000 pixels is off by up to 2.
+mmcv's ``nms`` and ``RoIAlign`` have no bfloat16 kernel either.
 
 Shape key: B batch, A anchors per place, K regions, C channels, P x P grid of
 a region.
@@ -18,19 +18,19 @@ from torch import Tensor
 
 @MODELS.register_module()
 class Float32RPNHead(RPNHead):
-    """MMDetection's ``RPNHead``; its scores and boxes are float32."""
+    """MMDetection's ``RPNHead`` with float32 scores and boxes."""
 
     def forward_single(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores (B, A, H, W) and boxes (B, 4 A, H, W) of (B, C, H, W)."""
+        """Return scores (B, A, H, W) and boxes (B, 4 A, H, W)."""
         scores, boxes = super().forward_single(x)
         return scores.float(), boxes.float()
 
 
 @MODELS.register_module()
 class Float32RoIExtractor(SingleRoIExtractor):
-    """MMDetection's ``SingleRoIExtractor``; pools float32.
+    """MMDetection's ``SingleRoIExtractor``, pooling in float32.
 
-    It would cast the regions to the type of the features.
+    MMDetection casts the regions to the type of the features.
     """
 
     def forward(
@@ -39,16 +39,7 @@ class Float32RoIExtractor(SingleRoIExtractor):
         rois: Tensor,
         roi_scale_factor: float | None = None,
     ) -> Tensor:
-        """Pool every region from the level of its size.
-
-        Args:
-            feats (tuple[Tensor, ...]): levels (B, C, height, width).
-            rois (Tensor): (K, 5), image index and corners in pixels.
-            roi_scale_factor (float, optional): widens the regions.
-
-        Returns:
-            Tensor: (K, C, P, P), float32.
-        """
+        """Pool regions (K, 5) from levels (B, C, H, W) to (K, C, P, P)."""
         with torch.autocast(rois.device.type, enabled=False):
             levels = tuple(level.float() for level in feats)
             return super().forward(levels, rois.float(), roi_scale_factor)

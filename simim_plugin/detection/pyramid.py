@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 @MODELS.register_module()
 class SiameseIMFeaturePyramid(BaseModule):
-    """Levels at 4, 2, 1 and 1/2 times the resolution, and one pooled more.
+    """Levels at 4, 2, 1, 1/2 and 1/4 times the resolution of the patches.
 
-    Of patches of 16 pixels: strides 4, 8, 16, 32 and 64. Norms are
+    Patches of 16 pixels give strides 4, 8, 16, 32 and 64. Norms are
     LayerNorms over the channels, as in Detectron2.
 
     Args:
@@ -65,15 +65,15 @@ class SiameseIMFeaturePyramid(BaseModule):
         )
 
     def forward(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Spread the last feature map over the levels.
+        """Compute the levels from the last feature map.
 
         Args:
             inputs (tuple[Tensor, ...]): the last one is (B, C, H, W).
 
         Returns:
-            tuple[Tensor, ...]: five of (B, O, height, width), the finest
-            first: 4 H x 4 W, 2 H x 2 W, H x W, and so on, halves rounded
-            down but for the last.
+            tuple[Tensor, ...]: five of (B, O, height, width), finest first:
+            4 H x 4 W, 2 H x 2 W, H x W, and so on. Halves are rounded down,
+            in the last level up.
         """
         outputs = [level(inputs[-1]) for level in self.levels]
         outputs.append(F.max_pool2d(outputs[-1], kernel_size=1, stride=2))

@@ -1,20 +1,20 @@
-"""The length of the detection recipes, for the batch at hand."""
+"""The length of the detection recipes for any batch size."""
 
 from __future__ import annotations
 
 COCO, LVIS = 118_000, 100_000
-"""Images per epoch by which Detectron2's ViTDet recipes count iterations."""
+"""Images per epoch from which Detectron2's ViTDet recipes count iterations."""
 
 
 def schedule(epochs: float, images: int, batch: int) -> dict[str, int | list]:
-    """Iterations of a schedule that is given in epochs.
+    """Convert a schedule in epochs to iterations.
 
-    Steps of the learning rate lie at 8/9 and 26/27 of the run (RECIPES).
+    The learning rate steps at 8/9 and 26/27 of the run, as in Detectron2's
+    ViTDet recipes.
 
     Args:
         epochs (float): length of the run.
-        images (int): of the training set, per epoch; ``COCO`` or ``LVIS``
-            for the recipes.
+        images (int): images per epoch; ``COCO`` or ``LVIS`` for the recipes.
         batch (int): images per optimizer step: processes x batch x
             accumulation.
 

@@ -1,10 +1,10 @@
-"""The backbone of ViTDet (Li et al. 2022): a plain ViT that sees windows.
+"""The backbone of ViTDet (Li et al. 2022): a plain ViT with windows.
 
 Most blocks attend within windows of 14 x 14 patches, four to the whole image;
 all add decomposed relative positions. The parameters are those of
-MMPretrain's ``ViTSAM``. How they are used is not: it has no drop path after
-the attention, it resizes the table of positions in float32 (Detectron2 in the
-table's own precision), and its attention holds N x N logits for every head.
+MMPretrain's ``ViTSAM``, but not their use: ``ViTSAM`` has no drop path after
+the attention, resizes the position table in float32 (Detectron2 in the
+table's own precision) and holds N x N logits for every head.
 
 Shape key: B batch, H x W patches, N = H W, C channels, D channels of a head.
 """
@@ -37,20 +37,20 @@ class SiameseIMViTDet(ViTSAM):
 
     Args:
         arch (str | dict): 'base', 'large', 'huge', or the dictionary of
-            :class:`mmpretrain.models.ViTSAM`, whose
-            ``global_attn_indexes`` are the blocks that see everything.
-        img_size (int): side of the training images, pixels; the relative
-            positions of global blocks have its size and are interpolated
+            :class:`mmpretrain.models.ViTSAM`, with the indices of global
+            blocks in ``global_attn_indexes``.
+        img_size (int): side of the training images, pixels. The relative
+            positions of global blocks have this size and are interpolated
             for other images. Defaults to 1024.
-        pretrain_img_size (int): side of the images of pretraining, pixels
-            at ``patch_size``: the size of the position table. Defaults to
-            224.
-        with_cp (bool): whether to compute the blocks' activations again in
-            the backward pass instead of keeping them. Defaults to False.
-        pretrained (str | dict, optional): as of
+        pretrain_img_size (int): side of the pretraining images, pixels; with
+            ``patch_size`` it sets the size of the position table. Defaults
+            to 224.
+        with_cp (bool): recompute the blocks' activations in the backward
+            pass instead of keeping them. Defaults to False.
+        pretrained (str | dict, optional): as in
             :class:`simim_plugin.models.SiameseIMViT`. A patch kernel of
-            another size is resized; the relative positions, which a plain
-            ViT does not have, start at zero.
+            another size is resized. The relative positions, which a plain
+            ViT lacks, start at zero.
         **kwargs: see :class:`mmpretrain.models.ViTSAM`.
     """
 
@@ -68,7 +68,7 @@ class SiameseIMViTDet(ViTSAM):
     ) -> None:
         refuse_unpickling('SiameseIMViTDet', kwargs.get('init_cfg'))
         patch_size = kwargs.get('patch_size', 16)
-        # ViTSAM has one size for both; its own table is not used.
+        # ViTSAM has one size for both; its position table is not used.
         super().__init__(
             arch,
             img_size=pretrain_img_size,
@@ -104,14 +104,7 @@ class SiameseIMViTDet(ViTSAM):
             )
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
-        """Encode images.
-
-        Args:
-            images (Tensor): (B, 3, height, width), of any size.
-
-        Returns:
-            tuple[Tensor]: the last block's output (B, C, H, W), alone.
-        """
+        """Encode images (B, 3, height, width) to features (B, C, H, W)."""
         tokens, (height, width) = self.patch_embed(images)
         tokens = tokens.unflatten(1, (height, width))  # (B, H, W, C)
         tokens = tokens + self._positions(height, width)
@@ -123,7 +116,7 @@ class SiameseIMViTDet(ViTSAM):
         return (tokens.permute(0, 3, 1, 2).contiguous(),)
 
     def _positions(self, height: int, width: int) -> Tensor:
-        """The table of pretraining, interpolated to (1, H, W, C)."""
+        """Return the position table, interpolated to (1, H, W, C)."""
         table = self.pos_embed.unflatten(1, self.patch_resolution)
         if self.patch_resolution != (height, width):
             table = F.interpolate(
@@ -133,15 +126,7 @@ class SiameseIMViTDet(ViTSAM):
 
 
 def block(layer: TransformerEncoderLayer, tokens: Tensor) -> Tensor:
-    """A transformer block, in padded windows if the layer has a window.
-
-    Args:
-        layer (TransformerEncoderLayer): its parameters.
-        tokens (Tensor): (B, H, W, C).
-
-    Returns:
-        Tensor: (B, H, W, C).
-    """
+    """Apply a transformer block to (B, H, W, C), in its padded windows."""
     drop_path = layer.ffn.dropout_layer
     normed = layer.ln1(tokens)
     if layer.window_size > 0:
@@ -156,21 +141,13 @@ def block(layer: TransformerEncoderLayer, tokens: Tensor) -> Tensor:
 
 
 def attend(attn: Attention, tokens: Tensor) -> Tensor:
-    """Self-attention with decomposed relative positions.
-
-    Args:
-        attn (Attention): its parameters.
-        tokens (Tensor): (B, H, W, C).
-
-    Returns:
-        Tensor: (B, H, W, C).
-    """
+    """Apply attention with decomposed relative positions to (B, H, W, C)."""
     _, height, width, _ = tokens.shape
     qkv = attn.qkv(tokens.flatten(1, 2))  # (B, N, 3 C)
     qkv = qkv.unflatten(2, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
     query, key, value = qkv.unbind(0)  # (B, heads, N, D) each
     query, key = with_relative_positions(attn, query, key, height, width)
-    # Fused kernels want values as wide as keys.
+    # Fused kernels need values as wide as keys.
     padded = F.pad(value, (0, key.shape[-1] - value.shape[-1]))
     attended = F.scaled_dot_product_attention(query, key, padded, scale=1.0)
     attended = attended[..., : value.shape[-1]]
@@ -181,22 +158,23 @@ def attend(attn: Attention, tokens: Tensor) -> Tensor:
 def with_relative_positions(
     attn: Attention, query: Tensor, key: Tensor, height: int, width: int
 ) -> tuple[Tensor, Tensor]:
-    """Widen query and key, so that their products are the logits.
+    """Widen query and key until their products are the logits.
 
-    To q.k / sqrt(D), decomposed relative positions add q.R_y for the row of
-    the key and q.R_x for its column: the products of the query with every
-    row and column, times a key that marks its own. Nothing is N x N then.
+    Decomposed relative positions add q.R_y for the key's row and q.R_x for
+    its column to q.k / sqrt(D). The query receives its products with all rows
+    and columns, and the key a one-hot mark of its own, which avoids N x N
+    logits.
 
     Args:
-        attn (Attention): holds the tables, one vector for every distance.
+        attn (Attention): holds the tables, one vector per distance.
         query (Tensor): (B, heads, N, D).
         key (Tensor): (B, heads, N, D).
         height (int): H, patches per column.
         width (int): W, patches per row.
 
     Returns:
-        tuple[Tensor, Tensor]: (B, heads, N, D + H + W), both; (B, heads, N,
-        D) without relative positions.
+        tuple[Tensor, Tensor]: both (B, heads, N, D + H + W), or (B, heads,
+        N, D) without relative positions.
     """
     scaled = query * attn.scale
     if not attn.use_rel_pos:
@@ -207,13 +185,11 @@ def with_relative_positions(
     vertical = torch.einsum('bnhwd,hkd->bnhwk', placed, rows).flatten(2, 3)
     horizontal = torch.einsum('bnhwd,wkd->bnhwk', placed, columns)
     index = torch.arange(height * width, device=key.device)
-    marks = torch.cat(
-        [
-            F.one_hot(index // width, height),
-            F.one_hot(index % width, width),
-        ],
-        dim=1,
-    ).to(key)  # (N, H + W)
+    row, column = (
+        F.one_hot(index // width, height),
+        F.one_hot(index % width, width),
+    )
+    marks = torch.cat([row, column], dim=1).to(key)  # (N, H + W)
     marks = marks.expand(*key.shape[:2], -1, -1)
     return (
         torch.cat([scaled, vertical, horizontal.flatten(2, 3)], dim=-1),

@@ -1,10 +1,12 @@
-"""Overlaps of boxes and their suppression.
+"""Overlaps of boxes and non-maximum suppression.
 
-Shape key: N, M boxes, as (x1, y1, x2, y2) in pixels. ``offset`` is 1 where a
-box includes its last pixel, so that its width is x2 - x1 + 1, otherwise 0.
+Shape key: N, M boxes, as (x1, y1, x2, y2) in pixels. ``offset`` is 1 if a box
+includes its last pixel, with a width of x2 - x1 + 1, and 0 otherwise.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -14,22 +16,20 @@ from torchvision.ops import nms as torchvision_nms
 from .precision import wide
 
 NAIVE, LINEAR, GAUSSIAN = 0, 1, 2
-"""What soft-NMS does to a box that overlaps: drop, or lower its score."""
+"""The methods of soft-NMS: drop overlapping boxes, or lower their scores."""
 
 
 def nms(
     boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int
 ) -> Tensor:
-    """Non-maximum suppression.
+    """Return the indices of the boxes that stay, best first.
 
     Args:
         boxes (Tensor): (N, 4).
         scores (Tensor): (N,).
-        iou_threshold (float): a box goes if it overlaps a better one by more.
+        iou_threshold (float): a box that overlaps a better one by more is
+            dropped.
         offset (int): 0 or 1.
-
-    Returns:
-        Tensor: indices of the boxes that stay, the best first.
     """
     return torchvision_nms(
         _half_open(boxes, offset), wide(scores), _as_float32(iou_threshold)
@@ -46,59 +46,76 @@ def softnms(
     method: int,
     offset: int,
 ) -> Tensor:
-    """Soft non-maximum suppression (Bodla et al. 2017).
+    """Suppress boxes by lowering their scores (Bodla et al. 2017).
 
     Args:
         boxes (Tensor): (N, 4).
         scores (Tensor): (N,).
-        dets (Tensor): (N, 5); the first rows receive the boxes that stay and
-            their new scores, the best first.
-        iou_threshold (float): from here on 'naive' and 'linear' act.
-        sigma (float): of 'gaussian'.
-        min_score (float): a box below it goes.
+        dets (Tensor): (N, 5); the first K rows receive the boxes that stay
+            and their new scores, best first.
+        iou_threshold (float): 'naive' and 'linear' act from this overlap on.
+        sigma (float): width of 'gaussian'.
+        min_score (float): boxes with a lower score are dropped.
         method (int): ``NAIVE``, ``LINEAR`` or ``GAUSSIAN``.
         offset (int): 0 or 1.
 
     Returns:
         Tensor: indices of the boxes that stay, (K,).
     """
-    # One box after the other: for so little at a time NumPy is faster.
     threshold = _as_float32(iou_threshold)
-    ends = _half_open(boxes, offset).numpy(force=True)
-    areas = (ends[:, 2:] - ends[:, :2]).prod(1)
-    new = wide(scores).numpy(force=True).copy()
-    left = np.arange(len(new))
-    kept: list[int] = []
-    while len(left):
-        best = left[new[left].argmax()]
-        kept.append(best)
-        left = left[left != best]
-        start = np.maximum(ends[best, :2], ends[left, :2])
-        stop = np.minimum(ends[best, 2:], ends[left, 2:])
-        common = (stop - start).clip(min=0).prod(1)
-        iou = common / (areas[best] + areas[left] - common)
+
+    def factor(iou: np.ndarray) -> np.ndarray:
         if method == GAUSSIAN:
-            new[left] *= np.exp(-(iou**2) / sigma)
-        else:
-            new[left] *= np.where(
-                iou >= threshold, 0 if method == NAIVE else 1 - iou, 1
-            )
-        left = left[new[left] >= min_score]
+            return np.exp(-(iou**2) / sigma)
+        return np.where(iou >= threshold, 0 if method == NAIVE else 1 - iou, 1)
+
+    kept, kept_scores = _soften(
+        _half_open(boxes, offset).numpy(force=True),
+        *(wide(scores).numpy(force=True), factor, min_score),
+    )
     indices = torch.tensor(kept, dtype=torch.long, device=boxes.device)
     dets[: len(kept), :4] = boxes[indices]
-    dets[: len(kept), 4] = torch.from_numpy(new).to(boxes)[indices]
+    dets[: len(kept), 4] = torch.tensor(np.array(kept_scores)).to(boxes)
     return indices
 
 
+def _soften(
+    boxes: np.ndarray,
+    scores: np.ndarray,
+    factor: Callable[[np.ndarray], np.ndarray],
+    min_score: float,
+) -> tuple[list[int], list[float]]:
+    """Return indices and new scores of the boxes that stay, best first.
+
+    The loop takes one box at a time, for which NumPy is faster than torch.
+    """
+    ends, left = np.ascontiguousarray(boxes.T), np.arange(len(boxes))
+    ends = np.concatenate([ends, (ends[2:] - ends[:2]).prod(0, keepdims=True)])
+    kept, kept_scores = [], []
+    while len(left):
+        best = scores.argmax()
+        kept.append(left[best])
+        kept_scores.append(scores[best])
+        x1, y1, x2, y2, areas = ends
+        width = np.minimum(x2, x2[best]) - np.maximum(x1, x1[best])
+        height = np.minimum(y2, y2[best]) - np.maximum(y1, y1[best])
+        common = np.maximum(width, 0) * np.maximum(height, 0)
+        scores = scores * factor(common / (areas[best] + areas - common))
+        stays = scores >= min_score
+        stays[best] = False
+        ends, scores, left = ends[:, stays], scores[stays], left[stays]
+    return kept, kept_scores
+
+
 def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
-    """Groups of boxes, each a kept one and those that it suppresses.
+    """Group every box that stays with those that it suppresses.
 
     Args:
         dets (Tensor): (N, 5), boxes and scores.
-        iou_threshold (float): from here on a box is suppressed.
+        iou_threshold (float): boxes are suppressed from this overlap on.
 
     Returns:
-        list[list[int]]: indices, in each group and over the groups by score.
+        list[list[int]]: indices; groups and their members by falling score.
     """
     dets = wide(dets)
     left = dets[:, 4].argsort(descending=True, stable=True)
@@ -126,7 +143,7 @@ def bbox_overlaps(
         bboxes2 (Tensor): (M, 4), or (N, 4) if ``aligned``.
         ious (Tensor): (N, M), or (N,) if ``aligned``.
         mode (int): 0 divides by the union, 1 by the area of the first box.
-        aligned (bool): compare the boxes one by one.
+        aligned (bool): compare the boxes pair by pair.
         offset (int): 0 or 1.
     """
     first, second = _half_open(bboxes1, offset), _half_open(bboxes2, offset)
@@ -136,13 +153,13 @@ def bbox_overlaps(
 
 
 def _half_open(boxes: Tensor, offset: int) -> Tensor:
-    """The same boxes without an offset: their ends are excluded."""
+    """Return the same boxes with excluded ends, whose offset is 0."""
     boxes = wide(boxes)
     return boxes + boxes.new_tensor([0, 0, offset, offset])
 
 
 def _overlaps(first: Tensor, second: Tensor, by_first: bool = False) -> Tensor:
-    """Intersection over union of boxes (..., 4) that broadcast."""
+    """Return the intersection over union of boxes (..., 4) that broadcast."""
     start = torch.maximum(first[..., :2], second[..., :2])
     end = torch.minimum(first[..., 2:], second[..., 2:])
     common = (end - start).clamp(min=0).prod(-1)
@@ -154,5 +171,5 @@ def _overlaps(first: Tensor, second: Tensor, by_first: bool = False) -> Tensor:
 
 
 def _as_float32(threshold: float) -> float:
-    """As mmcv rounds it, so that an overlap of exactly 0.3 is not above."""
+    """Round as mmcv does: an overlap of float32 0.3 does not exceed 0.3."""
     return torch.tensor(threshold, dtype=torch.float32).item()

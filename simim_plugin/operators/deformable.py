@@ -13,6 +13,10 @@ from torch import Tensor
 
 from .precision import wide
 
+# mmcv's names of stride, padding and dilation in the two versions.
+V1 = ('dH', 'dW', 'padH', 'padW', 'dilationH', 'dilationW')
+V2 = ('stride_h', 'stride_w', 'pad_h', 'pad_w', 'dilation_h', 'dilation_w')
+
 
 def deform_conv_forward(
     input: Tensor,
@@ -23,20 +27,20 @@ def deform_conv_forward(
     ones: Tensor,
     **geometry: Any,
 ) -> None:
-    """Deformable convolution without a mask (Dai et al. 2017).
+    """Convolve at deformed positions, without a mask (Dai et al. 2017).
 
     Args:
         input (Tensor): (B, C, H, W).
         weight (Tensor): (O, C / groups, R, S).
-        offset (Tensor): (B, 2 G R S, h, w), y and x for every tap.
-        output (Tensor): (B, O, h, w), is written.
-        columns (Tensor): a buffer, unused.
-        ones (Tensor): a buffer, unused.
-        **geometry: strides dH and dW, paddings padH and padW, dilations
-            dilationH and dilationW, group and deformable_group; kH, kW and
+        offset (Tensor): (B, 2 G R S, h, w), y and x of every tap.
+        output (Tensor): (B, O, h, w), written.
+        columns (Tensor): unused.
+        ones (Tensor): unused.
+        **geometry: ``V1``, group and deformable_group; kH, kW and
             im2col_step are unused.
     """
-    output.copy_(_convolve(input, weight, offset, None, None, _v1(geometry)))
+    operands = _operands(input, weight, offset, None, None, geometry)
+    output.copy_(torch.ops.torchvision.deform_conv2d(*operands))
 
 
 def deform_conv_backward_input(
@@ -51,12 +55,11 @@ def deform_conv_backward_input(
 ) -> None:
     """Write the gradients of input and offset.
 
-    The gradient of the weight comes from the same call of torchvision. It is
-    left in ``columns``, the buffer that the next function is given too.
+    The same call of torchvision returns the gradient of the weight, which
+    ``columns`` passes on to :func:`deform_conv_backward_parameters`.
     """
-    back = _gradients(
-        input, weight, offset, None, None, grad_output, _v1(geometry)
-    )
+    operands = _operands(input, weight, offset, None, None, geometry)
+    back = _gradients(grad_output, operands)
     grad_input.copy_(back['input'])
     grad_offset.copy_(back['offset'])
     columns.resize_(weight.shape).copy_(back['weight'])
@@ -75,11 +78,10 @@ def deform_conv_backward_parameters(
     """Add the gradient of the weight, times ``scale``, to ``grad_weight``."""
     if columns.shape == grad_weight.shape:
         back = columns
-    else:  # neither input nor offset wanted one
-        back = _gradients(
-            *(input, torch.zeros_like(grad_weight), offset, None, None),
-            *(grad_output, _v1(geometry)),
-        )['weight']
+    else:  # neither input nor offset needs a gradient
+        weight = torch.zeros_like(grad_weight)
+        operands = _operands(input, weight, offset, None, None, geometry)
+        back = _gradients(grad_output, operands)['weight']
     grad_weight += scale * back.type_as(grad_weight)
 
 
@@ -95,24 +97,15 @@ def modulated_deform_conv_forward(
     with_bias: bool,
     **geometry: Any,
 ) -> None:
-    """Deformable convolution with a mask (Zhu et al. 2019).
+    """Convolve at deformed positions, with a mask (Zhu et al. 2019).
 
-    Args:
-        input (Tensor): (B, C, H, W).
-        weight (Tensor): (O, C / groups, R, S).
-        bias (Tensor): (O,), unused without ``with_bias``.
-        ones (Tensor): a buffer, unused.
-        offset (Tensor): (B, 2 G R S, h, w), y and x for every tap.
-        mask (Tensor): (B, G R S, h, w), a factor for every tap.
-        output (Tensor): (B, O, h, w), is written.
-        columns (Tensor): a buffer, unused.
-        with_bias (bool): whether to add ``bias``.
-        **geometry: strides stride_h and stride_w, paddings pad_h and pad_w,
-            dilations dilation_h and dilation_w, group and deformable_group;
-            kernel_h and kernel_w are unused.
+    Args as in :func:`deform_conv_forward`, with ``bias`` (O,) and ``mask``
+    (B, G R S, h, w), a factor of every tap. ``geometry`` has the names of
+    ``V2``; kernel_h and kernel_w are unused.
     """
     added = bias if with_bias else None
-    output.copy_(_convolve(input, weight, offset, mask, added, _v2(geometry)))
+    operands = _operands(input, weight, offset, mask, added, geometry)
+    output.copy_(torch.ops.torchvision.deform_conv2d(*operands))
 
 
 def modulated_deform_conv_backward(
@@ -134,9 +127,8 @@ def modulated_deform_conv_backward(
 ) -> None:
     """Write the gradients of all inputs."""
     added = bias if with_bias else None
-    back = _gradients(
-        input, weight, offset, mask, added, grad_output, _v2(geometry)
-    )
+    operands = _operands(input, weight, offset, mask, added, geometry)
+    back = _gradients(grad_output, operands)
     grad_input.copy_(back['input'])
     grad_weight.copy_(back['weight'])
     grad_offset.copy_(back['offset'])
@@ -153,7 +145,7 @@ def ms_deform_attn_forward(
     attention_weights: Tensor,
     im2col_step: int,
 ) -> Tensor:
-    """Multi-scale deformable attention (Zhu et al. 2021), mmcv's own form.
+    """Attend at deformed positions, by mmcv's PyTorch form (Zhu et al. 2021).
 
     Args:
         value (Tensor): (batch, keys, heads, channels of a head).
@@ -161,7 +153,7 @@ def ms_deform_attn_forward(
         level_start_index (Tensor): (levels,), unused.
         sampling_locations (Tensor): (batch, queries, heads, levels, points,
             2), x and y from 0 to 1.
-        attention_weights (Tensor): the same without the last axis.
+        attention_weights (Tensor): the same shape without the last axis.
         im2col_step (int): unused.
 
     Returns:
@@ -210,64 +202,34 @@ def ms_deform_attn_backward(
         grad.copy_(back)
 
 
-def _v1(geometry: dict[str, Any]) -> tuple[int, ...]:
-    """Stride, padding, dilation and groups in the order of torchvision."""
-    names = ('dH', 'dW', 'padH', 'padW', 'dilationH', 'dilationW')
-    return tuple(
-        geometry[name] for name in (*names, 'group', 'deformable_group')
-    )
-
-
-def _v2(geometry: dict[str, Any]) -> tuple[int, ...]:
-    """The same of the names that v2 uses."""
-    names = [f'{x}_{y}' for x in ('stride', 'pad', 'dilation') for y in 'hw']
-    return tuple(
-        geometry[name] for name in (*names, 'group', 'deformable_group')
-    )
-
-
 def _operands(
     input: Tensor,
     weight: Tensor,
     offset: Tensor,
     mask: Tensor | None,
     bias: Tensor | None,
-) -> tuple[Tensor, ...]:
-    """Operands as torchvision takes them, which wants a mask and a bias."""
+    geometry: dict[str, Any],
+) -> tuple[Any, ...]:
+    """Return the arguments of torchvision, which needs a mask and a bias."""
+    use_mask = mask is not None
     if mask is None:
         mask = input.new_zeros(len(input), 1)
     if bias is None:
         bias = input.new_zeros(len(weight))
-    return tuple(map(wide, (input, weight, offset, mask, bias)))
-
-
-def _convolve(
-    input: Tensor,
-    weight: Tensor,
-    offset: Tensor,
-    mask: Tensor | None,
-    bias: Tensor | None,
-    geometry: tuple[int, ...],
-) -> Tensor:
-    operands = _operands(input, weight, offset, mask, bias)
-    return torch.ops.torchvision.deform_conv2d(
-        *operands, *geometry, mask is not None
+    names = V1 if 'dH' in geometry else V2
+    return (
+        *map(wide, (input, weight, offset, mask, bias)),
+        *(geometry[name] for name in (*names, 'group', 'deformable_group')),
+        use_mask,
     )
 
 
 def _gradients(
-    input: Tensor,
-    weight: Tensor,
-    offset: Tensor,
-    mask: Tensor | None,
-    bias: Tensor | None,
-    grad_output: Tensor,
-    geometry: tuple[int, ...],
+    grad_output: Tensor, operands: tuple[Any, ...]
 ) -> dict[str, Tensor]:
-    """Gradients by the name of what they belong to."""
-    operands = _operands(input, weight, offset, mask, bias)
+    """Return the gradients by the names of the operands."""
     found = torch.ops.torchvision._deform_conv2d_backward(
-        wide(grad_output), *operands, *geometry, mask is not None
+        wide(grad_output), *operands
     )
     names = ('input', 'weight', 'offset', 'mask', 'bias')
     return dict(zip(names, found, strict=True))

@@ -20,15 +20,15 @@ def sigmoid_focal_loss_forward(
     gamma: float,
     alpha: float,
 ) -> None:
-    """One binary loss for every class.
+    """Compute one binary loss per sample and class.
 
     Args:
         input (Tensor): (N, K) logits.
         target (Tensor): (N,), from 0 to K.
-        weight (Tensor): (K,), factors by the class of the target; none if it
-            is empty. With weights no target may be the background.
-        output (Tensor): (N, K), is written.
-        gamma (float): focuses on what is hard.
+        weight (Tensor): (K,), factors by the class of the target, or empty
+            for none. With weights no target may be the background.
+        output (Tensor): (N, K), written.
+        gamma (float): exponent that focuses on hard samples.
         alpha (float): share of the positives.
     """
     logits, positive = wide(input), _one_hot(target, input)
@@ -71,14 +71,14 @@ def softmax_focal_loss_forward(
     gamma: float,
     alpha: float,
 ) -> None:
-    """One loss for every sample.
+    """Compute one loss per sample.
 
     Args:
         input (Tensor): (N, K) probabilities, a softmax.
-        target (Tensor): (N,), from 0 to K - 1; negative ones do not count.
-        weight (Tensor): (K,), factors by class; none if it is empty.
-        output (Tensor): (N,), is written.
-        gamma (float): focuses on what is hard.
+        target (Tensor): (N,), from 0 to K - 1; negative ones are ignored.
+        weight (Tensor): (K,), factors by class, or empty for none.
+        output (Tensor): (N,), written.
+        gamma (float): exponent that focuses on hard samples.
         alpha (float): factor of the whole.
     """
     chance = _of_target(input, target)
@@ -110,7 +110,7 @@ def softmax_focal_loss_backward(
 
 
 def _one_hot(target: Tensor, input: Tensor) -> Tensor:
-    """(N, K), whether a class is that of the target."""
+    """Return a mask of the targets' classes, (N, K)."""
     return target[:, None] == torch.arange(
         input.shape[1], device=target.device
     )
@@ -121,13 +121,13 @@ def _weighted(values: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 
 
 def _of_target(input: Tensor, target: Tensor) -> Tensor:
-    """The probability of every target, (N,), not below the smallest float."""
+    """Return the probability of every target, (N,), at least float's tiny."""
     chance = wide(input).gather(1, target.clamp(min=0)[:, None])[:, 0]
     return chance.clamp(min=torch.finfo(torch.float32).tiny)
 
 
 def _counted(values: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Values times the weights of their classes, 0 where none counts."""
+    """Weight values by their classes; ignored targets give 0."""
     if len(weight):
         values = values * wide(weight)[target.clamp(min=0)]
     return torch.where(target >= 0, values, 0)

@@ -1,6 +1,6 @@
 """Put the operators where ``mmcv.ops`` looks for compiled ones.
 
-``mmcv.ops`` takes each operator by its name from the module ``mmcv._ext``.
+``mmcv.ops`` looks each operator up by name in the module ``mmcv._ext``.
 """
 
 from __future__ import annotations
@@ -19,18 +19,13 @@ from typing import Any, NoReturn
 
 import torch
 
-from . import (
-    boxes,
-    deformable,
-    focal,
-    regions,
-)
+from . import boxes, deformable, focal, regions
 
 COMPILED = 'mmcv._ext'
 """The module of mmcv's compiled operators."""
 
 NOT_AVAILABLE = 'not available'
-"""The CUDA of operators that were built for the CPU alone, as mmcv says."""
+"""The CUDA version that mmcv reports of operators built for CPUs alone."""
 
 OPERATORS: dict[str, Callable] = {
     operator.__name__: operator
@@ -56,11 +51,11 @@ OPERATORS: dict[str, Callable] = {
         focal.softmax_focal_loss_backward,
     )
 }
-"""Name in ``mmcv._ext`` to operator."""
+"""Operators by their names in ``mmcv._ext``."""
 
 
 class Operators(ModuleType):
-    """Stands in for ``mmcv._ext``; says of other operators how to get them."""
+    """A stand-in for ``mmcv._ext``; other operators raise an error."""
 
     def __init__(self) -> None:
         super().__init__(COMPILED, __doc__)
@@ -83,10 +78,9 @@ class Operators(ModuleType):
 
 
 def place() -> None:
-    """Let ``mmcv.ops`` use our operators where mmcv has no usable ones.
+    """Let ``mmcv.ops`` use our operators if mmcv has no usable ones.
 
-    Modules that tried to import ``mmcv.ops`` before, and went on without it,
-    import it now.
+    Modules whose earlier import of ``mmcv.ops`` failed receive them now.
     """
     if COMPILED in sys.modules or _compiled_are_usable():
         return
@@ -95,7 +89,7 @@ def place() -> None:
 
 
 def build_command() -> str:
-    """The command that builds mmcv's operators for the installed torch."""
+    """Return the command that builds mmcv's operators for this torch."""
     name, version, before = 'onedl-mmcv', '', ''
     for candidate in ('onedl-mmcv', 'mmcv', 'mmcv-lite'):
         with suppress(metadata.PackageNotFoundError):
@@ -104,7 +98,7 @@ def build_command() -> str:
             if candidate != name:  # the same files under another name
                 before = f'pip uninstall -y {candidate} && '
             break
-    # The setup of upstream's imports pkg_resources.packaging.
+    # Upstream's setup.py imports pkg_resources.packaging.
     bounds = '>=80,<82' if name == 'onedl-mmcv' else '<70'
     return (
         f'{before}pip install "setuptools{bounds}" wheel packaging ninja '
@@ -114,7 +108,7 @@ def build_command() -> str:
 
 
 def _compiled_are_usable() -> bool:
-    """Whether mmcv has operators that load and serve this machine."""
+    """Return whether mmcv has operators that load and fit this machine."""
     mmcv = importlib.import_module('mmcv')
     if PathFinder.find_spec(COMPILED, mmcv.__path__) is None:
         return False
@@ -124,7 +118,7 @@ def _compiled_are_usable() -> bool:
         reason = f'do not load ({str(error).splitlines()[0]})'
     else:
         if (
-            isinstance(operators, Operators)  # by commands.operators
+            isinstance(operators, Operators)  # from commands.operators
             or operators.get_compiling_cuda_version() != NOT_AVAILABLE
             or not torch.cuda.is_available()
         ):
@@ -142,10 +136,10 @@ def _compiled_are_usable() -> bool:
 def _repair(modules: Sequence[ModuleType]) -> None:
     """Give operators to modules that were imported without them.
 
-    The forks import ``mmcv.ops`` in a ``try`` and go on with None, or with
-    functions and classes that raise, which other modules import in turn.
+    The forks import ``mmcv.ops`` in a ``try``. If it fails they define None,
+    or functions and classes that raise, which other modules import in turn.
     """
-    stand_ins: dict[int, tuple[Any, Any]] = {}  # alive, so that ids hold
+    stand_ins: dict[int, tuple[Any, Any]] = {}  # keeps them and their ids
     for module in modules:
         for line in _guarded_imports(module):
             with suppress(ImportError):
@@ -164,7 +158,7 @@ def _repair(modules: Sequence[ModuleType]) -> None:
 
 
 def _guarded_imports(module: ModuleType) -> list[ast.ImportFrom]:
-    """The imports from mmcv that stand in a ``try`` of a module."""
+    """Return a module's imports from mmcv inside a ``try``."""
     try:
         source = inspect.getsource(module)
     except (OSError, TypeError):

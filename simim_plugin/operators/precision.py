@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 def wide(tensor: Tensor) -> Tensor:
-    """Half and bfloat16 as float32, other types as they are.
+    """Return half and bfloat16 tensors as float32, others unchanged.
 
-    torchvision has no kernels for them on a CPU, and coordinates above 256
-    lose whole pixels in bfloat16.
+    torchvision has no CPU kernels for either type, and bfloat16 cannot hold
+    odd coordinates above 256.
     """
     if tensor.dtype in (torch.half, torch.bfloat16):
         return tensor.float()

@@ -1,4 +1,4 @@
-"""Features of regions: RoIAlign and RoIPool.
+"""Pooling of regions: RoIAlign and RoIPool.
 
 Shape key: B batch, C channels, H x W feature map, K regions as (image index,
 x1, y1, x2, y2) in pixels of the image, P x Q grid of a region.
@@ -28,15 +28,15 @@ def roi_align_forward(
     pool_mode: int,
     aligned: bool,
 ) -> None:
-    """Pool bilinear samples of every cell (He et al. 2017).
+    """Pool bilinear samples in every cell (He et al. 2017).
 
     Args:
         input (Tensor): (B, C, H, W).
         rois (Tensor): (K, 5).
-        output (Tensor): (K, C, P, Q), is written.
-        argmax_y (Tensor): (K, C, P, Q), is written by ``MAX``: the row within
-            the cell of the sample that won. (mmcv keeps its position, which
-            half and bfloat16 round to another pixel.)
+        output (Tensor): (K, C, P, Q), written.
+        argmax_y (Tensor): (K, C, P, Q), written by ``MAX``: the row within
+            the cell of the largest sample. mmcv keeps its position, which
+            half and bfloat16 round to another pixel.
         argmax_x (Tensor): the same for its column.
         aligned_height (int): P.
         aligned_width (int): Q.
@@ -48,33 +48,17 @@ def roi_align_forward(
     """
     features, regions = wide(input), wide(rois).type_as(wide(input))
     size = aligned_height, aligned_width
-    if pool_mode == AVERAGE:
-        output.copy_(
-            torch.ops.torchvision.roi_align(
-                *(features, regions, spatial_scale, *size),
-                *(sampling_ratio, aligned),
-            )
+    options = spatial_scale, sampling_ratio, aligned
+    if pool_mode == MAX:
+        _align_max(
+            *(features, regions, size, options, output, argmax_y, argmax_x)
         )
         return
-    output.zero_()
-    *_, counts = _samples(
-        regions, size, spatial_scale, sampling_ratio, aligned
-    )
-    for count in counts.unique(dim=0):
-        if (count < 1).any():
-            continue  # a region without extent has no samples
-        chosen = (counts == count).all(1).nonzero()[:, 0]
-        down, across = count.tolist()
-        # With one sample per cell, RoIAlign gives the samples themselves.
-        samples = torch.ops.torchvision.roi_align(
-            *(features, regions[chosen], spatial_scale),
-            *(size[0] * down, size[1] * across, 1, aligned),
+    output.copy_(
+        torch.ops.torchvision.roi_align(
+            features, regions, spatial_scale, *size, sampling_ratio, aligned
         )
-        best, flat = F.max_pool2d(samples, (down, across), return_indices=True)
-        row, column = flat // (size[1] * across), flat % (size[1] * across)
-        output[chosen] = best.type_as(output)
-        argmax_y[chosen] = (row % down).type_as(output)
-        argmax_x[chosen] = (column % across).type_as(output)
+    )
 
 
 def roi_align_backward(
@@ -122,39 +106,32 @@ def roi_pool_forward(
     pooled_width: int,
     spatial_scale: float,
 ) -> None:
-    """The maximum of every cell of whole pixels (Girshick 2015).
+    """Take the maximum of every cell of whole pixels (Girshick 2015).
 
-    mmcv's rule: a region ends at x2 + 1, and a cell takes each pixel that it
-    touches. torchvision rounds the region first, which gives other cells.
+    This is mmcv's rule: a region ends at x2 + 1, and a cell holds every pixel
+    that it touches. torchvision rounds the region first, which gives other
+    cells.
 
-    Args:
-        input (Tensor): (B, C, H, W).
-        rois (Tensor): (K, 5).
-        output (Tensor): (K, C, P, Q), is written; 0 in an empty cell.
-        argmax (Tensor): (K, C, P, Q), is written: the place of the maximum in
-            the flat feature map, -1 in an empty cell.
-        pooled_height (int): P.
-        pooled_width (int): Q.
-        spatial_scale (float): size of the feature map over that of the image.
+    Args as in :func:`roi_align_forward`. ``output`` (K, C, P, Q) is 0 in an
+    empty cell. ``argmax`` receives the place of the maximum in the flat
+    feature map, -1 in an empty cell.
     """
-    output.zero_()
-    argmax.fill_(-1)
     features, regions = wide(input), wide(rois).type_as(wide(input))
     height, width = input.shape[-2:]
     ends = regions[:, 1:] + regions.new_tensor([0, 0, 1, 1])
-    corners = ends * spatial_scale
-    rows = _cells(corners[:, 1], corners[:, 3], pooled_height, height)
-    columns = _cells(corners[:, 0], corners[:, 2], pooled_width, width)
+    left, top, right, bottom = (ends * spatial_scale).unbind(1)
+    rows, no_row = _cells(top, bottom, pooled_height, height)
+    columns, no_column = _cells(left, right, pooled_width, width)
+    flat = features.flatten(2).mT.contiguous()  # (B, H W, C)
     for k, image in enumerate(regions[:, 0].long().tolist()):
-        for p, (top, bottom) in enumerate(rows[k]):
-            for q, (left, right) in enumerate(columns[k]):
-                part = features[image, :, top:bottom, left:right]
-                if part.numel():
-                    best, flat = part.flatten(1).max(1)
-                    row = top + flat // (right - left)
-                    column = left + flat % (right - left)
-                    output[k, :, p, q] = best.type_as(output)
-                    argmax[k, :, p, q] = (row * width + column).int()
+        places = rows[k][:, None, :, None] * width + columns[k][:, None]
+        places = places.flatten(2)  # (P, Q, pixels of a cell)
+        best, chosen = flat[image][places].max(2)  # (P, Q, C)
+        output[k] = best.permute(2, 0, 1)
+        argmax[k] = places.gather(2, chosen).permute(2, 0, 1)
+    empty = (no_row[:, :, None] | no_column[:, None])[:, None]
+    output.masked_fill_(empty, 0)
+    argmax.masked_fill_(empty, -1)
 
 
 def roi_pool_backward(
@@ -173,6 +150,39 @@ def roi_pool_backward(
     grad_input += back.type_as(grad_input)
 
 
+def _align_max(
+    features: Tensor,
+    regions: Tensor,
+    size: tuple[int, int],
+    options: tuple[float, int, bool],
+    output: Tensor,
+    argmax_y: Tensor,
+    argmax_x: Tensor,
+) -> None:
+    """Write the largest sample of every cell, and its row and column.
+
+    ``options`` are the spatial scale, sampling ratio and ``aligned``.
+    """
+    output.zero_()
+    spatial_scale, _, aligned = options
+    *_, counts = _samples(regions, size, *options)
+    for count in counts.unique(dim=0):
+        if (count < 1).any():
+            continue  # a region without extent has no samples
+        chosen = (counts == count).all(1).nonzero()[:, 0]
+        down, across = count.tolist()
+        # With one sample per cell, RoIAlign gives the samples themselves.
+        samples = torch.ops.torchvision.roi_align(
+            *(features, regions[chosen], spatial_scale),
+            *(size[0] * down, size[1] * across, 1, aligned),
+        )
+        best, flat = F.max_pool2d(samples, (down, across), return_indices=True)
+        row, column = flat // (size[1] * across), flat % (size[1] * across)
+        output[chosen] = best.type_as(output)
+        argmax_y[chosen] = (row % down).type_as(output)
+        argmax_x[chosen] = (column % across).type_as(output)
+
+
 def _samples(
     regions: Tensor,
     size: tuple[int, int],
@@ -180,11 +190,11 @@ def _samples(
     sampling_ratio: int,
     aligned: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Where RoIAlign samples on the feature map.
+    """Return the geometry of RoIAlign's samples on the feature map.
 
     Returns:
         tuple[Tensor, Tensor, Tensor]: start of every region, extent of its
-        cells and number of samples of a cell, (K, 2) each, as (y, x).
+        cells and samples per cell, (K, 2) each, as (y, x).
     """
     corners = regions[:, 1:] * spatial_scale - (0.5 if aligned else 0)
     start, end = corners[:, [1, 0]], corners[:, [3, 2]]
@@ -199,7 +209,7 @@ def _samples(
 def _positions(
     argmax: Tensor, start: Tensor, cell: Tensor, counts: Tensor, axis: int
 ) -> Tensor:
-    """Coordinates of samples (K, C, P, Q) along an axis of the map."""
+    """Return the coordinates of samples (K, C, P, Q) along an axis."""
     number = torch.arange(argmax.shape[2 + axis], device=argmax.device)
     number = number.view(-1, 1) if axis == 0 else number
     start, cell, counts = (
@@ -210,25 +220,34 @@ def _positions(
 
 def _cells(
     start: Tensor, end: Tensor, number: int, length: int
-) -> list[list[tuple[int, int]]]:
-    """First and last + 1 pixel of every cell along one axis."""
+) -> tuple[list[Tensor], Tensor]:
+    """Divide regions (K,) along an axis of ``length`` pixels into cells.
+
+    Returns:
+        tuple[list[Tensor], Tensor]: the pixels of the cells of every region,
+        (number, pixels), where short cells repeat their last one; and a mask
+        of empty cells, (K, number).
+    """
     edges = torch.arange(number, device=start.device).type_as(start)
     step = ((end - start) / number)[:, None]  # (K, 1)
     first = (edges * step + start[:, None]).floor().clamp(0, length)
     last = ((edges + 1) * step + start[:, None]).ceil().clamp(0, length)
     last = torch.where(step > 0, last, first)  # no cells without extent
-    return [
-        list(zip(*pair, strict=True))
-        for pair in zip(first.int().tolist(), last.int().tolist(), strict=True)
-    ]
+    first, last = first.long(), last.long()
+    longest = (last - first).amax(1).clamp(min=1).tolist()
+    offsets = torch.arange(max(longest, default=1), device=start.device)
+    pixels = (first[..., None] + offsets).minimum(last[..., None] - 1)
+    pixels = pixels.clamp(min=0)
+    cut = [cells[:, :n] for cells, n in zip(pixels, longest, strict=True)]
+    return cut, first == last
 
 
 def _spread(
     grad: Tensor, regions: Tensor, y: Tensor, x: Tensor, shape: torch.Size
 ) -> Tensor:
-    """Send gradients (K, C, P, Q) to the four pixels around positions.
+    """Spread gradients (K, C, P, Q) over the four pixels around positions.
 
-    Nothing goes to positions beyond a pixel outside of the map.
+    Positions more than a pixel outside the map receive nothing.
     """
     height, width = shape[-2:]
     inside = (y >= -1) & (y <= height) & (x >= -1) & (x <= width)
@@ -247,7 +266,7 @@ def _spread(
 def _add_at(
     grad: Tensor, rois: Tensor, place: Tensor, shape: torch.Size
 ) -> Tensor:
-    """Sum gradients (K, C, P, Q) at flat places of their feature maps."""
+    """Add up gradients (K, C, P, Q) at flat places of their maps."""
     _, channels, height, width = shape
     image = rois[:, 0].long().view(-1, 1, 1, 1)
     channel = torch.arange(channels, device=grad.device).view(1, -1, 1, 1)

@@ -1,7 +1,4 @@
-"""Segmentation parts, registered in MMSegmentation.
-
-Imported by segmentation configs only: it needs MMSegmentation.
-"""
+"""Segmentation components, registered in MMSegmentation."""
 
 from ..environment import require_in_configs
 
@@ -11,7 +8,7 @@ require_in_configs('segmentation')
 from mmseg.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
 
 from .. import (
-    operators,  # noqa: F401  # before mmseg imports mmcv's
+    operators,  # noqa: F401  # before mmseg imports mmcv.ops
     pretraining,  # noqa: F401  # registers components
 )
 from ..engine import AutocastOptimWrapper, LayerDecayConstructor

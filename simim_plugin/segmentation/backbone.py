@@ -1,6 +1,6 @@
-"""The ViT that UPerNet reads.
+"""The ViT backbone of UPerNet.
 
-Shape key: B batch, N patches, T = 1 + N tokens, C channels, H heads.
+Shape key: B batch, T tokens, C channels, H heads, h x w patches.
 """
 
 from __future__ import annotations
@@ -25,21 +25,14 @@ NEW = (
     'gamma_1',
     'gamma_2',
 )
-"""What a block has here, and none of a pretrained encoder."""
+"""Parameters of a block that a pretrained encoder lacks."""
 
 
 class RelativeBiasAttention(MAEAttention):
     """MMSegmentation's attention with relative position bias, fused."""
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Attend.
-
-        Args:
-            tokens (Tensor): (B, T, C).
-
-        Returns:
-            Tensor: (B, T, C).
-        """
+        """Attend from (B, T, C) to (B, T, C)."""
         batch, count, channels = tokens.shape
         query, key, value = (
             self.qkv(tokens)
@@ -63,17 +56,17 @@ class SiameseIMSegViT(MAE):
     """MMSegmentation's ``MAE`` backbone, filled by this package's loader.
 
     A ViT with a relative position bias and LayerScale in every block, for
-    images of one size. Three things are changed: weights of any format that
-    :func:`simim_plugin.checkpoint.load_backbone` knows, with positions
-    interpolated; fused attention; and where there are no weights,
-    positions that begin as the fixed sin-cos table instead of zeros.
+    images of one size. It differs from ``MAE`` in three ways: it loads every
+    format that :func:`simim_plugin.checkpoint.load_backbone` knows and
+    interpolates the positions; its attention is fused; and its positions
+    start as the sin-cos table instead of zeros.
 
     Args:
         pretrained (str | dict, optional): file to start from, or the
             arguments of ``load_backbone`` as ``dict(file=...,
-            branch='target')``. Read without unpickling, by
-            ``init_weights``. The bias stays at 0 and LayerScale at
-            ``init_values``, unless the file has them.
+            branch='target')``. ``init_weights`` reads it without unpickling.
+            If the file lacks them, the bias stays at 0 and LayerScale at
+            ``init_values``.
         init_values (float): LayerScale at the start. Defaults to 1.
         init_cfg (dict, optional): as in MMEngine, but not 'Pretrained'.
         **kwargs: see :class:`mmseg.models.MAE`.
@@ -98,7 +91,7 @@ class SiameseIMSegViT(MAE):
         self.patch_resolution = self.patch_shape
 
     def _build_layers(self) -> None:
-        """The base class's blocks, with the fused attention."""
+        """Build the blocks of the base class with fused attention."""
         super()._build_layers()
         for layer in self.layers:
             stock = layer.attn
@@ -119,13 +112,7 @@ class SiameseIMSegViT(MAE):
             fill_pretrained(self, self.pretrained, stays_new=NEW)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Features of the blocks ``out_indices``.
-
-        Args:
-            images (Tensor): (B, 3, H, W) of size ``img_size``.
-
-        Returns:
-            tuple[Tensor, ...]: (B, C, H / patch, W / patch) each.
+        """Return features (B, C, h, w) of the blocks in ``out_indices``.
 
         Raises:
             SimimError: for images of another size.
@@ -146,9 +133,10 @@ class SiameseIMSegViT(MAE):
     def get_layer_depth(
         self, param_name: str, prefix: str = ''
     ) -> tuple[int, int]:
-        """Depth of a parameter, of how many; for layer-wise lr decay.
+        """Return the depth of a parameter and the number of depths.
 
-        As in :meth:`mmpretrain.models.VisionTransformer.get_layer_depth`:
-        0 is the patch embedding, the last what follows the blocks.
+        Layer-wise lr decay uses them as in MMPretrain's
+        ``VisionTransformer``: 0 is the patch embedding, the last follows the
+        blocks.
         """
         return VisionTransformer.get_layer_depth(self, param_name, prefix)

@@ -1,4 +1,4 @@
-"""Pairs of image and label map, checked before they train anything.
+"""Segmentation data sets that check their files before a run starts.
 
 Shape key: H rows, W columns.
 """
@@ -18,27 +18,28 @@ from PIL import Image
 from ..errors import SimimError
 
 IGNORED = 255
-"""The value of pixels that count neither in the loss nor in a metric."""
+"""Value of pixels that neither the loss nor a metric counts."""
 
 
 class LabelMapError(SimimError):
-    """Label maps that are missing or wrong; the message names them."""
+    """Error of missing or wrong label maps; the message names them."""
 
 
 @DATASETS.register_module()
 class CheckedSegDataset(BaseSegDataset):
-    """MMSegmentation's folders of images and label maps, all pairs whole.
+    """MMSegmentation's ``BaseSegDataset``, with files checked at the start.
 
-    Tells :class:`LoadLabelMap` how many classes there are. Arguments are
+    It passes the number of classes to :class:`LoadLabelMap`. Arguments are
     those of :class:`mmseg.datasets.BaseSegDataset`.
-
-    Raises:
-        LabelMapError: if there is no image, or one of a pair or the list of
-            them is missing.
     """
 
     def load_data_list(self) -> list[dict]:
-        """List the pairs; called by the base class."""
+        """List the pairs; called by the base class.
+
+        Raises:
+            LabelMapError: if the list of pairs, all images or one file of a
+                pair is missing.
+        """
         images = self.data_prefix['img_path']
         if self.ann_file and not os.path.exists(self.ann_file):
             raise LabelMapError(
@@ -46,62 +47,42 @@ class CheckedSegDataset(BaseSegDataset):
                 'and ann_file of the data set.'
             )
         there = self.ann_file or self._is_folder(images)
-        pairs = super().load_data_list() if there else []
-        if not pairs:
+        listed = super().load_data_list() if there else []
+        if not listed:
             raise LabelMapError(
                 f'There is no image *{self.img_suffix} in {images}; check '
                 'data_root, data_prefix and img_suffix of the data set.'
             )
         if self.data_prefix.get('seg_map_path'):
-            self._check_pairs(pairs, images, self.data_prefix['seg_map_path'])
-        # Of the files, whichever of them a label_map keeps.
+            self._check_pairs(listed, images, self.data_prefix['seg_map_path'])
+        # The classes in the files, including those that label_map drops.
         known = self.METAINFO.get('classes') or self.metainfo.get('classes')
         if known:
-            for pair in pairs:
+            for pair in listed:
                 pair['num_classes'] = len(known)
-        return pairs
+        return listed
 
-    def _is_folder(self, path: str) -> bool:
-        return fileio.isdir(path, backend_args=self.backend_args)
-
-    def _names(self, folder: str, suffix: str) -> set[str]:
-        """Files in a folder; none where there is no folder."""
-        if not self._is_folder(folder):
-            return set()
-        return set(
-            fileio.list_dir_or_file(
-                folder,
-                list_dir=False,
-                suffix=suffix,
-                recursive=True,
-                backend_args=self.backend_args,
-            )
-        )
-
-    def _check_pairs(self, pairs: list[dict], images: str, maps: str) -> None:
-        have = {
-            (folder, suffix): self._names(folder, suffix)
-            for folder, suffix in (
-                (images, self.img_suffix),
-                (maps, self.seg_map_suffix),
-            )
-        }
+    def _check_pairs(self, listed: list[dict], images: str, maps: str) -> None:
         stems = {
             os.path.relpath(pair['img_path'], images).removesuffix(
                 self.img_suffix
             )
-            for pair in pairs
+            for pair in listed
         }
+        present = [
+            (folder, suffix, self._stems(folder, suffix))
+            for folder, suffix in (
+                (images, self.img_suffix),
+                (maps, self.seg_map_suffix),
+            )
+        ]
         if not self.ann_file:
-            stems |= {
-                name.removesuffix(self.seg_map_suffix)
-                for name in have[maps, self.seg_map_suffix]
-            }
+            stems |= present[1][2]
         missing = [
             os.path.join(folder, stem + suffix)
             for stem in sorted(stems)
-            for (folder, suffix), names in have.items()
-            if stem + suffix not in names
+            for folder, suffix, found in present
+            if stem not in found
         ]
         if missing:
             more = ', ...' if len(missing) > 3 else ''
@@ -112,24 +93,39 @@ class CheckedSegDataset(BaseSegDataset):
                 'the whole pairs in a text file and give it as ann_file.'
             )
 
+    def _is_folder(self, path: str) -> bool:
+        return fileio.isdir(path, backend_args=self.backend_args)
+
+    def _stems(self, folder: str, suffix: str) -> set[str]:
+        """Return the files in a folder without suffix, none if missing."""
+        if not self._is_folder(folder):
+            return set()
+        names = fileio.list_dir_or_file(
+            folder,
+            list_dir=False,
+            suffix=suffix,
+            recursive=True,
+            backend_args=self.backend_args,
+        )
+        return {name.removesuffix(suffix) for name in names}
+
 
 @DATASETS.register_module()
 class CheckedADE20KDataset(CheckedSegDataset, ADE20KDataset):
-    """ADE20k with its 150 classes, all pairs whole."""
+    """MMSegmentation's ``ADE20KDataset``, checked in the same way."""
 
 
 @TRANSFORMS.register_module()
 class LoadLabelMap(LoadAnnotations):
-    """Load a label map, and say in words what is wrong with it.
+    """Load a label map, or raise an error that names its fault.
 
-    Reads the values of palette images, not their colours. MMSegmentation's
-    own transform takes any size, keeps the lower byte of 16-bit values, and
-    leaves a class that does not exist to the loss (on a GPU an assertion of
-    the device).
+    Palette images are read as values, not as colours. MMSegmentation's own
+    transform accepts any size, keeps the lower byte of 16-bit values, and
+    leaves unknown classes to the loss (on a GPU, a device-side assertion).
 
     **Required Keys:** ``seg_map_path``, ``reduce_zero_label``,
-    ``seg_fields``; ``ori_shape``, ``label_map`` and ``num_classes`` (of
-    :class:`CheckedSegDataset`) where they are known
+    ``seg_fields``; ``ori_shape``, ``label_map`` and ``num_classes`` (from
+    :class:`CheckedSegDataset`) if known
 
     **Added Keys:** ``gt_seg_map`` (H, W) uint8, 255 ignored
 
@@ -138,11 +134,11 @@ class LoadLabelMap(LoadAnnotations):
     """
 
     def _load_seg_map(self, results: dict) -> None:
-        """Called by the base class.
+        """Load a label map; called by the base class.
 
         Raises:
-            LabelMapError: if the file cannot be read, holds colours, or is
-                of another size or with other values than it should.
+            LabelMapError: if the file cannot be read, holds colours, or has
+                another size or other values than it should.
         """
         path = results['seg_map_path']
         try:
@@ -171,7 +167,7 @@ class LoadLabelMap(LoadAnnotations):
 
 
 def _fault(labels: np.ndarray, results: dict) -> str | None:
-    """What is wrong with a label map, a clause; None if nothing is."""
+    """Return the fault of a label map as a clause, or None."""
     if labels.ndim != 2 or labels.dtype.kind not in 'bui':
         return (
             'holds colours where class indices are needed; save it as a '

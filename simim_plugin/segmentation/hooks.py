@@ -14,14 +14,14 @@ from ..engine.unwrapping import unwrapped
 class MultiScaleTestHook(Hook):
     """Average the predictions for several scales and flips when testing.
 
-    What MMSegmentation's test script does with ``--tta``, without a flag.
-    The test pipeline must end in ``TestTimeAug``.
+    MMSegmentation's test script does this with ``--tta``. The test pipeline
+    must end in ``TestTimeAug``.
     """
 
-    priority = 'LOW'  # after what looks at the model
+    priority = 'LOW'  # after hooks that inspect the model
 
     def before_test(self, runner: Runner) -> None:
-        """Wrap the model, once its weights are loaded."""
+        """Wrap the model after its weights are loaded."""
         if isinstance(runner.model, SegTTAModel):
-            return  # from an earlier test of this Runner
+            return  # wrapped by an earlier test of this Runner
         runner.model = SegTTAModel(module=unwrapped(runner.model))

@@ -1,4 +1,4 @@
-"""Two quick measures of frozen patch features: linear, nearest neighbours.
+"""Linear and nearest-neighbour probes of frozen patch features.
 
 Shape key: B batch, N patches of an image, M patches remembered, C channels,
 L classes, k neighbours.
@@ -24,16 +24,16 @@ from ..engine.unwrapping import unwrapped
 from ..errors import SimimError
 from ..evaluation.features import frozen
 
-# Similarities, or votes, held at once: 256 MB in float32.
+# Similarities or votes in memory at once: 256 MB in float32.
 _CHUNK = 2**26
 
 
 @MODELS.register_module()
 class LinearSegHead(BaseDecodeHead):
-    """BatchNorm without affine, then one linear layer for every patch.
+    """BatchNorm without affine and one linear layer, for every patch.
 
-    As :class:`simim_plugin.models.ProbeHead` for whole images; the logits
-    are interpolated to the pixels.
+    The dense counterpart of :class:`simim_plugin.evaluation.ProbeHead`. The
+    logits are interpolated to the pixels.
 
     Args:
         in_channels (int): channels C of the feature.
@@ -54,19 +54,19 @@ class LinearSegHead(BaseDecodeHead):
         self.norm = nn.BatchNorm2d(in_channels, affine=False, eps=1e-6)
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        """Logits (B, L, h, w) of features (B, C, h, w)."""
+        """Return logits (B, L, h, w) of features (B, C, h, w)."""
         return self.cls_seg(self.norm(self._transform_inputs(inputs)))
 
 
 @MODELS.register_module()
 class KNNSegHead(BaseDecodeHead):
-    """Every patch takes the labels that its nearest neighbours vote for.
+    """Classify every patch by a vote of its nearest neighbours.
 
-    Cosine similarity; votes weighted by exp(similarity / temperature), as
-    in :func:`simim_plugin.evaluation.knn_accuracy`. A patch votes for each
-    class with the share of its labelled pixels.
-
-    Without parameters; :class:`KNNSegLoop` gives it the patches to remember.
+    Neighbours are nearest in cosine similarity. Their votes are weighted by
+    exp(similarity / temperature), as in
+    :func:`simim_plugin.evaluation.knn_accuracy`. A patch votes for each class
+    with the class's share of its labelled pixels. The head has no parameters;
+    :class:`KNNSegLoop` supplies the patches to remember.
 
     Args:
         in_channels (int): channels C of the feature.
@@ -99,20 +99,20 @@ class KNNSegHead(BaseDecodeHead):
         self.labels: Tensor | None = None
 
     def remember(self, features: Tensor, labels: Tensor) -> None:
-        """Replace what is remembered.
+        """Replace the remembered patches.
 
         Args:
-            features (Tensor): (M, C), any scale.
-            labels (Tensor): (M, L), each row's sum 1.
+            features (Tensor): (M, C), at any scale.
+            labels (Tensor): (M, L), with rows of sum 1.
         """
         self.features = F.normalize(features, dim=1)
         self.labels = labels
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        """Votes (B, L, h, w), sum 1, for features (B, C, h, w).
+        """Return votes (B, L, h, w) of sum 1 for features (B, C, h, w).
 
         Raises:
-            SimimError: if there is nothing to compare with.
+            SimimError: if no patch is remembered.
         """
         if self.features is None or self.labels is None:
             raise SimimError(
@@ -137,19 +137,19 @@ class KNNSegHead(BaseDecodeHead):
 
 @LOOPS.register_module()
 class KNNSegLoop(TestLoop):
-    """Let a :class:`KNNSegHead` remember training patches, then test.
+    """Make a :class:`KNNSegHead` remember training patches, then test.
 
-    With several processes each encodes its share of the training images and
-    all of them remember all.
+    Each process encodes its share of the training images; all processes
+    remember the patches of all.
 
     Args:
         runner (Runner): the runner.
-        dataloader (DataLoader | dict): of the test images.
-        evaluator (Evaluator | dict | list): of the predictions.
-        train_dataloader (DataLoader | dict): of the training images, with
-            label maps, all of the size that the backbone takes or smaller.
-        patches_per_image (int, optional): how many of an image's labelled
-            patches to remember, drawn at random. All of them if None.
+        dataloader (DataLoader | dict): test images.
+        evaluator (Evaluator | dict | list): evaluator of the predictions.
+        train_dataloader (DataLoader | dict): training images with label
+            maps, at most of the size that the backbone takes.
+        patches_per_image (int, optional): labelled patches to remember of an
+            image, drawn at random. Defaults to None: all.
         fp16 (bool): test under autocast. Defaults to False.
     """
 
@@ -190,7 +190,7 @@ class KNNSegLoop(TestLoop):
         return super().run()
 
     def _patches(self, model: Any) -> tuple[Tensor, Tensor]:
-        """Features (M, C) and labels (M, L) of this process, on the CPU."""
+        """Return features (M, C) and labels (M, L) of this process, on CPU."""
         head = model.decode_head
         draw = torch.Generator().manual_seed(0)
         features, labels = [], []
@@ -217,15 +217,15 @@ class KNNSegLoop(TestLoop):
 def label_shares(
     labels: Tensor, grid: Sequence[int], num_classes: int
 ) -> Tensor:
-    """Share of each class in the labelled pixels of each patch.
+    """Compute the share of each class in the labelled pixels of each patch.
 
     Args:
-        labels (Tensor): (B, H, W) class indices; others are unlabelled.
+        labels (Tensor): (B, H, W) class indices; other values are unlabelled.
         grid (Sequence[int]): rows and columns of patches, divisors of H, W.
         num_classes (int): number of classes L.
 
     Returns:
-        Tensor: (B, N, L) float32; rows of sum 1, or 0 without any label.
+        Tensor: (B, N, L) float32, rows of sum 1, or 0 without labels.
     """
     batch, height, width = labels.shape
     rows, columns = grid

@@ -1,4 +1,4 @@
-"""Detection: parts, data, configs, short runs."""
+"""Tests of detection: components, data, configs and short runs."""
 
 from simim_plugin import config_path
 

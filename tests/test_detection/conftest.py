@@ -1,4 +1,4 @@
-"""All tests of this folder look names up in MMDetection first."""
+"""Run the tests of this folder in MMDetection's scope."""
 
 import pytest
 from mmengine.registry import DefaultScope

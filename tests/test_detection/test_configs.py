@@ -1,4 +1,4 @@
-"""Every config builds from anywhere, and its numbers are the recipe's."""
+"""Detection configs build from any folder and hold the recipes' numbers."""
 
 import os
 import re
@@ -94,7 +94,7 @@ def test_builds_from_another_folder(file, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('name', RECIPES)
 def test_recipe(name):
-    """RECIPES, 'COCO detection' and 'LVIS v1 detection'."""
+    """The numbers of Detectron2's ViTDet recipes for COCO and LVIS v1."""
     epochs, images, lr, decay, drop_path, width, depth, every = RECIPES[name]
     config = load(name)
     gpus, batch = map(int, re.search(r'-(\d+)xb(\d+)-', name).groups())
@@ -174,8 +174,8 @@ def test_recipe(name):
         assert (test.score_thr, test.max_per_img) == (0.05, 100)
 
 
-def test_matching_is_detectron2s():
-    """RPN: the best anchors of an object, however bad; RoIs: none."""
+def test_matching_as_in_detectron2():
+    """The RPN keeps an object's best anchor at any overlap; RoIs do not."""
     train = load(BASE).model.train_cfg
     assigner = TASK_UTILS.build(train.rpn.assigner)
     anchors = torch.tensor([[0.0, 0, 32, 32], [64, 64, 96, 96]])
@@ -188,11 +188,11 @@ def test_matching_is_detectron2s():
     assert assigner.assign(given, objects).gt_inds.tolist() == [0, 0]
 
 
-def test_cascade_is_detectron2s():
-    """Finer boxes and stricter matches; the mean of the stages' losses.
+def test_cascade_as_in_detectron2():
+    """Stages have finer boxes, stricter matches and a third of the loss.
 
     Detectron2 adds the stages' losses and scales their gradients at the
-    pooled features by 1/3, to the same effect under AdamW.
+    pooled features by 1/3, which has the same effect under AdamW.
     """
     model = load(CASCADE).model
     assert model.roi_head.stage_loss_weights == [1 / 3] * 3
@@ -214,7 +214,7 @@ def test_cascade_is_detectron2s():
 
 
 def test_training_images():
-    """Jitter of 0.1 to 2 of 1024, a crop, no padding; boxes of the masks."""
+    """Jitter by 0.1 to 2, a crop without padding, boxes around the masks."""
     pipeline = [TRANSFORMS.build(t) for t in load(BASE).train_pipeline[1:-1]]
     annotate, flip, resize, crop, clean = pipeline
     assert not annotate.poly2mask
@@ -247,11 +247,11 @@ def test_training_images():
             np.testing.assert_allclose(box.numpy(), edges, atol=1e-3)
     assert seen == {(500, 1024, 3)}
     nothing = clean(dict(results, gt_bboxes=HorizontalBoxes([[5, 5, 5, 5]])))
-    assert len(nothing['gt_bboxes']) == 0  # stays, without objects
+    assert len(nothing['gt_bboxes']) == 0  # the image stays
 
 
 def test_test_images(tmp_path):
-    """Long edge 1024, antialiased; padded square after normalisation."""
+    """Long edge of 1024, antialiased, padded after normalisation."""
     config = load(BASE)
     pixels = np.random.default_rng(0).integers(0, 256, (60, 2048, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / 'a.png')
@@ -273,7 +273,7 @@ def test_test_images(tmp_path):
     assert not batch[0, :, 30:].any()
 
 
-def test_demo_is_the_generated_data():
+def test_demo_fits_the_generated_data():
     for file, classes in ((DEMO, CLASSES), (DEMO_LVIS, LVIS_CLASSES)):
         config = Config.fromfile(file)
         for loader in (config.train_dataloader, config.val_dataloader):
@@ -289,7 +289,7 @@ def test_demo_is_the_generated_data():
 
 
 @pytest.mark.parametrize('file', FILES, ids=lambda file: file.stem)
-def test_names_tell_the_length_and_the_batch(file):
+def test_names_state_length_and_batch(file):
     config = Config.fromfile(file)
     batch = re.search(r'-(\d+)xb(\d+)-', file.stem)
     gpus, per_gpu = map(int, batch.groups())

@@ -1,4 +1,4 @@
-"""Bad input is refused in a sentence, before a run starts."""
+"""Bad input is refused in one sentence before a run starts."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def data(tmp_path):
 
 @pytest.fixture(params=KINDS)
 def case(request, data):
-    """A data set to be built, and its annotation file."""
+    """A function that builds a data set, and its annotation file."""
     kind, config = KINDS[request.param]
     settings = Config.fromfile(config).train_dataloader.dataset
 
@@ -82,7 +82,7 @@ def test_whole_data(case):
 
 
 def test_evaluation_of_the_first_images(data):
-    """With ann_file=None the objects of these images are all there are."""
+    """With ann_file=None only the objects of these images count."""
     config = Config.fromfile(DEMO)
     dataset = DATASETS.build(
         dict(
@@ -159,7 +159,7 @@ def test_no_objects(case):
 
 
 def test_test_set_without_annotations(data):
-    """As COCO's image_info_test-dev2017.json; not to train from."""
+    """Accepted as COCO's image_info_test-dev2017.json, but not to train."""
     file = data / 'annotations' / 'instances_val.json'
     content = json.loads(file.read_text())
     del content['annotations']
@@ -179,7 +179,7 @@ def test_test_set_without_annotations(data):
 
 
 def test_lvis_without_its_package(data, monkeypatch):
-    """Ours is the sentence, not MMDetection's command."""
+    """The error is ours, not MMDetection's."""
     monkeypatch.setitem(sys.modules, 'lvis', None)
     config = Config.fromfile(DEMO_LVIS)
     with pytest.raises(environment.MissingDependency) as caught:
@@ -223,7 +223,7 @@ def test_heads_of_another_class_count(case, part):
 
 
 def test_a_missing_library(monkeypatch):
-    """The config says what the dependency check does."""
+    """The config raises the error of the dependency check."""
     needed = ('mmcv', 'absent_library')
     monkeypatch.setitem(environment.TASKS, 'detection', needed)
     package = 'simim_plugin.detection'

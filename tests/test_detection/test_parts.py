@@ -1,4 +1,4 @@
-"""Float32 under bfloat16, the federated loss, LVIS's sampling and scores."""
+"""Float32 heads, the federated loss, and LVIS's sampling and scores."""
 
 import json
 import math
@@ -9,13 +9,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from mmdet.registry import (
-    DATA_SAMPLERS,
-    DATASETS,
-    HOOKS,
-    METRICS,
-    MODELS,
-)
+from mmdet.registry import DATA_SAMPLERS, DATASETS, HOOKS, METRICS, MODELS
 
 from simim_plugin import detection
 from simim_plugin.detection import (
@@ -62,7 +56,7 @@ def weighted_loss(weights, **options) -> FederatedLoss:
     st.integers(0, 99),
 )
 def test_federated_loss_is_a_direct_sum(labels, num_sampled, seed):
-    """Over the classes that take part: all present ones, and enough others."""
+    """It sums over all present classes and enough others."""
     loss = weighted_loss([1.0, 2, 3, 4, 5, 0], num_sampled=num_sampled)
     torch.manual_seed(seed)
     logits = torch.randn(len(labels), 6)
@@ -89,7 +83,7 @@ def test_federated_loss_is_a_direct_sum(labels, num_sampled, seed):
 
 
 def test_one_draw_is_proportional_to_the_weights():
-    """Image counts to the power 0.5, beside the background."""
+    """The draw follows image counts to the power of 0.5."""
     counts = torch.tensor([1.0, 4, 25, 100])
     loss = weighted_loss((counts**0.5).tolist(), num_sampled=2)
     torch.manual_seed(0)
@@ -100,8 +94,8 @@ def test_one_draw_is_proportional_to_the_weights():
     assert ((hits - expected).abs() < 4 * expected.sqrt()).all()
 
 
-def test_many_draws_are_sequential_ones():
-    """Without replacement, each proportional to what is left."""
+def test_several_draws_are_without_replacement():
+    """Each draw is proportional to the remaining weights."""
     weights = [1.0, 2, 4, 8]
     loss = weighted_loss(weights, num_sampled=3)  # two beside background
     torch.manual_seed(0)
@@ -136,7 +130,7 @@ def lvis_file(path, **changes) -> str:
 def test_weights_come_from_the_annotation_file(tmp_path):
     file = lvis_file(tmp_path / 'lvis.json')
     loss = FederatedLoss(2, ann_file=file)
-    assert loss.class_weights.tolist() == [1, 1]  # no file to run a detector
+    assert loss.class_weights.tolist() == [1, 1]  # inference needs no file
     loss.init_weights()
     assert loss.class_weights.tolist() == [2, 10]  # by id
     again = FederatedLoss(2, ann_file='nowhere.json')
@@ -161,7 +155,7 @@ def test_files_that_do_not_count_images(tmp_path):
 @pytest.mark.parametrize(
     'kind', ['Shared2FCBBoxHead', 'Shared4Conv1FCBBoxHead', 'BBoxHead']
 )
-def test_any_box_head_takes_the_loss(kind):
+def test_loss_fits_any_box_head(kind):
     head = MODELS.build(
         dict(
             type=kind,
@@ -180,13 +174,8 @@ def test_any_box_head_takes_the_loss(kind):
     assert scores.shape == (6, 5)  # no background
     labels = torch.tensor([0, 4, 2, 5, 5, 5])
     losses = head.loss(
-        scores,
-        boxes,
-        torch.zeros(6, 5),
-        labels,
-        torch.ones(6),
-        torch.zeros(6, 4),
-        torch.ones(6, 4),
+        *(scores, boxes, torch.zeros(6, 5), labels, torch.ones(6)),
+        *(torch.zeros(6, 4), torch.ones(6, 4)),
     )
     expected = F.binary_cross_entropy_with_logits(
         scores, F.one_hot(labels, 6)[:, :5].float(), reduction='sum'
@@ -208,7 +197,7 @@ def test_any_box_head_takes_the_loss(kind):
 
 
 class Labelled:
-    """Images of the categories that are given."""
+    """A data set of images with the given categories."""
 
     def __init__(self, categories):
         self.categories = categories
@@ -220,8 +209,8 @@ class Labelled:
         return self.categories[index]
 
 
-def test_images_of_rare_categories_come_more_often():
-    """max over its categories of max(1, sqrt(t / f)), on average."""
+def test_rare_categories_are_repeated():
+    """By the maximum of max(1, sqrt(t / f)) over categories, on average."""
     dataset = Labelled([[0]] * 9 + [[0, 0, 1]] + [[]] * 10)
     sampler = RepeatFactorSampler(dataset, threshold=0.5, seed=3)
     factor = math.sqrt(0.5 / (1 / 20))  # category 1 is in one of 20 images
@@ -237,8 +226,8 @@ def test_images_of_rare_categories_come_more_often():
     assert [next(again) for _ in range(99)] == drawn[:99]
 
 
-def test_lvis_scores_run_with_numpy_2(tmp_path):
-    """A perfect detector of a rare and a frequent object, none common."""
+def test_lvis_scores_under_numpy_2(tmp_path):
+    """A perfect detector of rare and frequent objects, without common ones."""
     masks = [
         [0.0, 0, 20, 0, 20, 20, 0, 20],
         [40.0, 40, 80, 40, 80, 80, 40, 80],
@@ -291,7 +280,7 @@ def test_lvis_scores_run_with_numpy_2(tmp_path):
     assert 'float' not in vars(np)
 
 
-def test_numpy_is_given_back():
+def test_numpy_is_restored():
     with pytest.raises(ZeroDivisionError), float_of_numpy():
         assert np.zeros(2).astype(np.float).dtype == np.float64
         raise ZeroDivisionError
@@ -299,7 +288,7 @@ def test_numpy_is_given_back():
 
 
 def test_schedules_at_the_batch_of_the_recipe():
-    """RECIPES; and as many images with any other batch."""
+    """Detectron2's iterations, and as many images at another batch."""
     assert schedule(100, COCO, 64) == dict(
         max_iters=184375, milestones=[163889, 177546]
     )
@@ -313,8 +302,8 @@ def test_schedules_at_the_batch_of_the_recipe():
     assert schedule(100, COCO, 16)['max_iters'] == 4 * 184375
 
 
-def test_names_are_ours_alone():
-    """No package of OpenMMLab registers them, nor MMDetection's projects."""
+def test_registered_names_are_unique():
+    """No package or project of OpenMMLab registers the same names."""
     found = {
         name: registry.get(name).__module__
         for registry in (MODELS, DATASETS, DATA_SAMPLERS, HOOKS, METRICS)

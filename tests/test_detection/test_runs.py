@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +17,7 @@ from torch import nn
 from simim_plugin import config_path
 from simim_plugin.benchmarks import detection as benchmark
 from simim_plugin.benchmarks import timing
+from simim_plugin.commands import test as testing
 from simim_plugin.commands import train as training
 from simim_plugin.commands.command_line import build_runner
 from simim_plugin.demo.data import make_demo_data
@@ -30,21 +29,33 @@ from ..test_checkpoint.helpers import scramble
 from ..test_packaging import make_site, run, source, wheel  # noqa: F401
 from . import DEMO, DEMO_LVIS
 
-ROOT = Path(__file__).resolve().parents[2]
 # Each mim knows the package by the name of its own distribution.
 MMDET = 'mmdet' if UPSTREAM else 'mmdetection'
+# The demo's detector with a quarter of its channels.
+NARROW = dict(
+    neck=dict(out_channels=64),
+    rpn_head=dict(in_channels=64, feat_channels=64),
+    roi_head=dict(
+        bbox_roi_extractor=dict(out_channels=64),
+        bbox_head=dict(
+            in_channels=64, conv_out_channels=64, fc_out_channels=256
+        ),
+        mask_roi_extractor=dict(out_channels=64),
+        mask_head=dict(in_channels=64, conv_out_channels=64),
+    ),
+)
 
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
-    """Few scenes, of which some have rare and some common objects."""
+    """Few scenes, some with rare and some with common objects."""
     folder = tmp_path_factory.mktemp('demo')
     make_demo_data(folder, train=60, val=4, seed=2)
     return folder
 
 
 def settings(file, data) -> dict:
-    """What a user's config says to use data elsewhere."""
+    """Settings of a user's config with data elsewhere, for a short run."""
     annotations = data / 'annotations'
     kind = 'lvis_v1' if file == DEMO_LVIS else 'instances'
     loader = dict(batch_size=2, num_workers=0, persistent_workers=False)
@@ -62,17 +73,23 @@ def settings(file, data) -> dict:
         optim_wrapper=dict(on_cpu=True),
     )
     quick = dict(rpn=dict(max_per_img=50), rcnn=dict(max_per_img=10))
-    given['model'] = dict(test_cfg=quick)
+    given['model'] = dict(NARROW, test_cfg=quick)
     if file == DEMO_LVIS:
         loss = dict(ann_file=str(annotations / 'lvis_v1_train.json'))
-        head = dict(bbox_head=dict(loss_cls=loss))
-        given['model']['roi_head'] = head
+        head = dict(NARROW['roi_head']['bbox_head'], loss_cls=loss)
+        given['model']['roi_head'] = dict(NARROW['roi_head'], bbox_head=head)
     return given
+
+
+def write_config(file: Path, base: str, given: dict) -> str:
+    lines = [f'{k} = {v!r}' for k, v in given.items()]
+    file.write_text('\n'.join([f'_base_ = {base}', *lines]))
+    return str(file)
 
 
 @pytest.mark.parametrize('file', [DEMO, DEMO_LVIS])
 def test_a_step_in_bfloat16(file, data):
-    """Every weight gets a finite gradient; losses are those of float32."""
+    """Every weight gets a finite gradient; losses match float32."""
     config = Config.fromfile(file)
     config.merge_from_dict(settings(file, data))
     torch.manual_seed(0)
@@ -103,15 +120,12 @@ def test_a_step_in_bfloat16(file, data):
     for name, param in model.named_parameters():
         assert param.grad is not None, name
         assert param.grad.isfinite().all(), name
-        # The coarsest level has few anchors, perhaps none of the drawn ones.
+        # The coarsest level has few anchors, and perhaps none is drawn.
         assert param.grad.any() or name.startswith('neck.levels.3'), name
 
 
 def test_a_step_of_the_cascade(data):
-    """Its later stages take every refined box and every object.
-
-    The config's heads, on a small backbone.
-    """
+    """The later stages take every refined box and every object."""
     config = Config.fromfile(
         config_path(
             'siamese_im_vit-base-p16_vitdet-cascade-16xb4-amp-100e_coco.py'
@@ -148,7 +162,7 @@ def test_a_step_of_the_cascade(data):
 
 
 def test_benchmark(capsys, monkeypatch):
-    """Activations that are computed again are not kept."""
+    """Recomputed activations are not kept."""
 
     def kept(prepare) -> float:
         sizes = []
@@ -157,20 +171,20 @@ def test_benchmark(capsys, monkeypatch):
             prepare()()
         return sum(sizes) / 1e6
 
-    # Not in a process of its own: that takes half a minute.
+    # A separate process would take half a minute.
     monkeypatch.setattr(timing, 'peak_megabytes', kept)
-    benchmark.main(['--config', Path(DEMO).name])
+    benchmark.main(['--config', Path(DEMO).name, '--rounds', '1'])
     costs = re.compile(r'(activations|attention,) (.*?) +\d.* s +(\d+) MB')
     found = costs.findall(capsys.readouterr().out)
     assert [kind for _, kind, _ in found] == ['kept', 'computed again']
     assert int(found[1][2]) < int(found[0][2])
-    benchmark.main(['--attention', '--patches', '24'])
+    benchmark.main(['--attention', '--patches', '24', '--rounds', '1'])
     found = costs.findall(capsys.readouterr().out)
     assert [kind for _, kind, _ in found] == [*benchmark.KINDS]
     assert int(found[2][2]) < int(found[0][2])
 
 
-def test_what_the_benchmark_compares_is_the_same():
+def test_benchmark_compares_equal_attentions():
     torch.manual_seed(0)
     attn = Attention(32, 2, use_rel_pos=True, input_size=(5, 7))
     nn.init.normal_(attn.rel_pos_h)
@@ -182,91 +196,63 @@ def test_what_the_benchmark_compares_is_the_same():
         torch.testing.assert_close(other, stock)
 
 
-def command(*arguments) -> str:
-    done = subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout + done.stderr
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize('file', [DEMO, DEMO_LVIS])
 def test_train_resume_and_test(file, data, tmp_path):
-    """From a pretrained encoder, by our tools and by a stock mim."""
-    vit = SiameseIMViT(
-        arch=dict(
-            embed_dims=128,
-            num_layers=4,
-            num_heads=4,
-            feedforward_channels=512,
-        ),
-        img_size=64,
-        patch_size=8,
+    """From a pretrained encoder, by the package's commands."""
+    arch = dict(
+        embed_dims=128, num_layers=4, num_heads=4, feedforward_channels=512
     )
+    vit = SiameseIMViT(arch=arch, img_size=64, patch_size=8)
     scramble(vit)
     state = {f'backbone.{k}': value for k, value in vit.state_dict().items()}
-    torch.save({'state_dict': state}, tmp_path / 'encoder.pth')
-    mine = tmp_path / 'mine.py'
-    lines = [f'{k} = {v!r}' for k, v in settings(file, data).items()]
-    mine.write_text('\n'.join([f'_base_ = {file!r}', *lines]))
-    tool = ROOT / 'tools' / 'train.py'
-    run = tmp_path / 'run'
-    said = command(
-        *(tool, mine, '--work-dir', run),
-        *('--pretrained', tmp_path / 'encoder.pth'),
-    )
+    encoder, run = str(tmp_path / 'encoder.pth'), tmp_path / 'run'
+    torch.save({'state_dict': state}, encoder)
+    mine = write_config(tmp_path / 'mine.py', repr(file), settings(file, data))
+    given = [mine, '--work-dir', str(run)]
+    training.main([*given, '--pretrained', encoder])
+    said = log_of(run)
     assert 'Loaded 51 tensors' in said
     assert 'Iter(train) [2/2]' in said
+    kind = 'lvis/bbox_APr' if file == DEMO_LVIS else 'coco/segm_mAP'
+    assert kind in said
+    assert all(loss > 0 for loss in losses(run))
     last = torch.load(run / 'iter_2.pth', weights_only=False)['state_dict']
-    # Two steps of the warm-up have hardly moved it.
+    # The warm-up has hardly begun.
     moved = (
         last['backbone.layers.3.attn.qkv.weight']
         - vit.state_dict()['layers.3.attn.qkv.weight']
     )
     assert 0 < moved.abs().max() < 1e-3
-    said = command(
-        *(tool, mine, '--work-dir', run, '--no-validate'),
-        *('--resume', run / 'iter_1.pth'),
-    )
+    first = str(run / 'iter_1.pth')
+    training.main([*given, '--no-validate', '--resume', first])
+    said = log_of(run)
     assert 'Iter(train) [2/2]' in said and 'Iter(train) [1/2]' not in said
-    mim = ('-m', 'mim')
-    kind = 'lvis/bbox_APr' if file == DEMO_LVIS else 'coco/segm_mAP'
-    said = command(
-        *(*mim, 'test', 'simim_plugin', mine),
-        *('--checkpoint', run / 'iter_2.pth'),
-        *('--work-dir', tmp_path / 'test', '--show-dir', 'drawn'),
+    testing.main(
+        [
+            *(mine, str(run / 'iter_2.pth')),
+            *('--work-dir', str(tmp_path / 'test'), '--show-dir', 'drawn'),
+        ]
     )
+    said = log_of(tmp_path / 'test')
     assert 'Loaded' in said and kind in said
     drawn = pictures(tmp_path / 'test')
     assert drawn == dict.fromkeys(names_of(data / 'val'), (128, 64))
-    if file == DEMO_LVIS:
-        # Of every share there are objects.
+    if file == DEMO_LVIS:  # there are objects of every frequency
         found = re.findall(r'lvis/(\w+)_AP([rcf]): +(-?\d\.\d+)', said)
         assert len(found) == 6
         assert {share for _, share, _ in found} == set('rcf')
         assert {kind for kind, _, _ in found} == {'bbox', 'segm'}
         assert all(float(value) >= 0 for *_, value in found)
-    said = command(
-        *(*mim, 'train', MMDET, mine),
-        *('--work-dir', tmp_path / 'again'),
-    )
-    assert 'Iter(train) [2/2]' in said and kind in said
-    assert (
-        json.loads(
-            next((tmp_path / 'again').rglob('vis_data/*.json'))
-            .read_text()
-            .splitlines()[0]
-        )['loss']
-        > 0
-    )
+
+
+def log_of(run: Path) -> str:
+    """The log of the latest run in a work directory."""
+    return max(run.glob('*/*.log')).read_text()
 
 
 def losses(run: Path) -> list[float]:
-    """The loss of every step that a run logged."""
+    """The logged losses of a run."""
     return [line['loss'] for line in logged(run) if 'loss' in line]
 
 
@@ -276,7 +262,7 @@ def logged(run: Path) -> list[dict]:
 
 
 def pictures(run: Path) -> dict[str, tuple[int, int]]:
-    """Names without suffix and sizes of what a test drew, all of it PNG."""
+    """Names and sizes of the pictures of a test, all of them PNG."""
     found = {}
     for file in run.glob('*/drawn/*'):
         with Image.open(file) as picture:
@@ -292,7 +278,7 @@ def names_of(folder: Path) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.shared
 def test_loss_falls_on_photographs(shared, tmp_path):
-    """From random weights, on eight of COCO's, beyond 'all is background'."""
+    """From random weights, on eight photographs, below the background's."""
     loader = dict(num_workers=0, persistent_workers=False)
     root = shared / 'data' / 'coco_tiny'
     drawn = dict(
@@ -302,6 +288,7 @@ def test_loss_falls_on_photographs(shared, tmp_path):
         indices=2,
     )
     given = dict(
+        model=NARROW,
         train_dataloader=dict(
             loader, dataset=dict(data_root=str(root), indices=8)
         ),
@@ -315,36 +302,33 @@ def test_loss_falls_on_photographs(shared, tmp_path):
     base = config_path(
         'siamese_im_vit-micro-p16_vitdet-1xb2-600it_coco-tiny-256x256.py'
     )
-    mine = tmp_path / 'mine.py'
-    lines = [f'{k} = {v!r}' for k, v in given.items()]
-    mine.write_text('\n'.join([f'_base_ = {base!r}', *lines]))
-    tool = ROOT / 'tools' / 'train.py'
-    command(
-        *(tool, mine, '--work-dir', tmp_path / 'run'),
-        *('--no-validate', '--amp'),
+    mine = write_config(tmp_path / 'mine.py', repr(base), given)
+    run, further, test = (
+        tmp_path / name for name in ('run', 'further', 'test')
     )
-    found = losses(tmp_path / 'run')
+    train = [mine, '--no-validate', '--amp', '--work-dir']
+    training.main([*train, str(run)])
+    found = losses(run)
     assert len(found) == 80
     first, middle, last = (sum(found[k : k + 20]) / 20 for k in (0, 20, 60))
     # On upstream, with another torch, it fell from 2.80 to 2.53.
     most = 0.95 if UPSTREAM else 0.9
     assert last < most * middle < most * first
-    file = tmp_path / 'run' / 'iter_80.pth'
-    said = command(
-        *(tool, mine, '--work-dir', tmp_path / 'further', '--resume', file),
-        *('--no-validate', '--amp', '--cfg-options', 'train_cfg.max_iters=82'),
+    file = str(run / 'iter_80.pth')
+    training.main(
+        [
+            *(*train, str(further), '--resume', file),
+            *('--cfg-options', 'train_cfg.max_iters=82'),
+        ]
     )
-    assert 'Iter(train) [82/82]' in said
-    resumed = losses(tmp_path / 'further')
+    assert 'Iter(train) [82/82]' in log_of(further)
+    resumed = losses(further)
     assert len(resumed) == 2
     assert sum(resumed) / 2 < most * middle
-    said = command(
-        *(tool.with_name('test.py'), mine, file),
-        *('--work-dir', tmp_path / 'test', '--show-dir', 'drawn'),
-    )
-    assert 'coco/segm_mAP' in said
+    testing.main([mine, file, '--work-dir', str(test), '--show-dir', 'drawn'])
+    assert 'coco/segm_mAP' in log_of(test)
     images = json.loads((root / drawn['ann_file']).read_text())['images'][:2]
-    assert pictures(tmp_path / 'test') == {
+    assert pictures(test) == {
         # Truth beside prediction.
         Path(image['file_name']).stem: (2 * image['width'], image['height'])
         for image in images
@@ -354,7 +338,7 @@ def test_loss_falls_on_photographs(shared, tmp_path):
 @pytest.mark.slow
 @pytest.mark.shared
 def test_lvis_annotations_of_photographs(shared, tmp_path, monkeypatch):
-    """Laid out as the config has it; rare and common ones are absent."""
+    """The config's layout of folders; no rare and no common objects."""
     root = tmp_path / 'data' / 'lvis_tiny'
     root.mkdir(parents=True)
     given = shared / 'data'
@@ -400,43 +384,64 @@ STOCK = """
 _base_ = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
 custom_imports = dict(imports=['simim_plugin.operators'])
 model = dict(backbone=dict(init_cfg=None))
-train_dataloader = dict(dataset=dict(data_root='data/demo',
-    ann_file='annotations/instances_train.json', data_prefix=dict(img=''),
-    metainfo=dict(classes=({classes})), indices=2))
+train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False,
+    dataset=dict(data_root='{root}', data_prefix=dict(img=''),
+        ann_file='annotations/instances_train.json',
+        metainfo=dict(classes=({classes})), indices=2))
+val_cfg = val_dataloader = val_evaluator = None
+train_cfg = dict(max_epochs=1)
+default_hooks = dict(logger=dict(interval=1))
 """
 
 
+@pytest.fixture(scope='module')
+def site(wheel, tmp_path_factory):  # noqa: F811
+    """An environment with the plugin from its wheel."""
+    folder = tmp_path_factory.mktemp('site') / 'venv'
+    python = make_site(folder, wheel)
+    code = 'import simim_plugin; print(simim_plugin.__file__)'
+    where = Path(run(python, '-c', code, cwd=folder).strip())
+    assert where.is_relative_to(folder)
+    return python
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize('kind', ['ours', 'stock'])
-def test_mim_trains_from_the_wheel(kind, wheel, tmp_path):  # noqa: F811
-    """Two lines of ours, or a stock detector on our operators."""
-    python = make_site(tmp_path / 'venv', wheel)
+def test_stock_mim_trains_and_tests_from_the_wheel(site, data, tmp_path):
     project = tmp_path / 'my project'
-    make_demo_data(project / 'data' / 'demo', train=8, val=2)
-    text = (
-        f"_base_ = __import__('simim_plugin').config_path('{Path(DEMO).name}')"
-        '\ntrain_cfg = dict(max_iters=2)\n'
-    )
-    if kind == 'stock':
-        file = project / 'data/demo/annotations/instances_train.json'
-        names = [c['name'] for c in json.loads(file.read_text())['categories']]
-        text = STOCK.format(classes=str(names)[1:-1])
-    (project / 'mine.py').write_text(text)
-    loader = ('batch_size=2', 'num_workers=0', 'persistent_workers=False')
-    smaller = ()
-    if kind == 'stock':
-        scale = 'train_dataloader.dataset.pipeline.2.scale=(128,128)'
-        smaller = (scale, 'train_cfg.max_epochs=1')
+    project.mkdir()
+    base = f"__import__('simim_plugin').config_path('{Path(DEMO).name}')"
+    write_config(project / 'mine.py', base, settings(DEMO, data))
+    mim = [site, '-m', 'mim']
     said = run(
-        *[python, '-m', 'mim', 'train', MMDET, 'mine.py'],
-        *['--work-dir', 'run', '--cfg-options'],
-        *[f'train_dataloader.{setting}' for setting in loader],
-        *['val_cfg=None', 'val_dataloader=None', 'val_evaluator=None'],
-        *['default_hooks.logger.interval=1', *smaller],
+        *[*mim, 'train', MMDET, 'mine.py', '--work-dir', 'run'], cwd=project
+    )
+    assert 'Iter(train) [2/2]' in said and 'coco/segm_mAP' in said
+    assert all(loss > 0 for loss in losses(project / 'run'))
+    said = run(
+        *[*mim, 'test', 'simim_plugin', 'mine.py'],
+        *['--checkpoint', 'run/iter_2.pth'],
+        *['--work-dir', 'test', '--show-dir', 'drawn'],
         cwd=project,
     )
-    done = 'Epoch(train) [1][1/1]' if smaller else 'Iter(train) [2/2]'
-    assert done in ' '.join(said.split()), said[-4000:]
-    code = 'import simim_plugin; print(simim_plugin.__file__)'
-    where = Path(run(python, '-c', code, cwd=project).strip())
-    assert where.is_relative_to(tmp_path / 'venv')
+    assert 'Loaded' in said and 'coco/segm_mAP' in said
+    drawn = pictures(project / 'test')
+    assert drawn == dict.fromkeys(names_of(data / 'val'), (128, 64))
+
+
+@pytest.mark.slow
+def test_stock_mim_trains_a_stock_detector_on_our_operators(
+    site, data, tmp_path
+):
+    file = data / 'annotations' / 'instances_train.json'
+    names = [c['name'] for c in json.loads(file.read_text())['categories']]
+    text = STOCK.format(root=data, classes=str(names)[1:-1])
+    (tmp_path / 'mine.py').write_text(text)
+    said = run(
+        *[site, '-m', 'mim', 'train', MMDET, 'mine.py', '--work-dir', 'run'],
+        *[
+            '--cfg-options',
+            'train_dataloader.dataset.pipeline.2.scale=(128,128)',
+        ],
+        cwd=tmp_path,
+    )
+    assert 'Epoch(train) [1][1/1]' in ' '.join(said.split()), said[-4000:]

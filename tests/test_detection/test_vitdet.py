@@ -1,4 +1,4 @@
-"""ViTDet's backbone and pyramid against Detectron2's numbers, and laws."""
+"""ViTDet's backbone and pyramid: Detectron2's numbers, and properties."""
 
 import json
 
@@ -32,14 +32,14 @@ def backbone(**options) -> SiameseIMViTDet:
 
 
 def trained(**options) -> SiameseIMViTDet:
-    """With random values everywhere, in evaluation."""
+    """Return a backbone of random parameters, in evaluation mode."""
     model = backbone(**options)
     scramble(model)  # returns what MMPretrain's eval() does: None
     return model
 
 
 class Detector(nn.Module):
-    """What the golden numbers are of: a backbone and a pyramid."""
+    """The model of the golden numbers: a backbone and a pyramid."""
 
     def __init__(self, **options):
         super().__init__()
@@ -67,7 +67,7 @@ def test_golden(shared, tmp_path, case, with_cp, prefix):
     model = Detector(
         pretrain_img_size=info['pretrain_img_size'], with_cp=with_cp
     ).double()
-    model.load_state_dict(weights.state)  # every name, no other
+    model.load_state_dict(weights.state)  # strict
     features = model.backbone(arrays['input'])
     assert relative_error(features[0].detach(), arrays['last_feat']) < 1e-9
     levels = model.neck(features)
@@ -95,8 +95,8 @@ def test_golden(shared, tmp_path, case, with_cp, prefix):
 
 
 @pytest.mark.shared
-def test_detectron2_files_are_pretrained_ones(shared, tmp_path):
-    """Relative positions too; the pyramid is dropped."""
+def test_detectron2_files_load_as_pretrained(shared, tmp_path):
+    """With relative positions, without the pyramid."""
     file = tmp_path / 'model.pth'
     with np.load(shared / 'golden' / 'vitdet' / 'vitdet_square.npz') as arrays:
         given = {
@@ -126,11 +126,11 @@ def test_a_window_that_covers_the_input_is_global():
     )
 
 
-def test_windows_do_not_see_each_other():
+def test_windows_are_independent():
     model = trained().double()  # windows of 3, padded to 6 x 6 patches
     tokens = torch.randn(1, 4, 5, 48).double()
     changed = tokens.clone()
-    changed[:, 3, 4, 0] += 1  # alike in all channels LayerNorm would undo
+    changed[:, 3, 4, 0] += 1  # LayerNorm undoes equal changes
     moved = block(model.layers[0], tokens) != block(model.layers[0], changed)
     assert moved.any(-1)[0].nonzero().tolist() == [[3, 3], [3, 4]]
     moved = block(model.layers[1], tokens) != block(model.layers[1], changed)
@@ -144,8 +144,8 @@ def test_any_size_of_image(size):
     assert features.shape == (2, 48, -(-size[0] // 16), -(-size[1] // 16))
 
 
-def test_relative_positions_are_those_of_vitsam():
-    """The sum of logits, in a grid of unequal sides."""
+def test_relative_positions_as_in_vitsam():
+    """The sum of logits, on a grid with unequal sides."""
     model = trained()
     tokens = torch.randn(2, 5, 4, 48) * 9
     attn = model.layers[1].attn
@@ -167,7 +167,7 @@ def test_drop_path_drops_attention_and_ffn():
     assert not torch.equal(block(model.layers[0], tokens), tokens)
 
 
-def test_checkpointing_keeps_nothing_but_the_result():
+def test_checkpointing_keeps_few_activations():
     plain, again = trained(), trained(with_cp=True)
     images = torch.randn(2, 3, 64, 64)
     outputs = []
@@ -187,7 +187,7 @@ def test_checkpointing_keeps_nothing_but_the_result():
         torch.testing.assert_close(one.grad, two.grad, msg=name)
 
 
-def test_the_table_keeps_the_size_of_pretraining():
+def test_position_table_has_the_size_of_pretraining():
     model = backbone()
     assert model.pos_embed.shape == (1, 4, 48)
     assert model.layers[0].attn.rel_pos_h.shape == (5, 16)
@@ -204,7 +204,7 @@ def plain_vit(tmp_path, **options):
 
 
 def test_pretrained_plain_vit(tmp_path):
-    """With one global window and no relative positions it is that ViT."""
+    """With one window and no relative positions it equals that ViT."""
     vit, file = plain_vit(tmp_path, final_norm=True)
     model = backbone(pretrain_img_size=64, window_size=4, pretrained=file)
     model.init_weights()
@@ -232,7 +232,7 @@ def test_a_table_of_another_grid_is_interpolated(tmp_path):
     assert model.pos_embed.shape == (1, 4, 48)
 
 
-def test_what_does_not_fit_is_refused(tmp_path):
+def test_weights_that_do_not_fit_are_refused(tmp_path):
     _, file = plain_vit(tmp_path)
     state = torch.load(file)
     del state['state_dict']['backbone.layers.2.ln2.weight']
@@ -245,7 +245,7 @@ def test_what_does_not_fit_is_refused(tmp_path):
 
 @pytest.mark.shared
 def test_layer_decay(shared):
-    """RECIPES: factors of Detectron2; norms and positions not decayed."""
+    """Factors as in Detectron2; norms and positions are not decayed."""
     file = shared / 'golden' / 'vitdet' / 'vitdet_layer_decay.json'
     factors = json.loads(file.read_text())
     model = nn.Module()

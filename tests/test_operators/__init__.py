@@ -1,1 +1,1 @@
-"""mmcv's operators without a compiler."""
+"""Tests of mmcv's operators without a compiler."""

@@ -1,4 +1,4 @@
-"""mmcv's own functions, on our operators even where compiled ones exist."""
+"""Run mmcv's functions on our operators, even if compiled ones exist."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from simim_plugin.operators.placing import Operators
 
 @pytest.fixture(autouse=True)
 def ours(monkeypatch: pytest.MonkeyPatch) -> Operators:
-    """The stand-in, which all of ``mmcv.ops`` calls."""
+    """The stand-in that all of ``mmcv.ops`` calls."""
     operators.place()
     import mmcv.ops  # noqa: F401
 

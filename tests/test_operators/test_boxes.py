@@ -1,4 +1,4 @@
-"""Suppression and overlaps beside a computation box by box."""
+"""Suppression and overlaps against a computation box by box."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ METHODS = ('naive', 'linear', 'gaussian')
 
 
 def drawn(seed: int, count: int = 30) -> tuple[torch.Tensor, torch.Tensor]:
-    """Boxes on a coarse grid, so that many overlap, and different scores."""
+    """Boxes on a coarse grid, many of which overlap, and distinct scores."""
     rng = np.random.default_rng(seed)
     start = rng.integers(0, 20, (count, 2))
     boxes = np.concatenate([start, start + rng.integers(1, 15, (count, 2))], 1)
@@ -34,7 +34,7 @@ def overlap(a, b, offset: int = 0, by_first: bool = False) -> float:
 
 
 def kept(boxes, scores, threshold, offset=0) -> list[int]:
-    """Indices that stay, the best first."""
+    """Indices of the boxes that stay, best first."""
     boxes, left = boxes.tolist(), scores.argsort(descending=True).tolist()
     found = []
     while left:
@@ -60,7 +60,7 @@ def test_nms(seed: int, threshold: float, offset: int) -> None:
     assert torch.equal(dets, torch.cat([boxes, scores[:, None]], 1)[index])
 
 
-def test_offset_decides_where_it_must() -> None:
+def test_offset_changes_the_overlap() -> None:
     boxes = torch.tensor([[0.0, 0, 9, 9], [0, 5, 9, 14]])
     scores = torch.tensor([0.9, 0.8])
     # 4/14 without the last pixels, 5/15 with them.
@@ -69,7 +69,7 @@ def test_offset_decides_where_it_must() -> None:
 
 
 def test_an_overlap_of_the_threshold_stays() -> None:
-    """0.3 is no float32: mmcv compares with the nearest one."""
+    """mmcv rounds 0.3 to float32."""
     boxes = torch.tensor([[0.0, 0, 10, 1], [0, 0, 3, 1]])
     scores = torch.tensor([0.9, 0.8])
     assert len(nms(boxes, scores, 0.3)[1]) == 2
@@ -110,7 +110,7 @@ def test_class_agnostic_batched_nms() -> None:
 
 
 def softened(boxes, scores, threshold, sigma, least, method, offset):
-    """Soft-NMS, box by box: pairs of index and new score."""
+    """Indices and new scores of soft-NMS, box by box."""
     boxes, scores = boxes.tolist(), scores.tolist()
     left, found = list(range(len(boxes))), []
     while left:
@@ -158,7 +158,7 @@ def test_nms_match(seed: int, threshold: float) -> None:
         assert others == sorted(others, key=lambda i: -scores[i])
         for i in others:
             assert overlap(boxes[first], boxes[i]) >= threshold - 1e-6
-            # An earlier group would have taken it.
+            # An earlier group would hold it.
             for earlier in heads[:number]:
                 assert overlap(boxes[earlier], boxes[i]) < threshold + 1e-6
 
@@ -176,7 +176,7 @@ def test_bbox_overlaps(mode: str, offset: int) -> None:
     torch.testing.assert_close(found, expected[:5].diagonal())
 
 
-def test_nothing() -> None:
+def test_no_boxes() -> None:
     boxes, scores = torch.zeros(0, 4), torch.zeros(0)
     for function in (nms, soft_nms):
         dets, index = function(boxes, scores, 0.5)
@@ -192,7 +192,7 @@ def test_nothing() -> None:
 
 
 @pytest.mark.parametrize('dtype', [torch.half, torch.bfloat16, torch.double])
-def test_other_types(dtype: torch.dtype) -> None:
+def test_other_dtypes(dtype: torch.dtype) -> None:
     boxes, scores = drawn(5)
     # Each score is exact in bfloat16.
     scores = (1 + scores.argsort().argsort()) / 64
@@ -204,7 +204,7 @@ def test_other_types(dtype: torch.dtype) -> None:
     assert dets.dtype == dtype
 
 
-def test_arrays() -> None:
+def test_numpy_arrays() -> None:
     boxes, scores = drawn(6)
     dets, index = nms(boxes.numpy(), scores.numpy(), 0.5)
     assert isinstance(dets, np.ndarray)

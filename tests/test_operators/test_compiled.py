@@ -1,4 +1,4 @@
-"""Our operators beside mmcv's compiled ones, where a machine has them."""
+"""Our operators against mmcv's compiled ones, if installed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .test_regions import inputs as features_and_rois
 
 
 def compiled(device: str):
-    """mmcv's own module, if it serves the device."""
+    """Return mmcv's own module, or skip if it does not serve the device."""
     module = importlib.import_module(COMPILED)
     if isinstance(module, Operators):
         pytest.skip('mmcv has no compiled operators here')
@@ -41,7 +41,7 @@ def boxes(device: str) -> list[Tensor]:
     found = []
     for seed in range(20):
         b, s = (x.to(device) for x in drawn(seed, 100))
-        # Equal scores, which soft-NMS gives boxes on a grid, have no order.
+        # Boxes on a grid get equal scores by soft-NMS, in no fixed order.
         b += torch.rand(b.shape, generator=generator).to(device)
         for offset in (0, 1):
             found += ops.nms(b, s, 0.3, offset=offset)
@@ -55,7 +55,7 @@ def boxes(device: str) -> list[Tensor]:
 
 
 def differentiated(function: Callable[..., Tensor], *tensors) -> list[Tensor]:
-    """A value and its gradients by the floating tensors."""
+    """Return a value and its gradients by the floating tensors."""
     leaves = [
         x.detach().requires_grad_()
         if isinstance(x, Tensor) and x.is_floating_point()
@@ -77,13 +77,7 @@ def regions(device: str) -> list[Tensor]:
                 for aligned in (False, True):
                     found += differentiated(
                         ops.roi_align,
-                        features,
-                        rois,
-                        (3, 2),
-                        0.5,
-                        ratio,
-                        mode,
-                        aligned,
+                        *(features, rois, (3, 2), 0.5, ratio, mode, aligned),
                     )
     return found
 
@@ -94,9 +88,7 @@ def convolutions(device: str) -> list[Tensor]:
         o = {k: v.float().to(device) for k, v in operands(geometry).items()}
         found += differentiated(
             ops.deform_conv2d,
-            o['input'],
-            o['offset'],
-            o['weight'],
+            *(o['input'], o['offset'], o['weight']),
             *geometry.values(),
         )
         found += differentiated(
@@ -137,16 +129,12 @@ def attention(device: str) -> list[Tensor]:
         (boxes, 'cpu'),
         (regions, 'cpu'),
         (convolutions, 'cpu'),
-        # mmcv has the others for a GPU alone.
+        # mmcv has the others on a GPU only.
         *(
             pytest.param(case, 'cuda', marks=pytest.mark.gpu)
             for case in (
-                boxes,
-                regions,
-                convolutions,
-                pooled,
-                losses,
-                attention,
+                *(boxes, regions, convolutions),
+                *(pooled, losses, attention),
             )
         ),
     ],

@@ -1,4 +1,4 @@
-"""Deformable convolutions tap by tap, and deformable attention."""
+"""Deformable convolutions and attention against a sum tap by tap."""
 
 from __future__ import annotations
 
@@ -23,11 +23,8 @@ GEOMETRIES = {
         stride=1, padding=2, dilation=2, groups=2, deform_groups=1
     ),
     'oblong': dict(
-        stride=(1, 2),
-        padding=(2, 1),
-        dilation=(2, 1),
-        groups=2,
-        deform_groups=4,
+        **dict(stride=(1, 2), padding=(2, 1), dilation=(2, 1)),
+        **dict(groups=2, deform_groups=4),
     ),
 }
 
@@ -53,7 +50,7 @@ def operands(geometry: dict, batch: int = 2) -> dict[str, Tensor]:
 
 
 def at(plane: Tensor, y: float, x: float) -> Tensor:
-    """Bilinear, with zeros around the map."""
+    """Return a bilinear sample, with zeros around the map."""
     top, left = floor(y), floor(x)
     value = plane.new_zeros(())
     for row, tall in ((top, 1 - (y - top)), (top + 1, y - top)):
@@ -64,7 +61,7 @@ def at(plane: Tensor, y: float, x: float) -> Tensor:
 
 
 def by_hand(o: dict[str, Tensor], geometry: dict, mask, bias) -> Tensor:
-    """Every tap of every output pixel on its own."""
+    """Compute every tap of every output pixel."""
     down, across = torch.nn.modules.utils._pair(geometry['stride'])
     top, left = torch.nn.modules.utils._pair(geometry['padding'])
     tall, broad = torch.nn.modules.utils._pair(geometry['dilation'])
@@ -109,11 +106,7 @@ def test_modulated_deform_conv(geometry: dict, with_bias: bool) -> None:
     o = operands(geometry)
     bias = o['bias'] if with_bias else None
     found = modulated_deform_conv2d(
-        o['input'],
-        o['offset'],
-        o['mask'],
-        o['weight'],
-        bias,
+        *(o['input'], o['offset'], o['mask'], o['weight'], bias),
         *geometry.values(),
     )
     torch.testing.assert_close(found, by_hand(o, geometry, o['mask'], bias))
@@ -136,7 +129,7 @@ def test_gradients(geometry: dict) -> None:
 
 
 def test_gradient_of_the_weight_alone() -> None:
-    """mmcv then skips the call that computes it along with the others."""
+    """mmcv then omits the backward call for input and offset."""
     geometry = GEOMETRIES['strided']
     o = operands(geometry)
     weight = o['weight'].requires_grad_()

@@ -1,4 +1,4 @@
-"""Focal losses beside their definition."""
+"""Focal losses against their definition."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_sigmoid() -> None:
 
 def test_softmax() -> None:
     logits, target, _ = inputs()
-    target[1] = -1  # does not count
+    target[1] = -1  # is ignored
     found = softmax_focal_loss(
         logits.clone(), target, GAMMA, ALPHA, None, 'none'
     )
@@ -63,7 +63,7 @@ def test_gradients(loss, reduction, weighted, gamma) -> None:
 
 
 @pytest.mark.parametrize('loss', [sigmoid_focal_loss, softmax_focal_loss])
-def test_weights_are_those_of_the_target(loss) -> None:
+def test_weights_apply_by_target(loss) -> None:
     logits, target, weight = inputs()
     options = (target, GAMMA, ALPHA)
     plain = loss(logits.clone(), *options, None, 'none')
@@ -75,7 +75,7 @@ def test_weights_are_those_of_the_target(loss) -> None:
 
 @pytest.mark.parametrize('loss', [sigmoid_focal_loss, softmax_focal_loss])
 @pytest.mark.parametrize('far', [100.0, 1e4])
-def test_sure_and_wrong_stays_finite(loss, far: float) -> None:
+def test_confident_errors_stay_finite(loss, far: float) -> None:
     logits = torch.tensor([[far, -far], [-far, far]], requires_grad=True)
     value = loss(logits, torch.tensor([1, 1]), GAMMA, ALPHA, None, 'sum')
     value.backward()
@@ -89,7 +89,7 @@ def test_low_precision(loss, dtype) -> None:
     found = loss(logits.clone(), target, GAMMA, ALPHA, None, 'none')
     exact = loss(logits.double(), target, GAMMA, ALPHA, None, 'none')
     assert found.dtype == dtype
-    # mmcv itself takes the softmax in the type of the logits.
+    # mmcv computes the softmax in the type of the logits.
     torch.testing.assert_close(found.double(), exact, atol=0.02, rtol=0.02)
 
 

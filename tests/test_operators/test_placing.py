@@ -1,4 +1,4 @@
-"""When our operators are put in place, and what they say of others."""
+"""Placement of our operators, and errors of missing ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BUILT = 'def get_compiling_cuda_version(): return {!r}\n'
 
 
 def python(code: str, *argv: str | Path, cwd: Path | None = None) -> str:
-    """Output of a new process, which must succeed."""
+    """Return the output of a new process, which must succeed."""
     done = subprocess.run(
         [sys.executable, '-c', code, *map(str, argv)],
         cwd=cwd,
@@ -55,7 +55,7 @@ def python(code: str, *argv: str | Path, cwd: Path | None = None) -> str:
     ],
     ids=['none', 'usable', 'cuda', 'cpu only', 'broken'],
 )
-def test_ours_only_where_mmcv_has_no_usable_ones(
+def test_ours_only_if_mmcv_has_no_usable_ones(
     tmp_path: Path, compiled: str | None, gpu: bool, ours: bool, said: str
 ) -> None:
     if compiled is not None:
@@ -82,8 +82,7 @@ def test_pretraining_does_not_touch_mmcv() -> None:
     )
 
 
-def test_nothing_of_the_method_comes_along() -> None:
-    """It could be a package of its own."""
+def test_operators_import_nothing_of_the_method() -> None:
     output = python(
         'import sys\n'
         'import simim_plugin.operators\n'
@@ -91,21 +90,16 @@ def test_nothing_of_the_method_comes_along() -> None:
     )
     assert {name.split('.')[1] for name in output.split()} <= {
         'operators',
-        'packaged',  # which the package itself offers
+        'config_files',  # by the package itself
         'errors',
     }
 
 
-def test_a_missing_operator_names_itself_and_the_way_to_it(ours) -> None:
+def test_missing_operators_name_the_build_command(ours) -> None:
     from mmcv.ops import carafe
 
     with pytest.raises(NotImplementedError) as caught:
-        carafe(
-            *(torch.zeros(1, 4, 4, 4), torch.zeros(1, 9, 8, 8)),
-            3,
-            1,
-            2,
-        )
+        carafe(torch.zeros(1, 4, 4, 4), torch.zeros(1, 9, 8, 8), 3, 1, 2)
     assert 'The operator carafe_forward of mmcv' in str(caught.value)
     name = 'mmcv' if UPSTREAM else 'onedl-mmcv'
     assert f'--no-build-isolation {name}==' in str(caught.value)
@@ -113,8 +107,8 @@ def test_a_missing_operator_names_itself_and_the_way_to_it(ours) -> None:
 
 @pytest.mark.skipif(UPSTREAM, reason='upstream imports mmcv.ops or fails')
 @pytest.mark.parametrize('first', ['mmdet.apis', 'mmseg.apis'])
-def test_modules_that_went_on_without_operators_get_them(first: str) -> None:
-    """The forks put functions that raise in the place of operators."""
+def test_modules_imported_without_operators_get_them(first: str) -> None:
+    """The forks define functions that raise instead of operators."""
     python(
         f'import sys, {first}\n'
         'if "mmcv.ops" in sys.modules: sys.exit()  # it has compiled ones\n'
@@ -151,7 +145,7 @@ def test_modules_that_went_on_without_operators_get_them(first: str) -> None:
 def test_one_line_in_a_stock_config(
     tmp_path: Path, base: str, loop: str
 ) -> None:
-    """From an empty folder, and with the imports of the stock scripts."""
+    """In an empty folder, after the imports of the stock scripts."""
     (tmp_path / 'mine.py').write_text(
         f"_base_ = '{base}'\n"
         "custom_imports = dict(imports=['simim_plugin.operators'])\n"
@@ -177,8 +171,8 @@ def test_one_line_in_a_stock_config(
 
 
 @pytest.mark.slow
-def test_put_into_mmcv_for_good(tmp_path: Path) -> None:
-    """Then ``mmcv.ops`` imports without us, as some scripts need it to."""
+def test_permanent_installation(tmp_path: Path) -> None:
+    """``mmcv.ops`` then imports without the plugin."""
     import mmcv
 
     copy = tmp_path / 'mmcv'
@@ -200,7 +194,7 @@ def test_put_into_mmcv_for_good(tmp_path: Path) -> None:
     assert 'operators of mmcv' not in said
     python(command + 'main(["--remove"])')
     assert not (copy / '_ext.py').exists()
-    # Python prefers compiled ones; so do we.
+    # Compiled operators have priority.
     (copy / '_ext.so').touch()
     assert 'nothing to do' in python(command + 'main([])')
     assert not (copy / '_ext.py').exists()

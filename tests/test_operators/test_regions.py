@@ -1,4 +1,4 @@
-"""RoIAlign and RoIPool beside a computation sample by sample."""
+"""RoIAlign and RoIPool against a computation sample by sample."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LAYERS = {
 
 
 def inputs(seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Two maps of 7 x 9, and regions that stick out and that are tiny."""
+    """Two maps of 7 x 9, with tiny regions and some beyond the border."""
     generator = torch.Generator().manual_seed(seed)
     features = torch.randn(
         2, 3, 7, 9, generator=generator, dtype=torch.float64
@@ -34,7 +34,7 @@ def inputs(seed: int = 0) -> tuple[Tensor, Tensor]:
 
 
 def sample(plane: Tensor, y: float, x: float) -> Tensor:
-    """Bilinear; 0 beyond a pixel outside of the map."""
+    """Return a bilinear sample, 0 beyond one pixel outside the map."""
     height, width = plane.shape
     if not (-1 <= y <= height and -1 <= x <= width):
         return plane.new_zeros(())
@@ -181,7 +181,7 @@ def test_a_region_without_extent() -> None:
 
 
 def test_a_large_map_in_bfloat16() -> None:
-    """Above 256 bfloat16 holds no odd coordinates."""
+    """bfloat16 has no odd coordinates above 256."""
     features = torch.zeros(1, 1, 400, 400, dtype=torch.bfloat16)
     features[0, 0, 320, 320] = 1
     rois = torch.tensor([[0, 316.0, 316, 328, 328]], dtype=torch.bfloat16)

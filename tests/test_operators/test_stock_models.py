@@ -1,4 +1,4 @@
-"""Stock detectors and segmentors: a loss, its gradient and a prediction."""
+"""Stock detectors and segmentors: loss, gradient and prediction."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import mmseg
 import pytest
 import torch
 from mmdet.testing import demo_mm_inputs
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import DefaultScope
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
@@ -37,32 +37,41 @@ SEGMENTORS = {
     'SegFormer': 'segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py',
     'Mask2Former': 'mask2former/mask2former_r50_8xb2-160k_ade20k-512x512.py',
 }
-
-
-def model_of(package, name: str) -> dict:
-    """The model of a stock config, without weights to be fetched."""
-    configs = Path(package.__file__).parent / '.mim' / 'configs'
-    model = Config.fromfile(configs / name).model
-    model.backbone.pop('init_cfg', None)
-    model.backbone.pop('pretrained', None)
-    model.pop('pretrained', None)
-    return model
-
-
+SIZE = 64, 96
 SMALLER = dict(
+    channels=64,
+    conv_out_channels=16,
+    fc_out_channels=64,
     num_layers=1,
     num_queries=20,
-    max_per_img=30,
+    max_per_img=20,
     nms_pre=50,
     score_thr=0.0,  # so that boxes have to be ranked and suppressed
 )
 
 
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def model_of(package, name: str) -> ConfigDict:
+    """Return the model of a stock config, smaller and without weights."""
+    configs = Path(package.__file__).parent / '.mim' / 'configs'
+    model = Config.fromfile(configs / name).model
+    model.backbone.pop('init_cfg', None)
+    model.pop('pretrained', None)
+    shrink(model)
+    return model
+
+
 def shrink(part) -> None:
-    """Set the sizes that a config has, at any depth."""
+    """Reduce the sizes in a config, at any depth."""
     if isinstance(part, dict):
         if part.get('type') == 'BatchFixedSizePad':
             part['size'] = (128, 128)
+        if part.get('type') == 'SyncBN':
+            part['type'] = 'BN'
         if part.get('num_points', 0) > 1000:  # of Mask2Former's loss
             part['num_points'] = 100
         for key, value in part.items():
@@ -76,7 +85,8 @@ def shrink(part) -> None:
 
 
 def backward(model, data: dict) -> None:
-    """A finite loss, and a gradient for every part."""
+    """Check that the loss is finite and gives every part a gradient."""
+    data = model.data_preprocessor(data, True)
     model.train()
     total, _ = model.parse_losses(model(**data, mode='loss'))
     assert total.isfinite()
@@ -91,26 +101,21 @@ def backward(model, data: dict) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize('name', DETECTORS.values(), ids=DETECTORS)
 def test_detector(name: str) -> None:
-    torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope('mmdet'):
-        config = model_of(mmdet, name)
-        shrink(config)
-        model = mmdet.registry.MODELS.build(config)
+        model = mmdet.registry.MODELS.build(model_of(mmdet, name))
         model.init_weights()
         data = demo_mm_inputs(
-            *(1, (3, 96, 128)),
+            *(1, (3, *SIZE)),
             num_items=[3],
             num_classes=20,
             with_mask='mask' in name or 'ins' in name,
         )
-        backward(model, model.data_preprocessor(data, True))
+        backward(model, data)
+        for weight, param in model.named_parameters():
+            if 'rtm_reg' in weight and weight.endswith('bias'):
+                param.data.fill_(1)  # boxes of some extent, without training
         with torch.no_grad():
-            model.eval()
-            for weight, param in model.named_parameters():
-                if 'rtm_reg' in weight and weight.endswith('bias'):
-                    param.fill_(1)  # boxes of some extent, without training
-            data = model.data_preprocessor(data, False)
-            (found,) = model(**data, mode='predict')
+            (found,) = model.eval().test_step(data)
         found = found.pred_instances
         assert found.bboxes.shape == (len(found.scores), 4)
         assert len(found.scores) and found.scores.isfinite().all()
@@ -119,27 +124,21 @@ def test_detector(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize('name', SEGMENTORS.values(), ids=SEGMENTORS)
 def test_segmentor(name: str) -> None:
-    torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope('mmseg'):
         config = model_of(mmseg, name)
-        shrink(config)
-        config = Config(dict(model=config))
-        text = config.dump().replace('SyncBN', 'BN')
-        config = Config.fromstring(text, '.py').model
-        size = config.data_preprocessor.get('size') or (96, 128)
-        config.data_preprocessor.size = size
+        config.data_preprocessor.size = SIZE
         model = mmseg.registry.MODELS.build(config)
-        labels = torch.randint(0, 20, (1, 96, 128))
+        labels = torch.randint(0, 20, (1, *SIZE))
         sample = SegDataSample(
             gt_sem_seg=PixelData(data=labels),
-            metainfo=dict(img_shape=(96, 128), ori_shape=(96, 128)),
+            metainfo=dict(img_shape=SIZE, ori_shape=SIZE),
         )
-        image = torch.randint(0, 256, (3, 96, 128), dtype=torch.uint8)
+        image = torch.randint(0, 256, (3, *SIZE), dtype=torch.uint8)
         data = dict(inputs=[image] * 2, data_samples=[sample] * 2)
-        backward(model, model.data_preprocessor(data, True))
+        backward(model, data)
         with torch.no_grad():
             (found, _) = model.eval().predict(
                 model.data_preprocessor(data, False)['inputs'],
                 [sample.clone() for _ in range(2)],
             )
-        assert found.pred_sem_seg.data.shape[-2:] == (96, 128)
+        assert found.pred_sem_seg.data.shape[-2:] == SIZE

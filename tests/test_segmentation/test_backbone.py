@@ -1,4 +1,4 @@
-"""The ViT that UPerNet reads: equal to the stock one, filled by our loader."""
+"""The ViT backbone of UPerNet: equal to the stock one, with our loader."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ NORM = dict(type='LN', eps=1e-6)
 
 
 def scramble(module, seed=0):
-    """Give every parameter a value of its own."""
+    """Randomise every parameter."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in module.parameters():
         noise = torch.randn(parameter.shape, generator=generator)
@@ -40,7 +40,7 @@ def stock(size=64, **options):
 
 
 def classifier(size=64):
-    """The classification backbone, without a norm after the last block."""
+    """The classification backbone, without a final norm."""
     arch = dict(ARCH, feedforward_channels=4 * DIMS)
     vit = SiameseIMViT(arch=arch, img_size=size, patch_size=16)
     return scramble(vit, seed=1)
@@ -61,7 +61,7 @@ def file(tmp_path):
 
 
 def test_recipe_is_the_default():
-    """RECIPES: LayerScale from 1, eps 1e-6."""
+    """LayerScale 1 and eps 1e-6, as in MMSegmentation's MAE recipe."""
     vit = ours()
     for layer in vit.layers:
         assert (layer.gamma_1 == 1).all()
@@ -77,7 +77,7 @@ def test_drop_path_grows_from_0_to_its_rate():
     assert rates == pytest.approx(np.linspace(0, 0.1, DEPTH))
 
 
-def test_outputs_and_gradients_are_those_of_the_stock_backbone():
+def test_outputs_and_gradients_equal_the_stock_backbone():
     expected, got = scramble(stock()), scramble(ours())
     got.load_state_dict(expected.state_dict())
     outs, wanted = got(images()), expected(images())
@@ -96,7 +96,7 @@ def test_outputs_and_gradients_are_those_of_the_stock_backbone():
 
 
 def test_bf16_costs_no_more_than_in_the_stock_backbone():
-    """How much it may cost depends on the CPU's kernels, for both alike."""
+    """The error depends on the CPU's kernels, for both in the same way."""
     vit, reference = scramble(ours()), scramble(stock())
     reference.load_state_dict(vit.state_dict())
     expected = [x.detach() for x in vit(images())]
@@ -119,7 +119,7 @@ def test_bf16_costs_no_more_than_in_the_stock_backbone():
 @settings(max_examples=10)
 @given(st.integers(0, DEPTH - 1), st.integers(0, 2**16))
 def test_bias_is_added_to_the_attention(layer, seed):
-    """A constant over all offsets changes nothing: softmax cancels it."""
+    """A constant over all offsets has no effect: softmax cancels it."""
     vit = scramble(ours(), seed)
     before = vit(images(count=1))[-1]
     vit.layers[layer].attn.relative_position_bias_table.data += 2.5
@@ -130,8 +130,8 @@ def test_bias_is_added_to_the_attention(layer, seed):
 
 
 @pytest.mark.parametrize('form', [str, lambda file: dict(file=str(file))])
-def test_pretrained_patches_are_those_of_classification(file, form):
-    """At the pretraining size, before any norm after the blocks."""
+def test_pretrained_patches_equal_classification(file, form):
+    """At the pretraining size, before a final norm."""
     vit = ours(pretrained=form(file))
     vit.init_weights()
     tokens = classifier()(images())[-1][:, 1:]  # (B, N, C)
@@ -153,7 +153,7 @@ def test_positions_are_interpolated_bicubically(file):
 
 
 def test_base_at_512_has_32_x_32_positions(tmp_path):
-    """Of a ViT-B/16 of 224 px, but one block deep."""
+    """From a ViT-B/16 of 224 px with one block."""
     arch = dict(embed_dims=768, num_layers=1, num_heads=12)
     vit = SiameseIMViT(
         arch=dict(arch, feedforward_channels=3072), img_size=224, patch_size=16
@@ -173,7 +173,7 @@ def test_base_at_512_has_32_x_32_positions(tmp_path):
 
 
 def test_finetuned_bias_and_scale_are_loaded(tmp_path):
-    """New parameters that the file does have are no longer new."""
+    """Optional parameters are loaded if the file has them."""
     source = scramble(ours(), seed=3)
     torch.save(source.state_dict(), tmp_path / 'tuned.pth')
     vit = ours(pretrained=str(tmp_path / 'tuned.pth'))
@@ -183,7 +183,7 @@ def test_finetuned_bias_and_scale_are_loaded(tmp_path):
 
 
 @pytest.mark.parametrize('gone', ['layers.2.ln1.weight', 'cls_token'])
-def test_what_is_not_new_must_be_there(tmp_path, gone):
+def test_other_parameters_are_required(tmp_path, gone):
     state = scramble(ours()).state_dict()
     del state[gone]
     torch.save(state, tmp_path / 'broken.pth')
@@ -191,8 +191,8 @@ def test_what_is_not_new_must_be_there(tmp_path, gone):
         ours(pretrained=str(tmp_path / 'broken.pth')).init_weights()
 
 
-def test_random_initialisation_knows_positions():
-    """Fixed sin-cos, as a pretraining run starts; then trained."""
+def test_positions_start_as_sin_cos():
+    """As in pretraining, but trained."""
     vit = ours()
     vit.init_weights()
     expected = classifier()
@@ -206,10 +206,10 @@ def test_init_cfg_that_unpickles_is_refused():
         ours(init_cfg=dict(type='Pretrained', checkpoint='a.pth'))
 
 
-def test_image_of_another_size_is_refused_in_a_sentence():
+def test_image_of_another_size_is_refused():
     with pytest.raises(SimimError, match=r'64 x 64 .* 32 x 32'):
         ours()(images(32))
 
 
-def test_registered_name_is_its_own():
+def test_registered_name():
     assert MODELS.get('SiameseIMSegViT') is SiameseIMSegViT

@@ -1,4 +1,4 @@
-"""Segmentation configs: their numbers are the recipe's, and they build."""
+"""Segmentation configs build and hold the recipe's numbers."""
 
 import os
 import sys
@@ -46,7 +46,7 @@ def test_builds_from_another_folder(file, tmp_path, monkeypatch):
     assert config.resume is False
     assert config.load_from is None
     if 'upernet' in file.stem:
-        config.model.decode_head.channels = 16  # seconds, for no gain
+        config.model.decode_head.channels = 16  # saves seconds
     model = build(config)
     loaders = [config.test_dataloader]
     if 'knn' in file.stem:
@@ -71,7 +71,7 @@ def test_builds_from_another_folder(file, tmp_path, monkeypatch):
     for cfg in config.custom_hooks:
         HOOKS.build(cfg)
     METRICS.build(config.test_evaluator)
-    # What must be of one size: crop, padding, windows, positions.
+    # Crop, padding, windows and positions have one size.
     size = tuple(config.model.test_cfg.crop_size)
     preprocessor = config.model.data_preprocessor
     assert preprocessor.size == preprocessor.test_cfg['size'] == size
@@ -80,7 +80,7 @@ def test_builds_from_another_folder(file, tmp_path, monkeypatch):
 
 
 def test_a_missing_library(monkeypatch):
-    """The config says what the dependency check does."""
+    """The config raises the error of the dependency check."""
     needed = ('mmcv', 'absent_library')
     monkeypatch.setitem(environment.TASKS, 'segmentation', needed)
     package = 'simim_plugin.segmentation'
@@ -102,7 +102,7 @@ def test_amp_in_the_name_is_amp_in_the_run(name):
     model.backbone.get_layer_depth = lambda name, prefix: (0, 2)
     wrapper = build_optim_wrapper(model, config.optim_wrapper)
     assert type(wrapper) is AutocastOptimWrapper
-    # What it does on a GPU, seen on a CPU.
+    # Behave as on a GPU.
     wrapper.on_cpu = True
     with wrapper.optim_context(model):
         assert model.backbone(torch.ones(1, 2)).dtype is torch.bfloat16
@@ -131,7 +131,7 @@ def test_schedule_ends_with_the_run(name):
     ],
 )
 def test_recipe(name, width, blocks, decay, drop_path):
-    """RECIPES, ADE20k; ViT-L is ours."""
+    """MMSegmentation's MAE recipe; ViT-L is ours."""
     config = load(name)
     optim = config.optim_wrapper
     assert optim.optimizer == dict(
@@ -198,10 +198,10 @@ def test_recipe_of_the_data():
     assert config.model.data_preprocessor.bgr_to_rgb is True
 
 
-def test_lr_and_decay_of_every_parameter_are_the_stock_ones():
-    """Of the stock recipe: positions and cls token are decayed."""
+def test_lr_and_decay_equal_the_stock_recipe():
+    """For every parameter; positions and cls token are decayed."""
     config = load(BASE)
-    config.model.decode_head.channels = 16  # not what is tested
+    config.model.decode_head.channels = 16  # saves seconds
     model = build(config)
     wrapper = build_optim_wrapper(model, config.optim_wrapper)
     names = {param: name for name, param in model.named_parameters()}
@@ -211,7 +211,7 @@ def test_lr_and_decay_of_every_parameter_are_the_stock_ones():
         for param in group['params']
     }
     assert len(wrapper.optimizer.param_groups) == 28
-    # The stock constructor goes by the name of the backbone's class.
+    # The stock constructor looks at the name of the backbone's class.
     model.backbone.__class__ = MAE
     optimizer = dict(config.optim_wrapper.optimizer, fused=False)
     stock = LearningRateDecayOptimizerConstructor(
@@ -237,7 +237,7 @@ def test_lr_and_decay_of_every_parameter_are_the_stock_ones():
 
 
 @pytest.mark.parametrize('name', [n for n in TRAINED if 'linear' in n])
-def test_linear_probe_trains_its_head_alone(name):
+def test_linear_probe_trains_only_its_head(name):
     config = load(name)
     model = build(config)
     trained = [
@@ -257,7 +257,7 @@ def test_linear_probe_trains_its_head_alone(name):
     'name', [file.stem for file in FILES if 'demo' in file.stem]
 )
 def test_demo_fits_the_demo(name):
-    """Classes of the label maps, backbone of the demo's pretraining."""
+    """The classes of the label maps and the backbone of pretraining."""
     config = load(name)
     classes = config.test_dataloader.dataset.metainfo.classes
     assert tuple(classes) == SEGMENTATION_CLASSES

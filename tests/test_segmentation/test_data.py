@@ -1,4 +1,4 @@
-"""Pairs of image and label map: read as by MMSegmentation, or refused."""
+"""Pairs of image and label map are read as by MMSegmentation, or refused."""
 
 import shutil
 from pathlib import Path
@@ -42,7 +42,7 @@ def save(path, values, mode=None):
 
 
 def pair(root, stem, size=(9, 7), value=1):
-    """An image and its label map, of (width, height)."""
+    """Write an image and its label map of (width, height)."""
     for folder in ('images', 'maps'):
         (root / folder).mkdir(exist_ok=True)
     Image.new('RGB', size).save(root / 'images' / f'{stem}.jpg')
@@ -71,7 +71,7 @@ def dataset(root, **options):
     names=st.permutations(ADE20KDataset.METAINFO['classes'][:9]),
     kept=st.integers(0, 9),
 )
-def test_reads_what_the_stock_transform_reads(
+def test_reads_as_the_stock_transform(
     tmp_path_factory, values, reduce, names, kept
 ):
     path = tmp_path_factory.getbasetemp() / 'map.png'
@@ -87,7 +87,7 @@ def test_reads_what_the_stock_transform_reads(
     assert np.array_equal(got, np.atleast_2d(stock))
 
 
-def test_palette_images_are_read_by_value_not_by_colour(tmp_path):
+def test_palette_images_are_read_by_value(tmp_path):
     image = Image.fromarray(np.array([[0, 3], [2, 255]], np.uint8), 'P')
     image.putpalette([200, 0, 7] * 256)
     image.save(tmp_path / 'map.png')
@@ -95,7 +95,7 @@ def test_palette_images_are_read_by_value_not_by_colour(tmp_path):
     assert got.tolist() == [[255, 2], [1, 255]]
 
 
-def test_sixteen_bits_are_read_and_not_cut(tmp_path):
+def test_sixteen_bits_are_not_truncated(tmp_path):
     path = tmp_path / 'map.png'
     save(path, np.array([[1, 3]], np.uint16))
     assert read(path, num_classes=3).tolist() == [[0, 2]]
@@ -119,7 +119,7 @@ def test_value_beyond_the_classes_is_named(tmp_path, reduce, highest):
 
 
 @pytest.mark.parametrize('mode', ['RGB', 'RGBA', 'LA', 'F'])
-def test_colours_are_no_classes(tmp_path, mode):
+def test_colours_are_refused(tmp_path, mode):
     path = tmp_path / ('map.tiff' if mode == 'F' else 'map.png')
     Image.new(mode, (3, 3)).save(path)
     with pytest.raises(LabelMapError, match=r'holds colours .* palette'):
@@ -154,11 +154,11 @@ def test_size_is_compared_before_the_image_is_resized(tmp_path):
     assert loaded['gt_seg_map'].shape == (7, 9)
 
 
-def test_data_set_tells_its_class_count(tmp_path):
+def test_data_set_passes_its_class_count(tmp_path):
     pair(tmp_path, 'a', value=4)
     with pytest.raises(LabelMapError, match='beyond the 3 classes'):
         dataset(tmp_path)[0]
-    # All that a file may hold, not what is kept of it.
+    # The limit is the classes in the file, not the kept ones.
     kept = dict(classes=('wall', 'sky'))
     options = dict(type='CheckedADE20KDataset', metainfo=kept)
     pair(tmp_path, 'a', value=3)
@@ -179,7 +179,7 @@ def test_missing_files_of_pairs_are_counted_and_named(tmp_path):
     assert 'Of 8 pairs of image and label map 4 lack one' in said
     assert f'{tmp_path}/maps/2.png, {tmp_path}/images/3.jpg, ' in said
     assert f'{tmp_path}/maps/4.png, ...;' in said
-    # A list of whole pairs mends it.
+    # A list of whole pairs is accepted.
     (tmp_path / 'list.txt').write_text('0\n1\n7\n')
     assert len(dataset(tmp_path, ann_file='list.txt')) == 3
     (tmp_path / 'list.txt').write_text('0\n3\n')
@@ -195,7 +195,7 @@ def test_folder_without_images_is_named(tmp_path, folders):
         dataset(tmp_path)
 
 
-def test_missing_folders_hold_nothing(tmp_path):
+def test_missing_folders_are_empty(tmp_path):
     for i in range(4):
         pair(tmp_path, f'{i}')
     (tmp_path / 'list.txt').write_text('0\n1\n3\n')
@@ -227,7 +227,7 @@ def test_images_without_labels_can_be_predicted(tmp_path):
 
 
 @pytest.mark.shared
-def test_the_real_pairs(shared):
+def test_pairs_of_ade20k(shared):
     root = shared / 'data/ade_tiny/ADEChallengeData2016'
     for split, count in (('training', 22), ('validation', 11)):
         found = dataset(
@@ -246,7 +246,7 @@ def test_the_real_pairs(shared):
 
 @pytest.mark.parametrize('training', [True, False])
 def test_smaller_than_the_crop_is_padded(tmp_path, training):
-    """Padded pixels have no label, and no prediction."""
+    """Padded pixels have no label and no prediction."""
     (file,) = CONFIGS.glob('*micro-p8_upernet*demo.py')
     config = Config.fromfile(file)
     pair(tmp_path, 'a', (40, 50))

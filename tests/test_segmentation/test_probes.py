@@ -1,4 +1,4 @@
-"""Probes of frozen patch features."""
+"""Linear and nearest-neighbour probes of frozen patch features."""
 
 import pytest
 import torch
@@ -78,7 +78,7 @@ def test_nothing_remembered_is_refused():
         KNNSegHead(DIMS, CLASSES)([random(1, DIMS, 2, 2)])
 
 
-def test_knn_head_needs_nothing_of_a_checkpoint():
+def test_knn_head_has_no_state():
     head = KNNSegHead(DIMS, CLASSES)
     head.remember(random(2, DIMS), torch.eye(CLASSES)[:2])
     head.init_weights()
@@ -98,7 +98,7 @@ def test_linear_head_is_linear_in_normalised_features():
 
 
 class Data:
-    """As much of a data loader as the hook looks at."""
+    """The part of a data loader that the hook reads."""
 
     def __init__(self, classes):
         self.dataset = self
@@ -107,7 +107,7 @@ class Data:
 
 
 class Run:
-    """As much of a runner."""
+    """The part of a runner that the hook reads."""
 
     val_loop = None
 
@@ -118,7 +118,7 @@ class Run:
 
 
 @pytest.mark.parametrize('stage', ['before_train', 'before_test'])
-def test_heads_of_other_class_counts_are_refused(stage):
+def test_heads_of_another_class_count(stage):
     hook: Hook = ClassCountHook(parts=('decode_head',))
     getattr(hook, stage)(Run(('cat', 'dog', 'sky')))
     with pytest.raises(SimimError) as caught:

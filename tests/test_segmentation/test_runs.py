@@ -1,4 +1,4 @@
-"""Segmentation runs, a few iterations long, by the package's commands."""
+"""Segmentation runs of a few iterations, by the package's commands."""
 
 import json
 import re
@@ -39,7 +39,7 @@ def scenes(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope='module')
 def pretrained(tmp_path_factory) -> Path:
-    """What pretraining leaves: backbone, and parts that are dropped."""
+    """A pretraining checkpoint: a backbone, and parts to be dropped."""
     torch.manual_seed(0)
     vit = SiameseIMViT(arch=ARCH, img_size=64, patch_size=8)
     vit.init_weights()
@@ -51,7 +51,7 @@ def pretrained(tmp_path_factory) -> Path:
 
 
 def options(scenes, *loaders, **others):
-    """Command line that shrinks a run to seconds."""
+    """Return options that shorten a run to seconds."""
     settings = {f'{name}.dataset.data_root': scenes for name in loaders}
     settings |= {f'{name}.num_workers': 0 for name in loaders}
     settings |= {f'{name}.persistent_workers': False for name in loaders}
@@ -101,17 +101,17 @@ def trained(scenes, pretrained, tmp_path_factory) -> Path:
 
 
 def logged(folder, name):
-    """Every value of a figure that a run logged."""
+    """Return all values of a figure that a run logged."""
     (file,) = folder.glob('*/vis_data/scalars.json')
     lines = map(json.loads, file.read_text().splitlines())
     return [line[name] for line in lines if name in line]
 
 
 def moved(state, pretrained):
-    """Names of the pretrained weights that are others now."""
+    """Return the names of pretrained weights that changed."""
     before = torch.load(pretrained)['state_dict']
     names = [name for name in before if name in state]
-    assert len(names) == len(before) - 1  # of the head, dropped
+    assert len(names) == len(before) - 1  # without the head's
     return [n for n in names if not torch.equal(state[n], before[n])]
 
 
@@ -133,11 +133,11 @@ def test_predictions_are_drawn(trained, scenes, tmp_path):
     testing.main(list(map(str, args)))
     pictures = list((tmp_path / 'drawn').rglob('*.png'))
     assert len(pictures) == 3
-    for picture in pictures:  # truth beside prediction
+    for picture in pictures:  # truth and prediction
         assert Image.open(picture).size == (128, 64)
 
 
-def test_probe_leaves_the_encoder_as_it_is(scenes, pretrained, tmp_path):
+def test_probe_does_not_change_the_encoder(scenes, pretrained, tmp_path):
     given = ('--pretrained', pretrained, '--amp')  # bf16 on a CPU too
     train(LINEAR, scenes, tmp_path, *given)
     assert np.isfinite(logged(tmp_path, 'loss')).all()
@@ -169,8 +169,8 @@ def test_another_heads_weights_are_refused(trained, scenes, tmp_path):
         evaluate(LINEAR, trained / 'iter_1.pth', scenes, tmp_path)
 
 
-def test_wrong_label_map_ends_the_run_in_a_sentence(tmp_path, capsys):
-    """From the process that loads the data, too."""
+def test_wrong_label_map_ends_the_run(tmp_path, capsys):
+    """In one sentence, even from a loader process."""
     scenes = tmp_path / 'scenes'
     make_demo_data(scenes, train=4, val=1, seed=3)
     for file in sorted((scenes / 'label_maps/train').rglob('*.png')):
@@ -196,7 +196,7 @@ def test_wrong_label_map_ends_the_run_in_a_sentence(tmp_path, capsys):
 
 
 def test_knn_from_a_pretraining_checkpoint(scenes, pretrained, tmp_path):
-    """Tested on what it remembers, each patch is its own neighbour."""
+    """On the training images, each patch is its own neighbour."""
     runner, metrics = evaluate(
         KNN,
         pretrained,
@@ -213,7 +213,7 @@ def test_knn_from_a_pretraining_checkpoint(scenes, pretrained, tmp_path):
         },
     )
     assert len(runner.model.decode_head.features) == 12 * 64
-    # Not all: a patch on a border has one value for several classes.
+    # A patch on a border has one value for several classes.
     assert metrics['aAcc'] > 80
     runner, other = evaluate(
         KNN,
@@ -228,7 +228,7 @@ def test_knn_from_a_pretraining_checkpoint(scenes, pretrained, tmp_path):
 
 
 def test_several_scales_and_flips(trained, scenes, tmp_path):
-    """Smaller ones than the crop are padded; the weights are the same."""
+    """Images smaller than the crop are padded; the weights stay."""
     multi = tmp_path / 'multi.py'
     multi.write_text(
         f"_base_ = __import__('simim_plugin').config_path('{UPERNET}')\n"
@@ -257,8 +257,8 @@ def test_several_scales_and_flips(trained, scenes, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.shared
-def test_learns_two_photographs_by_heart(shared, tmp_path):
-    """Of different sizes, from random weights; a longer run is evidence."""
+def test_memorises_two_photographs(shared, tmp_path):
+    """Of different sizes, from random weights."""
     root = shared / 'data/ade_tiny/ADEChallengeData2016'
     given = {
         'train_dataloader.batch_size': 2,
@@ -288,10 +288,10 @@ def test_learns_two_photographs_by_heart(shared, tmp_path):
 
 
 def test_benchmark_of_a_step(capsys, monkeypatch):
-    """The whole step, its gradients and the optimizer."""
+    """The step includes gradients and the optimizer."""
     monkeypatch.setattr(
         benchmark, 'peak_megabytes', lambda prepare, *args: 1.0
-    )  # not in a process of its own: that takes half a minute
+    )  # a separate process would take half a minute
     made = []
     stock = benchmark.training_step
     monkeypatch.setattr(
@@ -308,13 +308,13 @@ def test_benchmark_of_a_step(capsys, monkeypatch):
 
 
 @pytest.mark.slow
-def test_project_of_ones_own_inherits_from_the_wheel(
+def test_stock_mim_trains_and_tests_from_the_wheel(
     scenes,
     pretrained,
     wheel,  # noqa: F811
     tmp_path,
 ):
-    """By stock mim: two steps, then sliding windows, drawn."""
+    """Two steps, then a test with sliding windows and pictures."""
     python = make_site(tmp_path / 'venv', wheel)
     project = tmp_path / 'my project'
     project.mkdir()
