@@ -26,11 +26,11 @@ from torch.utils.data import DataLoader
 
 from simim_plugin.checkpoint import read_checkpoint
 from simim_plugin.datasets import ImageFolder, UnreadableImageError
-from simim_plugin.engine.faults import explained
+from simim_plugin.engine.faults import explain_lost_processes
 from simim_plugin.errors import SimimError
 
-from .forked import TINY, Run, end_all, free_port, two
 from .test_engine.test_resume import STATE, same
+from .training_processes import TINY, Run, end_all, free_port, two
 
 ROOT = Path(__file__).resolve().parents[1]
 KILLS = int(os.environ.get('SIMIM_KILLS', 3))
@@ -251,7 +251,10 @@ def break_a_socket(tmp_path):
 @pytest.mark.parametrize('thread', [False, True], ids=['', 'pinned'])
 def test_a_worker_that_dies_while_it_hands_over_a_batch(tmp_path, thread):
     """Found when its socket breaks, before torch knows that it is dead."""
-    with pytest.raises(SimimError, match='A worker that loads'), explained():
+    with (
+        pytest.raises(SimimError, match='A worker that loads'),
+        explain_lost_processes(),
+    ):
         try:
             break_a_socket(tmp_path)
         except (ConnectionError, EOFError):
@@ -264,7 +267,10 @@ def test_a_worker_that_dies_within_a_message():
     ours, theirs = Pipe()
     os.write(theirs.fileno(), struct.pack('!i', 100) + b'half')
     theirs.close()
-    with pytest.raises(SimimError, match='A worker that loads'), explained():
+    with (
+        pytest.raises(SimimError, match='A worker that loads'),
+        explain_lost_processes(),
+    ):
         ours.recv_bytes()
 
 
@@ -276,7 +282,10 @@ def test_torch_hears_of_the_dead_worker_a_moment_later(tmp_path):
 
     before = signal.signal(signal.SIGALRM, tell)
     try:
-        with pytest.raises(SimimError, match=r'process 7\) was'), explained():
+        with (
+            pytest.raises(SimimError, match=r'process 7\) was'),
+            explain_lost_processes(),
+        ):
             signal.setitimer(signal.ITIMER_REAL, 0.3)
             break_a_socket(tmp_path)
     finally:
@@ -284,7 +293,10 @@ def test_torch_hears_of_the_dead_worker_a_moment_later(tmp_path):
 
 
 def test_torchs_word_within_another_error():
-    with pytest.raises(SimimError, match=r'process 7\) was'), explained():
+    with (
+        pytest.raises(SimimError, match=r'process 7\) was'),
+        explain_lost_processes(),
+    ):
         try:
             raise RuntimeError('DataLoader worker (pid 7) is killed by signal')
         except RuntimeError as error:
@@ -292,7 +304,7 @@ def test_torchs_word_within_another_error():
 
 
 def test_other_broken_connections_are_not_a_workers():
-    with pytest.raises(ConnectionResetError), explained():
+    with pytest.raises(ConnectionResetError), explain_lost_processes():
         raise ConnectionResetError('of a file server')
 
 
@@ -308,7 +320,10 @@ def test_a_time_out_of_one_process_is_no_other_process(workers):
         Slow(), sampler=[0], num_workers=workers, timeout=workers
     )
     words = r'train_dataloader\.timeout \(1 s' if workers else r'^the read of'
-    with pytest.raises(Exception, match=words) as caught, explained():
+    with (
+        pytest.raises(Exception, match=words) as caught,
+        explain_lost_processes(),
+    ):
         list(loader)
     assert isinstance(caught.value, SimimError) is bool(workers)
 
