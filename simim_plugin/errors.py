@@ -15,7 +15,7 @@ class SimimError(ValueError):
 
 
 @contextmanager
-def told_in_a_sentence() -> Iterator[None]:
+def one_line_errors() -> Iterator[None]:
     """Turn an error meant for the user into one line and exit code 1.
 
     Any other error is a fault of the program and keeps its traceback.

@@ -19,7 +19,7 @@ import numpy as np
 from simim_plugin.commands.ablate import UNTRAINED, row_names
 from simim_plugin.commands.running import run_logged
 from simim_plugin.config_files import config_path
-from simim_plugin.errors import SimimError, told_in_a_sentence
+from simim_plugin.errors import SimimError, one_line_errors
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = Path('work_dirs/evidence')
@@ -199,7 +199,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         'names', nargs='*', metavar='NAME', help=f'of {", ".join(RUNS)}'
     )
     names = parser.parse_args(argv).names or list(RUNS)
-    with told_in_a_sentence():
+    with one_line_errors():
         unknown = sorted(set(names) - set(RUNS))
         if unknown:
             raise SimimError(

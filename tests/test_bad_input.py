@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from simim_plugin.errors import SimimError, told_in_a_sentence
+from simim_plugin.errors import SimimError, one_line_errors
 
 from . import UPSTREAM
 from .test_runs import (  # noqa: F401
@@ -222,7 +222,7 @@ def test_out_of_disk(tmp_path, images):  # noqa: F811
 
 
 def test_a_fault_of_the_program_keeps_its_traceback(capsys):
-    with pytest.raises(ZeroDivisionError), told_in_a_sentence():
+    with pytest.raises(ZeroDivisionError), one_line_errors():
         1 / 0  # noqa: B018
     for error, words in (
         (SimimError('A sentence.'), 'A sentence.'),
@@ -230,7 +230,7 @@ def test_a_fault_of_the_program_keeps_its_traceback(capsys):
         (TimeoutError(), 'error: TimeoutError'),
         (ImportError('\n'), 'error: ImportError'),
     ):
-        with pytest.raises(SystemExit) as end, told_in_a_sentence():
+        with pytest.raises(SystemExit) as end, one_line_errors():
             raise error
         assert end.value.code == 1
         assert words in capsys.readouterr().err

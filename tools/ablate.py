@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from simim_plugin.environment import require
-from simim_plugin.errors import told_in_a_sentence
+from simim_plugin.errors import one_line_errors
 
 if __name__ == '__main__':
-    with told_in_a_sentence():
+    with one_line_errors():
         require('classification')
     from simim_plugin.commands.ablate import main
 

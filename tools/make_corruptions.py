@@ -13,7 +13,7 @@ import os
 from collections.abc import Sequence
 
 from simim_plugin.datasets.corruptions import make_corruptions
-from simim_plugin.errors import told_in_a_sentence
+from simim_plugin.errors import one_line_errors
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         help='processes; 0 works in this one',
     )
     args = parser.parse_args(argv)
-    with told_in_a_sentence():
+    with one_line_errors():
         written = make_corruptions(
             args.clean,
             args.out,

@@ -11,7 +11,7 @@ import argparse
 from collections.abc import Sequence
 
 from simim_plugin.demo.data import make_demo_data
-from simim_plugin.errors import told_in_a_sentence
+from simim_plugin.errors import one_line_errors
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if len(args.size) > 2:
         parser.error('--size takes one number, or height and width.')
-    with told_in_a_sentence():
+    with one_line_errors():
         written = make_demo_data(
             args.out,
             train=args.train,

@@ -1,11 +1,11 @@
 """Draw: python tools/visualize.py pair|match|pca|attention|curves [--help]."""
 
 from simim_plugin.environment import require, share_cores
-from simim_plugin.errors import told_in_a_sentence
+from simim_plugin.errors import one_line_errors
 
 if __name__ == '__main__':
     share_cores()
-    with told_in_a_sentence():
+    with one_line_errors():
         require('classification')
     from simim_plugin.commands.visualize import main
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .. import __version__
 from ..environment import require
-from ..errors import told_in_a_sentence
+from ..errors import one_line_errors
 from .loading import read_weights
 from .names import (
     OFFICIAL,
@@ -440,7 +440,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         '--num-heads', type=int, help='attention heads, for unusual widths'
     )
     args = parser.parse_args(argv)
-    with told_in_a_sentence():
+    with one_line_errors():
         said = convert(
             args.source,
             args.out,

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config_files import ABLATION_SCALES, config_path
-from ..errors import SimimError, told_in_a_sentence
+from ..errors import SimimError, one_line_errors
 from ..files import complete_file, write_json
 from .running import run_logged
 
@@ -70,7 +70,7 @@ def main(
         argv (Sequence[str], optional): arguments, of this process if None.
         tools (Path): the folder of train.py and evaluate.py.
     """
-    with told_in_a_sentence():
+    with one_line_errors():
         args = parse_args(argv)
         claim_folder(args)
         for row in args.rows:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..errors import told_in_a_sentence
+from ..errors import one_line_errors
 from ..files import write_json
 from .running import run_logged
 
@@ -26,7 +26,7 @@ def main(
     argv: Sequence[str] | None = None, train_script: str = 'tools/train.py'
 ) -> None:
     """Run the command line; errors meant for the user end in one line."""
-    with told_in_a_sentence():
+    with one_line_errors():
         args = parse_args(argv)
         if args.seeds is None:
             report = run(args, args.seed, args.work_dir, train_script)

@@ -28,7 +28,7 @@ from .. import __version__
 from ..checkpoint import read_weights
 from ..checkpoint.names import OFFICIAL, OURS
 from ..config_files import config_path
-from ..errors import SimimError, told_in_a_sentence
+from ..errors import SimimError, one_line_errors
 from ..evaluation.protocols import (
     ENCODERS,
     FROZEN,
@@ -52,7 +52,7 @@ def main(
         argv (Sequence[str], optional): arguments, of this process if None.
         tools (Path): the folder of train.py and test.py.
     """
-    with told_in_a_sentence():
+    with one_line_errors():
         args = parse_args(argv)
         results = Evaluation(args, tools).run()
         print('\n' + table(results))

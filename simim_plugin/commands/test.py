@@ -10,7 +10,7 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 
-from ..errors import SimimError, told_in_a_sentence
+from ..errors import SimimError, one_line_errors
 from ..files import write_json
 from .command_line import (
     add_common_options,
@@ -22,7 +22,7 @@ from .command_line import (
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; errors meant for the user end in one line."""
-    with told_in_a_sentence():
+    with one_line_errors():
         args = parse_args(argv)
         metrics = build_runner(configure(args)).test()
         if args.out is not None and is_main_process():

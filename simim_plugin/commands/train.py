@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from mmengine.config import Config
 
-from ..errors import SimimError, told_in_a_sentence
+from ..errors import SimimError, one_line_errors
 from .command_line import (
     add_common_options,
     apply_options,
@@ -19,7 +19,7 @@ from .command_line import (
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; errors meant for the user end in one line."""
-    with told_in_a_sentence():
+    with one_line_errors():
         build_runner(configure(parse_args(argv))).train()
 
 

@@ -19,7 +19,7 @@ from ..config_files import config_path
 from ..datasets import LoadRGBImage, PairedViews
 from ..datasets.image_folder import EXTENSIONS
 from ..datasets.paired_views import resize
-from ..errors import SimimError, told_in_a_sentence
+from ..errors import SimimError, one_line_errors
 from ..evaluation import draw_pairs, match_patches
 from ..visualization.curves import draw_runs, read_run
 from ..visualization.encoder import FrozenEncoder
@@ -37,7 +37,7 @@ PAIR_CONFIG = 'siamese_im_vit-base-p16_8xb512-amp-coslr-1600e_in1k.py'
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; errors meant for the user end in one line."""
-    with told_in_a_sentence():
+    with one_line_errors():
         args = parse_args(argv)
         check_output(args.out)
         init_default_scope('mmpretrain')
