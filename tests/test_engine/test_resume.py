@@ -340,7 +340,7 @@ class Kill(Hook):
 
 @pytest.fixture
 def killed(run):
-    """Train until an iteration, with options of ``run``; where it began."""
+    """Train until an iteration and return the first iteration."""
 
     def train(at, batch_size=4, restart=False, **options):
         options = {**settings(), **options}

@@ -128,10 +128,8 @@ def test_a_stop_during_online_knn_finds_its_checkpoint(train, folders):
         if model.training or signalled:
             return
         (worker,) = multiprocessing.active_children()
-        for name in (
-            '-TERM',
-            '-USR1',
-        ):  # a signal from the parent would end it
+        # SIGTERM from this process, the parent, would end the worker.
+        for name in ('-TERM', '-USR1'):
             subprocess.check_call(['kill', name, str(worker.pid)])
         signalled.append((train.runner.folder / 'epoch_1.pth').exists())
 
