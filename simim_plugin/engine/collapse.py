@@ -122,12 +122,9 @@ class CollapseMonitor(Hook):
             run may pass a limit briefly. Defaults to 3.
         min_rank (float): limit of ``rank``, as a share of the channels.
             Defaults to 0.03. docs/monitors.md derives the limits.
-        min_token_std (float): limit of ``token_std``, 0 to 1. Defaults to
-            0.5.
-        max_cos_image (float): limit of ``cos_image``, -1 to 1. Defaults to
-            0.98.
-        max_cos_batch (float): limit of ``cos_batch``, -1 to 1. Defaults to
-            0.8.
+        min_token_std (float): limit of ``token_std``. Defaults to 0.5.
+        max_cos_image (float): limit of ``cos_image``. Defaults to 0.98.
+        max_cos_batch (float): limit of ``cos_batch``. Defaults to 0.8.
         stop (bool): end the run at a verdict. Defaults to False.
     """
 
@@ -158,9 +155,8 @@ class CollapseMonitor(Hook):
         model = unwrapped(runner.model)
         target = getattr(model, 'target', None)
         if isinstance(target, nn.ModuleDict) and 'projector' in target:
-            self._parts = dict(
-                target=target['projector'], prediction=model.neck
-            )
+            self._parts['target'] = target['projector']
+            self._parts['prediction'] = model.neck
         else:
             runner.logger.info(
                 f'CollapseMonitor has nothing to watch: '
@@ -187,9 +183,8 @@ class CollapseMonitor(Hook):
             return
         target = self._seen.pop('target')[:, 1:]  # without the cls token
         prediction = self._seen.pop('prediction')
-        if prediction.shape != target.shape:  # a variant predicts a part
-            prediction = None
-        figures = feature_figures(target, prediction)
+        whole = prediction.shape == target.shape  # variants predict a part
+        figures = feature_figures(target, prediction if whole else None)
         for name, value in figures.items():
             runner.message_hub.update_scalar(f'train/{name}', value)
         self._judge(runner, figures, target.shape[-1])
@@ -202,17 +197,15 @@ class CollapseMonitor(Hook):
     def _judge(
         self, runner: Runner, figures: dict[str, float], dim: int
     ) -> None:
-        limits = {
-            'rank': (self.min_rank * dim, f'fill few of {dim} directions'),
-            'token_std': (self.min_token_std, 'are all but constant'),
-            'cos_image': (
-                self.max_cos_image,
-                'are alike over all patches of an image',
-            ),
-            'cos_batch': (self.max_cos_batch, 'are alike over all images'),
-        }
+        patches = 'are alike over all patches of an image'
+        limits = [
+            ('rank', self.min_rank * dim, f'fill few of {dim} directions'),
+            ('token_std', self.min_token_std, 'are all but constant'),
+            ('cos_image', self.max_cos_image, patches),
+            ('cos_batch', self.max_cos_batch, 'are alike over all images'),
+        ]
         reasons = []
-        for name, (limit, words) in limits.items():
+        for name, limit, words in limits:
             value = figures[name]
             least = name in ('rank', 'token_std')
             beyond = value < limit if least else value > limit

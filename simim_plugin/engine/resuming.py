@@ -26,6 +26,8 @@ STOP_NAME = 'stop_iter_{}.pth'
 """File name of the checkpoint that a stopped run writes."""
 
 _NAME = re.compile(r'(stop_)?(epoch|iter)_(\d+)\.pth')
+# Whether it is of a stop, 'epoch' or 'iter', the number and the path.
+_Numbered = tuple[bool, str, int, Path]
 
 
 class CheckpointMixin(Runner):
@@ -79,13 +81,7 @@ class CheckpointMixin(Runner):
                 scheduler.last_step = scheduler._global_step = self.iter - 1
                 scheduler.step()
 
-    def load_checkpoint(
-        self,
-        filename: str,
-        map_location: Any = 'cpu',
-        strict: bool = True,
-        **kwargs: Any,
-    ) -> dict:
+    def load_checkpoint(self, filename: str, *_: Any, **__: Any) -> dict:
         """Load weights from any known format, by allow-list.
 
         To resume, the file must hold the whole state of the same run.
@@ -149,18 +145,10 @@ class CheckpointMixin(Runner):
 def latest_checkpoint(
     folder: str, epoch_length: int, logger: Logger
 ) -> str | None:
-    """Return the most advanced checkpoint of a run that can be read.
+    """Return the most advanced checkpoint in a folder that can be read.
 
     The checkpoint of a stop comes first: any later one would have replaced
-    it.
-
-    Args:
-        folder (str): work directory of the run.
-        epoch_length (int): iterations of an epoch.
-        logger (Logger): gets a warning for each unreadable checkpoint.
-
-    Returns:
-        str | None: None if the folder has no checkpoint.
+    it. Each unreadable one is logged. None if the folder has none.
 
     Raises:
         CheckpointError: if there are checkpoints and none can be read.
@@ -185,10 +173,8 @@ def latest_checkpoint(
     return None
 
 
-def numbered_checkpoints(
-    folder: str,
-) -> Iterator[tuple[bool, str, int, Path]]:
-    """Yield (of a stop, 'epoch' or 'iter', number, path) per checkpoint."""
+def numbered_checkpoints(folder: str) -> Iterator[_Numbered]:
+    """Yield the checkpoints of epochs, iterations and stops in a folder."""
     for path in sorted(Path(folder).glob('*.pth')):
         match = _NAME.fullmatch(path.name)
         if match is not None:

@@ -94,15 +94,11 @@ class StopHook(Hook):
 
 
 def outlive_stop(init: Callable[[int], None] | None, worker: int) -> None:
-    """Keep a loader worker alive until the training process ends it.
+    """Start a loader worker that only the training process can end.
 
     Schedulers signal all processes, and the run fails if a worker ends
     first. The worker ignores SIGUSR1, and SIGTERM unless its parent, the
-    training process, sends it.
-
-    Args:
-        init (Callable, optional): further initialisation of a worker.
-        worker (int): number of the worker.
+    training process, sends it. ``init`` initialises it further.
     """
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
