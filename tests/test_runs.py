@@ -5,8 +5,10 @@ import itertools
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -20,6 +22,7 @@ from mmpretrain.registry import DATASETS, MODELS
 
 from simim_plugin import config_path
 from simim_plugin.checkpoint import load_model
+from simim_plugin.engine.stopping import STOP_CODE
 from simim_plugin.evaluation import (
     extract_features,
     folder_dataset,
@@ -254,7 +257,7 @@ def packed_cifar(shared, split) -> tuple[list[bytes], np.ndarray]:
 
 @pytest.fixture(scope='module')
 def cifar_folder(tmp_path_factory, shared) -> Path:
-    """CIFAR-10 as an image folder: 500 and 200 images of each class."""
+    """Write CIFAR-10 as an image folder: 500 + 200 images of each class."""
     root = tmp_path_factory.mktemp('cifar')
     for split, name, count in (('train', 'train', 500), ('test', 'val', 200)):
         streams, labels = packed_cifar(shared, split)
@@ -269,17 +272,19 @@ def cifar_folder(tmp_path_factory, shared) -> Path:
 @pytest.mark.slow
 @pytest.mark.minutes
 @pytest.mark.shared
+@pytest.mark.timeout(1800)
 def test_cifar10_is_learned(tmp_path, cifar_folder):
-    """Minutes of real images: the loss falls, kNN rises above initial."""
-    # When learning begins varies: with seed 0 it is after these (docs).
-    epochs, seed = 16, 1
+    """In minutes on real images the loss falls and kNN rises."""
+    # Half of a run of 16 epochs. Seed 1 learns from the start, seed 0 only
+    # after these epochs (docs/pretraining.md).
+    epochs, seed = 8, 1
     (tmp_path / 'mine.py').write_text(
         f"""_base_ = {config_path(CIFAR)!r}
 train_dataloader = dict(dataset=dict(
     _delete_=True, type='ImageFolder',
     data_root={str(cifar_folder / 'train')!r},
     pipeline=[dict(type='LoadRGBImage'), *_base_.train_pipeline]))
-train_cfg = dict(max_epochs={epochs})
+train_cfg = dict(max_epochs={2 * epochs})
 randomness = dict(seed={seed})
 param_scheduler = dict(warmup=1)
 default_hooks = dict(
@@ -287,7 +292,13 @@ default_hooks = dict(
 log_processor = dict(window_size=10)
 """
     )
-    run([*TRAIN, 'mine.py', '--work-dir', 'run'], tmp_path)
+    training = Run(tmp_path, '--work-dir', 'run', config='mine.py')
+    checkpoint = tmp_path / 'run' / f'epoch_{epochs}.pth'
+    while not checkpoint.exists():
+        assert training.process.is_alive(), training.printed[-3000:]
+        time.sleep(1)
+    training.kill(signal.SIGTERM)
+    training.end(STOP_CODE)
     losses = [line['loss'] for line in scalars(tmp_path / 'run')]
     assert losses[-1] < 0.8 * losses[0]
     config = Config.fromfile(config_path(CIFAR))
@@ -296,7 +307,7 @@ log_processor = dict(window_size=10)
     model = MODELS.build(config.model)
     model.init_weights()
     before = knn_of(model, cifar_folder)
-    load_model(model, tmp_path / 'run' / f'epoch_{epochs}.pth')
+    load_model(model, checkpoint)
     assert knn_of(model, cifar_folder) > before + 3
 
 
