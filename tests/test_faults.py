@@ -27,7 +27,6 @@ from torch.utils.data import DataLoader
 from simim_plugin.checkpoint import read_checkpoint
 from simim_plugin.datasets import ImageFolder, UnreadableImageError
 from simim_plugin.engine.faults import explain_lost_processes
-from simim_plugin.engine.stopping import STOP_CODE
 from simim_plugin.errors import SimimError
 
 from .test_engine.test_resume import STATE, same
@@ -35,6 +34,7 @@ from .training_processes import TINY, Run, end_all, free_port, two
 
 ROOT = Path(__file__).resolve().parents[1]
 KILLS = int(os.environ.get('SIMIM_KILLS', 3))
+STOPPED = 75
 FIRST_STEP = 'Epoch(train) '
 INTERVAL = 5
 
@@ -162,7 +162,7 @@ def test_a_signal_to_all_processes_stops_after_the_step(folder):
     run = Run(folder, *options)
     run.wait_for(FIRST_STEP)
     run.kill(signal.SIGTERM)  # workers too, as from SLURM and torchrun
-    assert 'Stopped by a signal' in run.end(STOP_CODE)
+    assert 'Stopped by a signal' in run.end(STOPPED)
     (file,) = (folder / 'run').glob('*.pth')
     done = read_checkpoint(file)['meta']['iter']
     assert file.name == f'stop_iter_{done}.pth'
@@ -199,7 +199,7 @@ def test_a_signal_to_one_of_two_processes_stops_both(folder):
     options = epochs(4)
     done = 8  # of epochs of 3 steps, with a checkpoint after 5
     for run in two(folder, *options, before=SignalInStep(done)):
-        run.end(STOP_CODE)
+        run.end(STOPPED)
     (file,) = (folder / 'run').glob('stop_*.pth')
     assert file.name == f'stop_iter_{done}.pth'
     assert read_checkpoint(file)['meta']['iter'] == done
