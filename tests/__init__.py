@@ -1,4 +1,4 @@
 from simim_plugin.environment import distributions
 
 UPSTREAM = 'mmengine' in distributions('mmengine')
-"""Whether the libraries are OpenMMLab's own, not the OneDL forks."""
+"""Whether OpenMMLab's own libraries are installed, not OneDL's forks."""

@@ -1,4 +1,4 @@
-"""What all tests share: the reference folder, one thread, no deadlines."""
+"""Settings and fixtures of all tests: one thread, the reference folder."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# One for each of the test processes; before numpy and torch start theirs.
+# One thread per test process, set before numpy and torch start theirs.
 os.environ['OMP_NUM_THREADS'] = '1'
-# The suite is for CPUs. CUDA_VISIBLE_DEVICES=0 pytest -m gpu is for a GPU.
+# The suite runs on CPUs; CUDA_VISIBLE_DEVICES=0 pytest -m gpu on a GPU.
 os.environ.setdefault('CUDA_VISIBLE_DEVICES', '')
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -26,9 +27,9 @@ settings.load_profile('simim_plugin')
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that take minutes: the others run beside them.
+    """Run the files that take minutes first, with the others beside them.
 
-    Where no GPU is shown, tests that need one are skipped.
+    Without a visible GPU, skip the tests that need one.
     """
     skip = pytest.mark.skip(reason='no GPU, or CUDA_VISIBLE_DEVICES hides it')
     if not torch.cuda.is_available():
@@ -39,12 +40,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path not in long)
 
 
+@pytest.fixture(scope='session')
+def images(tmp_path_factory) -> Path:
+    """Write a folder of 24 small images."""
+    folder = tmp_path_factory.mktemp('images')
+    generator = np.random.default_rng(0)
+    for k in range(24):
+        coarse = generator.integers(0, 256, (6, 6, 3), np.uint8)
+        cv2.imwrite(str(folder / f'{k}.png'), cv2.resize(coarse, (64, 64)))
+    return folder
+
+
 Golden = Callable[[str], tuple[dict[str, np.ndarray], dict[str, Any]]]
 
 
 @pytest.fixture(scope='session')
 def shared() -> Path:
-    """The folder of reference numbers and photographs beside the clone."""
+    """Return the reference numbers and photographs beside the clone."""
     folder = ROOT.parent / 'shared'
     if not folder.is_dir():
         message = (
@@ -59,9 +71,9 @@ def shared() -> Path:
 
 @pytest.fixture(scope='session')
 def golden(shared: Path) -> Golden:
-    """Numbers of the released code: name -> (arrays, what they are).
+    """Load numbers of the released code: name -> (arrays, description).
 
-    A name without arrays gives an empty dictionary of them.
+    The arrays are an empty dictionary if the name has none.
     """
 
     def load(name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -77,8 +89,8 @@ def golden(shared: Path) -> Golden:
 
 
 @pytest.fixture(scope='module', autouse=True)
-def scope_of_its_own():
-    """Leave mmengine's default scope as it was before the test file."""
+def restored_default_scope():
+    """Restore mmengine's default scope after each test file."""
     from mmengine.registry import DefaultScope
 
     before = DefaultScope._instance_dict.copy()

@@ -14,106 +14,105 @@ from PIL import Image
 from simim_plugin.errors import SimimError, one_line_errors
 
 from . import UPSTREAM
-from .test_runs import (  # noqa: F401
-    CIFAR,
-    DEMO,
-    ROOT,
-    TRAIN,
-    images,
-    options,
-)
+from .test_runs import CIFAR, ROOT, TRAIN
+from .training_processes import DEMO, Run, end_all, short
 
 pytestmark = pytest.mark.slow
 CIFAR_FINE_TUNING = 'siamese_im_vit-tiny-p4_ft-1xb128-amp-coslr-50e_cifar10.py'
 
 
-def refuse(folder, *words, command=TRAIN, environment=()) -> str:
-    """Run a command that must fail: the one sentence that it says."""
+@pytest.fixture(autouse=True)
+def no_run_is_left():
+    yield
+    end_all()
+
+
+def refuse(folder, *words, config=DEMO, before=None) -> str:
+    """Train with arguments that must fail and return the one sentence."""
+    printed = Run(folder, *words, config=config, before=before).end(1)
+    return sentence(folder, printed)
+
+
+def refuse_command(folder, *command, **environment) -> str:
+    """Run a command that must fail and return the one sentence."""
     done = subprocess.run(
-        [*command, *map(str, words)],
+        command,
         cwd=folder,
-        env=dict(os.environ, **dict(environment)),
+        env=dict(os.environ, **environment),
         capture_output=True,
         text=True,
         timeout=300,
     )
     assert done.returncode == 1, done.stdout[-2000:] + done.stderr[-2000:]
-    assert 'Traceback' not in done.stderr, done.stderr[-3000:]
+    return sentence(folder, done.stderr)
+
+
+def sentence(folder, printed) -> str:
+    assert 'Traceback' not in printed, printed[-3000:]
     (line,) = [
-        line for line in done.stderr.splitlines() if line.startswith('error: ')
+        line for line in printed.splitlines() if line.startswith('error: ')
     ]
     assert not list(folder.rglob('*.pth*'))
     return line.removeprefix('error: ')
 
 
 def test_missing_folder(tmp_path):
-    said = refuse(tmp_path, DEMO, *options(tmp_path / 'none'))
-    assert str(tmp_path / 'none') in said
-    assert 'data_root=' in said
+    message = refuse(tmp_path, *short(tmp_path / 'none'))
+    assert str(tmp_path / 'none') in message
+    assert 'data_root=' in message
 
 
 def test_folder_without_images(tmp_path):
     (tmp_path / 'notes.txt').write_text('no image')
-    said = refuse(tmp_path, DEMO, *options(tmp_path))
-    assert 'No image' in said
-    assert str(tmp_path) in said
+    message = refuse(tmp_path, *short(tmp_path))
+    assert 'No image' in message
+    assert str(tmp_path) in message
 
 
 @pytest.mark.parametrize('config', [CIFAR, CIFAR_FINE_TUNING])
 def test_cifar10_without_its_files(tmp_path, config):
-    said = refuse(tmp_path, config)
-    assert "No CIFAR-10 in 'data/cifar10'" in said
-    assert 'data/cifar10/cifar-10-batches-py' in said
-    assert 'data_root' in said
+    message = refuse(tmp_path, config=config)
+    assert "No CIFAR-10 in 'data/cifar10'" in message
+    assert 'data/cifar10/cifar-10-batches-py' in message
+    assert 'data_root' in message
 
 
-def test_fewer_images_than_a_batch(tmp_path, images):  # noqa: F811
-    few = options(images, 'train_dataloader.batch_size=25')
-    said = refuse(tmp_path, DEMO, *few)
-    assert '24 images' in said
-    assert 'train_dataloader.batch_size' in said
+def test_fewer_images_than_a_batch(tmp_path, images):
+    few = short(images, 'train_dataloader.batch_size=25')
+    message = refuse(tmp_path, *few)
+    assert '24 images' in message
+    assert 'train_dataloader.batch_size' in message
 
 
 @pytest.mark.parametrize('workers', [0, 1])
-def test_unreadable_image(tmp_path, images, workers):  # noqa: F811
+def test_unreadable_image(tmp_path, images, workers):
     folder = tmp_path / 'broken'
     folder.mkdir()
     for k, file in enumerate(images.iterdir()):
         content = file.read_bytes()
         name = 'bad.png' if k == 5 else file.name
         (folder / name).write_bytes(content[:50] if k == 5 else content)
-    said = refuse(
+    message = refuse(
         tmp_path,
-        DEMO,
-        *options(folder, f'train_dataloader.num_workers={workers}'),
+        *short(folder, f'train_dataloader.num_workers={workers}'),
     )
-    assert f'{folder}/bad.png' in said
-    assert 'skip_broken' in said
+    assert f'{folder}/bad.png' in message
+    assert 'skip_broken' in message
 
 
-def test_a_share_of_unreadable_images_may_be_skipped(
-    tmp_path,
-    images,  # noqa: F811
-):
+def test_a_share_of_unreadable_images_may_be_skipped(tmp_path, images):
     folder = tmp_path / 'broken'
     folder.mkdir()
     for file in images.iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
     (folder / 'bad.png').write_bytes(b'')
     skip = 'train_dataloader.dataset.skip_broken=0.05'
-    done = subprocess.run(
-        [*TRAIN, DEMO, *options(folder, skip)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    Run(tmp_path, *short(folder, skip), config=DEMO).end()
     (folder / 'bad2.png').write_bytes(b'')
-    (folder / 'epoch_1.pth').unlink(missing_ok=True)
     for file in tmp_path.rglob('*.pth'):
         file.unlink()
-    said = refuse(tmp_path, DEMO, *options(folder, skip))
-    assert '2 of the 26 images' in said
+    message = refuse(tmp_path, *short(folder, skip))
+    assert '2 of the 26 images' in message
 
 
 def test_every_kind_of_image_is_accepted(tmp_path):
@@ -129,28 +128,17 @@ def test_every_kind_of_image_is_accepted(tmp_path):
         str(tmp_path / 'deep.png'),
         generator.integers(0, 2**16, (64, 64), np.uint16),
     )
-    done = subprocess.run(
-        [
-            *TRAIN,
-            DEMO,
-            *options(tmp_path, 'train_dataloader.batch_size=6'),
-        ],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    options = short(tmp_path, 'train_dataloader.batch_size=6')
+    Run(tmp_path, *options, config=DEMO).end()
 
 
 def test_wrong_config_name(tmp_path):
-    said = refuse(tmp_path, 'siamese_im_vit-tiny_demo.py')
-    assert "'siamese_im_vit-tiny_demo.py'" in said
-    assert DEMO in said
+    message = refuse_command(tmp_path, *TRAIN, 'siamese_im_vit-tiny_demo.py')
+    assert "'siamese_im_vit-tiny_demo.py'" in message
+    assert DEMO in message
 
 
 def test_missing_package(tmp_path):
-    # A folder whose mmpretrain hides the real one, as a damaged install.
-    (tmp_path / 'hidden' / 'mmpretrain').mkdir(parents=True)
     hide = (
         'import sys, runpy\n'
         'from importlib.machinery import PathFinder\n'
@@ -161,9 +149,9 @@ def test_missing_package(tmp_path):
         f'sys.argv = [{TRAIN[1]!r}, {DEMO!r}]\n'
         f'runpy.run_path({TRAIN[1]!r}, run_name="__main__")\n'
     )
-    said = refuse(tmp_path, command=[sys.executable, '-c', hide])
-    assert 'mmpretrain' in said
-    assert 'pip install' in said
+    message = refuse_command(tmp_path, sys.executable, '-c', hide)
+    assert 'mmpretrain' in message
+    assert 'pip install' in message
 
 
 def test_two_stacks_over_each_other(tmp_path):
@@ -174,50 +162,47 @@ def test_two_stacks_over_each_other(tmp_path):
         f'Metadata-Version: 2.1\nName: {other}\nVersion: 0.10.7\n'
     )
     path = f'{tmp_path / "site"}{os.pathsep}{ROOT}'
-    said = refuse(tmp_path, DEMO, environment=dict(PYTHONPATH=path))
-    assert 'onedl-mmengine and mmengine' in said
-    assert 'pip uninstall' in said
+    message = refuse_command(tmp_path, *TRAIN, DEMO, PYTHONPATH=path)
+    assert 'onedl-mmengine and mmengine' in message
+    assert 'pip uninstall' in message
 
 
 @pytest.mark.parametrize('option', ['--pretrained', '--resume'])
-def test_checkpoint_of_another_architecture(
-    tmp_path,
-    images,  # noqa: F811
-    option,
-):
+def test_checkpoint_of_another_architecture(tmp_path, images, option):
     file = tmp_path / 'other.pt'
     torch.save(dict(state_dict={'fc.weight': torch.zeros(2)}), file)
-    said = refuse(tmp_path, DEMO, option, file, *options(images))
-    assert str(file) in said
-    assert 'does not fit the model' in said
-    assert 'fc.weight' in said
+    message = refuse(tmp_path, option, file, *short(images))
+    assert str(file) in message
+    assert 'does not fit the model' in message
+    assert 'fc.weight' in message
 
 
 def test_float16_without_a_gpu(tmp_path):
     if torch.cuda.is_available():
         pytest.skip('there is a GPU')
-    said = refuse(
-        tmp_path, 'siamese_im_vit-base-p16_8xb512-fp16-coslr-1600e_in1k.py'
+    message = refuse(
+        tmp_path,
+        config='siamese_im_vit-base-p16_8xb512-fp16-coslr-1600e_in1k.py',
     )
-    assert 'needs a GPU' in said
-    assert '--amp' in said
+    assert 'needs a GPU' in message
+    assert '--amp' in message
 
 
-def test_out_of_disk(tmp_path, images):  # noqa: F811
-    """What a full disk does to a write, at the point of writing."""
-    script = (
-        'import errno, os, sys, runpy\n'
-        'from mmengine.fileio import LocalBackend\n'
-        'def put(self, obj, filepath):\n'
-        '    open(filepath, "wb").write(obj[:100])\n'
-        '    full = errno.ENOSPC\n'
-        '    raise OSError(full, os.strerror(full), filepath)\n'
-        'LocalBackend.put = put\n'
-        f'sys.argv = [{TRAIN[1]!r}, {DEMO!r}, *{options(images)!r}]\n'
-        f'runpy.run_path({TRAIN[1]!r}, run_name="__main__")\n'
-    )
-    said = refuse(tmp_path, command=[sys.executable, '-c', script])
-    assert 'The disk is full' in said
+def fill_disk():
+    """Make mmengine's writes fail half-way, as on a full disk."""
+    from mmengine.fileio import LocalBackend
+
+    def put(self, obj, filepath):
+        with open(filepath, 'wb') as file:
+            file.write(obj[:100])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), filepath)
+
+    LocalBackend.put = put
+
+
+def test_out_of_disk(tmp_path, images):
+    message = refuse(tmp_path, *short(images), before=fill_disk)
+    assert 'The disk is full' in message
     assert not list(tmp_path.rglob('*.part'))
 
 

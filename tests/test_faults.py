@@ -1,4 +1,4 @@
-"""Faults, caused on purpose: what happens, and what is lost.
+"""Cause faults on purpose: kills, signals, full disks, broken files.
 
 ``SIMIM_KILLS=20 pytest -s tests/test_faults.py -k kills`` kills more often.
 """
@@ -26,11 +26,11 @@ from torch.utils.data import DataLoader
 
 from simim_plugin.checkpoint import read_checkpoint
 from simim_plugin.datasets import ImageFolder, UnreadableImageError
-from simim_plugin.engine.faults import explained
+from simim_plugin.engine.faults import explain_lost_processes
 from simim_plugin.errors import SimimError
 
-from .forked import TINY, Run, end_all, free_port, two
 from .test_engine.test_resume import STATE, same
+from .training_processes import TINY, Run, end_all, free_port, two
 
 ROOT = Path(__file__).resolve().parents[1]
 KILLS = int(os.environ.get('SIMIM_KILLS', 3))
@@ -47,7 +47,7 @@ def epochs(count, *more):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A config and 24 images: 6 steps an epoch."""
+    """Write a config and 24 images: 6 steps an epoch."""
     (tmp_path / 'tiny.py').write_text(TINY)
     fill(tmp_path / 'images', 24)
     yield tmp_path
@@ -64,7 +64,7 @@ def fill(folder, count):
 
 
 def steps(folder) -> list[tuple[int, float]]:
-    """Step and loss of every line logged below ``folder``."""
+    """Return step and loss of every line logged below ``folder``."""
     lines = []
     for file in sorted(Path(folder).glob('*/vis_data/scalars.json')):
         for text in file.read_text().splitlines():
@@ -85,11 +85,11 @@ def assert_same_end(folder, one, other, step):
         assert same(a[key], b[key]), key
 
 
-# Kill, stop, go on
+# Kill, stop, resume
 
 
 class KillInWrite:
-    """Die with half of a checkpoint written, at a later one."""
+    """Die with half of the n-th checkpoint written."""
 
     def __init__(self, writes):
         self.writes = writes
@@ -110,7 +110,7 @@ class KillInWrite:
 
 
 def test_kills_at_random_moments(folder):
-    """Whatever the moment, the run goes on and ends as if undisturbed."""
+    """After a kill at any moment, the run resumes and ends the same."""
     rng = random.Random(KILLS)
     length = 6 * KILLS + 12
     options = epochs(length // 6)
@@ -161,7 +161,7 @@ def test_a_signal_to_all_processes_stops_after_the_step(folder):
     )
     run = Run(folder, *options)
     run.wait_for(FIRST_STEP)
-    run.kill(signal.SIGTERM)  # the workers too, as SLURM and torchrun do
+    run.kill(signal.SIGTERM)  # workers too, as from SLURM and torchrun
     assert 'Stopped by a signal' in run.end(STOPPED)
     (file,) = (folder / 'run').glob('*.pth')
     done = read_checkpoint(file)['meta']['iter']
@@ -177,7 +177,7 @@ def test_a_signal_to_all_processes_stops_after_the_step(folder):
 
 
 class SignalInStep:
-    """Send a signal to the second process, in a step of a run."""
+    """Send a signal to the second process during a step."""
 
     def __init__(self, step):
         self.step = step
@@ -211,16 +211,16 @@ def test_a_signal_to_one_of_two_processes_stops_both(folder):
     assert_same_end(folder, 'whole', 'run', 12)
 
 
-# What a run needs goes away
+# Kill other processes that a run needs
 
 
 def test_one_of_two_processes_is_killed(folder):
     runs = two(folder, *epochs(1000))
     runs[0].wait_for(FIRST_STEP)
     runs[1].kill()
-    said = runs[0].end(1, seconds=30)
-    assert 'error: Another process of the run has ended' in said
-    assert '--resume' in said
+    printed = runs[0].end(1, seconds=30)
+    assert 'error: Another process of the run has ended' in printed
+    assert '--resume' in printed
 
 
 def test_a_worker_is_killed(folder):
@@ -234,13 +234,13 @@ def test_a_worker_is_killed(folder):
     )
     run.wait_for(FIRST_STEP)
     os.kill(run.workers()[-1], signal.SIGKILL)
-    said = run.end(1, seconds=60)
-    assert 'error: A worker that loads data' in said, said[-3000:]
-    assert 'num_workers' in said
+    printed = run.end(1, seconds=60)
+    assert 'error: A worker that loads data' in printed, printed[-3000:]
+    assert 'num_workers' in printed
 
 
 def break_a_socket(tmp_path):
-    """What fetching a batch does if its worker dies meanwhile."""
+    """Raise the error of fetching a batch from a worker that dies."""
     listener = Listener(str(tmp_path / 'socket'), authkey=b'key')
     client = socket.socket(socket.AF_UNIX)
     client.connect(listener.address)
@@ -250,8 +250,11 @@ def break_a_socket(tmp_path):
 
 @pytest.mark.parametrize('thread', [False, True], ids=['', 'pinned'])
 def test_a_worker_that_dies_while_it_hands_over_a_batch(tmp_path, thread):
-    """Found when its socket breaks, before torch knows that it is dead."""
-    with pytest.raises(SimimError, match='A worker that loads'), explained():
+    """Its socket breaks before torch notices that it is dead."""
+    with (
+        pytest.raises(SimimError, match='A worker that loads'),
+        explain_lost_processes(),
+    ):
         try:
             break_a_socket(tmp_path)
         except (ConnectionError, EOFError):
@@ -264,27 +267,36 @@ def test_a_worker_that_dies_within_a_message():
     ours, theirs = Pipe()
     os.write(theirs.fileno(), struct.pack('!i', 100) + b'half')
     theirs.close()
-    with pytest.raises(SimimError, match='A worker that loads'), explained():
+    with (
+        pytest.raises(SimimError, match='A worker that loads'),
+        explain_lost_processes(),
+    ):
         ours.recv_bytes()
 
 
-def test_torch_hears_of_the_dead_worker_a_moment_later(tmp_path):
-    """Its handler of SIGCHLD raises while the broken socket is judged."""
+def test_torch_notices_the_dead_worker_a_moment_later(tmp_path):
+    """Its SIGCHLD handler raises while the broken socket is handled."""
 
-    def tell(*_):
+    def notice(*_):
         raise RuntimeError('DataLoader worker (pid 7) is killed by signal')
 
-    before = signal.signal(signal.SIGALRM, tell)
+    before = signal.signal(signal.SIGALRM, notice)
     try:
-        with pytest.raises(SimimError, match=r'process 7\) was'), explained():
+        with (
+            pytest.raises(SimimError, match=r'process 7\) was'),
+            explain_lost_processes(),
+        ):
             signal.setitimer(signal.ITIMER_REAL, 0.3)
             break_a_socket(tmp_path)
     finally:
         signal.signal(signal.SIGALRM, before)
 
 
-def test_torchs_word_within_another_error():
-    with pytest.raises(SimimError, match=r'process 7\) was'), explained():
+def test_torchs_error_as_the_cause_of_another():
+    with (
+        pytest.raises(SimimError, match=r'process 7\) was'),
+        explain_lost_processes(),
+    ):
         try:
             raise RuntimeError('DataLoader worker (pid 7) is killed by signal')
         except RuntimeError as error:
@@ -292,7 +304,7 @@ def test_torchs_word_within_another_error():
 
 
 def test_other_broken_connections_are_not_a_workers():
-    with pytest.raises(ConnectionResetError), explained():
+    with pytest.raises(ConnectionResetError), explain_lost_processes():
         raise ConnectionResetError('of a file server')
 
 
@@ -308,13 +320,16 @@ def test_a_time_out_of_one_process_is_no_other_process(workers):
         Slow(), sampler=[0], num_workers=workers, timeout=workers
     )
     words = r'train_dataloader\.timeout \(1 s' if workers else r'^the read of'
-    with pytest.raises(Exception, match=words) as caught, explained():
+    with (
+        pytest.raises(Exception, match=words) as caught,
+        explain_lost_processes(),
+    ):
         list(loader)
     assert isinstance(caught.value, SimimError) is bool(workers)
 
 
 class Quota:
-    """No file may grow beyond a size, where no disk can be mounted."""
+    """Limit the size of files, if no disk can be mounted."""
 
     def __init__(self, size):
         self.size = size
@@ -340,9 +355,9 @@ def test_the_disk_is_full(folder):
             (disk / 'others').write_bytes(bytes(free - rest))
         else:
             before = Quota(len(content) // 2)
-        said = Run(folder, *options, *epochs(2), before=before).end(1)
-        assert 'The disk is full' in said.partition('\nerror: ')[2]
-        assert 'Traceback' not in said
+        printed = Run(folder, *options, *epochs(2), before=before).end(1)
+        assert 'The disk is full' in printed.partition('\nerror: ')[2]
+        assert 'Traceback' not in printed
         assert good.read_bytes() == content
         assert [path.name for path in good.parent.glob('*.pth*')] == [
             good.name
@@ -354,11 +369,11 @@ def test_the_disk_is_full(folder):
             subprocess.check_call(['umount', str(disk)])
 
 
-# Files that are no images, or no longer
+# Files that are no images
 
 
 def bomb(side: int) -> bytes:
-    """A black PNG of few bytes and side x side pixels."""
+    """Return a black PNG of few bytes and side x side pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         check = zlib.crc32(kind + data)
@@ -394,7 +409,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
         assert str(files[k]) in str(caught.value)
 
 
-def test_the_extension_does_not_matter_but_to_be_listed(tmp_path):
+def test_the_extension_matters_only_for_listing(tmp_path):
     fill(tmp_path / 'images', 3)
     files = sorted((tmp_path / 'images').iterdir())
     files[0].rename(files[0].with_suffix('.jpg'))  # a PNG inside
@@ -423,12 +438,12 @@ def test_one_in_a_hundred_files_is_broken(folder):
         'train_dataloader.num_workers=2',
         'train_dataloader.dataset.skip_broken=0.01',
     )
-    said = Run(folder, *options).end()
-    assert 'Skipped broken image 2 of 200' in said
+    printed = Run(folder, *options).end()
+    assert 'Skipped broken image 2 of 200' in printed
     (images / '100.png').write_bytes(b'')
-    said = Run(folder, '--work-dir', 'more', *options).end(1)
-    assert 'error: 3 of the 200 images' in said
-    assert 'skip_broken=0.01' in said
+    printed = Run(folder, '--work-dir', 'more', *options).end(1)
+    assert 'error: 3 of the 200 images' in printed
+    assert 'skip_broken=0.01' in printed
 
 
 def test_processes_count_broken_files_together(folder):
@@ -437,7 +452,7 @@ def test_processes_count_broken_files_together(folder):
     options = epochs(2, 'train_dataloader.dataset.skip_broken=0.15')
     for run in two(folder, *options):
         assert 'error: 4 of the 24 images' in run.end(1)
-    # Each has seen no more than its share of one epoch, or all would stop.
+    # Neither process alone exceeds the share within one epoch.
     assert max(dict(steps(folder / 'run'))) == 3
 
 
@@ -468,7 +483,7 @@ def script(tmp_path):
 
 
 @pytest.mark.parametrize('code', [0, 1, 75])
-def test_slurm_queues_a_stopped_run_again(script, code):
+def test_slurm_requeues_a_stopped_run(script, code):
     stand_ins = dict(
         srun=f'echo "$@"; exit {code}', scontrol='echo scontrol "$@"'
     )
@@ -483,7 +498,7 @@ def test_slurm_queues_a_stopped_run_again(script, code):
     done = script(
         'slurm_train.sh', *words, stand_ins=stand_ins, SLURM_RESTART_COUNT='1'
     )
-    # The last --resume is the one that counts.
+    # The last --resume takes effect.
     assert 'slurm --resume epoch_40.pth --amp --resume\n' in done.stdout
     assert 'scontrol' not in done.stdout  # no batch job to queue
 
@@ -492,8 +507,10 @@ def test_slurm_queues_a_stopped_run_again(script, code):
     ('restarts', 'codes', 'starts'),
     [(0, '75', 1), (2, '75 0', 2), (2, '75 75 75', 3), (2, '1', 1)],
 )
-def test_dist_train_goes_on_as_often_as_asked(script, restarts, codes, starts):
-    # The n-th call of python ends with the n-th code.
+def test_dist_train_restarts_at_most_as_often_as_allowed(
+    script, restarts, codes, starts
+):
+    # The n-th call of python exits with the n-th code.
     python = (
         'echo "$@"; echo >> calls; '
         f'codes=({codes}); exit "${{codes[$(wc -l < calls) - 1]}}"'

@@ -14,7 +14,7 @@ from mmpretrain.registry import MODELS
 from torch import nn
 
 from ..config_files import config_path
-from ..engine.monitors import feature_figures
+from ..engine.collapse import feature_figures
 from .timing import DEVICE, median_seconds
 from .training import RECIPE, pretraining_step
 

@@ -18,8 +18,8 @@ from mmpretrain.datasets import remove_transform
 from ..config_files import config_path
 from ..datasets import LoadRGBImage, PairedViews
 from ..datasets.paired_views import resize
-from ..errors import SimimError, one_line_errors
 from ..datasets.walking import EXTENSIONS, list_images
+from ..errors import SimimError, one_line_errors
 from ..evaluation import draw_pairs, match_patches
 from ..visualization.curves import draw_runs, read_run
 from ..visualization.encoder import FrozenEncoder

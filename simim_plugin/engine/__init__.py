@@ -1,15 +1,16 @@
-"""What runs around a training step, registered in MMPretrain."""
+"""Runner, training loop, hooks, optimizers and schedules of a run."""
 
 from .checkpointing import SafeCheckpointHook
-from .guard import NonFiniteGuard
-from .hooks import ClassCountHook, MomentumHook, ThroughputHook
-from .lars import ProbeLARS
+from .classes import ClassCountHook
+from .collapse import CollapseMonitor
 from .loop import ExactEpochLoop
-from .monitors import CollapseMonitor
+from .momentum import MomentumHook
+from .nonfinite import NonFiniteGuard
 from .optim import AutocastOptimWrapper, LayerDecayConstructor
 from .runner import SiameseIMRunner
 from .schedule import WarmupCosineLR
 from .seeding import SeededDataset, SeededSampler
+from .throughput import ThroughputHook
 
 __all__ = [
     'AutocastOptimWrapper',
@@ -19,7 +20,6 @@ __all__ = [
     'LayerDecayConstructor',
     'MomentumHook',
     'NonFiniteGuard',
-    'ProbeLARS',
     'SafeCheckpointHook',
     'SeededDataset',
     'SeededSampler',

@@ -1,4 +1,4 @@
-"""What kills a run from outside, said in a sentence."""
+"""Report processes that the run has lost in one sentence."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..errors import SimimError
 
 _WORKER = re.compile(r'DataLoader worker \(pid\S* ([\d, ]+)\)(?: is killed)?')
 _SLOW = re.compile(r'DataLoader timed out after (\S+) seconds')
-# Where a batch is fetched from a worker that is not yet known to be dead.
+# The code that fetches a batch from a worker.
 _PIPE = re.compile(r'multiprocessing.(connection|reduction)\.py')
 _PEER = re.compile(
     r'Connection (closed|reset) by peer|Broken pipe|Timed out|timed out|'
@@ -23,19 +23,19 @@ _PEER = re.compile(
 
 
 @contextmanager
-def explained() -> Iterator[None]:
-    """Turn the end of another process into a sentence; the rest passes.
+def explain_lost_processes() -> Iterator[None]:
+    """Turn the errors of a lost process into one sentence.
 
     Raises:
         SimimError: if a loader worker or another process of the run ended,
-            or a worker took too long.
+            or a worker took too long. Other errors pass unchanged.
     """
     try:
-        with _broken_pipes_explained():
+        with _explain_broken_pipes():
             yield
     except Exception as error:
-        # Torch's error comes wherever the signal finds us, and that place
-        # may make another of it, as inspect.getfullargspec does.
+        # Torch raises from a signal handler, at any point of the program;
+        # code there may convert the error, as inspect.getfullargspec does.
         if match := _WORKER.search('\n'.join(map(str, _chain(error)))):
             raise _worker_killed(f' (process {match[1]})') from error
         if not isinstance(error, RuntimeError):
@@ -58,21 +58,21 @@ def explained() -> Iterator[None]:
 
 
 @contextmanager
-def _broken_pipes_explained() -> Iterator[None]:
+def _explain_broken_pipes() -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # EOFError, OSError, RuntimeError: it depends
+    except Exception as error:  # EOFError, OSError or RuntimeError
         text = ''.join(traceback.format_exception(error, chain=False))
         if _WORKER.search(str(error)) or not _PIPE.search(text):
             raise
-        # A signal tells torch of the dead worker at any moment, and torch
-        # raises an error with its number: wherever we are, so better here.
+        # The pipe may break before torch's signal handler raises the error
+        # that names the worker. Wait for it here, where it is caught.
         time.sleep(1)
         raise _worker_killed('') from error
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error, and those that it came from."""
+    """Yield an error and its causes."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

@@ -1,4 +1,4 @@
-"""A training loop that an interruption leaves no trace in."""
+"""A training loop that resumes exactly after any optimizer step."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from .seeding import SeededSampler, seed_by
 
 @LOOPS.register_module()
 class ExactEpochLoop(EpochBasedTrainLoop):
-    """Epochs that can be left and taken up again after any optimizer step.
+    """Epochs that can be interrupted and resumed after any optimizer step.
 
-    The rest of the run is the same as if it had never stopped: each image
-    and each step has its own seed, and the sampler starts where the run
-    stopped. An epoch is a whole number of optimizer steps; as with
-    ``drop_last``, the images left over are drawn in another epoch.
+    A resumed run is the same as an uninterrupted one: each image and each
+    step has its own seed, and the sampler starts where the run stopped. An
+    epoch is a whole number of optimizer steps. As with ``drop_last``,
+    another epoch draws the images left over.
 
     Needs ``sampler=dict(type='SeededSampler')``.
 
     Args:
         runner (Runner): the runner.
         dataloader (DataLoader | dict): the training data.
-        restart_epoch (bool): on resuming, begin the interrupted epoch again
-            with the weights as they are, as any other number of processes
-            or images per step must. Defaults to False.
+        restart_epoch (bool): on resuming, restart the interrupted epoch with
+            the current weights; another number of processes or images per
+            step needs this. Defaults to False.
         **kwargs: those of mmengine's ``EpochBasedTrainLoop``.
 
     Raises:
@@ -59,7 +59,7 @@ class ExactEpochLoop(EpochBasedTrainLoop):
         self._max_iters = self._max_epochs * len(self.dataloader)
 
     def run_epoch(self) -> None:
-        """Run the rest of an epoch, which may be the whole or nothing."""
+        """Run the rest of an epoch, which may be all of it or nothing."""
         first = self._iter - self._epoch * len(self.dataloader)
         self.sampler.start(self._epoch, first * self.dataloader.batch_size)
         self.runner.call_hook('before_train_epoch')
@@ -68,19 +68,17 @@ class ExactEpochLoop(EpochBasedTrainLoop):
             self.run_iter(idx, data_batch)
         self.runner.call_hook('after_train_epoch')
         self._epoch += 1
-        count_together = getattr(
-            self.dataloader.dataset, 'count_together', None
-        )
-        if count_together is not None:  # of broken images
-            count_together()
+        dataset = self.dataloader.dataset
+        if hasattr(dataset, 'count_together'):  # counts broken images
+            dataset.count_together()
 
     def run_iter(self, idx: int, data_batch: Any) -> None:
-        """Run one step from its own seed, another one in each process."""
+        """Run one step from a seed of its own in each process."""
         seed_by(self.sampler.seed, self.runner.rank, self._iter, 1)
         super().run_iter(idx, data_batch)
 
     def layout(self) -> dict[str, int]:
-        """What the order of the images depends on, for the checkpoint."""
+        """Return what determines the order of the images."""
         return dict(
             seed=self.sampler.seed,
             processes=self.runner.world_size,
@@ -89,15 +87,18 @@ class ExactEpochLoop(EpochBasedTrainLoop):
             images=len(self.dataloader.dataset),
         )
 
-    def take_up(self, meta: dict[str, Any], file: str) -> None:
-        """Accept the progress in a checkpoint, or move it to its epoch.
+    def restore(self, meta: dict[str, Any], file: str) -> None:
+        """Take the seed of a checkpoint and check its layout.
+
+        With ``restart_epoch``, move ``meta['iter']`` to the start of its
+        epoch instead of checking.
 
         Args:
-            meta (dict): of the checkpoint; ``iter`` may be changed.
+            meta (dict): ``meta`` of the checkpoint.
             file (str): the checkpoint, for the message.
 
         Raises:
-            CheckpointError: if the run was laid out in another way.
+            CheckpointError: if the layouts differ.
         """
         before, now = meta.get('layout', {}), self.layout()
         self.sampler.seed = now['seed'] = before.get('seed', now['seed'])
@@ -113,7 +114,7 @@ class ExactEpochLoop(EpochBasedTrainLoop):
 
 
 def accumulative_counts(optim_wrapper: Any) -> int:
-    """Batches per optimizer step, of a wrapper or of its settings."""
+    """Return the batches per optimizer step of a wrapper or its settings."""
     if isinstance(optim_wrapper, dict):
         return optim_wrapper.get('accumulative_counts', 1)
     return optim_wrapper._accumulative_counts

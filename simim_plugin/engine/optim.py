@@ -1,4 +1,4 @@
-"""Mixed precision without a scaler, and the one rule of parameter groups."""
+"""Mixed precision without a scaler, and the parameter groups."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import nn
 
 
 def has_fused(device: str) -> bool:
-    """Whether torch has fused optimizers on a device: a CPU's since 2.4."""
+    """Return whether torch has fused optimizers; on CPUs, since 2.4."""
     return device != 'cpu' or torch.__version__ >= '2.4'
 
 
@@ -24,11 +24,11 @@ def has_fused(device: str) -> bool:
 class AutocastOptimWrapper(OptimWrapper):
     """Train under bfloat16 autocast, which needs no gradient scaler.
 
-    Unlike mmengine's ``AmpOptimWrapper`` it builds, and if asked works, on
-    a CPU. For float16 with a scaler use ``AmpOptimWrapper``, on a GPU.
+    Unlike mmengine's ``AmpOptimWrapper`` it also builds on a CPU. For
+    float16 with a scaler, use ``AmpOptimWrapper`` on a GPU.
 
     Args:
-        on_cpu (bool): autocast on a CPU too; worth it if the CPU has
+        on_cpu (bool): autocast on a CPU too; faster if the CPU has
             AVX512-BF16 or AMX. Defaults to False.
         **kwargs: see :class:`mmengine.optim.OptimWrapper`.
     """
@@ -39,7 +39,7 @@ class AutocastOptimWrapper(OptimWrapper):
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
-        """The context of a forward pass."""
+        """Open the context of a forward pass."""
         device = next(model.parameters()).device.type
         enabled = device != 'cpu' or self.on_cpu
         autocast = torch.autocast(device, torch.bfloat16, enabled=enabled)
@@ -51,13 +51,13 @@ class AutocastOptimWrapper(OptimWrapper):
 class LayerDecayConstructor(LearningRateDecayOptimWrapperConstructor):
     """MMPretrain's layer-wise learning-rate decay, in few groups.
 
-    An optimizer that is to be ``fused`` is so where torch can.
+    Parameters of the same learning rate and weight decay share a group: 2
+    groups for pretraining, 28 for a ViT-B with layer decay, instead of one
+    per parameter. The optimizer then updates many parameters at once. A
+    model without ``get_layer_depth``, such as a detector or a segmentor,
+    takes the depths of its backbone.
 
-    Merges the parameters that share a learning rate and a weight decay:
-    2 groups for pretraining, 28 for a ViT-B with layer decay, instead of
-    one per parameter, so that the optimizer can update many at once. A model
-    that does not know its layers' depths, such as a detector or a segmentor,
-    has those of its backbone.
+    ``fused=True`` takes effect only where torch supports it.
     """
 
     optimizer_cfg: dict[str, Any]

@@ -1,4 +1,4 @@
-"""The two schedules of the method in closed form: learning rate, momentum."""
+"""The method's two schedules in closed form: learning rate and momentum."""
 
 from __future__ import annotations
 
@@ -27,22 +27,21 @@ def cosine_momentum(base: float, progress: float) -> float:
 class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
     """Linear warm-up from exactly 0, then half a cosine down to ``eta_min``.
 
-    Value at step t of T with warm-up W: ``lr * t / W`` while t < W, then
-    ``eta_min + (lr - eta_min) * (1 + cos(pi (t - W) / (T - W))) / 2``, with
-    ``eta_min`` times the group's ``lr_scale`` (REFERENCE 6). Under gradient
-    accumulation it moves with the optimizer's steps only.
+    The value at step t of T with warm-up W is ``lr * t / W`` while t < W,
+    then ``eta_min + (lr - eta_min) * (1 + cos(pi (t - W) / (T - W))) / 2``,
+    with ``eta_min`` times the group's ``lr_scale``. Under gradient
+    accumulation it changes only with optimizer steps.
 
     mmengine's own schedulers cannot express it: their warm-up divides by a
-    start factor of 0 and arrives one step early.
+    start factor of 0 and ends one step early.
 
     Args:
-        optimizer (OptimWrapper | Optimizer): what is scheduled.
+        optimizer (OptimWrapper | Optimizer): optimizer to schedule.
         warmup (float): epochs (iterations if not ``by_epoch``) of warm-up.
             Defaults to 0.
         eta_min (float): the last learning rate. Defaults to 0.
         **kwargs: ``end``, ``by_epoch`` and the others of mmengine's
-            schedulers. Give ``convert_to_iter_based=True`` to step each
-            iteration.
+            schedulers. ``convert_to_iter_based=True`` steps each iteration.
     """
 
     def __init__(
@@ -67,7 +66,7 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
         by_epoch: bool = True,
         **kwargs: Any,
     ) -> WarmupCosineLR:
-        """Turn epochs into iterations; called by mmengine's registry."""
+        """Convert epochs to iterations; mmengine's registry calls this."""
         return cls(
             optimizer,
             warmup=warmup * epoch_length,
@@ -77,7 +76,7 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
         )
 
     def _get_value(self) -> list[float]:
-        """Values of all groups at the current step."""
+        """Return the values of all groups at the current step."""
         accumulated = getattr(self.optimizer, '_accumulative_counts', 1)
         step = self.last_step - self.last_step % accumulated
         if step < self.warmup:

@@ -1,9 +1,8 @@
-"""Random choices that follow from where they are made, not from what ran.
+"""Seed each image of each epoch and each training step independently.
 
-Each image of each epoch and each step starts the random generators from
-numbers of its own. So it does not matter which worker makes an image, how far
-the workers read ahead, or whether the run was interrupted before, and there
-are no random states to keep.
+Random choices then depend neither on the worker that loads an image, nor on
+how far workers read ahead, nor on earlier interruptions of the run, and no
+random state needs saving.
 """
 
 from __future__ import annotations
@@ -21,24 +20,24 @@ from torch.utils.data import Dataset
 
 
 def seed_by(*numbers: int) -> None:
-    """Start the generators of Python, NumPy and torch from some numbers.
+    """Seed the generators of Python, NumPy and torch from some numbers.
 
     Args:
-        *numbers (int): not negative. Any difference, but for zeros at the
-            end, gives streams that have nothing to do with each other.
+        *numbers (int): not negative. Different inputs give independent
+            streams; trailing zeros are ignored.
     """
     words = np.random.SeedSequence(numbers).generate_state(4)
     seed = int.from_bytes(words.tobytes(), 'little')
     random.seed(seed)
     np.random.seed(words)
-    # Not torch.manual_seed, which is slow where CUDA waits to be started.
+    # torch.manual_seed is slow while CUDA is not initialised.
     torch.default_generator.manual_seed(seed % 2**63)
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed(seed % 2**63)
 
 
 class Draw(NamedTuple):
-    """An image of an epoch of a run: all that its views depend on."""
+    """An image in an epoch of a run; its views depend on nothing else."""
 
     seed: int
     epoch: int
@@ -47,10 +46,10 @@ class Draw(NamedTuple):
 
 @DATA_SAMPLERS.register_module()
 class SeededSampler(DefaultSampler):
-    """mmengine's sampler, which can start anywhere in an epoch.
+    """mmengine's sampler, able to start anywhere in an epoch.
 
-    The order follows from the seed and the epoch, so no data is read to get
-    there. It yields :class:`Draw`, for :class:`SeededDataset`.
+    The order depends on the seed and the epoch, so seeking reads no data.
+    The sampler yields :class:`Draw` for :class:`SeededDataset`.
 
     Args:
         *args, **kwargs: those of mmengine's ``DefaultSampler``.
@@ -61,15 +60,15 @@ class SeededSampler(DefaultSampler):
         self.first = 0
 
     def trim(self, multiple: int) -> None:
-        """Make an epoch a multiple of some images in each process."""
+        """Cut an epoch to a multiple of ``multiple`` images per process."""
         self.num_samples -= self.num_samples % multiple
 
     def start(self, epoch: int, first: int) -> None:
-        """Set the epoch, and how many of its images to leave out."""
+        """Set the epoch, and how many of its images to skip."""
         self.epoch, self.first = epoch, first
 
     def __iter__(self) -> Iterator[Draw]:  # type: ignore[override]
-        """The rest of the epoch."""
+        """Iterate over the rest of the epoch."""
         rest = islice(super().__iter__(), self.first, self.num_samples)
         epoch = self.epoch
         return (Draw(self.seed, epoch, image) for image in rest)
@@ -77,10 +76,10 @@ class SeededSampler(DefaultSampler):
 
 @DATASETS.register_module()
 class SeededDataset(Dataset):
-    """Any data set, each item of which is made from its own seed.
+    """Make each item of a data set from its own seed.
 
     Args:
-        dataset (Dataset | dict): what makes the items.
+        dataset (Dataset | dict): the data set.
     """
 
     def __init__(self, dataset: Any) -> None:
@@ -96,6 +95,6 @@ class SeededDataset(Dataset):
         return self.dataset[draw.image]
 
     def __getattr__(self, name: str) -> Any:
-        if name == 'dataset':  # not yet there while it is unpickled
+        if name == 'dataset':  # not yet set while unpickling
             raise AttributeError(name)
         return getattr(self.dataset, name)

@@ -1,6 +1,6 @@
-"""Stop on SIGTERM and SIGUSR1, after the step under way and with its state.
+"""Stop on SIGTERM and SIGUSR1 after the current step, with its state saved.
 
-They come from schedulers (SLURM, spot machines) shortly before the end.
+Schedulers (SLURM, spot machines) send these signals shortly before the end.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mmengine.dist import all_reduce, barrier
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
-from .checkpointing import STOP_NAME
+from .resuming import STOP_NAME
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 STOP_CODE = 75
@@ -26,18 +26,18 @@ STOP_CODE = 75
 
 
 @contextmanager
-def noted_signals() -> Iterator[list[int]]:
-    """A list of the stop signals that came, instead of their effect."""
-    noted: list[int] = []
+def record_stop_signals() -> Iterator[list[int]]:
+    """Collect the stop signals received, instead of their effect."""
+    received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield noted  # only the main thread may handle signals
+        yield received  # only the main thread may handle signals
         return
     before = {
-        number: signal.signal(number, lambda number, _: noted.append(number))
+        number: signal.signal(number, lambda n, _: received.append(n))
         for number in STOP_SIGNALS
     }
     try:
-        yield noted
+        yield received
     except SystemExit:
         # Launchers signal the other processes when the first one ends.
         before = dict.fromkeys(STOP_SIGNALS, signal.SIG_IGN)
@@ -48,19 +48,19 @@ def noted_signals() -> Iterator[list[int]]:
 
 
 class StopHook(Hook):
-    """Ends the run after an optimizer step if any process was signalled.
+    """End the run after an optimizer step if any process got a signal.
 
-    mmengine's own epoch loop cannot be taken up in mid-epoch: there the last
-    checkpoint stands.
+    mmengine's own epoch loop cannot resume in mid-epoch, so under it the run
+    keeps its last checkpoint and saves no other.
 
     Args:
-        noted (list[int]): of :func:`noted_signals`.
+        received (list[int]): list of :func:`record_stop_signals`.
     """
 
     priority = 'LOWEST'
 
-    def __init__(self, noted: list[int]) -> None:
-        self.noted = noted
+    def __init__(self, received: list[int]) -> None:
+        self.received = received
         self.group: Any = None
 
     def before_train(self, runner: Runner) -> None:
@@ -68,14 +68,8 @@ class StopHook(Hook):
         if runner.distributed:
             self.group = torch.distributed.new_group(backend='gloo')
 
-    def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: dict | None = None,
-    ) -> None:
-        """Save and leave, in all processes after the same step.
+    def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
+        """Save and exit, in all processes after the same step.
 
         Raises:
             SystemExit: with ``STOP_CODE``.
@@ -83,9 +77,9 @@ class StopHook(Hook):
         done = runner.iter + 1
         if done % runner.optim_wrapper._accumulative_counts:
             return
-        asked = torch.tensor(len(self.noted))
-        all_reduce(asked, 'max', self.group)
-        if not asked or done == runner.max_iters:
+        signalled = torch.tensor(len(self.received))
+        all_reduce(signalled, 'max', self.group)
+        if not signalled or done == runner.max_iters:
             return
         state = 'the last checkpoint stands'
         if type(runner.train_loop) is not EpochBasedTrainLoop:
@@ -100,14 +94,11 @@ class StopHook(Hook):
 
 
 def outlive_stop(init: Callable[[int], None] | None, worker: int) -> None:
-    """Keep a loader worker alive until the training process ends it.
+    """Start a loader worker that only the training process can end.
 
-    Schedulers signal all processes, and a worker that ends first would take
-    the run with it. SIGTERM still ends it if the training process sends it.
-
-    Args:
-        init (Callable, optional): what else starts a worker.
-        worker (int): its number.
+    Schedulers signal all processes, and the run fails if a worker ends
+    first. The worker ignores SIGUSR1, and SIGTERM unless its parent, the
+    training process, sends it. ``init`` initialises it further.
     """
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

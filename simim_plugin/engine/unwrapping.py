@@ -1,4 +1,4 @@
-"""The model inside what mmengine wraps around it for several processes."""
+"""Reach the model inside mmengine's wrapper for several processes."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from torch import nn
 
 
 def unwrapped(model: nn.Module) -> Any:
-    """The model itself, of a Runner's model."""
+    """Return the model itself, given a Runner's model."""
     return model.module if is_model_wrapper(model) else model

@@ -14,6 +14,7 @@ from .features import (
     image_loader,
 )
 from .knn import knn_accuracy
+from .lars import ProbeLARS
 from .logistic import logistic_accuracy
 from .loops import FrozenFeatureLoop, KNNClassifier, LogisticClassifier
 from .matching import PatchMatches, draw_pairs, match_patches
@@ -35,6 +36,7 @@ __all__ = [
     'OnlineKNN',
     'PatchMatches',
     'ProbeHead',
+    'ProbeLARS',
     'SubsetAccuracy',
     'draw_pairs',
     'evaluation_transforms',

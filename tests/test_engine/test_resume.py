@@ -1,4 +1,4 @@
-"""A run that was interrupted ends as the one that was not, bit by bit."""
+"""An interrupted run ends as an uninterrupted one, bit for bit."""
 
 import copy
 import json
@@ -17,7 +17,7 @@ from mmengine.logging import HistoryBuffer
 
 from simim_plugin.checkpoint import CheckpointError, read_checkpoint
 from simim_plugin.engine import SiameseIMRunner, checkpointing
-from simim_plugin.engine.checkpointing import latest_checkpoint
+from simim_plugin.engine.resuming import latest_checkpoint
 from simim_plugin.engine.seeding import Draw, SeededDataset, SeededSampler
 from simim_plugin.errors import SimimError
 
@@ -28,12 +28,12 @@ LOGGED = ('loss', 'grad_norm', 'lr', 'momentum')
 
 
 def draws() -> list[float]:
-    """One number of each random generator."""
+    """Draw a number from each random generator."""
     return [random.random(), np.random.rand(), torch.rand(()).item()]
 
 
 class NoisyPairs(Pairs):
-    """Items that no two draws make the same."""
+    """Items that depend on all random generators."""
 
     def __getitem__(self, k):
         item = super().__getitem__(k)
@@ -44,7 +44,7 @@ class NoisyPairs(Pairs):
 
 
 class Disturb(Hook):
-    """Steps, too, that depend on all generators."""
+    """Make the steps depend on all random generators, too."""
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         for view in data_batch['inputs']:
@@ -82,7 +82,7 @@ def settings(workers=0, accumulated=1, **options):
 
 
 def same(a, b) -> bool:
-    """Whether two nested structures are equal to the last bit."""
+    """Return whether two nested structures are equal, bit for bit."""
     if isinstance(a, torch.Tensor):
         return a.dtype == b.dtype and torch.equal(a, b)
     if isinstance(a, np.ndarray):
@@ -97,7 +97,7 @@ def same(a, b) -> bool:
 
 
 def logged(folder: Path) -> dict[int, list]:
-    """Step to the figures of a run in ``folder``."""
+    """Return the logged figures of a run by step."""
     lines = [
         json.loads(line)
         for file in sorted(folder.glob('*/vis_data/scalars.json'))
@@ -109,7 +109,7 @@ def logged(folder: Path) -> dict[int, list]:
 
 
 def assert_same_run(whole: Path, part: Path, after: int, last='iter_12.pth'):
-    """Final state, log and log history of two runs are the same."""
+    """Check that two runs agree in final state, log and log history."""
     a, b = (read_checkpoint(folder / last) for folder in (whole, part))
     for key in STATE:
         assert same(a[key], b[key]), key
@@ -129,7 +129,7 @@ CASES = {
     'two workers, accumulated, bf16': dict(
         workers=2, accumulated=2, optim_wrapper=dict(on_cpu=True)
     ),
-    'seed of chance': dict(randomness=dict(seed=None)),
+    'random seed': dict(randomness=dict(seed=None)),
     'fp16 with a scaler': dict(
         workers=2,
         accumulated=2,
@@ -162,7 +162,7 @@ def test_resumed_run_is_the_same_run(make_runner, tmp_path, name):  # noqa: F811
     run('whole')
     for after in {1: (2, 6, 11), 2: (4, 8), 3: (3, 9)}[accumulated]:
         for generator in (random.seed, np.random.seed, torch.manual_seed):
-            generator(after)  # another process would be elsewhere
+            generator(after)  # as in another process
         file = tmp_path / 'whole' / f'iter_{after}.pth'
         run(f'from_{after}', resume=True, load_from=str(file))
         assert_same_run(tmp_path / 'whole', tmp_path / f'from_{after}', after)
@@ -170,7 +170,7 @@ def test_resumed_run_is_the_same_run(make_runner, tmp_path, name):  # noqa: F811
 
 @pytest.fixture
 def run(make_runner, tmp_path):  # noqa: F811
-    """Train in the folder of the test; options as those of a Runner."""
+    """Train in ``run``, with options of a Runner."""
 
     def train(**options):
         options = {**settings(), **options}
@@ -194,7 +194,7 @@ def test_a_broken_latest_checkpoint_is_skipped(run, tmp_path):
         content = file.read_bytes()
         file.write_bytes(content[: int(len(content) * keep)])
     (folder / 'iter_13.pth.part').write_bytes(b'half')
-    # A newer date means nothing: a copied folder has any.
+    # Dates do not matter: copying a folder changes them.
     (folder / 'iter_3.pth').touch()
     best = read_checkpoint(folder / 'iter_9.pth')
     runner = run(resume=True)
@@ -208,7 +208,9 @@ def test_a_broken_latest_checkpoint_is_skipped(run, tmp_path):
     assert runner.iter == 12
 
 
-def test_no_readable_checkpoint_is_an_error_and_none_a_start(run, tmp_path):
+def test_no_checkpoint_starts_a_run_and_no_readable_one_is_an_error(
+    run, tmp_path
+):
     assert run(resume=True).iter == 12
     for file in (tmp_path / 'run').glob('*.pth'):
         file.write_bytes(b'broken')
@@ -238,7 +240,7 @@ def test_another_layout_is_refused_or_begins_its_epoch_again(
     length = size // batch_size
     runner = run(**options)
     assert runner.iter == 2 * length
-    # From the start of epoch 2, on this run's schedule.
+    # From the start of epoch 2, on the schedule of this run.
     peak = LR * batch_size / 64
     assert list(Rates.seen) == list(range(length, 2 * length))
     for step, rate in Rates.seen.items():
@@ -258,7 +260,7 @@ def test_another_number_of_processes_is_refused(run, tmp_path):
 
 
 class Rates(Hook):
-    """The learning rate of each step."""
+    """Record the learning rate of each step."""
 
     seen: ClassVar[dict[int, float]] = {}
 
@@ -321,7 +323,7 @@ class Killed(BaseException):
 
 
 class Kill(Hook):
-    """End the run before an iteration, as if from outside."""
+    """Raise before an iteration, like a kill from outside."""
 
     began = 0
 
@@ -338,7 +340,7 @@ class Kill(Hook):
 
 @pytest.fixture
 def killed(run):
-    """Train until an iteration, with options of ``run``; where it began."""
+    """Train until an iteration and return the first iteration."""
 
     def train(at, batch_size=4, restart=False, **options):
         options = {**settings(), **options}
@@ -352,7 +354,7 @@ def killed(run):
     return train
 
 
-def test_a_branch_is_resumed_and_not_what_it_left(run, killed, tmp_path):
+def test_a_branch_is_resumed_instead_of_the_old_run(run, killed, tmp_path):
     folder = tmp_path / 'run'
     run()
     file = str(folder / 'iter_5.pth')
@@ -379,7 +381,7 @@ def test_a_branch_of_a_run_elsewhere_begins_there(run, killed, tmp_path):
     assert_same_run(tmp_path / 'other', folder, 9)
 
 
-def test_a_new_run_is_resumed_and_not_an_old_one(run, killed, tmp_path):
+def test_a_new_run_is_resumed_instead_of_an_old_one(run, killed, tmp_path):
     folder = tmp_path / 'run'
     run()
     (folder / 'iter_12.pth').rename(folder / 'stop_iter_12.pth')
@@ -392,7 +394,7 @@ def test_a_new_run_is_resumed_and_not_an_old_one(run, killed, tmp_path):
 
 
 @pytest.mark.parametrize(('batch_size', 'length'), [(2, 13), (8, 3)])
-def test_an_epoch_begun_again_is_resumed(killed, batch_size, length):
+def test_a_restarted_epoch_is_resumed(killed, batch_size, length):
     killed(9)
     options = dict(batch_size=batch_size, resume=True)
     assert killed(length, restart=True, **options) == length
@@ -400,7 +402,7 @@ def test_an_epoch_begun_again_is_resumed(killed, batch_size, length):
     assert killed(length + 1, **options) == length + 1
 
 
-def test_a_stopped_run_goes_on_from_there_in_epochs_of_any_length(tmp_path):
+def test_a_stopped_run_resumes_in_epochs_of_any_length(tmp_path):
     for name in ('epoch_1.pth', 'stop_iter_9.pth', 'epoch_2.pth.stale'):
         torch.save({}, tmp_path / name)
     for length in (6, 13):
@@ -408,8 +410,8 @@ def test_a_stopped_run_goes_on_from_there_in_epochs_of_any_length(tmp_path):
         assert file == str(tmp_path / 'stop_iter_9.pth')
 
 
-def test_what_a_kill_left_undone_is_done(run, tmp_path, monkeypatch):
-    """The newest checkpoint is complete and the oldest still there."""
+def test_the_checkpoint_left_by_a_kill_is_removed(run, tmp_path, monkeypatch):
+    """A kill after the newest checkpoint, before the oldest is removed."""
     folder = tmp_path / 'run'
     options = settings()
     options['default_hooks']['checkpoint'].update(interval=2, max_keep_ckpts=2)
@@ -444,7 +446,7 @@ def test_sampler_seeks_to_any_place_of_any_epoch():
 
 
 class Draws:
-    """Items that are the random numbers they see."""
+    """Items that are random numbers."""
 
     data_root = 'here'
 
@@ -463,7 +465,7 @@ def test_items_follow_from_their_seed_alone():
             Draw(s, e, k) for s in (0, 1) for e in (0, 1) for k in range(10)
         )
     }
-    for generator in range(3):  # no generator repeats itself
+    for generator in range(3):  # no generator repeats a number
         assert len({item[generator] for item in items.values()}) == 40
     for draw in reversed(items):
         assert dataset[draw] == items[draw]

@@ -9,7 +9,6 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 from mmengine.registry import init_default_scope
-from torch.utils.data import Dataset
 
 from simim_plugin.checkpoint import CheckpointError, read_checkpoint
 from simim_plugin.engine import SiameseIMRunner
@@ -17,28 +16,15 @@ from simim_plugin.engine.schedule import cosine_momentum
 from simim_plugin.errors import SimimError
 from simim_plugin.models import SiameseIM
 
-from ..test_models.helpers import small_batch, small_model
+from ..test_models.helpers import small_model
+from .training import Pairs
 
 LR = 0.004
 
 
-class Pairs(Dataset):
-    """Items as the pair pipeline makes them."""
-
-    def __init__(self, size=24):
-        self.inputs, self.samples = small_batch(size=size)
-
-    def __len__(self):
-        return len(self.samples)
-
-    def __getitem__(self, k):
-        views = [view[k] for view in self.inputs]
-        return dict(inputs=views, data_samples=self.samples[k])
-
-
 @pytest.fixture
 def make_runner(tmp_path):
-    """A Runner of 6 iterations of 4 images, in a scope of its own."""
+    """Build a Runner of 6 iterations of 4 images."""
     init_default_scope('mmpretrain')
     count = iter(range(100))
 
@@ -117,8 +103,8 @@ def test_momentum_moves_once_per_optimizer_step(
     runner.train()
     assert moves[0] == (0, 0.0)  # the copy at initialisation
     assert moves[1:] == [(t, cosine_momentum(0.9, t / 6)) for t in moved_at]
-    # The rate, too, moves with the optimizer, from processes x batch x
-    # accumulation over the base batch.
+    # The rate, too, moves with the optimizer; its peak is scaled by
+    # processes x batch x accumulation / base batch.
     peak = LR * 4 * accumulated / 64
     for t, rate in enumerate(rates):
         start = t - t % accumulated
@@ -145,9 +131,7 @@ def test_the_log_has_every_figure(make_runner, tmp_path):
     assert line['loss'] == pytest.approx(rebuilt, rel=1e-5)
 
 
-def test_bf16_on_a_cpu_is_close_to_fp32_and_another_thing(
-    make_runner, tmp_path
-):
+def test_bf16_on_a_cpu_is_close_to_fp32_but_not_equal(make_runner, tmp_path):
     losses = {}
     for on_cpu in (False, True):
         runner = make_runner(
@@ -222,7 +206,7 @@ def test_too_few_images_for_a_batch(make_runner):
 
 
 class Malicious:
-    """Runs ``call(*args)`` when unpickled plainly."""
+    """Run ``call(*args)`` when unpickled without an allow-list."""
 
     def __init__(self, call, *args):
         self.call, self.args = call, args
@@ -237,7 +221,7 @@ def test_malicious_and_broken_files_are_refused(tmp_path):
     torch.save(dict(state_dict={}, meta=write), file)
     with pytest.raises(CheckpointError, match='may run code'):
         read_checkpoint(file)
-    # getattr, which mmengine's log history needs, opens no other door.
+    # mmengine's log history needs getattr, for which only it is allowed.
     for owner, name in ((dict, 'update'), (HistoryBuffer, '__class__')):
         torch.save(dict(meta=Malicious(getattr, owner, name)), file)
         with pytest.raises(CheckpointError, match='may run code'):
@@ -258,7 +242,7 @@ def test_malicious_and_broken_files_are_refused(tmp_path):
 
 
 def test_logged_learning_rate_is_the_one_in_use(make_runner, tmp_path):
-    """With several groups mmengine logs a base_lr that it does not scale."""
+    """With several groups mmengine logs an unscaled base_lr."""
     paramwise = dict(layer_decay_rate=0.5, flat_decay_mult=0.0)
     runner = make_runner(optim_wrapper=dict(paramwise_cfg=paramwise))
     runner.train()

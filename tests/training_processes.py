@@ -1,7 +1,7 @@
-"""Runs of the training command in processes of their own, quickly.
+"""Run the training command in child processes that tests can kill.
 
-A server imports the libraries once and forks for each run, which then can be
-killed, stopped and starved like any other.
+A fork server imports the libraries once and forks a process for each run, so
+a run starts at once.
 """
 
 import ctypes
@@ -15,7 +15,11 @@ from pathlib import Path
 from typing import ClassVar
 
 CONTEXT = multiprocessing.get_context('forkserver')
-CONTEXT.set_forkserver_preload(['simim_plugin.commands.train'])
+CONTEXT.set_forkserver_preload(
+    ['simim_plugin.commands.train', 'simim_plugin.pretraining']
+)
+
+DEMO = 'siamese_im_vit-tiny-p8_demo.py'
 
 TINY = """
 _base_ = __import__('simim_plugin').config_path(
@@ -43,27 +47,35 @@ default_hooks = dict(
 log_processor = dict(window_size=1)
 work_dir = 'run'
 """
-"""A run of small images from the folder ``images``, to be named tiny.py."""
+"""Config of a run on small images in ``images``, to be saved as tiny.py."""
 
 
 class Run:
-    """``tools/train.py tiny.py`` in a process and a session of its own.
+    """The training command in a process and a session of its own.
 
     Args:
-        folder (Path): where it runs; what it prints goes to a file there.
-        *options (str): of the command line.
-        before (Callable, optional): called in the process first.
-        **environment (str): further environment.
+        folder (Path): its current folder, which also gets its output.
+        *options (str): command-line options.
+        config (str): config file or packaged name.
+        before (Callable, optional): called first in the process.
+        **environment (str): added environment variables.
     """
 
     started: ClassVar[list['Run']] = []
 
-    def __init__(self, folder, *options, before=None, **environment):
+    def __init__(
+        self,
+        folder,
+        *options,
+        config='tiny.py',
+        before=None,
+        **environment,
+    ):
         self.log = Path(folder, f'printed_{len(self.started)}.txt')
         self.started.append(self)
         self.process = CONTEXT.Process(
             target=_train,
-            args=(folder, self.log, options, before, environment),
+            args=(folder, self.log, [config, *options], before, environment),
         )
         self.process.start()
 
@@ -72,7 +84,7 @@ class Run:
         return self.log.read_text() if self.log.exists() else ''
 
     def wait_for(self, words: str, seconds: float = 120) -> None:
-        """Wait until it has printed some words."""
+        """Wait until the run has printed some words."""
         end = time.monotonic() + seconds
         while words not in self.printed:
             assert self.process.is_alive(), self.printed[-3000:]
@@ -80,24 +92,38 @@ class Run:
             time.sleep(0.005)
 
     def kill(self, number: int = signal.SIGKILL) -> None:
-        """Send a signal to the process and all that it started."""
+        """Send a signal to the process and its children."""
         os.killpg(self.process.pid, number)
 
     def workers(self) -> list[int]:
-        """Processes that it has started."""
+        """Return the processes that the run has started."""
         pid = self.process.pid
         path = Path(f'/proc/{pid}/task/{pid}/children')
         return [int(child) for child in path.read_text().split()]
 
     def end(self, code: int = 0, seconds: float = 180) -> str:
-        """Wait for its end, with an exit code: all that it printed."""
+        """Wait for its end with an exit code, and return its output."""
         self.process.join(seconds)
         assert self.process.exitcode == code, self.printed[-3000:]
         return self.printed
 
 
+def short(images, *more) -> list[str]:
+    """Return options for an epoch of batches of 4 of some images."""
+    return [
+        '--cfg-options',
+        f'train_dataloader.dataset.data_root={images}',
+        'train_dataloader.batch_size=4',
+        'train_dataloader.num_workers=0',
+        'train_dataloader.persistent_workers=False',
+        'train_cfg.max_epochs=1',
+        'default_hooks.logger.interval=1',
+        *more,
+    ]
+
+
 def end_all() -> None:
-    """Kill whatever a test has left running."""
+    """Kill the runs that a test has left running."""
     for run in Run.started:
         if run.process.is_alive():
             run.kill()
@@ -105,14 +131,14 @@ def end_all() -> None:
 
 
 def free_port() -> int:
-    """A port that nothing listens on."""
+    """Return a port that no process listens on."""
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         return free.getsockname()[1]
 
 
 def two(folder, *options, **environment) -> list[Run]:
-    """A run of two processes."""
+    """Start a run of two processes."""
     port = free_port()
     return [
         Run(
@@ -131,12 +157,12 @@ def two(folder, *options, **environment) -> list[Run]:
     ]
 
 
-def _train(folder, log, options, before, environment):
+def _train(folder, log, arguments, before, environment):
     import torch
 
     from simim_plugin.commands.train import main
 
-    # Not to outlive the tests: PR_SET_PDEATHSIG.
+    # PR_SET_PDEATHSIG: end with the tests.
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     os.setsid()
     os.chdir(folder)
@@ -147,5 +173,5 @@ def _train(folder, log, options, before, environment):
     torch.set_num_threads(1)
     if before is not None:
         before()
-    main(['tiny.py', *map(str, options)])
+    main([str(argument) for argument in arguments])
     sys.stdout.flush()

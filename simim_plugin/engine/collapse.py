@@ -1,4 +1,4 @@
-"""What the target's features look like while a run learns them.
+"""Measure the spread of the target features and detect its collapse.
 
 Shape key: B images, N patches, M = B x N tokens, D channels, S sampled
 tokens.
@@ -22,7 +22,7 @@ from torch.utils.hooks import RemovableHandle
 from ..errors import SimimError
 from .unwrapping import unwrapped
 
-# Tokens whose pairs the uniformity is taken over: S x S distances.
+# Tokens in the uniformity, which takes S x S distances.
 _SAMPLE = 1024
 
 
@@ -30,21 +30,22 @@ _SAMPLE = 1024
 def feature_figures(
     target: Tensor, prediction: Tensor | None = None
 ) -> dict[str, float]:
-    """Spread of a batch's target features, as the loss sees them.
+    """Measure the spread of a batch's target features.
 
-    They are layer-normalised over D, as in :class:`UniGradHead`. Of several
-    processes the correlation is that of all batches together and every other
-    figure the mean over processes, so all processes get the same.
+    The features are layer-normalised over D, as in :class:`UniGradHead`.
+    With several processes, ``rank`` and ``token_std`` are of all batches
+    together and the other figures are means over processes, so all processes
+    get the same.
 
     Args:
         target (Tensor): (B, N, D) features of the target branch.
-        prediction (Tensor, optional): (B, N, D) what the online branch makes
-            of them.
+        prediction (Tensor, optional): (B, N, D) prediction of them by the
+            online branch.
 
     Returns:
         dict[str, float]: ``rank``, ``token_std``, ``cos_image``,
         ``cos_batch``, ``uniform`` and, with a prediction, ``align``;
-        docs/monitors.md explains them. NaN where there is no pair.
+        docs/monitors.md explains them. NaN if there is no pair.
     """
     images, patches, dim = target.shape
     tokens = F.layer_norm(target.float(), (dim,)).flatten(0, 1)  # (M, D)
@@ -77,11 +78,11 @@ def feature_figures(
 
 
 def effective_rank(correlation: Tensor) -> Tensor:
-    """RankMe: how many directions the tokens behind a correlation fill.
+    """Return RankMe, the effective number of directions of the tokens.
 
-    The exponential of the entropy of the tokens' singular values, which are
-    the roots of the correlation's eigenvalues; 1 to D, or NaN of features
-    that are not finite.
+    It is the exponential of the entropy of the tokens' singular values, the
+    roots of the correlation's eigenvalues: 1 to D, or NaN if the correlation
+    is not finite.
 
     Args:
         correlation (Tensor): (D, D), symmetric.
@@ -94,8 +95,8 @@ def effective_rank(correlation: Tensor) -> Tensor:
 
 
 def _uniformity(tokens: Tensor) -> Tensor:
-    """Log of the mean of exp(-2 distance^2) over pairs of (M, D) tokens."""
-    # A generator of its own: the run's random state stays as it is.
+    """Return log mean exp(-2 distance^2) over pairs of (M, D) tokens."""
+    # A separate generator leaves the run's random state unchanged.
     generator = torch.Generator().manual_seed(0)
     chosen = torch.randperm(len(tokens), generator=generator)[:_SAMPLE]
     sample = tokens[chosen.to(tokens.device)]  # (S, D)
@@ -108,26 +109,22 @@ def _uniformity(tokens: Tensor) -> Tensor:
 
 @HOOKS.register_module()
 class CollapseMonitor(Hook):
-    """Logs the spread of the target's features, and says when it is lost.
+    """Log the spread of the target features and warn when they collapse.
 
-    Every ``interval`` iterations it reads what the target projector and the
-    neck return, from the outside, and logs :func:`feature_figures`. A figure
-    beyond its limit in ``patience`` measurements in a row is a verdict: a
-    warning in words. A model without such parts is left alone.
+    Every ``interval`` iterations forward hooks read the outputs of the
+    target projector and the neck, and :func:`feature_figures` of them are
+    logged. The monitor warns if a figure is beyond its limit in ``patience``
+    measurements in a row. It ignores models without these parts.
 
     Args:
         interval (int): iterations between measurements. Defaults to 50.
         patience (int): measurements in a row that make a verdict; a healthy
-            run may dip for a moment. Defaults to 3.
+            run may pass a limit briefly. Defaults to 3.
         min_rank (float): limit of ``rank``, as a share of the channels.
-            Defaults to 0.03; docs/monitors.md says where the limits are
-            from.
-        min_token_std (float): limit of ``token_std``, 0 to 1. Defaults to
-            0.5.
-        max_cos_image (float): limit of ``cos_image``, -1 to 1. Defaults to
-            0.98.
-        max_cos_batch (float): limit of ``cos_batch``, -1 to 1. Defaults to
-            0.8.
+            Defaults to 0.03. docs/monitors.md derives the limits.
+        min_token_std (float): limit of ``token_std``. Defaults to 0.5.
+        max_cos_image (float): limit of ``cos_image``. Defaults to 0.98.
+        max_cos_batch (float): limit of ``cos_batch``. Defaults to 0.8.
         stop (bool): end the run at a verdict. Defaults to False.
     """
 
@@ -154,40 +151,31 @@ class CollapseMonitor(Hook):
         self._beyond: Counter[str] = Counter()
 
     def before_train(self, runner: Runner) -> None:
-        """Find what to watch."""
+        """Find the target projector and the neck."""
         model = unwrapped(runner.model)
         target = getattr(model, 'target', None)
         if isinstance(target, nn.ModuleDict) and 'projector' in target:
-            self._parts = dict(
-                target=target['projector'], prediction=model.neck
-            )
+            self._parts['target'] = target['projector']
+            self._parts['prediction'] = model.neck
         else:
             runner.logger.info(
                 f'CollapseMonitor has nothing to watch: '
                 f'{type(model).__name__} has no target projector.'
             )
 
-    def before_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None
-    ) -> None:
-        """Listen to the model if this iteration is measured."""
+    def before_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
+        """Hook into the model if this iteration is measured."""
         if not self.every_n_train_iters(runner, self.interval):
             return
         for name, part in self._parts.items():
             keep = partial(self._keep, name)
             self._handles.append(part.register_forward_hook(keep))
 
-    def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: dict | None = None,
-    ) -> None:
-        """Log the figures, and judge them.
+    def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
+        """Log the figures and compare them with their limits.
 
         Raises:
-            SimimError: at a verdict, if it is to stop the run.
+            SimimError: at a verdict, with ``stop``.
         """
         while self._handles:
             self._handles.pop().remove()
@@ -195,7 +183,7 @@ class CollapseMonitor(Hook):
             return
         target = self._seen.pop('target')[:, 1:]  # without the cls token
         prediction = self._seen.pop('prediction')
-        whole = prediction.shape == target.shape  # a variant predicts a part
+        whole = prediction.shape == target.shape  # variants predict a part
         figures = feature_figures(target, prediction if whole else None)
         for name, value in figures.items():
             runner.message_hub.update_scalar(f'train/{name}', value)
@@ -209,17 +197,15 @@ class CollapseMonitor(Hook):
     def _judge(
         self, runner: Runner, figures: dict[str, float], dim: int
     ) -> None:
-        limits = {
-            'rank': (self.min_rank * dim, f'fill few of {dim} directions'),
-            'token_std': (self.min_token_std, 'are all but constant'),
-            'cos_image': (
-                self.max_cos_image,
-                'are alike over all patches of an image',
-            ),
-            'cos_batch': (self.max_cos_batch, 'are alike over all images'),
-        }
+        patches = 'are alike over all patches of an image'
+        limits = [
+            ('rank', self.min_rank * dim, f'fill few of {dim} directions'),
+            ('token_std', self.min_token_std, 'are all but constant'),
+            ('cos_image', self.max_cos_image, patches),
+            ('cos_batch', self.max_cos_batch, 'are alike over all images'),
+        ]
         reasons = []
-        for name, (limit, words) in limits.items():
+        for name, limit, words in limits:
             value = figures[name]
             least = name in ('rank', 'token_std')
             beyond = value < limit if least else value > limit
@@ -228,12 +214,12 @@ class CollapseMonitor(Hook):
                 reasons.append(
                     f'{words} ({name} {value:.3g}, limit {limit:.3g})'
                 )
-        if not reasons:
-            return
-        verdict = (
-            f'Collapse at iteration {runner.iter + 1}: the target features '
-            f'{", ".join(reasons)}; see docs/monitors.md for what to try.'
-        )
-        if self.stop:
-            raise SimimError(verdict)
-        runner.logger.warning(verdict)
+        if reasons:
+            verdict = (
+                f'Collapse at iteration {runner.iter + 1}: the target '
+                f'features {", ".join(reasons)}; see docs/monitors.md for '
+                'what to try.'
+            )
+            if self.stop:
+                raise SimimError(verdict)
+            runner.logger.warning(verdict)

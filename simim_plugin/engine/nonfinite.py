@@ -1,4 +1,4 @@
-"""What happens when a loss is no longer a number."""
+"""Skip optimizer steps whose gradient is not finite."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from torch.optim import Optimizer
 from ..errors import SimimError
 from ..files import complete_file
 
-# Halved that often, no scale is left above the range of float16.
+# Halved this often, any scale falls below the range of float16.
 _MAX_SCALING = 50
 
-# What a process finds in its losses: the iteration, and the terms' names.
+# The iteration where a process saw a loss that is not finite, and the terms.
 _Finding = tuple[int, list[str]]
 
 
 @HOOKS.register_module()
 class NonFiniteGuard(Hook):
-    """Skips steps whose gradient is not finite, and keeps the evidence.
+    """Skip steps whose gradient is not finite, and save the evidence.
 
-    A skipped step leaves no trace in online parameters, optimizer and
-    BatchNorm statistics; the target has moved before. The log names
-    iteration, process and term; the first time, ``nonfinite/`` in the work
-    directory gets the batch of every process whose loss was not finite, and
-    the state of the run.
+    A skipped step changes neither online parameters, optimizer nor BatchNorm
+    statistics; the target has moved before. The log names iteration, process
+    and term. The first time, ``nonfinite/`` in the work directory receives
+    the state of the run and, from every process whose loss was not finite,
+    the batch.
 
-    It costs no wait for the GPU: the norm that clipping has read decides,
-    the same in all processes, and the terms that mmengine has read for the
-    log tell where it began. Without ``clip_grad`` it measures the gradients
-    itself, one wait per optimizer step. Under a gradient scaler, which
-    finds its scale by trying, it keeps quiet unless a loss is not finite,
-    for 50 steps in a row.
+    The hook does not wait for the GPU: it reads the norm that clipping has
+    measured, which is the same in all processes, and the terms that mmengine
+    has read for the log. Without ``clip_grad`` it measures the gradients,
+    with one wait per optimizer step. A gradient scaler overflows while it
+    searches for its scale, so under one the hook reports a finite loss with
+    a non-finite gradient only after 50 steps in a row.
 
     Args:
         max_in_row (int): skipped steps in a row that end the run. Defaults
@@ -61,7 +61,7 @@ class NonFiniteGuard(Hook):
         self._kept: list[Tensor] = []
 
     def before_train(self, runner: Runner) -> None:
-        """Stand before the optimizer's step."""
+        """Check gradients right before the optimizer's step."""
         self._statistics = [
             buffer
             for part in runner.model.modules()
@@ -78,20 +78,18 @@ class NonFiniteGuard(Hook):
             else:
                 self._finite = _finite_gradients(optimizer)
             if not self._finite:
-                # Optimizers pass over parameters without gradient.
+                # Optimizers skip parameters without a gradient.
                 optimizer.zero_grad(set_to_none=True)
 
         self._handle = wrapper.optimizer.register_step_pre_hook(check)
 
     def after_train(self, runner: Runner) -> None:
-        """Leave the optimizer as it was."""
+        """Remove the check from the optimizer."""
         self._handle.remove()
 
-    def before_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None
-    ) -> None:
+    def before_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         """Keep the BatchNorm statistics that a bad batch would spoil."""
-        self._finite = False  # a scaler may skip the step, and the check
+        self._finite = False  # a scaler may skip the step and the check
         if runner.iter % runner.optim_wrapper._accumulative_counts == 0:
             _copy(self._statistics, self._kept)
 
@@ -102,7 +100,7 @@ class NonFiniteGuard(Hook):
         data_batch: Any = None,
         outputs: dict | None = None,
     ) -> None:
-        """Report, save, and stop if it does not get better.
+        """Report a skipped step, and end the run after too many in a row.
 
         Raises:
             SimimError: after ``max_in_row`` skipped steps in a row, or 50
@@ -126,8 +124,9 @@ class NonFiniteGuard(Hook):
         self._finding = self._batch = None
 
     def _skipped(self, runner: Runner, scaled: bool) -> None:
-        # All processes come here together: their gradients are one.
+        # Gradients are the same in all processes, so all get here together.
         findings = all_gather_object(self._finding)
+        words = _words(findings, runner.iter + 1)
         if scaled and not any(findings):
             self._in_row = 0
             self._scaling += 1
@@ -135,14 +134,12 @@ class NonFiniteGuard(Hook):
                 raise SimimError(
                     f'Training stops after {self._scaling} steps in a row '
                     'without a finite gradient at any scale, the last one: '
-                    f'{_words(findings, runner.iter + 1)}; go on from an '
-                    'earlier checkpoint in bfloat16 (--amp) or with a lower '
-                    'learning rate.'
+                    f'{words}; go on from an earlier checkpoint in bfloat16 '
+                    '(--amp) or with a lower learning rate.'
                 )
             return
         _copy(self._kept, self._statistics)
         self._in_row += 1
-        words = _words(findings, runner.iter + 1)
         if self._saved < self.max_saved:
             self._saved += 1
             self._save(runner)
@@ -172,17 +169,17 @@ class NonFiniteGuard(Hook):
             try:
                 with complete_file(folder / file) as part:
                     torch.save(content, part)
-            except (OSError, RuntimeError) as error:  # torch's, if it is full
+            except (OSError, RuntimeError) as error:  # both: the disk is full
                 runner.logger.error(f'Cannot write {folder / file}: {error}.')
 
 
 def _copy(source: list[Tensor], target: list[Tensor]) -> None:
-    if source:  # no list may be empty: models without BatchNorm
+    if source:  # _foreach_copy_ refuses the empty list without BatchNorm
         torch._foreach_copy_(target, source)
 
 
 def _finite_gradients(optimizer: Optimizer) -> bool:
-    """Whether all gradients are finite; waits for the GPU once."""
+    """Return whether all gradients are finite, with one wait for the GPU."""
     gradients = [
         parameter.grad
         for group in optimizer.param_groups
@@ -194,14 +191,11 @@ def _finite_gradients(optimizer: Optimizer) -> bool:
 
 
 def _words(findings: list[_Finding | None], iteration: int) -> str:
-    """Where and when it began, of the findings of all processes."""
+    """Describe the findings of all processes."""
     places = [
-        f'{", ".join(terms)} of rank {rank} at iteration {when}'
-        for rank, (when, terms) in (
-            (rank, finding)
-            for rank, finding in enumerate(findings)
-            if finding is not None
-        )
+        f'{", ".join(finding[1])} of rank {rank} at iteration {finding[0]}'
+        for rank, finding in enumerate(findings)
+        if finding is not None
     ]
     if not places:
         return (

@@ -6,7 +6,7 @@ from mmpretrain.engine import LARS
 from mmpretrain.registry import OPTIMIZERS
 from torch import nn
 
-from simim_plugin.engine.lars import ProbeLARS
+from simim_plugin.evaluation.lars import ProbeLARS
 
 LRS = [0.5, 2.0, 0.1]
 

@@ -1,4 +1,4 @@
-"""LARS as linear probing uses it: the learning rate after the momentum."""
+"""LARS for linear probing: the learning rate acts after the momentum."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from torch.optim import SGD
 class ProbeLARS(SGD):
     """SGD with momentum on gradients scaled by a trust ratio.
 
-    For a parameter p with gradient g and momentum buffer v (REFERENCE 8)::
+    For a parameter p with gradient g and momentum buffer v::
 
         v <- momentum * v + g * trust * |p| / |g|
         p <- p - lr * v
 
-    One-dimensional parameters, and those where a norm is 0, take g as it
-    is. MMPretrain's ``LARS`` puts the lr into v, so that in a warm-up old
-    gradients keep their old, smaller lr; it scales all parameters, too.
+    One-dimensional parameters, and those with a norm of 0, use g unscaled.
+    MMPretrain's ``LARS`` scales all parameters and multiplies v by the lr,
+    so during warm-up old gradients keep their smaller lr.
 
     Args:
         params (Iterable): parameters or groups of them.
@@ -46,7 +46,7 @@ class ProbeLARS(SGD):
         """Scale the gradients in place, then step as SGD does.
 
         Args:
-            closure (Callable, optional): computes loss and gradients anew.
+            closure (Callable, optional): computes loss and gradients.
         """
         loss = None
         if closure is not None:

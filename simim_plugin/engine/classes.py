@@ -1,0 +1,68 @@
+"""Compare the classes of a model with those of its data sets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from mmpretrain.registry import HOOKS
+
+from ..datasets.labelled_folder import check_same_classes
+from ..errors import SimimError
+from .unwrapping import unwrapped
+
+
+@HOOKS.register_module()
+class ClassCountHook(Hook):
+    """Compare the class counts of a model's heads with the data sets'.
+
+    MMPretrain's ``ClassNumCheckHook`` checks the validation set only after
+    the first epoch and raises an AssertionError.
+
+    Args:
+        parts (Sequence[str]): parts of the model that hold heads for the
+            classes of the data. Defaults to a classifier's ``head``.
+    """
+
+    def __init__(self, parts: Sequence[str] = ('head',)) -> None:
+        self.parts = parts
+
+    def before_train(self, runner: Runner) -> None:
+        """Check the training set, and the validation set if there is one.
+
+        Raises:
+            SimimError: if the class count of a head and a set, or the
+                classes of the two sets, differ.
+        """
+        train = runner.train_dataloader.dataset
+        self._check(runner, 'training', train)
+        if runner.val_loop is not None:
+            val = runner.val_dataloader.dataset
+            self._check(runner, 'validation', val)
+            check_same_classes(train, 'validation', val)
+
+    def before_test(self, runner: Runner) -> None:
+        """Check the test set.
+
+        Raises:
+            SimimError: if a head has another number of classes.
+        """
+        self._check(runner, 'test', runner.test_dataloader.dataset)
+
+    def _check(self, runner: Runner, name: str, dataset: Any) -> None:
+        classes = getattr(dataset, 'metainfo', {}).get('classes')
+        if classes is None:
+            return
+        for path, head in unwrapped(runner.model).named_modules():
+            count = getattr(head, 'num_classes', None)
+            if path.partition('.')[0] not in self.parts or count is None:
+                continue
+            if count != len(classes):
+                place = getattr(dataset, 'ann_file', '') or dataset.data_root
+                raise SimimError(
+                    f"The model's {path} has {count} classes and the {name} "
+                    f'set of {place} has {len(classes)}; set num_classes of '
+                    'the model, or check the data set and its metainfo.'
+                )

@@ -1,0 +1,79 @@
+"""Start processes on CPUs, and end loader workers with their run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+import torch.distributed
+from mmengine.model import MMDistributedDataParallel
+from mmengine.runner import Runner
+from torch import nn
+from torch.utils.data import DataLoader
+
+from ..errors import SimimError
+from .stopping import outlive_stop
+
+
+class ProcessMixin(Runner):
+    """Run several processes on CPUs; end loader workers with the run."""
+
+    def setup_env(self, env_cfg: dict) -> None:
+        """Start gloo without a GPU; mmengine needs a GPU even for gloo.
+
+        Raises:
+            SimimError: if the launcher has not numbered the processes.
+        """
+        if (
+            self.distributed
+            and not torch.cuda.is_available()
+            and not torch.distributed.is_initialized()
+        ):
+            if 'RANK' not in os.environ:
+                raise SimimError(
+                    f'Without a GPU --launcher {self.launcher} needs RANK, '
+                    'WORLD_SIZE and MASTER_ADDR in the environment; start '
+                    'the processes by tools/dist_train.sh.'
+                )
+            torch.distributed.init_process_group('gloo')
+        super().setup_env(env_cfg)
+
+    def wrap_model(
+        self, model_wrapper_cfg: dict | None, model: nn.Module
+    ) -> nn.Module:
+        """Wrap for several processes, without device ids on a CPU.
+
+        ``sync_bn`` applies to GPUs only; on a CPU the model's own BatchNorm
+        already spans the processes.
+        """
+        if self.distributed and not torch.cuda.is_available():
+            return MMDistributedDataParallel(model, broadcast_buffers=False)
+        return super().wrap_model(model_wrapper_cfg, model)
+
+    @staticmethod
+    def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:
+        """Build mmengine's loader; its workers survive stop signals."""
+        loader = Runner.build_dataloader(*args, **kwargs)
+        loader.worker_init_fn = partial(outlive_stop, loader.worker_init_fn)
+        return loader
+
+    @contextmanager
+    def ending_workers(self) -> Iterator[None]:
+        """Shut persistent workers down on exit.
+
+        Otherwise torch waits 5 s at the end of the program for each worker
+        that serves pinned memory.
+        """
+        try:
+            yield
+        finally:
+            for loop in (self._train_loop, self._val_loop, self._test_loop):
+                for loader in getattr(loop, '__dict__', {}).values():
+                    iterator: Any = getattr(loader, '_iterator', None)
+                    if isinstance(loader, DataLoader) and iterator is not None:
+                        iterator._shutdown_workers()
+                        loader._iterator = None

@@ -1,0 +1,161 @@
+"""kNN during training: its figures, and a run it does not disturb."""
+
+import multiprocessing
+import random
+import subprocess
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import (
+    EventAccumulator,
+)
+
+from simim_plugin.errors import SimimError
+from simim_plugin.evaluation import (
+    extract_features,
+    folder_dataset,
+    image_loader,
+    knn_accuracy,
+    online_knn,
+)
+
+from ..test_engine.training import (
+    Pairs,
+    printed,
+    same,
+    scalars,
+    state,
+    trainer,
+)
+from ..test_models.helpers import small_model
+
+
+@pytest.fixture
+def train(tmp_path):
+    """Train with the given hooks and return the Runner."""
+    return trainer(tmp_path)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Make three classes of coloured noise, 12 + 6 images."""
+    generator = np.random.default_rng(0)
+    for split, images in (('train', 12), ('val', 6)):
+        for k in range(images):
+            folder = tmp_path / split / 'abc'[k % 3]
+            folder.mkdir(parents=True, exist_ok=True)
+            pixels = generator.integers(0, 100, (16, 16, 3), np.uint8)
+            pixels[..., k % 3] += 60
+            Image.fromarray(pixels).save(folder / f'{k}.png')
+    return dict(train=str(tmp_path / 'train'), val=str(tmp_path / 'val'))
+
+
+def knn_entries(runner) -> list[dict]:
+    return [line for line in scalars(runner) if 'knn/top1_k3' in line]
+
+
+def test_online_knn_is_the_packages_knn(train, folders):
+    hook = dict(type='OnlineKNN', **folders, interval=2, k=3)
+    runner = train(hook, epochs=3)
+    entries = knn_entries(runner)
+    # After every second epoch and the last, by the steps done.
+    assert [(e['epoch'], e['step']) for e in entries] == [(2, 12), (3, 18)]
+    assert runner.model.training
+    (train_, val) = (
+        extract_features(
+            runner.model, image_loader(folder_dataset(folders[name], 16))
+        )
+        for name in ('train', 'val')
+    )
+    expected = knn_accuracy(*train_, *val, ks=[3])[3]
+    assert entries[-1]['knn/top1_k3'] == expected
+    assert (
+        f'kNN after epoch 3: {expected:.2f} % of 6 images (k = 3, 12 images '
+        'vote)'
+    ) in printed(runner)
+
+
+def test_online_knn_on_fewer_images(train, folders):
+    hook = dict(type='OnlineKNN', **folders, k=3, max_train=5, max_val=3)
+    assert '% of 3 images (k = 3, 5 images vote)' in printed(train(hook))
+
+
+class Drawn(Pairs):
+    """Items that depend on all three random generators."""
+
+    def __getitem__(self, k):
+        item = super().__getitem__(k)
+        shift = random.random() + np.random.rand() + torch.rand(1).item()
+        item['inputs'] = [view + shift for view in item['inputs']]
+        return item
+
+
+def test_training_is_the_same_without_online_knn(train, folders, monkeypatch):
+    states = []
+    hook = dict(type='OnlineKNN', **folders, interval=1, k=3)
+    for hooks in ([], [hook]):
+        states.append(state(train(*hooks, dataset=Drawn(), epochs=3)))
+    assert same(*states)
+    # It does draw: without restoring the generators the states differ.
+    monkeypatch.setattr(online_knn, 'same_random_state', nullcontext)
+    assert not same(state(train(hook, dataset=Drawn(), epochs=3)), states[0])
+
+
+def test_a_missing_folder_is_reported_before_training(train, folders):
+    hook = dict(type='OnlineKNN', **dict(folders, val='/no/such/folder'))
+    with pytest.raises(SimimError, match='no image folder at /no/such'):
+        train(hook)
+    assert train.runner.iter == 0
+
+
+def test_online_knn_needs_an_image_for_every_process(
+    train, folders, monkeypatch
+):
+    monkeypatch.setattr(online_knn, 'get_world_size', lambda: 8)
+    with pytest.raises(SimimError, match=r'6 images of .*val.* 8 processes'):
+        train(dict(type='OnlineKNN', **folders))
+    assert train.runner.iter == 0
+
+
+def test_a_stop_during_online_knn_finds_its_checkpoint(train, folders):
+    """Schedulers signal all processes, loader workers too."""
+    model, signalled = small_model(), []
+
+    def stop(*_):
+        if model.training or signalled:
+            return
+        (worker,) = multiprocessing.active_children()
+        # SIGTERM from this process, the parent, would end the worker.
+        for name in ('-TERM', '-USR1'):
+            subprocess.check_call(['kill', name, str(worker.pid)])
+        signalled.append((train.runner.folder / 'epoch_1.pth').exists())
+
+    model.backbone.register_forward_hook(stop)
+    hook = dict(type='OnlineKNN', **folders, batch_size=1, num_workers=1)
+    assert 'kNN after epoch 1' in printed(train(hook, model=model))
+    assert signalled == [True]
+
+
+def test_online_knn_logs_to_tensorboard_and_shows_progress(
+    train, folders, monkeypatch, capfd
+):
+    monkeypatch.setattr('simim_plugin.evaluation.features.QUIET_SECONDS', 0.0)
+    backends = [
+        dict(type='LocalVisBackend'),
+        dict(type='TensorboardVisBackend'),
+    ]
+    runner = train(
+        dict(type='OnlineKNN', **folders, k=3, batch_size=4),
+        visualizer=dict(type='Visualizer', vis_backends=backends),
+    )
+    assert 'features: batch 1 of 3, ' in capfd.readouterr().err
+    (folder,) = runner.folder.glob('*/vis_data')
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    (event,) = events.Scalars('knn/top1_k3')
+    assert event.step == 6
+    (entry,) = knn_entries(runner)
+    assert event.value == pytest.approx(entry['knn/top1_k3'])
