@@ -1,4 +1,4 @@
-"""Files that are complete whenever they exist."""
+"""Write files that are whole whenever they exist; find the last checkpoint."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 
 @contextmanager
 def complete_file(path: Path) -> Iterator[Path]:
-    """A path to write to; what is there is renamed to ``path`` at the end.
+    """Yield a path to write to, and rename that file to ``path`` at the end.
 
-    Makes the folder. If writing fails, nothing is left behind.
+    The folder is created. If writing fails, nothing is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f'{path.name}.part')
@@ -29,3 +29,13 @@ def write_json(path: Path, content: Any) -> None:
     """Write plain values as JSON."""
     with complete_file(path) as part:
         part.write_text(json.dumps(content, indent=1) + '\n')
+
+
+def last_checkpoint(work_dir: Path) -> Path:
+    """Return the checkpoint that a run noted last, in its work directory.
+
+    mmengine notes the path at the time of writing; only its name still holds
+    after the directory is moved.
+    """
+    noted = (work_dir / 'last_checkpoint').read_text().strip()
+    return work_dir / Path(noted).name

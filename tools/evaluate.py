@@ -2,12 +2,7 @@
 
 from pathlib import Path
 
-from simim_plugin.environment import require
-from simim_plugin.errors import told_in_a_sentence
+from simim_plugin.commands import run
 
 if __name__ == '__main__':
-    with told_in_a_sentence():
-        require('classification')
-    from simim_plugin.commands.evaluate import main
-
-    main(tools=Path(__file__).parent)
+    run('evaluate', 'classification', tools=Path(__file__).parent)

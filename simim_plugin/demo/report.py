@@ -38,6 +38,7 @@ from ..evaluation import (
     knn_accuracy,
     match_patches,
 )
+from ..files import last_checkpoint
 from ..visualization import (
     draw_loss,
     draw_matches,
@@ -103,9 +104,8 @@ class TrainedRun:
     @cached_property
     def after(self) -> BaseModel:
         """The model of the last checkpoint."""
-        last = (self.folder / 'last_checkpoint').read_text().strip()
         model = MODELS.build(self.config.model)
-        load_model(model, last)
+        load_model(model, last_checkpoint(self.folder))
         return model.to(_device())
 
     @cached_property

@@ -11,11 +11,11 @@ from mmpretrain.datasets import CIFAR10
 from PIL import Image
 from skimage.filters import gaussian
 
+from simim_plugin.commands.corrupt import main
 from simim_plugin.datasets import corruptions
 from simim_plugin.datasets.corruptions import corrupt, make_corruptions
 from simim_plugin.datasets.robustness import CORRUPTIONS, SEVERITIES
 from simim_plugin.errors import SimimError
-from tools.make_corruptions import main
 
 imagecorruptions = pytest.importorskip('imagecorruptions')
 
