@@ -27,7 +27,7 @@ test-upstream: python  ## the test suite on upstream OpenMMLab, in .venv-upstrea
 	.venv-upstream/bin/python -u -m pytest $(PYTEST) -m "not minutes"
 
 evidence: install-test  ## the long runs whose figures stand in docs/ (hours), logs in work_dirs/evidence
-	$(RUN) tests/evidence.py
+	$(RUN) docs/evidence.py
 
 install: python  ## .venv with all that the package needs; no compiler needed
 	requirements/install.sh "$(PYTHON)" .venv onedl onedl,tensorboard

@@ -1,4 +1,7 @@
-"""Write files and folders that are complete whenever they exist."""
+"""Write files and folders that are complete whenever they exist.
+
+Also find the last checkpoint of a work directory.
+"""
 
 from __future__ import annotations
 
@@ -69,3 +72,13 @@ def write_json(path: Path, content: Any) -> None:
     """Write plain values as a complete JSON file."""
     with complete_file(path) as part:
         part.write_text(json.dumps(content, indent=1) + '\n')
+
+
+def last_checkpoint(work_dir: Path) -> Path:
+    """Return the checkpoint that a run noted last, in its work directory.
+
+    mmengine notes the path at the time of writing; only its name still holds
+    after the directory is moved.
+    """
+    noted = (work_dir / 'last_checkpoint').read_text().strip()
+    return work_dir / Path(noted).name

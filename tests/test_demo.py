@@ -1,4 +1,4 @@
-"""The demo: an honest report of a whole small run, or one sentence."""
+"""The demo: a complete report of a small run, or one error sentence."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from simim_plugin.evaluation import folder_dataset
 from simim_plugin.files import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
-TRAIN = str(ROOT / 'tools' / 'train.py')
+TOOLS = ROOT / 'tools'
 SMALL = [
     'train_cfg.max_epochs=2',
     'train_dataloader.batch_size=16',
@@ -112,12 +112,23 @@ def test_before_is_where_the_run_began(demo):
     assert all(torch.equal(after[key], saved[key]) for key in saved)
     other = TrainedRun(folder / 'work' / 'pretraining', seed=4)
     assert not torch.equal(other.before.state_dict()[frozen], before[frozen])
-    # Evaluated anew, the figures are the same.
+    # A second evaluation gives the same figures.
     again = json.loads(json.dumps(run.knn(folder / 'data')))
     assert again['before'] == report['knn']['before']
     assert again['after'] == report['knn']['after']
     matches = run.match(folder / 'data' / 'val', 6)
     assert matches.summary() == report['match']
+
+
+@pytest.mark.slow
+def test_a_moved_run_is_found(demo, tmp_path):
+    work = shutil.copytree(demo[0] / 'work', tmp_path / 'moved')
+    noted = work / 'pretraining' / 'last_checkpoint'
+    noted.write_text('/nowhere/pretraining/epoch_2.pth')
+    moved = TrainedRun(work / 'pretraining', seed=3).after.state_dict()
+    there = TrainedRun(demo[0] / 'work' / 'pretraining', seed=3).after
+    for name, value in there.state_dict().items():
+        assert torch.equal(moved[name], value), name
 
 
 @pytest.mark.slow
@@ -140,7 +151,7 @@ def test_failed_training_is_one_sentence_and_leaves_no_report(
     stale.parent.mkdir()
     stale.write_text('{}')
     with pytest.raises(SystemExit) as end:
-        main(options(tmp_path, 'train_dataloader.batch_size=49'), TRAIN)
+        main(options(tmp_path, 'train_dataloader.batch_size=49'), TOOLS)
     assert end.value.code == 1
     message = capsys.readouterr().err.strip()
     assert message.startswith('error: The training set has 48 images')
@@ -154,7 +165,7 @@ def test_scenes_of_other_counts_are_replaced_when_asked(
     def train(*_):
         raise SimimError('Training begins.')
 
-    monkeypatch.setattr('simim_plugin.commands.demo.run_logged', train)
+    monkeypatch.setattr('simim_plugin.commands.demo.run_script', train)
     make_demo_data(tmp_path / 'data', train=2, val=1)
     words = options(tmp_path)  # 48 and 24 images
     for more, sentence, images in (
@@ -162,7 +173,7 @@ def test_scenes_of_other_counts_are_replaced_when_asked(
         (['--overwrite'], 'Training begins', 48),
     ):
         with pytest.raises(SystemExit):
-            main([*more, *words], TRAIN)
+            main([*more, *words], TOOLS)
         assert sentence in capsys.readouterr().err
         assert len([*(tmp_path / 'data' / 'train').rglob('*.jpg')]) == images
 
@@ -217,7 +228,7 @@ def test_stopping_the_demo_stops_its_training(demo, tmp_path):
 def test_several_seeds_have_folders_and_rows_of_their_own(
     tmp_path, capsys, monkeypatch
 ):
-    def fake(args, seed, work_dir, train_script):
+    def fake(args, seed, work_dir, tools):
         assert work_dir == tmp_path / f'seed{seed}'
         knn = dict(before={'20': 20.0}, after={'20': 31.5 + seed})
         return dict(

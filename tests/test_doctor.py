@@ -1,4 +1,4 @@
-"""The check and the doctor on fake installations, each with one fault."""
+"""The check and the doctor on fake installations with one fault each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from simim_plugin import environment
-from simim_plugin.commands import doctor
+from simim_plugin.commands import doctor, imports
 from simim_plugin.commands.doctor import LIBRARIES
 from simim_plugin.environment import STACKS
 
@@ -38,7 +38,7 @@ OPTIONAL = NEEDED - {'torch', 'torchvision', *STACKS}
 
 
 class Site:
-    """A folder of packages that a bare Python sees, and nothing else."""
+    """A folder with the only packages that a bare Python finds."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -52,7 +52,7 @@ class Site:
         version: str = '2.1.0',
         requires: str = '',
     ) -> None:
-        """Install a module, or install it anew."""
+        """Install a module, in place of an older one."""
         name = name or environment.RENAMED.get(module, module)
         known = f'{name.replace("-", "_")}-*.dist-info'
         for old in self.folder.glob(known):
@@ -74,7 +74,7 @@ class Site:
             shutil.rmtree(owner)
 
     def stack(self, index: int = ONEDL) -> None:
-        """All that any task needs, whole."""
+        """Install all libraries of all tasks."""
         self.put('torch', TORCH)
         self.put('torchvision', requires='torch (==2.1.0)')
         for module in (*LIBRARIES, *OPTIONAL):
@@ -88,7 +88,7 @@ class Site:
         shutil.rmtree(self.folder / 'simim_plugin')
 
     def python(self, *words: str, source: Path = ROOT) -> tuple[int, str]:
-        """Exit code and output of a Python that sees the site alone."""
+        """Return exit code and output of a Python with this site alone."""
         path = os.pathsep.join([str(self.folder), str(source)])
         done = subprocess.run(
             [sys.executable, '-S', *words],
@@ -100,7 +100,7 @@ class Site:
         return done.returncode, done.stdout + done.stderr
 
     def doctor(self, *tasks: str, code: int, source: Path = ROOT) -> str:
-        """What the doctor says; it must end with an exit code."""
+        """Return the output of the doctor, which must exit with a code."""
         command = ('-m', 'simim_plugin.doctor', *tasks)
         ended, said = self.python(*command, source=source)
         assert ended == code, said
@@ -108,7 +108,7 @@ class Site:
         return said
 
     def refusal(self, task: str) -> str:
-        """The sentence of a command that needs the task."""
+        """Return the error sentence of a command that needs the task."""
         code = (
             f'from simim_plugin.environment import require as r; r({task!r})'
         )
@@ -125,7 +125,7 @@ def site(tmp_path: Path) -> Site:
 
 
 def tasks(said: str) -> dict[str, str]:
-    """What was said of each task."""
+    """Return the reported state of each task."""
     part = said.split('Tasks\n')[1].split('\n\n')[0]
     return dict(line.split(maxsplit=1) for line in part.splitlines())
 
@@ -217,7 +217,7 @@ def test_files_gone_or_only_leftovers(site: Site) -> None:
     assert 'files of mmpretrain are gone' in said
 
 
-def test_an_unknown_task_is_named(site: Site) -> None:
+def test_an_unknown_task_is_an_error(site: Site) -> None:
     with pytest.raises(ValueError, match=r"'dreaming'.*pretraining"):
         environment.check('dreaming')
     assert 'no task called dreaming' in site.doctor('dreaming', code=2)
@@ -279,7 +279,7 @@ def test_a_library_that_does_not_import(
     output = site.doctor(code=1)
     assert said in output
     assert f'{command}\n' in output
-    # What imports it fails alike, and is not to blame.
+    # Modules that import it fail with the same error.
     assert 'mmseg 2.1.0 does not import' not in output
 
 
@@ -306,25 +306,25 @@ def test_a_broken_torch_is_not_blamed_on_what_imports_it(site: Site) -> None:
     assert 'mmengine 2.1.0 does not import' not in said
 
 
-def test_a_hanging_import_is_told(
+def test_a_hanging_import_is_reported(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site.put('slow_one', 'import time; time.sleep(600)')
     site.put('fast_one')
     monkeypatch.setenv('PYTHONPATH', str(site.folder))
-    facts, failures = doctor.probe(['slow_one', 'fast_one'], seconds=3)
+    facts, failures = imports.probe(['slow_one', 'fast_one'], seconds=3)
     assert facts == {'fast_one': {}}
     assert failures == {'slow_one': 'TimeoutError: not done after 3 s'}
-    finding = doctor.explain('slow_one', failures['slow_one'])
+    finding = imports.explain('slow_one', failures['slow_one'])
     assert finding.command == 'python -v -c "import slow_one"'
 
 
-def test_a_python_that_dies_at_its_start_is_told(
+def test_a_python_that_dies_at_its_start_is_reported(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (site.folder / 'sitecustomize.py').write_text('import os; os._exit(3)')
     monkeypatch.setenv('PYTHONPATH', str(site.folder))
-    facts, failures = doctor.probe(['torch', 'mmengine'])
+    facts, failures = imports.probe(['torch', 'mmengine'])
     assert facts == {}
     assert failures == {'torch': 'Crash: exit code 3'}
 
@@ -378,6 +378,7 @@ def test_configs_are_gone_or_in_a_wheel(site: Site, tmp_path: Path) -> None:
     package.mkdir(parents=True)
     for file in (ROOT / 'simim_plugin').glob('*.py'):
         shutil.copy(file, package)
+    shutil.copytree(ROOT / 'simim_plugin/commands', package / 'commands')
     said = site.doctor(code=1, source=package.parent)
     assert 'the configs and tools of simim_plugin are gone' in said
     (package / '.mim' / 'configs').mkdir(parents=True)
@@ -412,7 +413,7 @@ def test_little_space_is_worth_knowing(
 
 
 def test_mmpretrain_beside_transformers_5(site: Site) -> None:
-    """Its multimodal models do not import there, and it fails with them."""
+    """Its multimodal models do not import there and are left out."""
     site.put('transformers', version='5.0.0')
     shutil.rmtree(site.folder / 'transformers')  # the real one is imported
     code = (

@@ -1,4 +1,4 @@
-"""The commands behind the figures of docs/ name what there is."""
+"""The runs behind the figures of docs/ name existing tools and configs."""
 
 import shlex
 import subprocess
@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
+from docs import evidence
 from simim_plugin.config_files import config_path
-
-from . import evidence
 
 
 @pytest.mark.parametrize('name', evidence.RUNS)
@@ -27,7 +26,7 @@ def test_commands_name_tools_and_configs(name):
                 config_path(word)
 
 
-def test_runs_need_only_what_earlier_ones_leave():
+def test_runs_need_only_results_of_earlier_ones():
     made = set()
     for commands in evidence.RUNS.values():
         for words in map(shlex.split, commands):
@@ -58,15 +57,15 @@ def test_a_failed_run_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'bad.py').write_text('raise SystemExit("error: broken.")')
     (tmp_path / 'good.py').write_text('import os; print(os.environ["WORD"])')
-    runs = dict(one=['bad.py'], two=['WORD=heard good.py'])
+    runs = dict(one=['bad.py'], two=['WORD=printed good.py'])
     monkeypatch.setattr(evidence, 'RUNS', runs)
     monkeypatch.setattr(evidence, 'DATA', {})
     with pytest.raises(SystemExit):
         evidence.main([])
-    heard = capsys.readouterr()
-    assert 'failed: broken.' in heard.out
-    assert 'error: one failed' in heard.err
-    assert (evidence.OUT / 'two' / 'command_0.log').read_text() == 'heard\n'
+    output = capsys.readouterr()
+    assert 'failed: broken.' in output.out
+    assert 'error: one failed' in output.err
+    assert (evidence.OUT / 'two' / 'command_0.log').read_text() == 'printed\n'
 
 
 def test_logs_of_different_commands_are_different_files(tmp_path):
@@ -80,7 +79,7 @@ def test_logs_of_different_commands_are_different_files(tmp_path):
     assert len(work_dirs) == len(set(work_dirs)) > 10
 
 
-def test_what_is_done_is_not_done_again(tmp_path, monkeypatch, capsys):
+def test_finished_commands_are_not_repeated(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'tool.py').write_text('open("calls", "a").write("x")')
     for command in ('tool.py', 'tool.py', 'tool.py --more'):

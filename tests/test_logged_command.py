@@ -1,6 +1,7 @@
-"""A long command tells how far it is, and ends in the sentence it gave."""
+"""Logged commands print their progress, and fail with their own sentence."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -8,19 +9,19 @@ import time
 
 import pytest
 
-from simim_plugin.commands.running import _news, run_logged
+from simim_plugin.commands.running import progress, run_logged, run_script
 from simim_plugin.errors import SimimError
 
 
 def test_unforeseen_failure_shows_the_end_of_the_log(tmp_path, capsys):
-    script = 'print("first"); raise RuntimeError("tell me")'
+    script = 'print("first"); raise RuntimeError("the cause")'
     with pytest.raises(SimimError, match=r'exit code 1; .*run\.log'):
         run_logged([sys.executable, '-c', script], tmp_path / 'run.log')
-    assert 'RuntimeError: tell me' in capsys.readouterr().err
+    assert 'RuntimeError: the cause' in capsys.readouterr().err
     assert (tmp_path / 'run.log').read_text().startswith('first')
 
 
-def test_progress_is_told_while_training(tmp_path, capsys, monkeypatch):
+def test_progress_is_printed_while_training(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr('simim_plugin.commands.running.QUIET_SECONDS', 0.5)
     script = (
         'import time; time.sleep(1.5); print("x - mmengine - INFO - '
@@ -30,13 +31,50 @@ def test_progress_is_told_while_training(tmp_path, capsys, monkeypatch):
     run_logged([sys.executable, '-c', script], tmp_path / 'run.log')
     lines = capsys.readouterr().out.splitlines()[2:]
     assert 'starting' in lines[0]
-    assert lines[-1].endswith('s  train [2][ 5/39]  loss 1.25  0:01:33 left')
-
-
-def test_progress_of_what_a_command_runs_is_passed_on():
-    assert _news('   105 s  train [2][ 5/39]  0:01:33 left') == (
-        'train [2][ 5/39]  0:01:33 left'
+    assert re.fullmatch(
+        r'  +\d s  Epoch\(train\) .* eta: 0:01:33 .*', lines[-1]
     )
+
+
+@pytest.mark.parametrize(
+    'prefix',
+    ['', '11/28 18:00:00 - mmengine - \x1b[4mINFO\x1b[0m - ', '   7 s  '],
+)
+@pytest.mark.parametrize(
+    'message',
+    [
+        'Iter(train) [ 10/900000]  lr: 1e-3  eta: 2 days, 3:04:05  loss: 1.5',
+        'Epoch(test) [ 50/79]    eta: 0:00:29  time: 1.0',
+        'features: batch 12 of 79, 00:31 left',
+    ],
+)
+def test_lines_with_a_time_left_are_progress(prefix, message):
+    assert progress(prefix + message) == message
+    assert progress('\r' + prefix + message) == message
+
+
+@pytest.mark.parametrize(
+    'line', ['Exp name: run_2026', '    10 s  starting', '']
+)
+def test_other_lines_are_not_progress(line):
+    assert progress(line) == ''
+
+
+def test_several_gpus_start_torchrun(tmp_path, monkeypatch):
+    commands = []
+    monkeypatch.setattr(
+        'simim_plugin.commands.running.run_logged',
+        lambda command, log: commands.append(command),
+    )
+    script, log = tmp_path / 'train.py', tmp_path / 'log'
+    one = run_script(script, ['--cfg-options', 'a=1'], log)
+    two = run_script(script, ['--cfg-options', 'a=1'], log, gpus=2)
+    assert commands == [one, two]
+    assert one == [sys.executable, '-u', str(script), '--cfg-options', 'a=1']
+    assert two[2:] == [
+        *('-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2'),
+        *(str(script), '--cfg-options', 'a=1', '--launcher', 'pytorch'),
+    ]
 
 
 NESTED = """
@@ -52,8 +90,8 @@ time.sleep(60)
 """
 
 
-def test_what_is_stopped_stops_all_that_it_runs(tmp_path):
-    """A command that runs another that runs a third, as ablations do."""
+def test_sigterm_stops_all_nested_commands(tmp_path):
+    """Three levels, as in tools/ablate.py."""
     script, log = tmp_path / 'nested.py', tmp_path / '1.log'
     script.write_text(NESTED)
     process = subprocess.Popen([sys.executable, script, '2'], cwd=tmp_path)
@@ -66,22 +104,7 @@ def test_what_is_stopped_stops_all_that_it_runs(tmp_path):
         os.kill(int(log.read_text()), 0)
 
 
-def test_other_handlers_are_back_afterwards(tmp_path):
+def test_the_signal_handler_is_restored(tmp_path):
     before = signal.getsignal(signal.SIGTERM)
     run_logged([sys.executable, '-c', ''], tmp_path / 'run.log')
     assert signal.getsignal(signal.SIGTERM) is before
-
-
-def test_long_runs_are_understood():
-    line = (
-        'mmengine - INFO - Iter(train) [ 10/900000]  lr: 1e-3  eta: 2 days, '
-        '3:04:05  time: 0.2  loss: 1.5e-01'
-    )
-    assert _news(line) == (
-        'train [ 10/900000]  loss 1.5e-01  2 days, 3:04:05 left'
-    )
-    line = 'INFO - Epoch(test) [ 50/79]    eta: 0:00:29  time: 1.0'
-    assert _news(line) == 'test [ 50/79]  0:00:29 left'
-    assert _news('Exp name: run_2026') is None
-    line = '\rfeatures: batch 12 of 79, 00:31 left'
-    assert _news(line) == 'features: batch 12 of 79, 00:31 left'

@@ -55,6 +55,8 @@ def copy_source(target: Path) -> Path:
         shutil.copy2(ROOT / name, target)
     for name in ('README.md', 'Makefile', 'model-index.yml'):
         shutil.copy2(ROOT / name, target)
+    (target / 'docs').mkdir()
+    shutil.copy2(ROOT / 'docs/evidence.py', target / 'docs')
     for name in ('configs', 'requirements', 'tests', 'tools'):
         shutil.copytree(ROOT / name, target / name, ignore=ignore)
     ignore = shutil.ignore_patterns('__pycache__', '.mim')
@@ -133,7 +135,8 @@ def test_sdist_builds_the_same_wheel(
     with tarfile.open(sdist) as archive:
         archive.extractall(tmp_path, filter='data')
     unpacked = tmp_path / sdist.name.removesuffix('.tar.gz')
-    assert {'Makefile', 'requirements/install.sh'} <= files(unpacked)
+    needed = {'Makefile', 'requirements/install.sh', 'docs/evidence.py'}
+    assert needed <= files(unpacked)
     assert names(build_wheel(unpacked, tmp_path)) == names(wheel)
 
 

@@ -19,7 +19,7 @@ CONTEXT.set_forkserver_preload(
     ['simim_plugin.commands.train', 'simim_plugin.pretraining']
 )
 
-DEMO = 'siamese_im_vit-tiny-p8_demo.py'
+DEMO = 'siamese_im_vit-micro-p8_demo.py'
 
 TINY = """
 _base_ = __import__('simim_plugin').config_path(

@@ -1,13 +1,8 @@
-"""Run rows of the ablations and compare them: tools/ablate.py [--help]."""
+"""Compare rows of the ablations: python tools/ablate.py [--help]."""
 
 from pathlib import Path
 
-from simim_plugin.environment import require
-from simim_plugin.errors import one_line_errors
+from simim_plugin.commands import run
 
 if __name__ == '__main__':
-    with one_line_errors():
-        require('classification')
-    from simim_plugin.commands.ablate import main
-
-    main(tools=Path(__file__).parent)
+    run('ablate', 'classification', tools=Path(__file__).parent)

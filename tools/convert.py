@@ -1,11 +1,6 @@
-"""Take weights elsewhere: python tools/convert.py IN OUT --to FORMAT."""
+"""Convert weights: python tools/convert.py IN OUT --to FORMAT."""
 
-from simim_plugin.environment import require
-from simim_plugin.errors import one_line_errors
+from simim_plugin.commands import run
 
 if __name__ == '__main__':
-    with one_line_errors():
-        require('classification')
-    from simim_plugin.checkpoint.export import main
-
-    main()
+    run('convert', 'classification')

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from simim_plugin.commands.demo import main
+from simim_plugin.commands import run
 
 if __name__ == '__main__':
-    main(train_script=str(Path(__file__).with_name('train.py')))
+    run('demo', tools=Path(__file__).parent)

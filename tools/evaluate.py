@@ -2,12 +2,7 @@
 
 from pathlib import Path
 
-from simim_plugin.environment import require
-from simim_plugin.errors import one_line_errors
+from simim_plugin.commands import run
 
 if __name__ == '__main__':
-    with one_line_errors():
-        require('classification')
-    from simim_plugin.commands.evaluate import main
-
-    main(tools=Path(__file__).parent)
+    run('evaluate', 'classification', tools=Path(__file__).parent)

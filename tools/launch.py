@@ -1,7 +1,7 @@
-"""torchrun, with the processes' exit code as its own.
+"""Run torchrun, and exit with the code of its processes.
 
-torchrun itself ends with 1 whatever ended its processes, and dies of SIGUSR1.
-Called by dist_train.sh: python tools/launch.py [torchrun's arguments].
+torchrun itself exits with 1 for every failure and dies of SIGUSR1.
+dist_train.sh calls this: python tools/launch.py [torchrun's arguments].
 """
 
 import os
@@ -15,7 +15,7 @@ STOPPED = 75
 
 
 def terminate(number: int, frame: object) -> None:
-    """Treat SIGUSR1 as SIGTERM, which torchrun passes on."""
+    """Turn SIGUSR1 into SIGTERM, which torchrun forwards."""
     os.kill(os.getpid(), signal.SIGTERM)
 
 

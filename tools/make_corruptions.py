@@ -1,55 +1,6 @@
-"""Corrupt a clean validation set as ImageNet-C was made from ImageNet.
+"""Corrupt images: python tools/make_corruptions.py CLEAN OUT [--help]."""
 
-    python tools/make_corruptions.py data/demo/val data/demo-c
-    python tools/make_corruptions.py data/cifar10 data/cifar10-c
-
-The layout of the folder is in ``simim_plugin.datasets.corruptions``.
-"""
-
-from __future__ import annotations
-
-import argparse
-import os
-from collections.abc import Sequence
-
-from simim_plugin.datasets.corruptions import make_corruptions
-from simim_plugin.errors import one_line_errors
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description='Write the 15 corruptions of ImageNet-C at 5 severities '
-        'of a folder of images by class.',
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument(
-        'clean', help='folder of CLASS/*.jpg, or of cifar-10-batches-py'
-    )
-    parser.add_argument('out', help='folder to make')
-    parser.add_argument(
-        '--size',
-        type=int,
-        help='resize and centre-crop first, e.g. 224 for ImageNet '
-        '(without it the images are taken as they are)',
-    )
-    parser.add_argument('--seed', type=int, default=0, help='at least 0')
-    parser.add_argument(
-        '--workers',
-        type=int,
-        default=os.cpu_count(),
-        help='processes; 0 works in this one',
-    )
-    args = parser.parse_args(argv)
-    with one_line_errors():
-        written = make_corruptions(
-            args.clean,
-            args.out,
-            size=args.size,
-            seed=args.seed,
-            num_workers=args.workers,
-        )
-    print(f'{args.out}: {"written" if written else "up to date"}.')
-
+from simim_plugin.commands import run
 
 if __name__ == '__main__':
-    main()
+    run('corrupt')

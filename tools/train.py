@@ -1,12 +1,6 @@
 """Train a model: python tools/train.py CONFIG [--help]."""
 
-from simim_plugin.environment import require, share_cores
-from simim_plugin.errors import one_line_errors
+from simim_plugin.commands import run
 
 if __name__ == '__main__':
-    share_cores()
-    with one_line_errors():
-        require('pretraining')
-    from simim_plugin.commands.train import main
-
-    main()
+    run('train', 'pretraining')

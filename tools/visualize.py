@@ -1,12 +1,6 @@
 """Draw: python tools/visualize.py pair|match|pca|attention|curves [--help]."""
 
-from simim_plugin.environment import require, share_cores
-from simim_plugin.errors import one_line_errors
+from simim_plugin.commands import run
 
 if __name__ == '__main__':
-    share_cores()
-    with one_line_errors():
-        require('classification')
-    from simim_plugin.commands.visualize import main
-
-    main()
+    run('visualize', 'classification')

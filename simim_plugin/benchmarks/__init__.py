@@ -1,1 +1,4 @@
-"""Speed and memory, as ratios to yardsticks timed in the same run."""
+"""Measure speed and memory beside yardsticks, for tools/benchmark.py.
+
+Every ``measure_...`` function returns figures by name.
+"""

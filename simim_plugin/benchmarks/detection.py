@@ -1,25 +1,13 @@
-"""Seconds and peak memory of ViT-B at 1024 px.
-
-One training step (forward, backward, AdamW) on an image with 20 objects, with
-and without activation checkpointing; or one global block's attention, forward
-and backward, ours beside two that hold the logits of all pairs of patches::
-
-    python -m simim_plugin.benchmarks.detection
-    python -m simim_plugin.benchmarks.detection --attention --fp32
-    python -m simim_plugin.benchmarks.detection --operators --fp32
-
-The last is a step with mmcv's compiled operators beside one with ours, in an
-environment that has both.
+"""Seconds and peak memory of ViTDet with ViT-B at 1024 px.
 
 Shape key: B batch, H x W patches, N = H W, C channels, D channels of a head.
 """
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from types import ModuleType
 
@@ -33,21 +21,22 @@ from mmpretrain.models.backbones.vit_sam import Attention
 from torch import Tensor, nn
 
 from ..config_files import config_path
-from ..detection.vitdet import attend, with_relative_positions
+from ..detection.vitdet import (
+    attend,
+    merge_heads,
+    split_heads,
+    with_relative_positions,
+)
+from ..errors import SimimError
 from ..operators import COMPILED, build_command
 from ..operators.placing import Operators
-from .timing import (
-    DEVICE,
-    median_seconds,
-    print_costs,
-    token_pass,
-)
+from .timing import DEVICE, costs, median_seconds, token_pass
 
 CONFIG = 'siamese_im_vit-base-p16_vitdet-16xb4-amp-100e_coco.py'
 
 
 def attend_with_bias(attn: Attention, tokens: Tensor) -> Tensor:
-    """A yardstick: fused attention, relative positions as its bias.
+    """Compute fused attention with relative positions as its bias.
 
     Args:
         attn (Attention): its parameters.
@@ -57,9 +46,7 @@ def attend_with_bias(attn: Attention, tokens: Tensor) -> Tensor:
         Tensor: (B, H, W, C).
     """
     _, height, width, _ = tokens.shape
-    qkv = attn.qkv(tokens.flatten(1, 2))  # (B, N, 3 C)
-    qkv = qkv.unflatten(2, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
-    query, key, value = qkv.unbind(0)  # (B, heads, N, D) each
+    query, key, value = split_heads(attn, tokens)  # (B, heads, N, D) each
     widened, _ = with_relative_positions(attn, query, key, height, width)
     _, vertical, horizontal = widened.split(
         [query.shape[-1], height, width], dim=-1
@@ -71,8 +58,7 @@ def attend_with_bias(attn: Attention, tokens: Tensor) -> Tensor:
         value,
         attn_mask=bias.flatten(3),  # (B, heads, N, N)
     )
-    attended = attended.transpose(1, 2).flatten(2)  # (B, N, C)
-    return attn.proj(attended).unflatten(1, (height, width))
+    return merge_heads(attn, attended, (height, width))
 
 
 KINDS: dict[str, Callable[[Attention, Tensor], Tensor]] = {
@@ -80,18 +66,19 @@ KINDS: dict[str, Callable[[Attention, Tensor], Tensor]] = {
     'bias': attend_with_bias,
     'ours': attend,
 }
+"""Our attention and two yardsticks that hold N x N logits."""
 
 
 def attention(kind: str, side: int, bf16: bool) -> Callable[[], object]:
-    """One global block's attention, over an image.
+    """Prepare one global block's attention over an image.
 
     Args:
-        kind (str): a key of ``KINDS``.
+        kind (str): key of ``KINDS``.
         side (int): H = W.
         bf16 (bool): under autocast.
 
     Returns:
-        Callable[[], object]: runs it once, forward and backward.
+        Callable[[], object]: runs it forward and backward.
     """
     attn = Attention(768, 12, use_rel_pos=True, input_size=(side, side))
     nn.init.normal_(attn.rel_pos_h)
@@ -103,15 +90,15 @@ def attention(kind: str, side: int, bf16: bool) -> Callable[[], object]:
 def training_step(
     name: str, with_cp: bool, bf16: bool
 ) -> Callable[[], object]:
-    """One step on one image, of a detector with new weights.
+    """Prepare a training step on one image with 20 objects.
 
     Args:
         name (str): packaged detection config.
         with_cp (bool): checkpoint the backbone's activations.
-        bf16 (bool): under autocast, on a CPU too.
+        bf16 (bool): under autocast on a CPU; on a GPU it always is.
 
     Returns:
-        Callable[[], object]: runs it once.
+        Callable[[], object]: runs forward, backward and AdamW.
     """
     config = Config.fromfile(config_path(name))
     config.model.backbone.with_cp = with_cp
@@ -125,7 +112,7 @@ def training_step(
     )
 
     def run() -> None:
-        # mmdet looks names up while it computes, too.
+        # mmdet also looks up names while it computes.
         with DefaultScope.overwrite_default_scope('mmdet'):
             model.train_step(data, wrapper)
 
@@ -135,11 +122,11 @@ def training_step(
 def with_operators(
     operators: ModuleType, run: Callable[[], object]
 ) -> Callable[[], None]:
-    """Let mmcv's functions call some operators while something runs.
+    """Return ``run`` with mmcv's functions bound to the given operators.
 
     Args:
         operators (ModuleType): compiled ones, or those of this package.
-        run (Callable[[], object]): what to run.
+        run (Callable[[], object]): calls mmcv's functions.
     """
 
     def swapped() -> None:
@@ -151,58 +138,43 @@ def with_operators(
     return swapped
 
 
-def compare_operators(name: str, bf16: bool, rounds: int) -> None:
-    """Print seconds of a training step by mmcv's operators and by ours."""
+def measure_step(name: str, bf16: bool, rounds: int) -> dict[str, float]:
+    """Measure a training step with and without activation checkpointing."""
+    kinds = {'activations kept': False, 'activations computed again': True}
+    made = {
+        kind: partial(training_step, name, with_cp, bf16)
+        for kind, with_cp in kinds.items()
+    }
+    return costs(made, rounds)
+
+
+def measure_attention(side: int, bf16: bool, rounds: int) -> dict[str, float]:
+    """Measure one global block's attention over ``side`` squared patches."""
+    made = {
+        f'attention, {kind}': partial(attention, kind, side, bf16)
+        for kind in KINDS
+    }
+    return costs(made, rounds)
+
+
+def measure_operators(name: str, bf16: bool, rounds: int) -> dict[str, float]:
+    """Time a training step by mmcv's compiled operators and by ours.
+
+    Raises:
+        SimimError: if mmcv has no compiled operators.
+    """
     compiled = importlib.import_module(COMPILED)
     if isinstance(compiled, Operators):
-        raise SystemExit(f'mmcv has none: build them by `{build_command()}`.')
+        raise SimimError(
+            f'mmcv has no compiled operators; build them by '
+            f'`{build_command()}`.'
+        )
     run = training_step(name, False, bf16)
     kinds = dict(compiled=compiled, ours=Operators())
     actions = {kind: with_operators(it, run) for kind, it in kinds.items()}
     seconds = median_seconds(actions, rounds)
-    for kind in kinds:
-        print(f'operators {kind:10}{seconds[kind]:9.2f} s')
-    print(f'ours / compiled {seconds["ours"] / seconds["compiled"]:.3f}')
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(description='Time ViT-B at 1024 px.')
-    parser.add_argument('--config', default=CONFIG, help='packaged name')
-    parser.add_argument('--rounds', type=int, default=1, help='of each')
-    parser.add_argument(
-        '--fp32', action='store_true', help='no autocast on a CPU'
+    figures = {f'operators, {kind}: s': x for kind, x in seconds.items()}
+    figures['operators, ours / compiled'] = (
+        seconds['ours'] / seconds['compiled']
     )
-    parser.add_argument(
-        '--attention', action='store_true', help="a global block's alone"
-    )
-    parser.add_argument(
-        '--operators', action='store_true', help="mmcv's beside ours"
-    )
-    parser.add_argument(
-        '--patches', type=int, default=64, help='of its image, per side'
-    )
-    args = parser.parse_args(argv)
-    if args.operators:
-        compare_operators(args.config, not args.fp32, args.rounds)
-        return
-    made: dict[str, Callable[[], Callable[[], object]]]
-    if args.attention:
-        made = {
-            f'attention, {kind}': partial(
-                attention, kind, args.patches, not args.fp32
-            )
-            for kind in KINDS
-        }
-    else:
-        made = {
-            f'activations {kind}': partial(
-                training_step, args.config, with_cp, not args.fp32
-            )
-            for kind, with_cp in (('kept', False), ('computed again', True))
-        }
-    print_costs(made, args.rounds)
-
-
-if __name__ == '__main__':
-    main()
+    return figures

@@ -1,11 +1,6 @@
-"""What the monitors of a run cost, beside its training step.
-
-``python -m simim_plugin.benchmarks.monitors [CONFIG] [--batch 8]``
-"""
+"""The cost of a run's monitors beside its training step."""
 
 from __future__ import annotations
-
-import argparse
 
 import torch
 from mmengine.config import Config
@@ -22,16 +17,16 @@ from .training import RECIPE, pretraining_step
 def measure_monitors(
     config: str = RECIPE, batch: int = 8, rounds: int = 5
 ) -> dict[str, float]:
-    """Time a step, a measurement of CollapseMonitor and NonFiniteGuard.
+    """Time a step, a measurement of CollapseMonitor, and NonFiniteGuard.
 
     Args:
         config (str): name of a packaged pretraining config.
-        batch (int): images a step. Defaults to 8.
+        batch (int): images per step. Defaults to 8.
         rounds (int): counted runs of each. Defaults to 5.
 
     Returns:
-        dict[str, float]: milliseconds, and shares of a step in percent; the
-        monitor's at its interval in the config.
+        dict[str, float]: milliseconds, and shares of a step in percent, for
+        the monitor at its interval in the config.
     """
     settings = Config.fromfile(config_path(config))
     (interval,) = (
@@ -63,19 +58,3 @@ def measure_monitors(
         share = 100 * seconds[name] / seconds['step'] / every
         figures[f'{name} every {every} steps, % of a step'] = share
     return figures
-
-
-def main() -> None:
-    """Print the figures."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', nargs='?', default=RECIPE)
-    parser.add_argument('--batch', type=int, default=8)
-    parser.add_argument('--rounds', type=int, default=5)
-    args = parser.parse_args()
-    figures = measure_monitors(args.config, args.batch, args.rounds)
-    for name, value in figures.items():
-        print(f'{name}: {value:.3g}')
-
-
-if __name__ == '__main__':
-    main()

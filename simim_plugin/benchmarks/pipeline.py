@@ -1,16 +1,11 @@
-"""Speed and memory of the pair pipeline, beside the same in Pillow calls.
+"""Speed and memory of the pair pipeline beside the same in Pillow calls.
 
-``python -m simim_plugin.benchmarks.pipeline FOLDER`` prints the figures.
-
-The yardstick is the recipe written out in Pillow and torchvision calls, as
-such code is usually written. Both run in one process on one thread, taking
-turns.
+The yardstick is the recipe in Pillow and torchvision calls, as such code is
+usually written. Both run in turns, in one process on one thread.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -37,9 +32,9 @@ RECIPE = 'siamese_im_vit-base-p16_8xb512-amp-coslr-1600e_in1k.py'
 
 
 class PairPipeline:
-    """The pipeline of the ImageNet config, each transform timed.
+    """The pipeline of the ImageNet config, with a timer for each transform.
 
-    It ends in packed uint8 views: the device normalises them.
+    It ends in packed uint8 views; the device normalises them.
     """
 
     def __init__(self) -> None:
@@ -48,7 +43,7 @@ class PairPipeline:
         self.clock = _Clock()
 
     def __call__(self, path: str) -> dict:
-        """Read ``path``: packed inputs."""
+        """Return the packed inputs of an image file."""
         results = {'img_path': path}
         self.clock.start()
         for transform in self.transforms:
@@ -58,9 +53,9 @@ class PairPipeline:
 
 
 class PillowPairPipeline:
-    """The yardstick: REFERENCE 3 written out in Pillow and torchvision.
+    """The yardstick: the views of docs/method.md by Pillow and torchvision.
 
-    It ends in normalised float views. The mask is ours: Pillow has none.
+    It ends in normalised float views. The mask is ours; Pillow has none.
     """
 
     def __init__(self) -> None:
@@ -83,7 +78,7 @@ class PillowPairPipeline:
         self.clock = _Clock()
 
     def __call__(self, path: str) -> tuple[Tensor, Tensor, NDArray]:
-        """Read ``path``: two (3, 224, 224) float views and a mask (196,)."""
+        """Return two (3, 224, 224) float views of a file and a mask (196,)."""
         clock = self.clock
         clock.start()
         image = Image.open(path).convert('RGB')
@@ -114,7 +109,7 @@ class PillowPairPipeline:
 
 
 class _Clock:
-    """Adds up the time of each named part of many runs."""
+    """Sums the time of each named part over many runs."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
@@ -130,7 +125,7 @@ class _Clock:
         self.last = now
 
     def milliseconds(self) -> dict[str, float]:
-        """Mean of each part."""
+        """Return the mean of each part."""
         return {
             part: 1e3 * seconds / self.runs
             for part, seconds in self.seconds.items()
@@ -140,22 +135,21 @@ class _Clock:
 def measure_pipeline(
     images: str | Path, num_images: int = 100, rounds: int = 5
 ) -> dict[str, Any]:
-    """Time and memory of the pair pipeline and the Pillow yardstick.
+    """Measure time and memory of the pair pipeline and the yardstick.
 
     Args:
         images (str | Path): folder of images; the first ``num_images`` by
             path are read.
-        num_images (int): images a round.
+        num_images (int): images per round.
         rounds (int): rounds over the images, after one uncounted.
 
     Returns:
-        dict[str, Any]: ``images_per_second`` and
-        ``yardstick_images_per_second`` (medians of the rounds), their
-        ``ratio``, and ``ratio_uint8``: the same with the yardstick's
-        normalisation left out; ``peak_mb`` and ``yardstick_peak_mb``, by
-        which a round raises the peak of a process that has done none;
-        ``parts_ms`` and ``yardstick_parts_ms``, mean milliseconds per image;
-        ``images``, how many a round.
+        dict[str, Any]: number of ``images``; ``images_per_second`` and
+        ``yardstick_images_per_second``, medians of the rounds; their
+        ``ratio``, and ``ratio_uint8``, without the yardstick's
+        normalisation; ``peak_mb`` and ``yardstick_peak_mb``, the amounts by
+        which a first round raises the peak of a process; ``parts_ms`` and
+        ``yardstick_parts_ms``, mean milliseconds per image.
 
     Raises:
         FileNotFoundError: if the folder is missing or has no image.
@@ -163,28 +157,26 @@ def measure_pipeline(
     folder = ImageFolder(str(images), indices=num_images)
     paths = [folder.get_data_info(k)['img_path'] for k in range(len(folder))]
     ours, yardstick = PairPipeline(), PillowPairPipeline()
+    actions = dict(
+        ours=partial(_run, ours, paths),
+        yardstick=partial(_run, yardstick, paths),
+    )
     with _one_thread():
-        seconds = median_seconds(
-            {
-                'ours': lambda: _run(ours, paths),
-                'yardstick': lambda: _run(yardstick, paths),
-            },
-            rounds,
-        )
+        seconds = median_seconds(actions, rounds)
     parts_ms = yardstick.clock.milliseconds()
     normalize = len(paths) * parts_ms['normalize'] / 1e3
-    peaks = [
+    peak_mb, yardstick_peak_mb = (
         peak_megabytes(_one_round, kind, paths, device='cpu')
         for kind in (PairPipeline, PillowPairPipeline)
-    ]
+    )
     return dict(
         images=len(paths),
         images_per_second=len(paths) / seconds['ours'],
         yardstick_images_per_second=len(paths) / seconds['yardstick'],
         ratio=seconds['yardstick'] / seconds['ours'],
         ratio_uint8=(seconds['yardstick'] - normalize) / seconds['ours'],
-        peak_mb=peaks[0],
-        yardstick_peak_mb=peaks[1],
+        peak_mb=peak_mb,
+        yardstick_peak_mb=yardstick_peak_mb,
         parts_ms=ours.clock.milliseconds(),
         yardstick_parts_ms=parts_ms,
     )
@@ -198,7 +190,7 @@ def _run(pipeline: Callable[[str], object], paths: Sequence[str]) -> None:
 def _one_round(
     kind: type[PairPipeline | PillowPairPipeline], paths: Sequence[str]
 ) -> Callable[[], object]:
-    """The same in a process of its own, on its one thread."""
+    """Prepare a round for a new process, on one thread."""
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     return partial(_run, kind(), paths)
@@ -208,23 +200,9 @@ def _one_round(
 def _one_thread() -> Iterator[None]:
     torch_threads, cv2_threads = torch.get_num_threads(), cv2.getNumThreads()
     torch.set_num_threads(1)
-    cv2.setNumThreads(0)  # none beside this one
+    cv2.setNumThreads(0)  # no thread beside this one
     try:
         yield
     finally:
         torch.set_num_threads(torch_threads)
         cv2.setNumThreads(cv2_threads)
-
-
-def main() -> None:
-    """Measure a folder given on the command line and print JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('images', help='folder of images')
-    parser.add_argument('--num-images', type=int, default=100)
-    parser.add_argument('--rounds', type=int, default=5)
-    figures = measure_pipeline(**vars(parser.parse_args()))
-    print(json.dumps(figures, indent=2))
-
-
-if __name__ == '__main__':
-    main()

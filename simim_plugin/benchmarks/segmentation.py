@@ -1,18 +1,11 @@
-"""Seconds and peak memory of ViT-B at 512 px.
-
-One block's attention, ours beside MMSegmentation's, in training and in
-inference; or one training step of the whole UPerNet::
-
-    python -m simim_plugin.benchmarks.segmentation
-    python -m simim_plugin.benchmarks.segmentation --step
+"""Seconds and peak memory of UPerNet with ViT-B at 512 px.
 
 Shape key: B batch, T tokens, C channels.
 """
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -26,13 +19,7 @@ from mmseg.structures import SegDataSample
 
 from ..config_files import config_path
 from ..segmentation.backbone import RelativeBiasAttention
-from .timing import (
-    DEVICE,
-    median_seconds,
-    peak_megabytes,
-    print_costs,
-    token_pass,
-)
+from .timing import DEVICE, costs, median_seconds, peak_megabytes, token_pass
 
 CONFIG = 'siamese_im_vit-base-p16_upernet-8xb2-amp-160k_ade20k-512x512.py'
 KINDS = {'MMSegmentation': MAEAttention, 'ours': RelativeBiasAttention}
@@ -41,16 +28,16 @@ KINDS = {'MMSegmentation': MAEAttention, 'ours': RelativeBiasAttention}
 def attention(
     kind: str, training: bool, batch: int, bf16: bool
 ) -> Callable[[], object]:
-    """One block's attention over 32 x 32 patches and the cls token.
+    """Prepare one block's attention over 32 x 32 patches and the cls token.
 
     Args:
-        kind (str): a key of ``KINDS``.
-        training (bool): whether to compute gradients too.
+        kind (str): key of ``KINDS``.
+        training (bool): also compute gradients.
         batch (int): images.
         bf16 (bool): under autocast.
 
     Returns:
-        Callable[[], object]: runs it once.
+        Callable[[], object]: runs it.
     """
     module = KINDS[kind](768, 12, (32, 32), bias=True).to(DEVICE)
     shape = (batch, 1 + 32 * 32, 768)  # (B, T, C)
@@ -60,7 +47,7 @@ def attention(
 def training_step(
     name: str, batch: int, bf16: bool
 ) -> Callable[[], dict[str, torch.Tensor]]:
-    """One optimizer step of a packaged config, on random images.
+    """Prepare an optimizer step of a packaged config on random images.
 
     Args:
         name (str): the config.
@@ -68,7 +55,7 @@ def training_step(
         bf16 (bool): under autocast.
 
     Returns:
-        Callable[[], dict[str, Tensor]]: runs it once, returns the losses.
+        Callable[[], dict[str, Tensor]]: runs it and returns the losses.
     """
     config = Config.fromfile(config_path(name))
     init_default_scope('mmseg')
@@ -95,38 +82,27 @@ def training_step(
 def from_nothing(
     name: str, batch: int, bf16: bool
 ) -> Callable[[], dict[str, torch.Tensor]]:
-    """A step with all that it needs: weights, gradients, AdamW's state."""
+    """Prepare a step that also allocates weights and AdamW's state."""
     return lambda: training_step(name, batch, bf16)()
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(description='Time ViT-B at 512 px.')
-    parser.add_argument('--batch', type=int, default=2, help='images')
-    parser.add_argument('--rounds', type=int, default=7, help='of each')
-    parser.add_argument('--bf16', action='store_true', help='autocast')
-    parser.add_argument(
-        '--step', action='store_true', help="UPerNet's training step"
-    )
-    parser.add_argument(
-        '--config', default=CONFIG, help='packaged config of the step'
-    )
-    args = parser.parse_args(argv)
-    if args.step:
-        wanted = (args.config, args.batch, args.bf16)
-        megabytes = peak_megabytes(from_nothing, *wanted)
-        taken = median_seconds({'': training_step(*wanted)}, args.rounds)['']
-        print(f'training step {taken:8.2f} s{megabytes:8.0f} MB')
-        return
+def measure_step(
+    name: str, batch: int, bf16: bool, rounds: int
+) -> dict[str, float]:
+    """Measure a training step of UPerNet; the memory is all that it needs."""
+    megabytes = peak_megabytes(from_nothing, name, batch, bf16)
+    actions = {'step': training_step(name, batch, bf16)}
+    seconds = median_seconds(actions, rounds)['step']
+    return {'training step: s': seconds, 'training step: MB': megabytes}
+
+
+def measure_attention(batch: int, bf16: bool, rounds: int) -> dict[str, float]:
+    """Measure one block's attention, ours beside MMSegmentation's."""
+    figures: dict[str, float] = {}
     for name, training in (('training', True), ('inference', False)):
         made = {
-            f'{name}, {kind}': partial(
-                attention, kind, training, args.batch, args.bf16
-            )
+            f'{name}, {kind}': partial(attention, kind, training, batch, bf16)
             for kind in KINDS
         }
-        print_costs(made, args.rounds)
-
-
-if __name__ == '__main__':
-    main()
+        figures |= costs(made, rounds)
+    return figures

@@ -1,4 +1,4 @@
-"""Timing in turns, and peak memory in processes of their own."""
+"""Time actions in turns, and measure peak memory in a new process."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def median_seconds(
     Taking turns keeps the ratios fair on a machine whose speed drifts.
 
     Args:
-        actions (Mapping[str, Callable]): what to time, by name.
+        actions (Mapping[str, Callable]): by name.
         rounds (int): counted runs of each.
 
     Returns:
@@ -45,25 +45,31 @@ def median_seconds(
     }
 
 
-def print_costs(
+def costs(
     made: Mapping[str, Callable[[], Callable[[], object]]], rounds: int
-) -> None:
-    """Print median seconds and peak memory of actions, one a line.
+) -> dict[str, float]:
+    """Measure median seconds and peak memory of actions.
 
     Args:
-        made (Mapping[str, Callable]): by name, what prepares an action and
-            returns it; as for :func:`peak_megabytes`.
+        made (Mapping[str, Callable]): by name, functions that prepare an
+            action and return it, as for :func:`peak_megabytes`.
         rounds (int): counted runs of each.
+
+    Returns:
+        dict[str, float]: 'NAME: s' and 'NAME: MB'.
     """
-    # Memory first: a small machine may not hold them twice.
+    # Memory first: a small machine may not hold the actions twice.
     megabytes = {
         name: peak_megabytes(prepare) for name, prepare in made.items()
     }
     seconds = median_seconds(
         {name: prepare() for name, prepare in made.items()}, rounds
     )
+    figures = {}
     for name in made:
-        print(f'{name:32}{seconds[name]:9.4f} s{megabytes[name]:8.0f} MB')
+        figures[f'{name}: s'] = seconds[name]
+        figures[f'{name}: MB'] = megabytes[name]
+    return figures
 
 
 def token_pass(
@@ -72,16 +78,16 @@ def token_pass(
     bf16: bool,
     training: bool = True,
 ) -> Callable[[], object]:
-    """Forward and, in training, backward over random tokens.
+    """Prepare a pass over random tokens: forward and, in training, backward.
 
     Args:
-        module (Callable): takes the tokens.
-        shape (Sequence[int]): theirs.
+        module (Callable): maps the tokens.
+        shape (Sequence[int]): of the tokens.
         bf16 (bool): under autocast.
-        training (bool): whether to compute gradients. Defaults to True.
+        training (bool): also compute gradients. Defaults to True.
 
     Returns:
-        Callable[[], object]: runs it once.
+        Callable[[], object]: runs it.
     """
     tokens = torch.rand(*shape, device=DEVICE, requires_grad=training)
 
@@ -105,19 +111,19 @@ def peak_megabytes(
     *args: Any,
     device: str = DEVICE,
 ) -> float:
-    """Peak memory that an action needs beyond what stands before it.
+    """Measure the peak memory of an action.
 
     Args:
         prepare (Callable): importable function; ``prepare(*args)`` builds
             everything and returns the action. Both run in a new process,
-            so that no earlier peak hides this one.
+            where no earlier peak hides this one.
         *args: picklable arguments.
-        device (str): whose memory counts. Defaults to the GPU's, where
-            there is one.
+        device (str): device of the memory. Defaults to the GPU if there is
+            one.
 
     Returns:
-        float: MB (10^6 bytes): of GPU memory in all on 'cuda'; else by
-        which the action raises the process's peak.
+        float: MB (10^6 bytes): on 'cuda' the total GPU memory; else the
+        amount by which the action raises the peak of the process.
     """
     context = multiprocessing.get_context('spawn')
     with context.Pool(1) as pool:
@@ -138,7 +144,7 @@ def _peak(
 
 
 def _resident_peak() -> float:
-    # Not ru_maxrss, which a new process inherits from the one that made it.
+    # Not ru_maxrss, which a new process inherits from its parent.
     status = Path('/proc/self/status').read_text()
     (peak,) = re.findall(r'VmHWM:\s+(\d+) kB', status)
     return int(peak) * 1024 / 1e6

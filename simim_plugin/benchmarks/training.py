@@ -1,4 +1,4 @@
-"""The training step and the loss, beside yardsticks."""
+"""Speed and memory of the training step and the loss, beside yardsticks."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ _Prepare = Callable[[int, bool], Callable[[], object]]
 def pretraining_step(
     name: str, batch: int, bf16: bool
 ) -> Callable[[], object]:
-    """A whole optimizer step of a packaged config, on views of noise.
+    """Prepare an optimizer step of a packaged config on views of noise.
 
     Args:
-        name (str): of the config.
+        name (str): the config.
         batch (int): images.
         bf16 (bool): under autocast.
     """
@@ -70,7 +70,7 @@ def pretraining_step(
 
 
 def plain_vit_step(batch: int, bf16: bool) -> Callable[[], object]:
-    """The yardstick: MMPretrain's ViT-B/16 trained as a classifier."""
+    """Prepare the yardstick: a step of MMPretrain's ViT-B/16 classifier."""
     init_default_scope('mmpretrain')
     model = MODELS.build(
         dict(
@@ -111,14 +111,14 @@ def _optimizer_step(
 
 
 def measure_steps(batch: int = 8, rounds: int = 5) -> dict[str, float]:
-    """Time and memory of a training step, in fp32 and bf16.
+    """Measure time and memory of a training step in fp32 and bf16.
 
     Args:
-        batch (int): images a step. Defaults to 8.
+        batch (int): images per step. Defaults to 8.
         rounds (int): counted steps of each kind. Defaults to 5.
 
     Returns:
-        dict[str, float]: seconds, images a second, MB and ratios.
+        dict[str, float]: seconds, images per second, MB and ratios.
     """
     siamese_im = partial(pretraining_step, RECIPE)
     kinds: dict[str, tuple[_Prepare, bool]] = {
@@ -148,20 +148,20 @@ def measure_steps(batch: int = 8, rounds: int = 5) -> dict[str, float]:
 
 
 def measure_variants(batch: int = 4, rounds: int = 3) -> dict[str, float]:
-    """Cost of a step of the efficiency rows, and of row (i), in fp32.
+    """Measure a step of the efficiency rows and of row (i), in fp32.
 
-    Steps are timed in turns; each is built anew for its turn, since all of
-    them at once need more memory than a small machine has.
+    Steps are timed in turns, and built one at a time: a small machine cannot
+    hold all of them.
 
     Args:
-        batch (int): images a step. Defaults to 4.
+        batch (int): images per step. Defaults to 4.
         rounds (int): counted steps of each. Defaults to 3.
 
     Returns:
-        dict[str, float]: seconds, MB, GFLOPs of an image, and shares of
-        row (i).
+        dict[str, float]: seconds, MB, GFLOPs per image, and ratios to row
+        (i).
     """
-    os.environ['SIMIM_SCALE'] = 'in1k'  # whatever the user has exported
+    os.environ['SIMIM_SCALE'] = 'in1k'  # overrides the user's
     files = {row: f'siamese_im_row-{row}.py' for row in ('i', *EFFICIENT)}
     seconds: dict[str, list[float]] = {row: [] for row in files}
     flops: dict[str, float] = {}
@@ -190,7 +190,7 @@ def measure_variants(batch: int = 4, rounds: int = 3) -> dict[str, float]:
 
 
 def dense_loss(tokens: int, dim: int = 768) -> Callable[[], object]:
-    """Forward and backward of the loss by its D x D correlation."""
+    """Prepare the loss by its D x D correlation, forward and backward."""
     prediction, target = _tokens(tokens, dim)
     head = UniGradHead()
 
@@ -201,7 +201,7 @@ def dense_loss(tokens: int, dim: int = 768) -> Callable[[], object]:
 
 
 def pairwise_loss(tokens: int, dim: int = 768) -> Callable[[], object]:
-    """The yardstick: the same loss by all M x M similarities."""
+    """Prepare the yardstick: the same loss by all M x M similarities."""
     prediction, target = _tokens(tokens, dim)
 
     def run() -> None:
@@ -219,14 +219,14 @@ def _tokens(tokens: int, dim: int) -> tuple[Tensor, Tensor]:
 
 
 def measure_loss(tokens: int = 12544, rounds: int = 5) -> dict[str, float]:
-    """Time and memory of the loss, its growth, and the M x M form's.
+    """Measure time and memory of the loss and its M x M form.
 
     Args:
         tokens (int): M, divisible by 8. Defaults to 12544 (64 x 196).
         rounds (int): counted runs of each. Defaults to 5.
 
     Returns:
-        dict[str, float]: milliseconds, MB and ratios.
+        dict[str, float]: milliseconds, MB, ratios, and growth with M.
     """
     kinds = {
         f'loss, {tokens // 8} tokens': (dense_loss, tokens // 8),

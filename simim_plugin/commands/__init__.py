@@ -1,1 +1,25 @@
 """The commands behind ``tools/``: each parses its options and runs."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from ..environment import require, share_cores
+from ..errors import one_line_errors
+
+
+def run(command: str, task: str | None = None, **options: Any) -> None:
+    """Run a command of this package.
+
+    Args:
+        command (str): name of its module.
+        task (str, optional): task of ``environment.TASKS`` whose libraries
+            the module imports.
+        **options: of the command's ``main``.
+    """
+    share_cores()
+    if task is not None:
+        with one_line_errors():
+            require(task)
+    import_module(f'.{command}', __name__).main(**options)

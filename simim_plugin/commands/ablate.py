@@ -1,8 +1,8 @@
-"""The ablation command: rows trained and evaluated alike, in one table.
+"""Pretrain and evaluate the rows of the ablations, and compare them.
 
-A row is a config of ``configs/ablations``, trained by ``tools/train.py`` and
-evaluated by ``tools/evaluate.py``, with the same seed, images and steps as
-every other row.
+A row is a config of ``configs/ablations``. ``tools/train.py`` trains it and
+``tools/evaluate.py`` evaluates it, with the seeds, images and steps of every
+other row.
 """
 
 from __future__ import annotations
@@ -11,20 +11,18 @@ import argparse
 import json
 import os
 import statistics
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..config_files import ABLATION_SCALES, config_path
 from ..errors import SimimError, one_line_errors
-from ..files import complete_file, write_json
-from .running import run_logged
+from ..files import complete_file, last_checkpoint, write_json
+from .running import run_script
 
 PREFIX = 'siamese_im_row-'
 UNTRAINED = 'untrained'
 
-# Linear probe of the rows in the paper's table 3: ViT-B/16, 400 epochs.
 PAPER_LINEAR = {
     'mae': 62.5,
     'a': 62.3,
@@ -40,22 +38,24 @@ PAPER_LINEAR = {
     'k': 72.0,
     'mocov3': 72.2,
 }
+"""Linear probe in the paper's table 3, by row: ViT-B/16, 400 epochs."""
 
-# The images of a scale, and of its pretraining.
 DATA = {
     'in1k': ('data/imagenet', 'train'),
     'cifar10': ('data/cifar10', ''),
     'demo': ('data/demo', 'train'),
 }
+"""By scale, the folder of the images and of those for pretraining in it."""
 
 METRICS = {
     'knn': ('kNN (k = 20)', 'knn/top1_k20'),
     'linear': ('linear', 'accuracy/top1'),
 }
+"""By task, the heading of its column and the metric in its results."""
 
 
 def row_names() -> list[str]:
-    """The rows that are packaged: those of the paper, then our own."""
+    """Return the packaged rows: those of the paper, then our own."""
     folder = Path(config_path(f'{PREFIX}i.py')).parent
     found = {f.stem.removeprefix(PREFIX) for f in folder.glob(f'{PREFIX}*.py')}
     return [*PAPER_LINEAR, *sorted(found - set(PAPER_LINEAR))]
@@ -64,11 +64,12 @@ def row_names() -> list[str]:
 def main(
     argv: Sequence[str] | None = None, tools: Path = Path('tools')
 ) -> None:
-    """Run the command line; errors meant for the user end in one line.
+    """Run the command line.
 
     Args:
-        argv (Sequence[str], optional): arguments, of this process if None.
-        tools (Path): the folder of train.py and evaluate.py.
+        argv (Sequence[str], optional): arguments; those of the process if
+            None.
+        tools (Path): folder of train.py and evaluate.py.
     """
     with one_line_errors():
         args = parse_args(argv)
@@ -82,58 +83,19 @@ def main(
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Options of the command."""
-    known = row_names()
-    parser = argparse.ArgumentParser(
-        description='Pretrain and evaluate rows of the ablations. What is '
-        'done is not done again, and an interrupted row goes on.'
-    )
-    parser.add_argument(
-        'rows',
-        nargs='*',
-        metavar='ROW',
-        help=f'of {UNTRAINED}, {", ".join(known)}. Defaults to the first and '
-        "the paper's",
-    )
-    parser.add_argument('--scale', choices=ABLATION_SCALES, default='demo')
-    parser.add_argument('--data', type=Path, help='folder of the images')
-    parser.add_argument(
-        '--seeds', type=int, nargs='+', default=[0], help='a run with each'
-    )
-    parser.add_argument(
-        '--tasks',
-        default='knn,linear',
-        help=f'separated by commas, of {",".join(METRICS)}',
-    )
-    parser.add_argument(
-        '--work-dir',
-        type=Path,
-        help='for everything. Defaults to work_dirs/ablations/SCALE',
-    )
-    parser.add_argument(
-        '--gpus', type=int, default=1, help='processes, one on each GPU'
-    )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        default=[],
-        metavar='KEY=VALUE',
-        help='override settings of the pretraining of every row',
-    )
-    parser.add_argument(
-        '--evaluation-options',
-        nargs='+',
-        default=[],
-        metavar='KEY=VALUE',
-        help='override settings of the evaluation of every row',
-    )
-    args = parser.parse_args(argv)
+    """Parse and check the options.
+
+    Raises:
+        SimimError: if a row, a task or the images do not exist.
+    """
+    known = [UNTRAINED, *row_names()]
+    args = _parser(known).parse_args(argv)
     args.rows = args.rows or [UNTRAINED, *PAPER_LINEAR]
-    unknown = sorted(set(args.rows) - {UNTRAINED, *known})
+    unknown = sorted(set(args.rows) - set(known))
     if unknown:
         raise SimimError(
             f'There is no row called {", ".join(unknown)}; the rows are '
-            f'{UNTRAINED}, {", ".join(known)}.'
+            f'{", ".join(known)}.'
         )
     unknown = sorted(set(args.tasks.split(',')) - set(METRICS))
     if unknown:
@@ -151,11 +113,56 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
+def _parser(rows: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description='Pretrain and evaluate rows of the ablations. Finished '
+        'rows are kept, and an interrupted row is resumed.'
+    )
+    parser.add_argument(
+        'rows',
+        nargs='*',
+        metavar='ROW',
+        help=f'{", ".join(rows)}. Defaults to {UNTRAINED} and the rows of '
+        'the paper',
+    )
+    parser.add_argument('--scale', choices=ABLATION_SCALES, default='demo')
+    parser.add_argument('--data', type=Path, help='folder of the images')
+    parser.add_argument(
+        '--seeds', type=int, nargs='+', default=[0], help='one run for each'
+    )
+    parser.add_argument(
+        '--tasks',
+        default='knn,linear',
+        help=f'comma-separated, from {",".join(METRICS)}',
+    )
+    parser.add_argument(
+        '--work-dir',
+        type=Path,
+        help='folder of all runs and results. Defaults to '
+        'work_dirs/ablations/SCALE',
+    )
+    parser.add_argument(
+        '--gpus', type=int, default=1, help='processes, one on each GPU'
+    )
+    for name, of in (
+        ('--cfg-options', 'pretraining'),
+        ('--evaluation-options', 'evaluation'),
+    ):
+        parser.add_argument(
+            name,
+            nargs='+',
+            default=[],
+            metavar='KEY=VALUE',
+            help=f'override settings of the {of} of every row',
+        )
+    return parser
+
+
 def claim_folder(args: argparse.Namespace) -> None:
-    """Write what all rows share, or refuse rows that would not compare.
+    """Write the settings that all rows share.
 
     Raises:
-        SimimError: if the work directory holds rows that were run otherwise.
+        SimimError: if the work directory holds rows with other settings.
     """
     shared = dict(
         scale=args.scale,
@@ -178,59 +185,54 @@ def claim_folder(args: argparse.Namespace) -> None:
 def run_row(
     args: argparse.Namespace, row: str, seed: int, tools: Path
 ) -> None:
-    """Pretrain and evaluate a row with one seed, if that is not done yet."""
+    """Pretrain and evaluate a row with one seed, unless that is done."""
     folder = args.work_dir / row / f'seed{seed}'
+    done = folder / 'row.json'
     print(f'[{row}, seed {seed}]', flush=True)
-    if (folder / 'row.json').is_file():
-        print(f'  done before: {folder / "row.json"}', flush=True)
+    if done.is_file():
+        print(f'  done before: {done}', flush=True)
         return
-    os.environ['SIMIM_SCALE'] = args.scale  # of all commands below
-    weights = config_path(f'{PREFIX}{"i" if row == UNTRAINED else row}.py')
-    if row != UNTRAINED:
-        inside = args.data / DATA[args.scale][1]
-        command = [sys.executable, '-u']
-        launcher = []
-        if args.gpus > 1:
-            command += ['-m', 'torch.distributed.run', '--standalone']
-            command += [f'--nproc_per_node={args.gpus}']
-            launcher = ['--launcher', 'pytorch']
-        run_logged(
-            [
-                *[*command, str(tools / 'train.py'), weights, *launcher],
-                *['--work-dir', str(folder / 'pretraining'), '--resume'],
-                *['--cfg-options', f'randomness.seed={seed}'],
-                f'train_dataloader.dataset.data_root={inside}',
-                *args.cfg_options,
-            ],
-            folder / 'pretraining.log',
-        )
-        last = folder / 'pretraining' / 'last_checkpoint'
-        weights = last.read_text().strip()
-    options = [f'--gpus={args.gpus}', '--cfg-options']
-    run_logged(
-        [
-            *[sys.executable, '-u', str(tools / 'evaluate.py'), weights],
-            *['--tasks', args.tasks, '--data', str(args.data)],
-            *['--work-dir', str(folder / 'evaluation'), '--seed', str(seed)],
-            *(options if args.evaluation_options else options[:1]),
-            *args.evaluation_options,
-        ],
-        folder / 'evaluation.log',
+    os.environ['SIMIM_SCALE'] = args.scale  # read by the configs of all rows
+    if row == UNTRAINED:
+        weights = config_path(f'{PREFIX}i.py')
+    else:
+        weights = str(_pretrain(args, row, seed, folder, tools))
+    options = ['--tasks', args.tasks, '--data', str(args.data)]
+    options += ['--work-dir', str(folder / 'evaluation')]
+    options += ['--seed', str(seed), f'--gpus={args.gpus}']
+    if args.evaluation_options:
+        options += ['--cfg-options', *args.evaluation_options]
+    run_script(
+        tools / 'evaluate.py', [weights, *options], folder / 'evaluation.log'
     )
-    results = json.loads((folder / 'evaluation' / 'results.json').read_text())[
-        'tasks'
+    results = json.loads((folder / 'evaluation/results.json').read_text())
+    figures = {
+        task: results['tasks'][task]['metrics'][METRICS[task][1]]
+        for task in args.tasks.split(',')
+    }
+    write_json(done, figures)
+
+
+def _pretrain(
+    args: argparse.Namespace, row: str, seed: int, folder: Path, tools: Path
+) -> Path:
+    """Pretrain a row, or resume it, and return its last checkpoint."""
+    work_dir = folder / 'pretraining'
+    images = args.data / DATA[args.scale][1]
+    words = [
+        config_path(f'{PREFIX}{row}.py'),
+        *('--work-dir', str(work_dir), '--resume'),
+        *('--cfg-options', f'randomness.seed={seed}'),
+        f'train_dataloader.dataset.data_root={images}',
+        *args.cfg_options,
     ]
-    write_json(
-        folder / 'row.json',
-        {
-            task: results[task]['metrics'][METRICS[task][1]]
-            for task in args.tasks.split(',')
-        },
-    )
+    log = folder / 'pretraining.log'
+    run_script(tools / 'train.py', words, log, args.gpus)
+    return last_checkpoint(work_dir)
 
 
 def write_results(work_dir: Path) -> None:
-    """Write ``results.json``, the table and the plot of all rows so far."""
+    """Write ``results.json``, the table and the plot of the rows so far."""
     results = collect(work_dir)
     write_json(work_dir / 'results.json', results)
     with complete_file(work_dir / 'results.md') as page:
@@ -240,10 +242,9 @@ def write_results(work_dir: Path) -> None:
 
 
 def collect(work_dir: Path) -> dict[str, dict[str, dict[str, float]]]:
-    """The figures in percent, by row, task and seed; rows in their order."""
-    order = [UNTRAINED, *row_names()]
+    """Read the figures in percent by row, task and seed; rows in order."""
     rows: dict[str, dict[str, dict[str, float]]] = {}
-    for row in order:
+    for row in [UNTRAINED, *row_names()]:
         for file in sorted(work_dir.glob(f'{row}/seed*/row.json')):
             seed = file.parent.name.removeprefix('seed')
             for task, value in json.loads(file.read_text()).items():
@@ -253,7 +254,7 @@ def collect(work_dir: Path) -> dict[str, dict[str, dict[str, float]]]:
 
 
 def describe(row: str) -> str:
-    """What a row is, as its config says in its second line."""
+    """Return the description in the comment of a row's config."""
     if row == UNTRAINED:
         return 'the encoder as it is initialised'
     text = Path(config_path(f'{PREFIX}{row}.py')).read_text()
@@ -266,20 +267,17 @@ def describe(row: str) -> str:
 
 
 def table(results: dict[str, dict[str, dict[str, float]]]) -> str:
-    """A Markdown table; several seeds as mean, lowest and highest."""
+    """Return a Markdown table; several seeds as mean, lowest and highest."""
     tasks = list(next(iter(results.values()), {}))
     names = [f'{METRICS[task][0]}, *ours*' for task in tasks]
     cells = ['row', 'what', *names, 'linear, *paper*']
-    lines = [
-        f'| {" | ".join(cells)} |',
-        '|---' * len(cells) + '|',
-    ]
+    lines = [f'| {" | ".join(cells)} |', '|---' * len(cells) + '|']
     for row, figures in results.items():
-        cells = [f'`{row}`', describe(row)]
-        for task in tasks:
-            values = list(figures.get(task, {}).values())
-            cells.append(_spread(values))
-        cells.append(str(PAPER_LINEAR.get(row, '-')))
+        spreads = [
+            _spread([*figures.get(task, {}).values()]) for task in tasks
+        ]
+        paper = str(PAPER_LINEAR.get(row, '-'))
+        cells = [f'`{row}`', describe(row), *spreads, paper]
         lines.append(f'| {" | ".join(cells)} |')
     return '\n'.join(lines)
 
@@ -294,14 +292,8 @@ def _spread(values: Sequence[float]) -> str:
 
 
 def draw(results: dict[str, dict[str, dict[str, float]]]) -> Any:
-    """A figure: a panel for each task, a line for each row, a dot a seed."""
-    from ..visualization.style import (
-        BLUE,
-        GREY,
-        TEXT,
-        new_figure,
-        title,
-    )
+    """Draw a panel for each task, a line for each row, a dot for each seed."""
+    from ..visualization.style import BLUE, GREY, TEXT, new_figure, title
 
     tasks = list(next(iter(results.values()), {}))
     figure = new_figure(3.6 * len(tasks) + 1.6, 0.3 * len(results) + 1.1)

@@ -1,4 +1,4 @@
-"""What the training and the testing command have in common."""
+"""The options and configs that several commands share."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from ..config_files import config_path
 
 
 def add_common_options(parser: argparse.ArgumentParser) -> None:
-    """Options that OpenMMLab's scripts share, with their names."""
-    parser.add_argument('--work-dir', help='folder for logs and results')
+    """Add the options of the training and the testing command.
+
+    They have the names that OpenMMLab's scripts use.
+    """
+    parser.add_argument('--work-dir', help='folder of logs and results')
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -28,33 +31,40 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],
         default='none',
-        help='how several processes were started',
+        help='launcher of the processes',
     )
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
 
 
+def find_config(name: str | Path) -> Config:
+    """Read a config by its file or its packaged name.
+
+    Raises:
+        FileNotFoundError: for an unknown config.
+    """
+    file = Path(name)
+    return Config.fromfile(file if file.is_file() else config_path(str(name)))
+
+
 def read_config(args: argparse.Namespace) -> Config:
-    """The config that the command names, a file or a packaged one.
+    """Read the config of a command, and set its launcher and work_dir.
 
     Raises:
         FileNotFoundError: for an unknown config.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    file = Path(args.config)
-    config = Config.fromfile(
-        file if file.is_file() else config_path(args.config)
-    )
+    config = find_config(args.config)
     config.launcher = args.launcher
     config.work_dir = (
         args.work_dir
         or config.get('work_dir')
-        or os.path.join('work_dirs', file.stem)
+        or os.path.join('work_dirs', Path(args.config).stem)
     )
     return config
 
 
 def apply_options(config: Config, args: argparse.Namespace) -> None:
-    """Merge ``--cfg-options``, then settle what depends on the machine."""
+    """Merge ``--cfg-options``, then adapt the data loaders to the machine."""
     if args.cfg_options is not None:
         config.merge_from_dict(args.cfg_options)
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
@@ -67,7 +77,7 @@ def apply_options(config: Config, args: argparse.Namespace) -> None:
 
 
 def build_runner(config: Config) -> Runner:
-    """The Runner that the config names, mmengine's if it names none."""
+    """Build the Runner that the config names, else mmengine's."""
     if 'runner_type' in config:
         return RUNNERS.build(config)
     return Runner.from_cfg(config)

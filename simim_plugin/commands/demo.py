@@ -1,12 +1,11 @@
-"""The demo's command: data, pretraining, evaluation, pictures, report.
+"""Run the demo: make images, pretrain, evaluate, draw, report.
 
-Whatever imports torch is imported late: training starts at once.
+Modules that import torch are imported late, and training starts at once.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from typing import Any
 
 from ..errors import one_line_errors
 from ..files import write_json
-from .running import run_logged
+from .running import run_script
 
 CONFIG = 'siamese_im_vit-micro-p8_demo.py'
 DATA_SEED = 0
@@ -23,17 +22,22 @@ IMAGE_SIZE = 64
 
 
 def main(
-    argv: Sequence[str] | None = None, train_script: str = 'tools/train.py'
+    argv: Sequence[str] | None = None, tools: Path = Path('tools')
 ) -> None:
-    """Run the command line; errors meant for the user end in one line."""
+    """Run the command line.
+
+    Args:
+        argv (Sequence[str], optional): arguments; those of the process if
+            None.
+        tools (Path): folder of train.py.
+    """
     with one_line_errors():
         args = parse_args(argv)
         if args.seeds is None:
-            report = run(args, args.seed, args.work_dir, train_script)
-            reports = [report]
+            reports = [run(args, args.seed, args.work_dir, tools)]
         else:
             reports = [
-                run(args, seed, args.work_dir / f'seed{seed}', train_script)
+                run(args, seed, args.work_dir / f'seed{seed}', tools)
                 for seed in args.seeds
             ]
             summary = [_headline(report) for report in reports]
@@ -43,7 +47,7 @@ def main(
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Options; the defaults are those of ``make demo``."""
+    """Parse the options; the defaults are those of ``make demo``."""
     parser = argparse.ArgumentParser(
         description='Pretrain on generated images, evaluate, draw, report.'
     )
@@ -57,7 +61,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--data-root',
         type=Path,
         default=Path('data/demo'),
-        help='where the images are made; reused if they are up to date',
+        help='folder of the images; made unless it is up to date',
     )
     parser.add_argument(
         '--train', type=int, default=5000, help='images to pretrain on'
@@ -68,7 +72,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--overwrite',
         action='store_true',
-        help='replace images there of other counts',
+        help='replace images of other counts in that folder',
     )
     parser.add_argument(
         '--pairs',
@@ -82,7 +86,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--seeds',
         type=int,
         nargs='+',
-        help='several runs, each in a folder of its own',
+        help='several runs, each in its own folder',
     )
     parser.add_argument(
         '--cfg-options',
@@ -95,43 +99,30 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def run(
-    args: argparse.Namespace, seed: int, work_dir: Path, train_script: str
+    args: argparse.Namespace, seed: int, work_dir: Path, tools: Path
 ) -> dict[str, Any]:
-    """One run with one seed.
+    """Run the demo with one seed.
 
     Args:
         args (argparse.Namespace): of :func:`parse_args`.
         seed (int): of initialisation, order, views and masks.
         work_dir (Path): for logs, checkpoint, pictures and report.
-        train_script (str): path of ``tools/train.py``.
+        tools (Path): folder of train.py.
 
     Returns:
-        dict: what ``report.json`` in ``work_dir`` holds.
+        dict: the content of ``report.json`` in ``work_dir``.
 
     Raises:
-        SimimError: if a phase fails; no report is left then.
+        SimimError: if a phase fails; then no report is left.
     """
     report_file = work_dir / 'report.json'
     report_file.unlink(missing_ok=True)
     print(f'SiameseIM demo, seed {seed}, in {work_dir}', flush=True)
     seconds: dict[str, float] = {}
-
     with _phase('data', seconds):
-        make_data(args.data_root, args.train, args.val, args.overwrite)
-
-    command = [
-        sys.executable,
-        train_script,
-        args.config,
-        '--work-dir',
-        str(work_dir / 'pretraining'),
-        '--cfg-options',
-        f'train_dataloader.dataset.data_root={args.data_root / "train"}',
-        f'randomness.seed={seed}',
-        *args.cfg_options,
-    ]
+        data = make_data(args)
     with _phase('pretraining', seconds):
-        run_logged(command, work_dir / 'pretraining.log')
+        command = pretrain(args, seed, work_dir, tools)
 
     from ..demo.report import TrainedRun, versions
 
@@ -146,13 +137,7 @@ def run(
         command=command,
         seed=seed,
         config=str(args.config),
-        data=dict(
-            train=args.train,
-            val=args.val,
-            size=IMAGE_SIZE,
-            seed=DATA_SEED,
-            classes=knn.pop('classes'),
-        ),
+        data=dict(data, classes=knn.pop('classes')),
         knn=knn,
         match=matches.summary(),
         seconds=seconds,
@@ -164,16 +149,32 @@ def run(
     return report
 
 
-def make_data(root: Path, train: int, val: int, overwrite: bool) -> None:
-    """Make the scenes, or keep those of an earlier run."""
+def make_data(args: argparse.Namespace) -> dict[str, int]:
+    """Make the images, unless they are up to date, and return their key."""
     from ..demo.data import make_demo_data
 
-    make_demo_data(root, train, val, IMAGE_SIZE, DATA_SEED, overwrite)
+    key = dict(train=args.train, val=args.val, size=IMAGE_SIZE, seed=DATA_SEED)
+    make_demo_data(args.data_root, overwrite=args.overwrite, **key)
+    return key
+
+
+def pretrain(
+    args: argparse.Namespace, seed: int, work_dir: Path, tools: Path
+) -> list[str]:
+    """Pretrain with one seed, and return the command that does it."""
+    words = [
+        args.config,
+        *('--work-dir', str(work_dir / 'pretraining'), '--cfg-options'),
+        f'train_dataloader.dataset.data_root={args.data_root / "train"}',
+        f'randomness.seed={seed}',
+        *args.cfg_options,
+    ]
+    return run_script(tools / 'train.py', words, work_dir / 'pretraining.log')
 
 
 @contextmanager
 def _phase(name: str, seconds: dict[str, float]) -> Iterator[None]:
-    """Say what is going on, and note how long it took."""
+    """Print the name of a phase and its duration, and store the latter."""
     print(f'[{name}]', flush=True)
     start = time.monotonic()
     yield
@@ -182,7 +183,7 @@ def _phase(name: str, seconds: dict[str, float]) -> Iterator[None]:
 
 
 def _headline(report: dict[str, Any]) -> dict[str, float]:
-    """The figures of one run that a summary shows."""
+    """Return the figures of one run that the summary shows."""
     knn, match = report['knn'], report['match']
     return dict(
         seed=report['seed'],
@@ -195,7 +196,7 @@ def _headline(report: dict[str, Any]) -> dict[str, float]:
 
 
 def table(reports: Sequence[dict[str, Any]]) -> str:
-    """The figures of all runs, one row each, and what to hold them to."""
+    """Return a table: one row for each run, and the levels of chance."""
     rows = [
         f'{"":6}{"kNN, k = 20 (%)":^24}{"patches matched (%)":^24}',
         f'{"seed":6}' + f'{"before":>8}{"after":>8}{"gain":>8}' * 2,

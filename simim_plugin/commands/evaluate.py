@@ -1,8 +1,8 @@
-"""The evaluation command: a checkpoint to the numbers of the paper's tables.
+"""Evaluate an encoder by the tasks of the paper's tables.
 
-Every task is one packaged config, run by ``tools/train.py`` and
-``tools/test.py`` in a folder of its own, so that each can also be run, or
-run again, by hand.
+A task is one or more packaged configs. ``tools/train.py`` and
+``tools/test.py`` run each config in its own folder, where it can also be run
+by hand.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import copy
 import hashlib
 import json
 import subprocess
-import sys
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
@@ -30,27 +29,22 @@ from ..checkpoint.names import OFFICIAL, OURS
 from ..config_files import config_path
 from ..errors import SimimError, one_line_errors
 from ..evaluation import robustness_average
-from ..evaluation.protocols import (
-    ENCODERS,
-    FROZEN,
-    PAPER,
-    PREFIX,
-    SCALES,
-    TASKS,
-    find_encoder,
-)
-from ..files import complete_file, write_json
-from .running import run_logged
+from ..evaluation.protocols import ENCODERS, find_encoder
+from ..files import complete_file, last_checkpoint, write_json
+from .command_line import find_config
+from .protocols import FROZEN, PAPER, PREFIX, SCALES, TASKS
+from .running import run_script
 
 
 def main(
     argv: Sequence[str] | None = None, tools: Path = Path('tools')
 ) -> None:
-    """Run the command line; errors meant for the user end in one line.
+    """Run the command line.
 
     Args:
-        argv (Sequence[str], optional): arguments, of this process if None.
-        tools (Path): the folder of train.py and test.py.
+        argv (Sequence[str], optional): arguments; those of the process if
+            None.
+        tools (Path): folder of train.py and test.py.
     """
     with one_line_errors():
         args = parse_args(argv)
@@ -60,55 +54,12 @@ def main(
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Options of the command."""
-    parser = argparse.ArgumentParser(
-        description='Evaluate an encoder on classification.'
-    )
-    parser.add_argument(
-        'checkpoint',
-        type=Path,
-        help='weights to evaluate; or a pretraining config, whose untrained '
-        'encoder is evaluated for comparison',
-    )
-    parser.add_argument(
-        '--tasks',
-        default='knn',
-        help=f'separated by commas, of {",".join(TASKS)}. Defaults to knn',
-    )
-    parser.add_argument(
-        '--data', type=Path, help='folder of the images, train/ and val/'
-    )
-    parser.add_argument(
-        '--robustness-data',
-        type=Path,
-        default=Path('data'),
-        help='folder of imagenet-a/, imagenet-r/, imagenet-sketch/ and '
-        'imagenet-c/ (cifar10-c/, demo-c/). Defaults to data',
-    )
-    parser.add_argument(
-        '--work-dir',
-        type=Path,
-        help='for results and logs. Defaults to work_dirs/evaluation/NAME',
-    )
-    parser.add_argument(
-        '--branch',
-        choices=['online', 'target', 'student', 'teacher'],
-        default='online',
-        help='which encoder, of a file with two',
-    )
-    parser.add_argument('--seed', type=int, default=0, help='of all tasks')
-    parser.add_argument(
-        '--gpus', type=int, default=1, help='processes, one on each GPU'
-    )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        default={},
-        metavar='KEY=VALUE',
-        help='override settings, in every config that has such ones',
-    )
-    args = parser.parse_args(argv)
+    """Parse and check the options.
+
+    Raises:
+        SimimError: if a task does not exist.
+    """
+    args = _parser().parse_args(argv)
     args.seed = args.cfg_options.pop('randomness.seed', args.seed)
     args.tasks = args.tasks.split(',')
     unknown = sorted(set(args.tasks) - set(TASKS))
@@ -123,17 +74,72 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description='Evaluate an encoder on classification.'
+    )
+    parser.add_argument(
+        'checkpoint',
+        type=Path,
+        help='weights; or a pretraining config, to evaluate its untrained '
+        'encoder for comparison',
+    )
+    parser.add_argument(
+        '--tasks',
+        default='knn',
+        help=f'comma-separated, from {",".join(TASKS)}. Defaults to knn',
+    )
+    parser.add_argument(
+        '--data', type=Path, help='folder of the images: train/ and val/'
+    )
+    parser.add_argument(
+        '--robustness-data',
+        type=Path,
+        default=Path('data'),
+        help='folder of imagenet-a/, imagenet-r/, imagenet-sketch/ and '
+        'imagenet-c/ (cifar10-c/, demo-c/). Defaults to data',
+    )
+    parser.add_argument(
+        '--work-dir',
+        type=Path,
+        help='folder of results and logs. Defaults to '
+        'work_dirs/evaluation/NAME',
+    )
+    parser.add_argument(
+        '--branch',
+        choices=['online', 'target', 'student', 'teacher'],
+        default='online',
+        help='the encoder to evaluate, of a file with two',
+    )
+    parser.add_argument('--seed', type=int, default=0, help='of all tasks')
+    parser.add_argument(
+        '--gpus', type=int, default=1, help='processes, one on each GPU'
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        default={},
+        metavar='KEY=VALUE',
+        help='override settings of every config that has them',
+    )
+    return parser
+
+
 class Evaluation:
-    """The tasks of one checkpoint, done one after the other.
+    """The tasks of one checkpoint.
+
+    Missing data, including the robustness sets, is reported before a task
+    runs.
 
     Args:
         args (argparse.Namespace): of :func:`parse_args`.
-        tools (Path): the folder of train.py and test.py.
+        tools (Path): folder of train.py and test.py.
 
     Raises:
         CheckpointError: if the weights cannot be read.
-        SimimError: if no config is for this encoder or has an option that
-            was given, data is missing, or the work directory holds another
+        SimimError: if no config evaluates this encoder or has a given option,
+            if data is missing, or if the work directory holds another
             evaluation.
     """
 
@@ -148,9 +154,9 @@ class Evaluation:
         )
         self.checkpoint = args.checkpoint
         if self.checkpoint.suffix == '.py':
-            pretraining = _pretraining_config(self.checkpoint)
+            pretraining = find_config(self.checkpoint)
             self.settings['untrained'] = _digest_of(pretraining)
-            self._claim_folder()  # before an encoder is left there
+            self._claim_folder()  # before the encoder is written there
             self.checkpoint = untrained(pretraining, args)
         weights = read_weights(self.checkpoint, args.branch)
         self.fine_tuned = 'head.fc.weight' in weights.state
@@ -171,13 +177,13 @@ class Evaluation:
             self.settings['robustness_data'] = str(args.robustness_data)
         self._claim_folder()
         if args.branch in ('target', 'teacher'):
-            # Where the scripts find it as they find any other.
+            # The scripts read the online branch, so this one gets a file.
             self.checkpoint = args.work_dir / f'{args.branch}.pth'
             with complete_file(self.checkpoint) as part:
                 torch.save(weights.part('backbone'), part)
 
     def _check_options(self) -> None:
-        """Refuse options that would change nothing."""
+        """Refuse options that no config has."""
         known = {
             key
             for task in self.args.tasks
@@ -197,7 +203,7 @@ class Evaluation:
             )
 
     def _check_data(self) -> None:
-        """Find now what a later task would miss."""
+        """Refuse to start without the data of every task."""
         tasks = self.args.tasks
         folders = ('train', 'cifar-10-batches-py')
         if set(tasks) != {'robustness'} and not any(
@@ -218,14 +224,13 @@ class Evaluation:
             )
         for name in self._configs('robustness'):
             if not self._result('robustness', name).is_file():
-                dataset = self._config(
-                    'robustness', name
-                ).test_dataloader.dataset
+                config = self._config('robustness', name)
+                dataset = config.test_dataloader.dataset
                 dataset.update(pipeline=[], lazy_init=True)
                 DATASETS.build(dataset).check_folders()
 
     def _claim_folder(self) -> None:
-        """Write what is evaluated here, or refuse another's folder."""
+        """Write the settings; refuse a folder of another evaluation."""
         file = self.args.work_dir / 'settings.json'
         known = json.loads(file.read_text()) if file.is_file() else {}
         ours = json.loads(json.dumps(self.settings))  # as lists, not tuples
@@ -237,10 +242,9 @@ class Evaluation:
         write_json(file, known | ours)
 
     def run(self) -> dict[str, Any]:
-        """All tasks; what ``results.json`` holds.
+        """Run all tasks, and return the content of ``results.json``.
 
-        A task that was done before is not done again, and an interrupted
-        training goes on.
+        Finished tasks are kept, and an interrupted training is resumed.
         """
         file = self.args.work_dir / 'results.json'
         results: dict[str, Any] = dict(
@@ -275,33 +279,30 @@ class Evaluation:
         return tuple(PREFIX + name for name in self.scale.configs[task])
 
     def _part(self, task: str, name: str) -> dict[str, Any]:
-        """What one config gives, from an earlier run if there was one."""
+        """Return the result of one config, which is run unless it is done."""
         done = self._result(task, name)
         folder = done.parent
         if done.is_file():
             print(f'  done before: {done}', flush=True)
             return json.loads(done.read_text())
-        config = self._config(task, name)
-        file = folder / 'config.py'
+        file, metrics = folder / 'config.py', folder / 'metrics.json'
         folder.mkdir(parents=True, exist_ok=True)
-        config.dump(file)
-        trained = task in ('linear', 'finetune')
+        self._config(task, name).dump(file)
         weights = self.checkpoint
         if task == 'robustness':
             weights = self._classifier()
-        elif trained:
+        elif task in ('linear', 'finetune'):
             training = folder / 'training'
-            options = ['--work-dir', str(training), '--resume']
-            options += ['--pretrained', str(self.checkpoint)]
-            self._call('train.py', [str(file), *options], folder)
-            weights = _last_checkpoint(training)
-        metrics_file = folder / 'metrics.json'
-        options = ['--out', str(metrics_file)]
-        options += ['--work-dir', str(folder / 'testing')]
-        self._call('test.py', [str(file), str(weights), *options], folder)
+            words = [str(file), '--work-dir', str(training), '--resume']
+            words += ['--pretrained', str(weights)]
+            self._call('train.py', words, folder)
+            weights = last_checkpoint(training)
+        words = [str(file), str(weights), '--out', str(metrics)]
+        words += ['--work-dir', str(folder / 'testing')]
+        self._call('test.py', words, folder)
         result = dict(
             config=name,
-            metrics=json.loads(metrics_file.read_text()),
+            metrics=json.loads(metrics.read_text()),
             plugin=f'{__version__} {_commit()}'.strip(),
             date=date.today().isoformat(),
         )
@@ -309,28 +310,23 @@ class Evaluation:
         return result
 
     def _result(self, task: str, name: str = '') -> Path:
-        """Where the result of a config is written when it is done."""
+        """Return the file that holds the result of a finished config."""
         folder = f'{task}-{name}' if task == 'robustness' else task
         return self.args.work_dir / folder / 'result.json'
 
     def _classifier(self) -> Path:
-        """The fine-tuned weights that robustness is measured on."""
+        """Return the fine-tuned weights to test for robustness."""
         if self.fine_tuned:
             return self.checkpoint
-        return _last_checkpoint(self._result('finetune').parent / 'training')
+        return last_checkpoint(self._result('finetune').parent / 'training')
 
     def _call(self, script: str, words: list[str], folder: Path) -> None:
-        """Run a script of ``tools``, on as many GPUs as were asked for."""
-        command = [sys.executable, '-u']
-        if self.args.gpus > 1:
-            command += ['-m', 'torch.distributed.run', '--standalone']
-            command += [f'--nproc_per_node={self.args.gpus}']
-            words = [*words, '--launcher', 'pytorch']
-        command += [str(self.tools / script), *words]
-        run_logged(command, folder / f'{Path(script).stem}.log')
+        """Run a script of ``tools`` with a log in ``folder``."""
+        log = folder / f'{Path(script).stem}.log'
+        run_script(self.tools / script, words, log, self.args.gpus)
 
     def _config(self, task: str, name: str) -> Config:
-        """A packaged config for this encoder, these images, this seed."""
+        """Adapt a packaged config to the encoder, the data and the options."""
         config = Config.fromfile(config_path(f'{name}.py'))
         model = config.model
         width, depth, patch = next(
@@ -338,7 +334,7 @@ class Evaluation:
         )
         model.backbone.arch = copy.deepcopy(self.encoder.arch)
         model.backbone.patch_size = patch
-        if task in FROZEN:  # fine-tuning has a norm of its own
+        if task in FROZEN:  # fine-tuning has its own norm
             model.backbone.final_norm = self.final_norm
         if model.get('head') is not None:
             model.head.in_channels = width
@@ -354,13 +350,13 @@ class Evaluation:
         options = {
             key: value
             for key, value in self.args.cfg_options.items()
-            if key.partition('.')[0] in config  # testing has no training
+            if key.partition('.')[0] in config  # a test has no train_cfg
         }
         config.merge_from_dict(options)
         return config
 
     def _move(self, dataset: dict) -> None:
-        """Read from the folders that the command names."""
+        """Point a data set to the folders that the command names."""
         for key in ('data_root', 'list_file'):
             place = Path(dataset.get(key) or '.')
             if place.is_relative_to(self.scale.data):
@@ -372,9 +368,9 @@ class Evaluation:
 
 
 def table(results: dict[str, Any]) -> str:
-    """A Markdown table of what was measured, the paper's numbers beside."""
+    """Return a Markdown table of our figures beside those of the paper."""
     own = results['names'] in (OURS.name, OFFICIAL.name)
-    own = own and not results['final_norm']  # which other encoders have
+    own = own and not results['final_norm']  # other methods have one
     paper = PAPER if own and results['arch'] == 'base' else {}
     rows = [
         '| task | metric | *ours* | *paper* | config | simim_plugin | date |',
@@ -405,7 +401,7 @@ def table(results: dict[str, Any]) -> str:
 def _average(
     metrics: dict[str, float], parts: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
-    """The paper's average of the four robustness sets, as one more part."""
+    """Return the paper's average of the four robustness sets as a part."""
     average = robustness_average(
         imagenet_a=metrics['imagenet-a/top1_200way'],
         imagenet_r=metrics['imagenet-r/top1_200way'],
@@ -419,13 +415,8 @@ def _average(
     return dict(about, metrics={'average': average})
 
 
-def _pretraining_config(file: Path) -> Config:
-    """A config by its file or its packaged name."""
-    return Config.fromfile(file if file.is_file() else config_path(str(file)))
-
-
 def untrained(config: Config, args: argparse.Namespace) -> Path:
-    """Save the encoder that a pretraining config begins with."""
+    """Save the untrained encoder of a pretraining config."""
     file = args.work_dir / 'untrained.pth'
     if not file.is_file():
         init_default_scope(config.default_scope)
@@ -437,20 +428,14 @@ def untrained(config: Config, args: argparse.Namespace) -> Path:
     return file
 
 
-def _last_checkpoint(training: Path) -> Path:
-    """Where it lies now: its folder may have been moved since."""
-    last = (training / 'last_checkpoint').read_text().strip()
-    return training / Path(last).name
-
-
 def _digest_of(config: Config) -> str:
-    """SHA-256 of all settings of a config."""
+    """Return the SHA-256 of all settings of a config."""
     text = json.dumps(config.to_dict(), default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _digest(checkpoint: Path) -> str:
-    """SHA-256 of a file, or of all files of a folder."""
+    """Return the SHA-256 of a file, or of all files of a folder."""
     files = [checkpoint]
     if checkpoint.is_dir():
         files = sorted(
@@ -465,7 +450,7 @@ def _digest(checkpoint: Path) -> str:
 
 
 def _datasets(node: Any) -> list[dict]:
-    """All dicts below ``node`` that describe a data set."""
+    """Return all dicts in ``node`` that describe a data set."""
     if isinstance(node, dict):
         found = [node] if 'data_root' in node else []
         return found + [d for value in node.values() for d in _datasets(value)]
@@ -475,7 +460,7 @@ def _datasets(node: Any) -> list[dict]:
 
 
 def _read_folders(dataset: dict, root: Path) -> None:
-    """Turn a CIFAR-10 data set into folders of its images."""
+    """Turn a CIFAR-10 data set into one of class folders."""
     split = 'train' if dataset['split'] == 'train' else 'val'
     pipeline = [dict(type='LoadRGBImage'), *dataset['pipeline']]
     dataset.clear()
@@ -485,7 +470,7 @@ def _read_folders(dataset: dict, root: Path) -> None:
 
 
 def _commit() -> str:
-    """The commit of the checkout this runs from, '' for an installed one."""
+    """Return the commit of this checkout, '' for an installed package."""
     root = Path(__file__).parents[2]
     if not (root / '.git').exists():
         return ''

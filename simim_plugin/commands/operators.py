@@ -3,9 +3,9 @@
     python -m simim_plugin.commands.operators             # writes mmcv/_ext.py
     python -m simim_plugin.commands.operators --remove
 
-For scripts that import ``mmcv.ops`` before they read a config (MMDetection's
-``test.py``, a notebook, loader workers that are spawned). Python prefers
-compiled operators to this file, if mmcv gets some later.
+Scripts that import ``mmcv.ops`` before they read a config need this:
+MMDetection's ``test.py``, notebooks, spawned loader workers. Python prefers
+compiled operators to this file if mmcv gets them later.
 """
 
 from __future__ import annotations

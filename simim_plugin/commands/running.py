@@ -1,8 +1,7 @@
-"""Long commands as a part of another: a log file, and news on stdout."""
+"""Run a long command: full output to a log file, progress to stdout."""
 
 from __future__ import annotations
 
-import re
 import signal
 import subprocess
 import sys
@@ -11,28 +10,41 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TextIO
 
 from ..errors import SimimError
 
 QUIET_SECONDS = 5.0
+"""Seconds between two lines of progress."""
 
-# What mmengine's logger writes: progress, time left, and in training a loss.
-_LOGGED = re.compile(
-    r'(?:Epoch|Iter)\((?P<mode>train|val|test)\)\s+(?P<at>\[.*\])\s.*'
-    r'eta: (?P<left>(?:\d+ days?, )?[\d:]+)(?:\s.*\bloss: (?P<loss>\S+))?'
-)
 
-# What this module writes about a command that runs others.
-_RELAYED = re.compile(r'  +\d+ s  (?P<news>.+)')
+def run_script(
+    script: Path, words: Sequence[str], log: Path, gpus: int = 1
+) -> list[str]:
+    """Run a script of ``tools`` by :func:`run_logged`.
 
-# What evaluation.extract_features writes.
-_FEATURES = re.compile(r'features: batch \d+ of \d+, \S+ left')
+    Args:
+        script (Path): for example ``tools/train.py``.
+        words (Sequence[str]): its arguments.
+        log (Path): file for its output.
+        gpus (int): processes, one on each GPU; torchrun starts several.
+
+    Returns:
+        list[str]: the command.
+    """
+    command = [sys.executable, '-u']
+    if gpus > 1:
+        command += ['-m', 'torch.distributed.run', '--standalone']
+        command += [f'--nproc_per_node={gpus}']
+        words = [*words, '--launcher', 'pytorch']
+    command += [str(script), *words]
+    run_logged(command, log)
+    return command
 
 
 @contextmanager
 def _exit_on_sigterm() -> Iterator[None]:
-    """Let ``finally`` run, where a signal may be handled."""
+    """Raise SystemExit on SIGTERM; only the main thread can handle it."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -45,11 +57,11 @@ def _exit_on_sigterm() -> Iterator[None]:
 
 @_exit_on_sigterm()
 def run_logged(command: Sequence[str], log: Path) -> None:
-    """Run a command, all it says in ``log``, the news on stdout.
+    """Run a command, write its output to ``log`` and print its progress.
 
     Raises:
-        SimimError: with the sentence that the command ended with.
-        SystemExit: on SIGTERM, when the command has ended of it too.
+        SimimError: if the command fails, with its own error sentence.
+        SystemExit: on SIGTERM, after the command has ended.
     """
     print(f'  {" ".join(map(str, command))}\n  log: {log}', flush=True)
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -75,31 +87,28 @@ def run_logged(command: Sequence[str], log: Path) -> None:
         )
 
 
-def _relay(process: subprocess.Popen, source: Any) -> None:
-    """Print how far the command is, and that it lives, until it ends."""
-    start = said = time.monotonic()
-    rest, news = '', ''
+def _relay(process: subprocess.Popen, source: TextIO) -> None:
+    """Print the last progress in a log every few seconds."""
+    start = printed = time.monotonic()
+    rest, last = '', 'starting'
     while process.poll() is None:
         time.sleep(0.25)
         *lines, rest = (rest + source.read()).split('\n')
-        for line in lines:
-            news = _news(line) or news
+        last = next(filter(None, map(progress, reversed(lines))), last)
         now = time.monotonic()
-        if now - said >= QUIET_SECONDS:
-            print(f'  {now - start:4.0f} s  {news or "starting"}', flush=True)
-            said = now
+        if now - printed >= QUIET_SECONDS:
+            print(f'  {now - start:4.0f} s  {last}', flush=True)
+            printed = now
 
 
-def _news(line: str) -> str | None:
-    """What a line of the log says about progress, if anything."""
-    relayed = _RELAYED.fullmatch(line)
-    if relayed is not None:
-        return relayed['news']
-    match = _FEATURES.search(line)
-    if match is not None:
-        return match[0]
-    match = _LOGGED.search(line)
-    if match is None:
-        return None
-    loss = '' if match['loss'] is None else f'  loss {match["loss"]}'
-    return f'{match["mode"]} {match["at"]}{loss}  {match["left"]} left'
+def progress(line: str) -> str:
+    """Return what a line of a log reports as progress, '' if nothing.
+
+    Lines of progress name the time left: mmengine's logger, the extraction
+    of features, and :func:`run_logged` in a command that runs others.
+    """
+    if 'eta: ' not in line and not line.endswith(' left'):
+        return ''
+    message = line.rpartition(' - ')[2].strip()
+    seconds, _, relayed = message.partition(' s  ')
+    return relayed if seconds.isdigit() else message

@@ -1,4 +1,4 @@
-"""The testing command: a config and a checkpoint to metrics."""
+"""Test a checkpoint of any config."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .command_line import (
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line; errors meant for the user end in one line."""
+    """Run the command line."""
     with one_line_errors():
         args = parse_args(argv)
         metrics = build_runner(configure(args)).test()
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Options as OpenMMLab's testing scripts have them."""
+    """Parse the options of OpenMMLab's testing scripts."""
     parser = argparse.ArgumentParser(description='Test a model.')
     parser.add_argument('config', help='config file, or a packaged name')
     parser.add_argument('checkpoint', help='weights to test')
@@ -39,21 +39,23 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--out', type=Path, metavar='FILE', help='JSON file for the metrics'
     )
     parser.add_argument(
-        '--show-dir', metavar='FOLDER', help='draw the predictions into it'
+        '--show-dir',
+        metavar='FOLDER',
+        help='draw the predictions into this folder',
     )
     return parser.parse_args(argv)
 
 
 def configure(args: argparse.Namespace) -> Config:
-    """Merge the command line into the config.
+    """Read the config and merge the command line into it.
 
     Raises:
         FileNotFoundError: for an unknown config.
-        SimimError: if there is nothing to draw.
+        SimimError: if the test draws nothing.
     """
     config = read_config(args)
     config.load_from = args.checkpoint
-    config.resume = False  # as the config of a resumed run says
+    config.resume = False  # True in the config of a resumed run
     apply_options(config, args)
     if args.show_dir:
         draw_into(config, args.show_dir)
@@ -61,12 +63,12 @@ def configure(args: argparse.Namespace) -> Config:
 
 
 def draw_into(config: Config, folder: str) -> None:
-    """Let the run draw its predictions, as the library's own script would.
+    """Enable the library's own visualization hook.
 
     Args:
-        config (Config): its visualization hook is that of a library.
-        folder (str): of the pictures; MMDetection takes it below the
-            work folder of the run.
+        config (Config): of a classifier, detector or segmentor.
+        folder (str): of the pictures; MMDetection puts it into the folder of
+            the run.
 
     Raises:
         SimimError: if the test draws nothing.
@@ -88,7 +90,7 @@ def draw_into(config: Config, folder: str) -> None:
 
 
 def plain_numbers(metrics: dict) -> dict[str, float | None]:
-    """Metrics for JSON, which has no NaN: None stands for it."""
+    """Return metrics for JSON, with None in place of NaN."""
     return {
         name: float(value) if math.isfinite(value) else None
         for name, value in metrics.items()

@@ -1,4 +1,4 @@
-"""The training command: a config and some options to a running Runner."""
+"""Train a model of any config."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from .command_line import (
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line; errors meant for the user end in one line."""
+    """Run the command line."""
     with one_line_errors():
         build_runner(configure(parse_args(argv))).train()
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Options as MMPretrain's training script has them, and --pretrained."""
+    """Parse the options of MMPretrain's training script and our own."""
     parser = argparse.ArgumentParser(description='Train a model.')
     parser.add_argument('config', help='config file, or a packaged name')
     add_common_options(parser)
@@ -38,8 +38,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--restart-epoch',
         action='store_true',
-        help='with --resume: begin the interrupted epoch again, as another '
-        'number of processes or images per step needs',
+        help='with --resume: repeat the interrupted epoch from its start, '
+        'required for another number of processes or images per step',
     )
     parser.add_argument(
         '--pretrained',
@@ -61,7 +61,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def configure(args: argparse.Namespace) -> Config:
-    """Merge the command line into the config.
+    """Read the config and merge the command line into it.
 
     Raises:
         FileNotFoundError: for an unknown config.
@@ -76,8 +76,7 @@ def configure(args: argparse.Namespace) -> Config:
     if args.restart_epoch:
         config.train_cfg.restart_epoch = True
     if args.pretrained is not None:
-        # Pretraining starts all its parts from the file, a classifier its
-        # backbone.
+        # Pretraining loads all its parts, a classifier its backbone alone.
         whole = 'projector' in config.model
         part = config.model if whole else config.model.backbone
         part.pretrained = args.pretrained
@@ -86,7 +85,7 @@ def configure(args: argparse.Namespace) -> Config:
     if args.amp:
         for key in ('loss_scale', 'dtype'):
             config.optim_wrapper.pop(key, None)
-        # With its scope: detection and segmentation have others.
+        # With its scope: that of detection and segmentation is another.
         config.optim_wrapper.update(
             type='mmpretrain.AutocastOptimWrapper', on_cpu=True
         )

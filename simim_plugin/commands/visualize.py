@@ -1,4 +1,4 @@
-"""The command behind ``tools/visualize.py``: one picture a subcommand."""
+"""Draw pictures of views, encoders and runs: one subcommand for each."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 from mmpretrain.datasets import remove_transform
 
-from ..config_files import config_path
 from ..datasets import LoadRGBImage, PairedViews
 from ..datasets.paired_views import resize
 from ..datasets.walking import EXTENSIONS, list_images
@@ -26,17 +24,18 @@ from ..visualization.encoder import FrozenEncoder
 from ..visualization.saving import check_output, save_figures
 from ..visualization.tokens import draw_across, draw_attention, draw_tokens
 from ..visualization.views import draw_matches, draw_pair
+from .command_line import find_config
 
 Captioned = list[tuple[str, Figure]]
 
 MOST = 64
-"""Images in one picture, at most."""
+"""Largest number of images in one picture."""
 
 PAIR_CONFIG = 'siamese_im_vit-base-p16_8xb512-amp-coslr-1600e_in1k.py'
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line; errors meant for the user end in one line."""
+    """Run the command line."""
     with one_line_errors():
         args = parse_args(argv)
         check_output(args.out)
@@ -49,73 +48,59 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Options, and ``draw``, the function of the subcommand."""
+    """Parse the options; ``draw`` is the function of the subcommand."""
     parser = argparse.ArgumentParser(
-        description='Draw what the method sees and what an encoder has '
-        'learned, as a PNG or an HTML page that needs no other file.'
+        description='Draw the views of the method or what an encoder has '
+        'learned, as a PNG file or a self-contained HTML page.'
     )
     commands = parser.add_subparsers(required=True, metavar='PICTURE')
 
     pair = commands.add_parser(
-        'pair', help='both crops, the mask, and the target grid in the online'
+        'pair',
+        help='both crops, the mask, and the target grid in the online view',
     )
+    pair.set_defaults(draw=pairs, heading='Pairs of views')
     _add_images(pair, 3)
     pair.add_argument(
         '--config',
         default=PAIR_CONFIG,
-        help='pretraining config whose views are drawn, a file or a packaged '
-        'name. Defaults to ViT-B on ImageNet',
+        help='pretraining config of the views, a file or a packaged name. '
+        'Defaults to ViT-B on ImageNet',
     )
-    pair.set_defaults(draw=pairs, heading='Pairs of views')
 
     match = commands.add_parser(
         'match', help='nearest patches in two views, or in two images'
     )
-    _add_encoder(match)
-    _add_images(match, 3)
+    match.set_defaults(draw=matches, heading='Nearest patches')
+    _add_encoder(match, 3)
     match.add_argument(
         '--across',
         action='store_true',
-        help='between the first and the second image, the third and the '
+        help='match the first image with the second, the third with the '
         'fourth, ..., instead of two views of each',
     )
-    match.set_defaults(draw=matches, heading='Nearest patches')
 
     pca = commands.add_parser(
         'pca', help='patch tokens as colours, one basis for all images'
     )
-    _add_encoder(pca)
-    _add_images(pca, 12)
     pca.set_defaults(draw=tokens, heading='Patch tokens as colours')
+    _add_encoder(pca, 12)
 
     attention = commands.add_parser(
-        'attention', help='of the cls token in the last block, by head'
+        'attention', help='attention of cls in the last block, by head'
     )
-    _add_encoder(attention)
-    _add_images(attention, 4)
     attention.set_defaults(draw=attentions, heading='Attention of cls')
+    _add_encoder(attention, 4)
 
-    curves = commands.add_parser(
-        'curves', help='logged figures of several runs'
-    )
-    curves.add_argument('runs', nargs='+', type=Path, help='work directories')
-    curves.add_argument(
-        '--names',
-        nargs='+',
-        help='figures to draw, as they are logged. Defaults to the loss and '
-        'its terms where all runs have them',
-    )
-    _add_out(curves)
+    curves = commands.add_parser('curves', help='logs of several runs')
     curves.set_defaults(draw=runs, heading='Training curves')
+    _add_runs(curves)
     return parser.parse_args(argv)
 
 
 def pairs(args: argparse.Namespace) -> Captioned:
-    """Pairs of views, as a config cuts them."""
-    file = Path(args.config)
-    config = Config.fromfile(
-        file if file.is_file() else config_path(args.config)
-    )
+    """Draw pairs of views by the pipeline of a config."""
+    config = find_config(args.config)
     try:
         pipeline = config.train_dataloader.dataset.pipeline
         (grid,) = (step['grid'] for step in pipeline if 'grid' in step)
@@ -143,7 +128,7 @@ def pairs(args: argparse.Namespace) -> Captioned:
 
 
 def matches(args: argparse.Namespace) -> Captioned:
-    """Nearest patches of two views of each image, or of two images."""
+    """Draw the nearest patches of two views, or of two images."""
     paths = find_images(args.images, args.limit, even=args.across)
     encoder = encoder_of(args)
     if args.across:
@@ -167,7 +152,7 @@ def matches(args: argparse.Namespace) -> Captioned:
 
 
 def tokens(args: argparse.Namespace) -> Captioned:
-    """Patch tokens of all images as colours."""
+    """Draw the patch tokens of all images as colours."""
     paths = find_images(args.images, args.limit)
     encoder = encoder_of(args)
     images = [square(read_image(path), encoder.size) for path in paths]
@@ -176,7 +161,7 @@ def tokens(args: argparse.Namespace) -> Captioned:
 
 
 def attentions(args: argparse.Namespace) -> Captioned:
-    """Attention of the cls token, an image at a time."""
+    """Draw the attention of the cls token in each image."""
     paths = find_images(args.images, args.limit)
     encoder = encoder_of(args)
     images = [square(read_image(path), encoder.size) for path in paths]
@@ -189,7 +174,7 @@ def attentions(args: argparse.Namespace) -> Captioned:
 
 
 def runs(args: argparse.Namespace) -> Captioned:
-    """Curves of several runs."""
+    """Draw the curves of several runs."""
     labels = labels_of(args.runs)
     curves = {
         label: read_run(run, args.names)
@@ -199,7 +184,7 @@ def runs(args: argparse.Namespace) -> Captioned:
 
 
 def encoder_of(args: argparse.Namespace) -> FrozenEncoder:
-    """The encoder that the options name."""
+    """Load the encoder that the options name."""
     return FrozenEncoder(
         args.checkpoint, args.size, args.num_heads, args.branch
     )
@@ -254,7 +239,7 @@ def find_images(
 
 
 def read_image(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB.
+    """Read an image as (H, W, 3) uint8 RGB.
 
     Raises:
         SimimError: if it cannot be read.
@@ -263,7 +248,7 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def square(image: np.ndarray, size: int) -> np.ndarray:
-    """The centre (size, size, 3) of an image, its short edge whole."""
+    """Crop the central square of an image, resized to (size, size, 3)."""
     height, width = image.shape[:2]
     edge = min(height, width)
     top, left = (height - edge) // 2, (width - edge) // 2
@@ -272,7 +257,7 @@ def square(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def labels_of(folders: Sequence[Path]) -> list[str]:
-    """The shortest ends of paths that tell them apart."""
+    """Return the shortest distinct ends of paths."""
     parts = [folder.resolve().parts for folder in folders]
     for length in range(1, max(map(len, parts)) + 1):
         labels = ['/'.join(path[-length:]) for path in parts]
@@ -289,16 +274,16 @@ def _add_images(parser: argparse.ArgumentParser, limit: int) -> None:
         '--limit',
         type=int,
         default=limit,
-        help=f'images to draw, evenly taken, at most {MOST}. Defaults to '
+        help=f'images to draw, evenly spaced, at most {MOST}. Defaults to '
         f'{limit}',
     )
     parser.add_argument(
-        '--seed', type=int, default=0, help='of what is drawn at random'
+        '--seed', type=int, default=0, help='of all random draws'
     )
     _add_out(parser)
 
 
-def _add_encoder(parser: argparse.ArgumentParser) -> None:
+def _add_encoder(parser: argparse.ArgumentParser, limit: int) -> None:
     parser.add_argument(
         'checkpoint',
         type=Path,
@@ -308,11 +293,11 @@ def _add_encoder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--size',
         type=int,
-        help='height and width of the images, pixels; more give a finer '
-        'picture. Defaults to that of the checkpoint',
+        help='height and width of the images, pixels; larger ones give a '
+        'finer picture. Defaults to that of the checkpoint',
     )
     parser.add_argument(
-        '--num-heads', type=int, help='where the checkpoint does not tell'
+        '--num-heads', type=int, help='for a checkpoint of unusual width'
     )
     parser.add_argument(
         '--branch',
@@ -320,6 +305,18 @@ def _add_encoder(parser: argparse.ArgumentParser) -> None:
         default='online',
         help='of a checkpoint with two encoders. Defaults to online',
     )
+    _add_images(parser, limit)
+
+
+def _add_runs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('runs', nargs='+', type=Path, help='work directories')
+    parser.add_argument(
+        '--names',
+        nargs='+',
+        help='logged names of the figures. Defaults to the loss and its terms '
+        'where all runs have them',
+    )
+    _add_out(parser)
 
 
 def _add_out(parser: argparse.ArgumentParser) -> None:

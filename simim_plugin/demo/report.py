@@ -39,6 +39,7 @@ from ..evaluation import (
     knn_accuracy,
     match_patches,
 )
+from ..files import last_checkpoint
 from ..visualization import (
     draw_loss,
     draw_matches,
@@ -68,7 +69,7 @@ class Matches:
     after: PatchMatches
 
     def summary(self) -> dict[str, float]:
-        """Return accuracies in percent and the numbers of patches and pairs."""
+        """Return accuracies in percent, and counts of patches and pairs."""
         return dict(
             before=self.before.accuracy,
             after=self.after.accuracy,
@@ -105,9 +106,8 @@ class TrainedRun:
     @cached_property
     def after(self) -> BaseModel:
         """The model of the last checkpoint."""
-        last = (self.folder / 'last_checkpoint').read_text().strip()
         model = MODELS.build(self.config.model)
-        load_model(model, last)
+        load_model(model, last_checkpoint(self.folder))
         return model.to(_device())
 
     @cached_property

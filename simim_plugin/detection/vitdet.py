@@ -143,16 +143,28 @@ def block(layer: TransformerEncoderLayer, tokens: Tensor) -> Tensor:
 def attend(attn: Attention, tokens: Tensor) -> Tensor:
     """Apply attention with decomposed relative positions to (B, H, W, C)."""
     _, height, width, _ = tokens.shape
-    qkv = attn.qkv(tokens.flatten(1, 2))  # (B, N, 3 C)
-    qkv = qkv.unflatten(2, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
-    query, key, value = qkv.unbind(0)  # (B, heads, N, D) each
+    query, key, value = split_heads(attn, tokens)
     query, key = with_relative_positions(attn, query, key, height, width)
     # Fused kernels need values as wide as keys.
     padded = F.pad(value, (0, key.shape[-1] - value.shape[-1]))
     attended = F.scaled_dot_product_attention(query, key, padded, scale=1.0)
     attended = attended[..., : value.shape[-1]]
+    return merge_heads(attn, attended, (height, width))
+
+
+def split_heads(attn: Attention, tokens: Tensor) -> tuple[Tensor, ...]:
+    """Project tokens (B, H, W, C) to q, k and v, each (B, heads, N, D)."""
+    qkv = attn.qkv(tokens.flatten(1, 2))  # (B, N, 3 C)
+    qkv = qkv.unflatten(2, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    return qkv.unbind(0)
+
+
+def merge_heads(
+    attn: Attention, attended: Tensor, size: tuple[int, int]
+) -> Tensor:
+    """Project the output of all heads (B, heads, N, D) to (B, H, W, C)."""
     attended = attended.transpose(1, 2).flatten(2)  # (B, N, C)
-    return attn.proj(attended).unflatten(1, (height, width))
+    return attn.proj(attended).unflatten(1, size)
 
 
 def with_relative_positions(

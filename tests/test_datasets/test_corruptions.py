@@ -11,11 +11,11 @@ from mmpretrain.datasets import CIFAR10
 from PIL import Image
 from skimage.filters import gaussian
 
+from simim_plugin.commands.corrupt import main
 from simim_plugin.datasets import corruptions
 from simim_plugin.datasets.corruptions import corrupt, make_corruptions
 from simim_plugin.datasets.robustness import CORRUPTIONS, SEVERITIES
 from simim_plugin.errors import SimimError
-from tools.make_corruptions import main
 
 imagecorruptions = pytest.importorskip('imagecorruptions')
 
@@ -313,7 +313,7 @@ def test_names_an_image_that_is_too_small(clean, tmp_path, workers, capsys):
     assert not (tmp_path / 'out').exists()
 
 
-def test_full_disk_is_told_in_a_sentence(clean, tmp_path, monkeypatch):
+def test_full_disk_is_one_line_errors(clean, tmp_path, monkeypatch):
     def full(path, data):
         raise OSError(errno.ENOSPC, 'No space left on device')
 

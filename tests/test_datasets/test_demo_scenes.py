@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib.util
 import json
 from collections import Counter
 from pathlib import Path
@@ -16,6 +15,7 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from simim_plugin.commands.make_demo_data import main
 from simim_plugin.demo import data as demo_data
 from simim_plugin.demo.annotations import (
     CLASSES,
@@ -365,17 +365,8 @@ def test_arguments_out_of_range_are_an_error_in_words(tmp_path, bad):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.fixture
-def cli():
-    path = Path(__file__).parents[2] / 'tools/make_demo_data.py'
-    spec = importlib.util.spec_from_file_location('make_demo_data', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
-
-
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(
-    tmp_path, monkeypatch, cli, capsys
+    tmp_path, monkeypatch, capsys
 ):
     write, left = demo_data._write_image, [5]
 
@@ -387,7 +378,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(
 
     monkeypatch.setattr(demo_data, '_write_image', full)
     with pytest.raises(SystemExit) as stop:
-        cli([str(tmp_path / 'demo'), '--train', '9', '--val', '9'])
+        main([str(tmp_path / 'demo'), '--train', '9', '--val', '9'])
     assert stop.value.code == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith(f'error: The disk of {tmp_path / "demo"} is full')
@@ -404,17 +395,17 @@ def test_an_interrupt_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_command_writes_once_and_says_so(tmp_path, capsys, cli):
+def test_the_command_writes_once_and_says_so(tmp_path, capsys):
     words = [str(tmp_path / 'demo'), '--train', '8', '--val', '8']
     words += ['--size', '24', '40']
-    cli(words)
+    main(words)
     assert capsys.readouterr().out.endswith('written.\n')
-    cli(words)
+    main(words)
     assert capsys.readouterr().out.endswith('up to date.\n')
     image = cv2.imread(str(next(tmp_path.glob('demo/val/*/*.jpg'))))
     assert image.shape == (24, 40, 3)
     with pytest.raises(SystemExit, match='1'):
-        cli([str(tmp_path / 'demo')])
+        main([str(tmp_path / 'demo')])
     assert 'pass --overwrite' in capsys.readouterr().err
 
 

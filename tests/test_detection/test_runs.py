@@ -17,6 +17,7 @@ from torch import nn
 from simim_plugin import config_path
 from simim_plugin.benchmarks import detection as benchmark
 from simim_plugin.benchmarks import timing
+from simim_plugin.commands import benchmark as command_line
 from simim_plugin.commands import test as testing
 from simim_plugin.commands import train as training
 from simim_plugin.commands.command_line import build_runner
@@ -161,8 +162,8 @@ def test_a_step_of_the_cascade(data):
         assert param.grad is not None and param.grad.any(), name
 
 
-def test_benchmark(capsys, monkeypatch):
-    """Recomputed activations are not kept."""
+def test_benchmark(capsys, monkeypatch, tmp_path):
+    """Activations that are computed again are not kept."""
 
     def kept(prepare) -> float:
         sizes = []
@@ -173,15 +174,24 @@ def test_benchmark(capsys, monkeypatch):
 
     # A separate process would take half a minute.
     monkeypatch.setattr(timing, 'peak_megabytes', kept)
-    benchmark.main(['--config', Path(DEMO).name, '--rounds', '1'])
-    costs = re.compile(r'(activations|attention,) (.*?) +\d.* s +(\d+) MB')
-    found = costs.findall(capsys.readouterr().out)
-    assert [kind for _, kind, _ in found] == ['kept', 'computed again']
-    assert int(found[1][2]) < int(found[0][2])
-    benchmark.main(['--attention', '--patches', '24', '--rounds', '1'])
-    found = costs.findall(capsys.readouterr().out)
-    assert [kind for _, kind, _ in found] == [*benchmark.KINDS]
-    assert int(found[2][2]) < int(found[0][2])
+    words = ['--rounds', '1', '--bf16', '--json', str(tmp_path / 'figures')]
+    command_line.main(
+        [*words, '--parts', 'detection-step', '--config', Path(DEMO).name]
+    )
+    figures = json.loads((tmp_path / 'figures').read_text())
+    kept, again = 'activations kept', 'activations computed again'
+    assert [*figures] == [
+        f'{kind}: {unit}' for kind in (kept, again) for unit in ('s', 'MB')
+    ]
+    assert figures[f'{again}: MB'] < figures[f'{kept}: MB']
+    command_line.main(
+        [*words, '--parts', 'detection-attention', '--patches', '24']
+    )
+    figures = json.loads((tmp_path / 'figures').read_text())
+    assert len(figures) == 2 * len(benchmark.KINDS)
+    ours, explicit = 'attention, ours: MB', 'attention, explicit logits: MB'
+    assert figures[ours] < figures[explicit]
+    assert f'{ours}  ' in capsys.readouterr().out
 
 
 def test_benchmark_compares_equal_attentions():

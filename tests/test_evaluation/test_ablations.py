@@ -1,4 +1,4 @@
-"""Rows of the ablations, run alike, one after the other, in one table."""
+"""The ablation command: equal options for all rows, and one table."""
 
 import json
 import subprocess
@@ -24,7 +24,7 @@ from simim_plugin.errors import SimimError
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# They note how they were called, and leave what the real ones leave.
+# They record their arguments, and write the files of the real ones.
 TRAIN = """
 import json, os, pathlib, sys
 words = sys.argv[1:]
@@ -33,7 +33,7 @@ work.mkdir(parents=True, exist_ok=True)
 with open('calls', 'a') as file:
     print('train', os.environ['SIMIM_SCALE'], *words, file=file)
 (work / 'last.pth').write_text(words[0])
-(work / 'last_checkpoint').write_text(str(work / 'last.pth'))
+(work / 'last_checkpoint').write_text('/where/it/was/last.pth')
 """
 EVALUATE = """
 import json, pathlib, sys
@@ -54,7 +54,7 @@ tasks = {'knn': {'metrics': {'knn/top1_k20': top1}},
 
 @pytest.fixture
 def away(tmp_path, monkeypatch):
-    """A folder with images and tools that do nothing."""
+    """A folder with images and stand-ins for the tools."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('SIMIM_SCALE', 'in1k')
     (tmp_path / 'data' / 'demo').mkdir(parents=True)
@@ -84,7 +84,11 @@ def test_every_row_is_run_alike(away, capsys):
             'train_dataloader.dataset.data_root=data/demo/train',
             'train_cfg.max_epochs=2',
         ]
-    assert len(said) - len(trained) == 6
+    evaluated = [call.split()[1] for call in said if call[0] == 'e']
+    assert len(evaluated) == 6
+    # The last checkpoint is looked for where the folder is now.
+    weights = Path('work_dirs/ablations/demo/i/seed3/pretraining/last.pth')
+    assert evaluated[-1] == str(weights) and weights.is_file()
     work = away / 'work_dirs' / 'ablations' / 'demo'
     results = json.loads((work / 'results.json').read_text())
     assert list(results) == ['untrained', 'i', 'j']  # in the rows' order
@@ -101,7 +105,7 @@ def test_every_row_is_run_alike(away, capsys):
         assert picture.width > picture.height / 2
 
 
-def test_goes_on_row_by_row(away, capsys):
+def test_an_interrupted_command_resumes_row_by_row(away, capsys):
     (away / 'broken').touch()
     with pytest.raises(SystemExit):
         main(['i', 'j'], tools=away)

@@ -1,4 +1,4 @@
-"""One command for all the numbers: which configs, which images, one table."""
+"""The evaluation command: its configs, its images, its table."""
 
 import json
 import subprocess
@@ -22,11 +22,11 @@ from simim_plugin.commands.evaluate import (
     Evaluation,
     _commit,
     _datasets,
-    _last_checkpoint,
     main,
     parse_args,
     table,
 )
+from simim_plugin.commands.protocols import SCALES, TASKS
 from simim_plugin.datasets.corruptions import make_corruptions
 from simim_plugin.datasets.robustness import (
     CORRUPTIONS,
@@ -35,7 +35,8 @@ from simim_plugin.datasets.robustness import (
 )
 from simim_plugin.demo.data import make_demo_data
 from simim_plugin.errors import SimimError
-from simim_plugin.evaluation.protocols import ENCODERS, SCALES, TASKS
+from simim_plugin.evaluation.protocols import ENCODERS
+from simim_plugin.files import last_checkpoint
 
 from ..test_checkpoint.helpers import our_vit, scramble, wrap
 
@@ -95,7 +96,7 @@ def test_options_go_where_they_belong(demo):
     knn = run._config('knn', run._configs('knn')[0])
     assert 'train_cfg' not in knn
     assert knn.randomness.seed == 5
-    # The seed that is printed is the one of the runs.
+    # The printed seed is that of the runs.
     assert run.settings['seed'] == 5
     assert 'randomness.seed' not in run.settings['cfg_options']
 
@@ -358,7 +359,7 @@ def robustness_metrics(config: Config, hits: int) -> dict:
 
 
 def test_all_four_sets_and_the_papers_average(demo, tmp_path, monkeypatch):
-    """By the real configs' names and metrics; only the runs are not run."""
+    """With the real configs and metrics; only the runs are replaced."""
     monkeypatch.setattr(Evaluation, '_check_data', lambda self: None)
     words = ['--tasks', 'robustness', '--work-dir', str(tmp_path)]
     run = evaluation(demo, *words)
@@ -371,7 +372,7 @@ def test_all_four_sets_and_the_papers_average(demo, tmp_path, monkeypatch):
         config = Config.fromfile(words[0])
         metrics = robustness_metrics(config, hits[kind])
         (folder / 'metrics.json').write_text(json.dumps(metrics))
-        # The checkout moves on while the command is interrupted.
+        # The checkout changes while the command is interrupted.
         monkeypatch.setattr(suite, '_commit', lambda: f'after-{kind}')
 
     monkeypatch.setattr(suite, '_commit', lambda: 'never')
@@ -393,17 +394,17 @@ def test_all_four_sets_and_the_papers_average(demo, tmp_path, monkeypatch):
     assert average['plugin'] == ', '.join(plugins)
     rows = (tmp_path / 'results.md').read_text()
     assert f'| robustness | average | {metrics["average"]:.2f} |' in rows
-    assert run.run() == results  # from what is there
+    assert run.run() == results  # from the files
 
 
-def test_where_the_last_checkpoint_lies_now(tmp_path):
+def test_last_checkpoint_of_a_moved_folder(tmp_path):
     for noted in (
         'epoch_3.pth',
         'work/training/epoch_3.pth',
         '/x/epoch_3.pth',
     ):
         (tmp_path / 'last_checkpoint').write_text(f'{noted}\n')
-        assert _last_checkpoint(tmp_path) == tmp_path / 'epoch_3.pth'
+        assert last_checkpoint(tmp_path) == tmp_path / 'epoch_3.pth'
 
 
 def test_without_git_there_is_no_commit(monkeypatch):
@@ -413,7 +414,7 @@ def test_without_git_there_is_no_commit(monkeypatch):
 
 @pytest.mark.slow
 def test_all_tasks_of_the_demo(demo):
-    """Each task once, small; then again, from what is there."""
+    """Each task once, small; then again from its results."""
     make_corruptions(demo / 'data/demo/val', demo / 'data/demo-c')
     command = [
         sys.executable,

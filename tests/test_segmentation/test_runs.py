@@ -13,6 +13,7 @@ from PIL import Image
 
 from simim_plugin.benchmarks import segmentation as benchmark
 from simim_plugin.checkpoint import CheckpointError
+from simim_plugin.commands import benchmark as command_line
 from simim_plugin.commands import test as testing
 from simim_plugin.commands import train as training
 from simim_plugin.commands.command_line import build_runner
@@ -299,10 +300,11 @@ def test_benchmark_of_a_step(capsys, monkeypatch):
         'training_step',
         lambda *args: made.append(stock(*args)) or made[-1],
     )
-    arguments = ['--step', '--batch', '2', '--rounds', '1', '--bf16']
-    benchmark.main([*arguments, '--config', UPERNET])
+    words = ['--parts', 'segmentation-step', '--config', UPERNET, '--bf16']
+    command_line.main([*words, '--batch-size', '2', '--rounds', '1'])
     said = capsys.readouterr().out
-    assert re.search(r'training step +\d+\.\d+ s +1 MB', said)
+    assert re.search(r'training step: s +\d+\.\d+\n', said)
+    assert re.search(r'training step: MB +1\n', said)
     first, second = (made[0]()['loss'] for _ in range(2))
     assert second < first  # of the same images
 

@@ -1,8 +1,10 @@
-"""The long runs whose figures stand in docs/: python tests/evidence.py [NAME].
+"""Repeat the long runs behind the figures of docs/.
 
-Hours on two CPU cores. Every run has a folder in work_dirs/evidence with a
-log of each of its commands; what is done is not done again, what was
-interrupted goes on.
+    python docs/evidence.py [NAME...]
+
+They take hours on two CPU cores. Every run has a folder in work_dirs/evidence
+with a log of each command. Finished commands are not repeated, and
+interrupted ones are resumed.
 """
 
 from __future__ import annotations
@@ -49,14 +51,14 @@ FEW_SCENES = 'val_dataloader.dataset.indices=200 val_evaluator.ann_file=None'
 
 
 def pretrained(seed: int) -> str:
-    """What the run ``long_demo`` leaves."""
+    """Return the checkpoint of the run ``long_demo``."""
     return f'{OUT}/long_demo/seed{seed}/epoch_100.pth'
 
 
 def transfers(config: str, name: str, more: str = '') -> list[str]:
     """Train a config from pretrained and from random weights.
 
-    All without layer decay, which would hold random weights back.
+    Layer decay is off: it would slow the training of random weights.
     """
     decay = FROM_ZERO if config in (DETECTOR, UPERNET) else ''
     return [
@@ -72,7 +74,7 @@ def transfers(config: str, name: str, more: str = '') -> list[str]:
 
 
 def eight_photographs() -> list[str]:
-    """Train a detector on eight photographs and validate on the same."""
+    """Train a detector on eight photographs and validate on them."""
     train = 'train_dataloader.dataset'
     options = [
         f'{train}.indices=8',
@@ -91,7 +93,7 @@ def eight_photographs() -> list[str]:
 
 
 def six_pairs() -> list[str]:
-    """Train on six pairs of ADE20k and validate on the same six."""
+    """Train on six pairs of ADE20k and validate on them."""
     options = ['train_dataloader.dataset.indices=6']
     for loader in ('val_dataloader', 'test_dataloader'):
         prefix = f'{loader}.dataset.data_prefix'
@@ -107,12 +109,12 @@ def six_pairs() -> list[str]:
 
 
 def patch_neighbours() -> list[str]:
-    """kNN segmentation by untrained and by pretrained encoders."""
+    """Test kNN segmentation of untrained and pretrained encoders."""
     commands = []
     for seed in SEEDS:
         folder = f'{OUT}/patch_neighbours/seed{seed}'
         commands += [
-            # Leaves the untrained encoder in its folder.
+            # Writes the untrained encoder to its folder.
             f'tools/evaluate.py {DEMO} --tasks knn --seed {seed} '
             f'--work-dir {folder}',
             f'tools/test.py {KNN} {folder}/untrained.pth '
@@ -147,14 +149,17 @@ RUNS: dict[str, list[str]] = {
         f'tools/benchmark.py --parts step loss --json {OUT}/speed.json',
         f'tools/benchmark.py --parts pipeline --images {PHOTOGRAPHS}',
         'tools/benchmark.py --parts variants --batch-size 4 --rounds 3',
-        f'-m simim_plugin.benchmarks.monitors {DEMO} --batch 64',
-        '-m simim_plugin.benchmarks.monitors --batch 8',
+        f'tools/benchmark.py --parts monitors --config {DEMO} --batch-size 64',
+        'tools/benchmark.py --parts monitors',
     ],
     'dense_steps': [
-        '-m simim_plugin.benchmarks.detection',
-        '-m simim_plugin.benchmarks.segmentation',
-        '-m simim_plugin.benchmarks.segmentation --step --rounds 3',
-        '-m simim_plugin.benchmarks.segmentation --step --rounds 3 --bf16',
+        'tools/benchmark.py --parts detection-step --bf16 --rounds 1',
+        'tools/benchmark.py --parts segmentation-attention --batch-size 2 '
+        '--rounds 7',
+        'tools/benchmark.py --parts segmentation-step --batch-size 2 '
+        '--rounds 3',
+        'tools/benchmark.py --parts segmentation-step --batch-size 2 '
+        '--rounds 3 --bf16',
     ],
     'photographs': [
         f'tools/train.py {BASE} --work-dir {OUT}/photographs/run '
@@ -187,16 +192,16 @@ RUNS: dict[str, list[str]] = {
         )
     ],
 }
-"""Commands of each run, in the order in which the runs need each other."""
+"""Commands of each run; a run may use the results of earlier ones."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line; errors meant for the user end in one line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(
-        description='Make the figures of docs/ again.'
+        description='Repeat the runs behind the figures of docs/.'
     )
     parser.add_argument(
-        'names', nargs='*', metavar='NAME', help=f'of {", ".join(RUNS)}'
+        'names', nargs='*', metavar='NAME', help=', '.join(RUNS)
     )
     names = parser.parse_args(argv).names or list(RUNS)
     with one_line_errors():
@@ -224,7 +229,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def link(folder: str) -> Callable[[], None]:
-    """What links to a folder of the shared data, unless it is there."""
+    """Return a function that links a folder of the shared data if needed."""
 
     def make() -> None:
         target = Path('data', folder)
@@ -239,7 +244,7 @@ def link(folder: str) -> Callable[[], None]:
 
 
 def unpack_cifar10() -> None:
-    """Class folders of the packed JPEG files, and a config that reads them."""
+    """Write CIFAR-10 to class folders, and a config that reads them."""
     for split, name in (('train', 'train'), ('test', 'val')):
         file = SHARED / 'cifar10' / f'cifar10_{split}_jpeg.npz'
         if not file.is_file():
@@ -251,7 +256,7 @@ def unpack_cifar10() -> None:
             for number, (start, end) in enumerate(spans):
                 label = labels[number]
                 folders = [CIFAR / f'{name}.part' / str(label)]
-                # A hundred of each class, to be corrupted.
+                # A hundred of each class for the corruptions.
                 if split == 'test' and number % 1000 < 100:
                     folders.append(CIFAR / 'few' / str(label))
                 for folder in folders:
@@ -273,15 +278,15 @@ DATA = {
     'eight_photographs': link('coco_tiny'),
     'six_pairs': link('ade_tiny'),
 }
-"""What makes the data of a run that no run before it makes."""
+"""By run, the function that makes data which no earlier run makes."""
 
 
 def run_once(command: str, log: Path) -> None:
-    """Run a command unless the same one has ended well before.
+    """Run a command unless the same one succeeded before.
 
     Args:
-        command (str): arguments of Python, after any ``NAME=VALUE``.
-        log (Path): gets what it prints.
+        command (str): ``NAME=VALUE`` settings, then arguments of Python.
+        log (Path): file for its output.
     """
     done = log.with_suffix('.done')
     if done.is_file() and done.read_text() == command:

@@ -1,0 +1,158 @@
+"""Measure speed and memory: one part of the package after the other."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from mmengine.logging import MMLogger
+
+from ..benchmarks import monitors, pipeline, training
+from ..environment import require
+from ..errors import one_line_errors
+from ..files import write_json
+
+PARTS = {
+    'step': 'the training step beside a plain ViT',
+    'loss': 'the loss beside its M x M form',
+    'pipeline': 'the pair pipeline beside Pillow calls',
+    'variants': 'the training step of the cheaper variants',
+    'monitors': 'the monitors of a run beside its training step',
+    'detection-step': 'a step of ViTDet, activations kept or computed again',
+    'detection-attention': "a global block's attention in ViTDet",
+    'detection-operators': "a step of ViTDet by mmcv's operators and by ours",
+    'segmentation-step': 'a step of UPerNet',
+    'segmentation-attention': "a block's attention in UPerNet",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    args = parse_args(argv)
+    # At INFO mmengine logs the initialisation of every tensor.
+    MMLogger.get_instance('mmengine', log_level='WARNING')
+    figures = dict[str, float]()
+    with one_line_errors():
+        for part in PARTS:
+            if part in args.parts:
+                figures |= measure(part, args)
+    device = (
+        torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else f'CPU, {torch.get_num_threads()} threads'
+    )
+    print(f'torch {torch.__version__}, {device}, medians of {args.rounds}')
+    for name, value in figures.items():
+        print(f'{name:50} {value:10.4g}')
+    if args.json:
+        write_json(args.json, figures)
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the options."""
+    parser = argparse.ArgumentParser(
+        description='Measure speed and memory beside yardsticks:\n'
+        + '\n'.join(f'  {part:24}{what}' for part, what in PARTS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        '--parts',
+        nargs='+',
+        choices=PARTS,
+        metavar='PART',
+        default=['step', 'loss', 'pipeline'],
+        help='parts to measure. Defaults to step loss pipeline',
+    )
+    parser.add_argument('--images', help='folder of images for the pipeline')
+    parser.add_argument(
+        '--config',
+        help='packaged config for monitors, detection, segmentation',
+    )
+    parser.add_argument(
+        '--batch-size', type=int, default=8, help='images per training step'
+    )
+    parser.add_argument(
+        '--tokens', type=int, default=12544, help='tokens of the loss'
+    )
+    parser.add_argument(
+        '--patches',
+        type=int,
+        default=64,
+        help='patches per side for detection-attention',
+    )
+    parser.add_argument(
+        '--bf16',
+        action='store_true',
+        help='autocast to bf16 in detection and segmentation',
+    )
+    parser.add_argument(
+        '--rounds', type=int, default=5, help='counted runs of each'
+    )
+    parser.add_argument('--json', type=Path, help='file for the figures')
+    args = parser.parse_args(argv)
+    if 'pipeline' in args.parts and args.images is None:
+        parser.error('--images FOLDER is needed to time the pipeline.')
+    return args
+
+
+def measure(part: str, args: argparse.Namespace) -> dict[str, float]:
+    """Return the figures of a part by name."""
+    batch, rounds = args.batch_size, args.rounds
+    match part:
+        case 'step':
+            return training.measure_steps(batch, rounds)
+        case 'loss':
+            return training.measure_loss(args.tokens, rounds)
+        case 'pipeline':
+            return _measure_pipeline(args.images, rounds)
+        case 'variants':
+            return training.measure_variants(batch, rounds)
+        case 'monitors':
+            config = args.config or training.RECIPE
+            return monitors.measure_monitors(config, batch, rounds)
+    library, _, what = part.partition('-')
+    require(library)
+    if library == 'detection':
+        return _measure_detection(what, args)
+    return _measure_segmentation(what, args)
+
+
+def _measure_detection(
+    what: str, args: argparse.Namespace
+) -> dict[str, float]:
+    from ..benchmarks import detection
+
+    config = args.config or detection.CONFIG
+    if what == 'attention':
+        return detection.measure_attention(
+            args.patches, args.bf16, args.rounds
+        )
+    if what == 'operators':
+        return detection.measure_operators(config, args.bf16, args.rounds)
+    return detection.measure_step(config, args.bf16, args.rounds)
+
+
+def _measure_segmentation(
+    what: str, args: argparse.Namespace
+) -> dict[str, float]:
+    from ..benchmarks import segmentation
+
+    how = args.batch_size, args.bf16, args.rounds
+    if what == 'attention':
+        return segmentation.measure_attention(*how)
+    return segmentation.measure_step(args.config or segmentation.CONFIG, *how)
+
+
+def _measure_pipeline(images: str, rounds: int) -> dict[str, float]:
+    measured = pipeline.measure_pipeline(images, rounds=rounds)
+    parts = {
+        'ours': measured.pop('parts_ms'),
+        'yardstick': measured.pop('yardstick_parts_ms'),
+    }
+    figures = {f'pipeline: {name}': x for name, x in measured.items()}
+    for whose, milliseconds in parts.items():
+        for part, x in milliseconds.items():
+            figures[f'pipeline: {whose}, {part}, ms an image'] = x
+    return figures

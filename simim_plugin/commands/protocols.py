@@ -1,0 +1,74 @@
+"""The configs that evaluate each encoder, and the figures of the paper."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+FROZEN = ('knn', 'linear', 'logistic')
+TASKS = (*FROZEN, 'finetune', 'robustness')
+
+
+class Scale(NamedTuple):
+    """The configs that evaluate encoders of one data set.
+
+    Args:
+        data (str): folder where the configs expect the images.
+        configs (dict[str, tuple[str, ...]]): packaged names, by task.
+        layout (str): required content of the folder.
+    """
+
+    data: str
+    configs: dict[str, tuple[str, ...]]
+    layout: str
+
+
+PREFIX = 'siamese_im_vit-'
+SCALES = {
+    'in1k': Scale(
+        'data/imagenet',
+        {
+            'knn': ('base-p16_knn_in1k',),
+            'linear': ('base-p16_linear-8xb2048-amp-coslr-90e_in1k',),
+            'logistic': ('base-p16_logistic_in1k-1pct',),
+            'finetune': ('base-p16_ft-8xb128-amp-coslr-100e_in1k',),
+            'robustness': tuple(
+                f'base-p16_in1k-{name}' for name in ('a', 'r', 'sketch', 'c')
+            ),
+        },
+        'train/WNID/*.JPEG, val/WNID/*.JPEG and, for logistic, 1percent.txt',
+    ),
+    'cifar10': Scale(
+        'data/cifar10',
+        {
+            'knn': ('tiny-p4_knn_cifar10',),
+            'linear': ('tiny-p4_linear-1xb512-amp-coslr-50e_cifar10',),
+            'logistic': ('tiny-p4_logistic_cifar10',),
+            'finetune': ('tiny-p4_ft-1xb128-amp-coslr-50e_cifar10',),
+            'robustness': ('tiny-p4_cifar10-c',),
+        },
+        'cifar-10-batches-py/, or train/CLASS/* and val/CLASS/*',
+    ),
+    'demo': Scale(
+        'data/demo',
+        {
+            'knn': ('micro-p8_knn_demo',),
+            'linear': ('micro-p8_linear-1xb64-amp-coslr-20e_demo',),
+            'logistic': ('micro-p8_logistic_demo',),
+            'finetune': ('micro-p8_ft-1xb64-amp-coslr-10e_demo',),
+            'robustness': ('micro-p8_demo-c',),
+        },
+        'train/CLASS/*.jpg and val/CLASS/*.jpg (tools/make_demo_data.py)',
+    ),
+}
+
+PAPER = {
+    'linear: accuracy/top1': 78.0,
+    'logistic: logistic/top1': 65.1,
+    'finetune: accuracy/top1': 84.1,
+    'robustness: imagenet-a/top1_200way': 43.8,
+    'robustness: imagenet-r/top1_200way': 52.5,
+    'robustness: imagenet-sketch/top1': 38.3,
+    'robustness: imagenet-c/100-mCE': 57.1,
+    'robustness: average': 47.9,
+}
+"""Tables 1 and 2 of the paper: ViT-B/16, 1600 epochs."""
