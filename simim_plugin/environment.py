@@ -9,7 +9,9 @@ without importing them; ``tools/doctor.py`` tries the imports, too.
 
 from __future__ import annotations
 
+import importlib
 import os
+import sys
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
@@ -118,6 +120,29 @@ def leave_out_multimodal() -> None:
         from mmpretrain.utils import dependency
 
         dependency.WITH_MULTIMODAL = False
+
+
+def import_mmpretrain_fast() -> None:
+    """Import mmpretrain's models without mmdet and the multimodal models.
+
+    mmpretrain imports all of mmdet for one layer (``ResLayerExtraNorm``), and
+    transformers for its multimodal models. No command of this package needs
+    either, and each starts in about half the time without them. This has no
+    effect on a library that is imported already.
+    """
+    if 'mmpretrain.models' in sys.modules:
+        return
+    from mmpretrain.utils import dependency
+
+    dependency.WITH_MULTIMODAL = False
+    hidden = 'mmdet' not in sys.modules
+    if hidden:
+        sys.modules['mmdet'] = None  # type: ignore[assignment]
+    try:
+        importlib.import_module('mmpretrain.models')
+    finally:
+        if hidden:
+            del sys.modules['mmdet']
 
 
 def require(task: str) -> None:

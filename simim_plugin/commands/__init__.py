@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from ..environment import require, share_cores
+from ..environment import import_mmpretrain_fast, require, share_cores
 from ..errors import one_line_errors
 
 
@@ -22,4 +22,5 @@ def run(command: str, task: str | None = None, **options: Any) -> None:
     if task is not None:
         with one_line_errors():
             require(task)
+        import_mmpretrain_fast()
     import_module(f'.{command}', __name__).main(**options)
