@@ -70,7 +70,7 @@ def test_no_import_runs_up(file):
             assert HEIGHT[there] < HEIGHT[here], f'{here} imports {name}'
 
 
-def test_imports_are_found(tmp_path):
+def test_imports_are_found():
     """The reader resolves relative, absolute and late imports."""
     found = set(imported(PACKAGE / 'models' / 'siamese_im.py'))
     assert 'simim_plugin.geometry.PairGeometry' in found
