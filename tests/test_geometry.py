@@ -1,4 +1,6 @@
-"""Laws of the pair geometry and of the embedding made from it."""
+"""Properties of the pair geometry and of the relative embedding."""
+
+import pickle
 
 import pytest
 import torch
@@ -58,6 +60,27 @@ def test_mirroring_the_image_changes_nothing(pair, target, online):
     assert close(pair.scale, mirrored.scale)
 
 
+@given(views())
+def test_mirroring_twice_is_the_identity(view):
+    again = view.mirrored(WIDTH).mirrored(WIDTH)
+    assert torch.equal(again.box, view.box)
+    assert torch.equal(again.flip, view.flip)
+
+
+@given(st.lists(pairs, min_size=1, max_size=3))
+def test_pickling_keeps_values_and_types(members):
+    for pair in (members[0], PairGeometry.stack(members)):
+        again = pickle.loads(pickle.dumps(pair))
+        for ours, theirs in (
+            (again.online, pair.online),
+            (again.target, pair.target),
+        ):
+            assert torch.equal(ours.box, theirs.box)
+            assert torch.equal(ours.flip, theirs.flip)
+            assert ours.box.dtype == torch.float64
+            assert ours.flip.dtype == torch.bool
+
+
 @given(pairs, st.integers(1, 9))
 def test_toggling_both_flags_mirrors_the_columns(pair, g):
     toggled = PairGeometry(
@@ -85,7 +108,7 @@ def test_translation_shifts(pair, grid, down, right):
 
 
 @given(pairs)
-def test_the_inverse_undoes(pair):
+def test_inverse_maps_points_back(pair):
     points = torch.rand(7, 2, dtype=torch.float64)
     there = pair.to_online(points)
     assert close(pair.inverse().to_online(there), points)
@@ -124,7 +147,7 @@ def test_positions_are_mapped_patch_centres(pair, target, online):
 
 
 @given(st.lists(pairs, min_size=1, max_size=4), grids)
-def test_a_stack_is_its_members(members, grid):
+def test_stack_equals_its_members(members, grid):
     stacked = PairGeometry.stack(members)
     y, x = stacked.positions(grid, grid)
     for k, member in enumerate(members):
@@ -133,8 +156,8 @@ def test_a_stack_is_its_members(members, grid):
         assert close(x[k], x_k)
 
 
-def test_flip_known_by_hand():
-    """A 100-pixel image; the target is its mirrored right half."""
+def test_flip_worked_by_hand():
+    """The target is the mirrored right half of a 100-pixel image."""
     pair = PairGeometry(
         View.of((0, 0, 100, 100), False), View.of((0, 50, 100, 50), True)
     )
@@ -144,7 +167,7 @@ def test_flip_known_by_hand():
     assert x.tolist() == [3.0, 2.0]
 
 
-def test_another_precision_leaves_the_flips_flags():
+def test_dtype_applies_to_boxes_only():
     pair = PairGeometry(
         View.of((0, 0, 10, 10), False), View.of((5, 0, 10, 10), True)
     )

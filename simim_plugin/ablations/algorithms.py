@@ -149,7 +149,7 @@ class SmallTargetSiameseIM(SiameseIM):
     @torch.no_grad()
     def encode_target(self, view: Tensor) -> Tensor:
         """Return target features (B, N, D) of a whole view (B, 3, H, W)."""
-        backbone = self.target['backbone']
+        backbone: Any = self.target['backbone']
         patches, _ = backbone.patch_embed(view)  # (B, N, C)
         tokens = backbone.encode(patches + self.target_positions)
         return self.target['projector'](tokens)[:, 1:]

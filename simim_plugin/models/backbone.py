@@ -99,11 +99,7 @@ class SiameseIMViT(VisionTransformer):
         return self.encode(patches.take_along_dim(visible[..., None], dim=1))
 
     def encode(self, patches: Tensor) -> Tensor:
-        """Encode patches (B, V, C) that carry their positions.
-
-        Returns:
-            Tensor: (B, 1 + V, C), the cls token first.
-        """
+        """Encode patches (B, V, C) with positions to (B, 1 + V, C)."""
         cls_token = self.cls_token + self.pos_embed[:, :1]
         tokens = torch.cat(
             [cls_token.expand(len(patches), -1, -1), patches], dim=1

@@ -1,4 +1,6 @@
-"""Position embeddings against the released code's, and their laws."""
+"""Position embeddings agree with the released code."""
+
+from math import isqrt
 
 import pytest
 import torch
@@ -8,19 +10,22 @@ from simim_plugin.models.positions import absolute_table, relative_embedding
 
 from . import relative_error
 
+LARGE = pytest.mark.shared
 
-@pytest.mark.shared
-@pytest.mark.parametrize('name', ['abspos_d32_g4', 'abspos_d768_g14'])
-def test_absolute_table(golden, name):
-    arrays, info = golden(name)
-    grid = (info['grid_size'], info['grid_size'])
-    table = absolute_table(grid, info['embed_dim'])[0]
+
+@pytest.mark.parametrize(
+    'name', ['abspos_d32_g4', pytest.param('abspos_d768_g14', marks=LARGE)]
+)
+def test_absolute_table(reference, name):
+    arrays = reference(name)
+    tokens, dim = arrays['table_f64'].shape
+    table = absolute_table((isqrt(tokens), isqrt(tokens)), dim)[0]
     assert relative_error(table, arrays['table_f64']) < 1e-9
     assert relative_error(table.float(), arrays['table_f32']) < 1e-5
 
 
-def golden_geometry(arrays) -> PairGeometry:
-    """Boxes there are in each view's own flipped image; ours are not."""
+def reference_geometry(arrays) -> PairGeometry:
+    """Convert boxes of each view's own flipped image to the original."""
     width = torch.from_numpy(arrays['image_w']).double()
 
     def view(box, flip):
@@ -35,19 +40,19 @@ def golden_geometry(arrays) -> PairGeometry:
     )
 
 
-@pytest.mark.shared
-@pytest.mark.parametrize('name', ['relpos_d32_g4', 'relpos_d768_g14'])
-def test_relative_embedding_of_every_sample(golden, name):
-    arrays, info = golden(name)
-    grid = (info['grid_size'], info['grid_size'])
-    geometry = golden_geometry(arrays)
+@pytest.mark.parametrize(
+    'name', ['relpos_d32_g4', pytest.param('relpos_d768_g14', marks=LARGE)]
+)
+def test_relative_embedding_of_every_sample(reference, name):
+    arrays = reference(name)
+    size, tokens, channels = arrays['out_f64'].shape
+    grid = (isqrt(tokens), isqrt(tokens))
+    geometry = reference_geometry(arrays)
     for dtype, key, bound in (
         (torch.float64, 'out_f64', 1e-9),
         (torch.float32, 'out_f32', 1e-5),
     ):
-        ours = relative_embedding(
-            geometry, grid, grid, info['embed_dim'], dtype
-        )
+        ours = relative_embedding(geometry, grid, grid, channels // 2, dtype)
         assert ours.dtype is dtype
-        for k, sample in enumerate(info['samples']):
-            assert relative_error(ours[k], arrays[key][k]) < bound, sample
+        for k in range(size):
+            assert relative_error(ours[k], arrays[key][k]) < bound, k

@@ -1,4 +1,4 @@
-"""The rows of the paper's table 3, and ours."""
+"""The rows of the paper's table 3 and our own."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Loss norms, heads and the pixel target against direct computations."""
+"""Loss norms, heads and the pixel target equal direct computations."""
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ def pair():
 
 
 def standardised(rows):
-    """Each row to mean 0 and variance 1, number by number."""
+    """Normalise each row to mean 0 and variance 1, element by element."""
     result = torch.zeros_like(rows)
     for i, row in enumerate(rows):
         mean = sum(row) / len(row)
@@ -44,7 +44,7 @@ def standardised(rows):
 
 
 def unit(rows):
-    """BatchNorm over the rows, then l2: vectors of length 1."""
+    """Apply BatchNorm over the rows, then L2: vectors of length 1."""
     rows = (rows - rows.mean(0)) / rows.std(0, unbiased=False)
     return rows / rows.square().sum(1, keepdim=True).sqrt()
 
@@ -55,7 +55,7 @@ def gradient_of(value, prediction):
 
 
 def agree(head, pair, expected):
-    """A head's loss and gradient, and those of a direct computation."""
+    """Assert that loss and gradient equal a direct computation."""
     prediction, target = pair
     loss = head.loss(prediction, target)['loss']
     torch.testing.assert_close(loss, expected, rtol=1e-10, atol=0)
@@ -92,7 +92,7 @@ def test_unigrad_with_other_norms(pair, norm):
 
 
 def test_moco_like_norm_is_unigrad_on_unit_vectors(pair):
-    """With D times the weight, and without the 1 / D."""
+    """The weight is D times as large, and the 1 / D is absent."""
     p, t = map(unit, tokens(pair))
     similarity = p @ t.T  # M x M
     weight = 0.3 * p.shape[1]
@@ -157,7 +157,7 @@ def pixel_model(norm, grid=(3, 4)):
 
 @pytest.mark.parametrize('norm', [MAE, NONE])
 def test_pixel_target(norm):
-    """The loss by loops over patches and pixels."""
+    """Loops over patches and pixels give the same loss."""
     model = pixel_model(norm)
     inputs, samples = small_batch(size=2, grid=(3, 4))
     visible, geometry = model._collate(samples)
@@ -185,7 +185,7 @@ def test_pixel_target(norm):
     torch.testing.assert_close(loss, expected)
 
 
-def test_pixel_target_has_maes_order():
+def test_pixel_order_is_that_of_mae():
     view = torch.randn(2, 3, 12, 12)
     model = pixel_model(NONE, grid=(3, 3))
     head = MAEPretrainHead(

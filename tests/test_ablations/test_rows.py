@@ -1,4 +1,4 @@
-"""Every row is what its name says, builds anywhere, and trains."""
+"""Every row matches table 3 of the paper, builds anywhere and trains."""
 
 import numpy as np
 import pytest
@@ -55,7 +55,7 @@ def scope():
 
 
 def build(config):
-    """The model, without memory, and the transforms."""
+    """Build the model on the meta device, and the transforms."""
     with torch.device('meta'):
         model = MODELS.build(config.model)
     pipeline = config.train_dataloader.dataset.pipeline
@@ -69,7 +69,7 @@ def one(transforms, kind):
 
 
 def table_row(model, transforms):
-    """What a built row is, in the words of table 3."""
+    """Describe a built row in the terms of table 3."""
     views = one(transforms, PairedViews)
     mae = isinstance(model.head, MAEPretrainHead)
     two = views is not None and not isinstance(views, SameView)
@@ -136,14 +136,13 @@ def table_row(model, transforms):
 
 @pytest.mark.parametrize('scale', SCALES)
 @pytest.mark.parametrize('name', TABLE_3)
-def test_is_the_papers_row(name, scale, monkeypatch):
+def test_row_matches_table_3(name, scale, monkeypatch):
     built = build(load(name, scale, monkeypatch))
     assert table_row(*built) == TABLE_3[name]
 
 
 @pytest.mark.shared
-def test_the_table_is_the_papers(shared):
-    """So that the columns above are not ours."""
+def test_table_3_is_copied_correctly(shared):
     text = (shared / 'RESULTS.md').read_text().partition('Ablations')[2]
     rows = {}
     for line in text.splitlines():
@@ -156,7 +155,7 @@ def test_the_table_is_the_papers(shared):
 
 
 @pytest.mark.parametrize('file', FILES, ids=NAMES)
-def test_is_short_and_says_what_it_is(file):
+def test_row_config_is_short_and_titled(file):
     lines = file.read_text().splitlines()
     assert len(lines) <= 25
     assert lines[0] == "_base_ = __import__('simim_plugin').ablation_base()"
@@ -228,7 +227,7 @@ def images(tmp_path_factory):
 
 
 def small(config, images):
-    """The row on four images."""
+    """Reduce the row to four images."""
     config.train_dataloader.update(
         batch_size=4, num_workers=0, persistent_workers=False
     )
@@ -273,7 +272,7 @@ def test_takes_two_steps(name, monkeypatch, images):
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['a', 'mae', 'mocov3', 'target-random'])
 def test_runs(name, monkeypatch, images, tmp_path):
-    """Those whose algorithm or data differ most, by the Runner."""
+    """The Runner trains the rows that differ most from the method."""
     config = small(load(name, 'demo', monkeypatch), images)
     config.train_cfg.max_epochs = 2
     config.work_dir = str(tmp_path)

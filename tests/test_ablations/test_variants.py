@@ -1,4 +1,4 @@
-"""Views, target tokens and target grids: positions, losses, gradients."""
+"""Variants of views and targets: positions, losses, gradients."""
 
 import math
 
@@ -24,7 +24,7 @@ def scope():
 
 
 def build(kind, neck=None, **kwargs):
-    """A small model of a kind, with the weights of every other kind."""
+    """Build a small model; all kinds have the same weights."""
     config = small_config(**kwargs) | kind
     config['neck'].update(neck or {})
     torch.manual_seed(0)
@@ -34,7 +34,7 @@ def build(kind, neck=None, **kwargs):
 
 
 def step(model, inputs, samples):
-    """Loss, and the gradient of every parameter."""
+    """Return the loss and the gradient of every parameter."""
     loss = model.loss(inputs, samples)['loss']
     return loss, gradients(model, loss)
 
@@ -60,7 +60,7 @@ def same(ours, theirs):
 
 @pytest.mark.parametrize('name', ['a', 'b'])
 def test_the_same_view_has_the_absolute_positions(name, monkeypatch):
-    """Before the linear map; the scale's embedding is that of 1."""
+    """The scale channels encode a ratio of 1."""
     config = load(name, 'demo', monkeypatch)
     model = MODELS.build(config.model)
     pipeline = config.train_dataloader.dataset.pipeline[1:]
@@ -89,7 +89,7 @@ def test_the_same_view_has_the_absolute_positions(name, monkeypatch):
 
 
 def by_hand(sample, row, col, target_grid, online_grid, dims):
-    """One patch's embedding, by way of the pixels of the image."""
+    """Compute one patch's embedding through image pixels."""
     online, target = sample.geometry.online, sample.geometry.target
     top, left, height, width = target.box.tolist()
     y = top + height * (row + 0.5) / target_grid[0]
@@ -183,7 +183,7 @@ def test_all_target_tokens_are_the_method(see_whole):
     )
 
 
-def test_alone_the_target_branch_sees_no_other_token():
+def test_target_branch_on_a_subset_sees_no_other_token():
     (view, other), samples = small_batch()
     with_subset(samples, 5)
     unseen = torch.stack([~torch.tensor(s.target_tokens) for s in samples])
@@ -198,7 +198,7 @@ def test_alone_the_target_branch_sees_no_other_token():
         assert (before == after) != see_whole
 
 
-def test_unequal_subsets_are_an_error_in_words():
+def test_subsets_of_unequal_size_are_refused():
     inputs, samples = small_batch()
     with_subset(samples, 5)
     samples[0].target_tokens[:] = True
@@ -208,7 +208,7 @@ def test_unequal_subsets_are_an_error_in_words():
 
 
 @pytest.mark.parametrize('target_grid', [(2, 2), (3, 3), (1, 3), (4, 4)])
-def test_a_smaller_target_lies_where_its_pixels_do(target_grid):
+def test_positions_of_a_smaller_target_match_its_pixels(target_grid):
     _, samples = small_batch()
     model = build(
         dict(type='SmallTargetSiameseIM'),
@@ -232,7 +232,7 @@ def test_a_smaller_target_lies_where_its_pixels_do(target_grid):
 
 
 @pytest.mark.parametrize('target_grid', [(7, 7), (10, 10), (6, 9)])
-def test_a_place_has_one_position_in_both_branches(target_grid):
+def test_a_point_has_the_same_position_in_both_branches(target_grid):
     """The target's table is the relative embedding of the same view."""
     _, (sample, *_) = small_batch()
     geometry = sample.geometry
@@ -357,7 +357,7 @@ def test_masked_moco_is_its_direct_computation():
     torch.testing.assert_close(ours['loss'], swapped)
 
 
-def test_masked_moco_moves_its_keys_encoder_by_the_hook_alone():
+def test_only_the_hook_moves_the_keys_of_masked_moco():
     model = moco()
     inputs, samples = small_batch()
     (keys,) = model.momentum_encoder(inputs[0])

@@ -6,7 +6,7 @@ from mmpretrain.registry import MODELS
 from simim_plugin.evaluation.probe_head import ProbeHead
 
 
-def test_is_a_linear_map_of_batch_normalised_features():
+def test_head_is_a_linear_map_of_batch_normalised_features():
     torch.manual_seed(0)
     head = ProbeHead(num_classes=3, in_channels=5)
     features = torch.randn(64, 5) * torch.tensor([1, 9, 0.1, 1e-3, 4]) + 7
@@ -16,7 +16,7 @@ def test_is_a_linear_map_of_batch_normalised_features():
     torch.testing.assert_close(
         head((features,)), expected, rtol=1e-4, atol=1e-4
     )
-    # At test time by the running statistics.
+    # Evaluation uses the running statistics.
     head.eval()
     normed = (features - head.norm.running_mean) / (
         head.norm.running_var + 1e-6
@@ -27,7 +27,7 @@ def test_is_a_linear_map_of_batch_normalised_features():
     )
 
 
-def test_only_the_linear_layer_is_trained_and_drawn_small():
+def test_only_the_linear_layer_is_trained_from_small_weights():
     torch.manual_seed(0)
     head = MODELS.build(
         dict(type='ProbeHead', num_classes=200, in_channels=100)

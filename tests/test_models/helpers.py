@@ -9,7 +9,7 @@ from simim_plugin.models import SiameseIM
 
 
 def small_config(grid=(4, 4), dims=16, patch=4) -> dict:
-    """Of a SiameseIM of two layers; the image is grid x patch pixels."""
+    """Configure a SiameseIM of two layers; images are grid x patch pixels."""
     return dict(
         type='SiameseIM',
         backbone=dict(
@@ -42,7 +42,7 @@ def small_config(grid=(4, 4), dims=16, patch=4) -> dict:
 
 
 def small_model(**kwargs) -> SiameseIM:
-    """A model of :func:`small_config`, the same at every call."""
+    """Build :func:`small_config` with the same weights at every call."""
     torch.manual_seed(0)
     model = MODELS.build(small_config(**kwargs))
     model.init_weights()
@@ -50,7 +50,7 @@ def small_model(**kwargs) -> SiameseIM:
 
 
 def small_batch(size=4, grid=(4, 4), patch=4, masked=6, seed=1):
-    """Two views and their data samples."""
+    """Draw two views and their data samples."""
     generator = torch.Generator().manual_seed(seed)
     shape = (size, 3, grid[0] * patch, grid[1] * patch)
     inputs = [torch.randn(shape, generator=generator) for _ in range(2)]

@@ -1,4 +1,4 @@
-"""Two processes on half batches equal one on the joined batch."""
+"""Two processes on half a batch each equal one on the whole batch."""
 
 import os
 import socket
@@ -22,7 +22,7 @@ def model_with(norm, device):
 
 
 def step(model, inputs, samples):
-    """Loss, its terms, gradients and BatchNorm buffers of one step."""
+    """Return loss, terms, gradients and BatchNorm buffers of one step."""
     outputs = model(inputs, samples, mode='loss')
     outputs['loss'].backward()
     model = getattr(model, 'module', model)
@@ -51,8 +51,8 @@ def half(rank, port, device, file):
         result = step(model, inputs, samples[part])
         torch.save(result, f'{file}.{norm}.{rank}')
     torch.distributed.barrier()
-    # torch 2.11 may deadlock in destroying the group: it waits for gloo's
-    # threads with the GIL held, which one of them may need to drop a tensor.
+    # torch 2.11 can deadlock when it destroys the group: it waits for gloo's
+    # threads while holding the GIL, which they need to free a tensor.
     os._exit(0)
 
 
@@ -78,6 +78,6 @@ def test_two_processes_equal_one(tmp_path, device):
                 value = first[name]
             else:
                 value = (first[name] + second[name]) / 2
-            # Before a BatchNorm a bias has no gradient, up to rounding.
+            # A bias before a BatchNorm has zero gradient, up to rounding.
             bound = 1e-6 * max(expected.norm(), 1e-8)
             assert (value - expected).norm() < bound, (norm, name)

@@ -1,4 +1,4 @@
-"""The algorithm beyond parity: grids, masks, momentum, memory."""
+"""Properties of the algorithm: gradients, masks, grids, momentum."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def test_the_loss_gradient_is_its_closed_form():
     UniGradHead(0.3).loss(prediction, target)['loss'].backward()
     t = torch.nn.functional.layer_norm(target, (5,)).flatten(0, 1)
     p = prediction.detach().flatten(0, 1)
-    similarity = p @ t.T  # the M x M form that the head avoids
+    similarity = p @ t.T  # the M x M matrix that the head avoids
     expected = 2 * ((p - t) + 0.3 * similarity @ t / len(t)) / p.numel()
     assert torch.allclose(
         prediction.grad.flatten(0, 1), expected, rtol=1e-12, atol=0
@@ -45,7 +45,7 @@ def test_the_target_gets_no_gradient():
     assert not [name for name in names if name.startswith('target.')]
 
 
-def test_what_is_masked_is_not_seen():
+def test_masked_pixels_do_not_change_the_loss():
     model = small_model().eval()
     (online_view, target_view), samples = small_batch()
     hidden = torch.stack([s.mask for s in samples]).view(-1, 1, 4, 4)
@@ -80,7 +80,7 @@ def test_any_grid_and_any_number_of_masked_patches(grid, patch, masked):
     assert all(g.isfinite().all() for g in grads.values())
 
 
-def test_unequal_masks_are_an_error_in_words():
+def test_masks_of_unequal_size_are_refused():
     model = small_model()
     inputs, samples = small_batch()
     samples[1].mask[:] = False
@@ -118,7 +118,7 @@ def test_patch_embedding_and_positions_are_frozen():
     }
 
 
-def test_features_without_a_mask():
+def test_features_equal_those_of_an_empty_mask():
     model = small_model().eval()
     inputs, _ = small_batch(masked=0)
     (tokens,) = model.extract_feat(inputs[0])
