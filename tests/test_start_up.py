@@ -8,7 +8,7 @@ import sys
 from simim_plugin.environment import import_mmpretrain_fast
 import_mmpretrain_fast()
 assert 'mmpretrain.models' in sys.modules
-assert not {'mmdet', 'mmdet.models', 'transformers'} & sys.modules.keys()
+assert not {'mmdet', 'transformers.modeling_utils'} & sys.modules.keys()
 
 import simim_plugin.pretraining
 from mmpretrain.registry import MODELS

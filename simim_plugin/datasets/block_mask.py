@@ -25,12 +25,7 @@ _TRIES = 10
 def checked_grid(
     name: str, grid: int | tuple[int, int], num_masked: int
 ) -> tuple[int, int]:
-    """Return rows and columns of a grid.
-
-    Args:
-        name (str): name of the transform, for the error.
-        grid (int | tuple[int, int]): rows and columns of patches.
-        num_masked (int): patches to mask.
+    """Return rows and columns of the grid of the transform ``name``.
 
     Raises:
         SimimError: if ``num_masked`` is not in 0 to N - 1.
@@ -61,8 +56,8 @@ class BlockwiseMask(BaseTransform):
     Args:
         grid (int | tuple[int, int]): rows and columns of patches.
         num_masked (int): patches to mask, 0 to N - 1.
-        min_block (int): area of the smallest block in patches, at least 1,
-            while that many are left. Defaults to 16, for 14 x 14 patches.
+        min_block (int): smallest area of a block in patches, at least 1,
+            while more are left. Defaults to 16, for 14 x 14 patches.
         key (str): key of the mask. Defaults to 'mask', the patches that the
             online branch does not see.
 

@@ -224,15 +224,12 @@ def _clean_images(root: Path) -> list[tuple[str, Any]]:
             (f'{cifar.CLASSES[info["gt_label"]]}/{index:05}.jpg', info['img'])
             for index, info in enumerate(infos)
         ]
-    return [
-        (_jpeg_name(Path(path).relative_to(root)), path)
-        for path, _ in labelled_images(root, class_labels(root))
-    ]
-
-
-def _jpeg_name(path: Path) -> str:
-    jpeg = path.suffix.lower() in ('.jpg', '.jpeg')
-    return path.as_posix() if jpeg else f'{path.as_posix()}.jpg'
+    images = []
+    for path, _ in labelled_images(root, class_labels(root)):
+        name = Path(path).relative_to(root).as_posix()
+        is_jpeg = name.lower().endswith(('.jpg', '.jpeg'))
+        images.append((name if is_jpeg else f'{name}.jpg', path))
+    return images
 
 
 def _manifest(names: list[str], size: int | None, seed: int) -> dict[str, Any]:

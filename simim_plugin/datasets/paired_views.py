@@ -1,9 +1,9 @@
 """Cut two views out of one image and record their crops.
 
 Each view has its own random resized crop, flip and colours
-(docs/method.md). The released code flips the image and then crops it.
-Flipping the resized crop draws from the same views at a lower cost, and the
-box is in pixels of the un-flipped image.
+(docs/method.md). The released code flips the image, then crops it. A crop of
+a flipped image is a flipped crop of the image: flipping the small view costs
+less, and the box is in pixels of the un-flipped image.
 
 Shape key: H x W the image, h x w a view, in pixels.
 """

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain
 
 from ..errors import SimimError
 
@@ -63,15 +62,22 @@ def walk_images(
 
 
 def list_images(
-    root: StrPath,
-    extensions: Sequence[str] = EXTENSIONS,
-    onerror: Callable[[OSError], None] | None = None,
+    root: StrPath, extensions: Sequence[str] = EXTENSIONS
 ) -> list[str]:
     """Return the sorted paths of the images below ``root``.
 
-    The arguments are those of :func:`walk_images`.
+    Raises:
+        OSError: if a folder cannot be listed.
     """
-    return sorted(chain.from_iterable(walk_images(root, extensions, onerror)))
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    return sorted(
+        path
+        for paths in walk_images(root, extensions, refuse)
+        for path in paths
+    )
 
 
 def class_labels(root: StrPath) -> dict[str, int]:
@@ -97,16 +103,8 @@ def images_by_class(
     classes: Iterable[str],
     extensions: Sequence[str] = EXTENSIONS,
 ) -> dict[str, list[str]]:
-    """Return the paths of the images in each class folder of ``root``.
-
-    Raises:
-        OSError: if a folder cannot be listed.
-    """
-
-    def refuse(error: OSError) -> None:
-        raise error
-
+    """Return the paths of the images in each class folder of ``root``."""
     return {
-        name: list_images(os.path.join(root, name), extensions, refuse)
+        name: list_images(os.path.join(root, name), extensions)
         for name in sorted(classes)
     }

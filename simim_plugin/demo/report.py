@@ -69,7 +69,7 @@ class Matches:
     after: PatchMatches
 
     def summary(self) -> dict[str, float]:
-        """Return accuracies in percent, and counts of patches and pairs."""
+        """Return accuracies in percent and numbers of patches and pairs."""
         return dict(
             before=self.before.accuracy,
             after=self.after.accuracy,

@@ -15,20 +15,20 @@ from simim_plugin.datasets import BlockwiseMask
 
 
 def components(cells: np.ndarray) -> int:
-    """Number of 4-connected regions of a bool grid."""
+    """Count the 4-connected regions of a bool grid."""
     return (
         cv2.connectedComponents(cells.astype(np.uint8), connectivity=4)[0] - 1
     )
 
 
 def eight_symmetries(frequency: np.ndarray) -> np.ndarray:
-    """Average of a square grid over its rotations and reflections."""
+    """Average a square grid over its rotations and reflections."""
     turned = [np.rot90(frequency, k) for k in range(4)]
     return np.mean([*turned, *(t.T for t in turned)], axis=0)
 
 
 @given(data=st.data(), rows=st.integers(1, 20), cols=st.integers(1, 20))
-def test_masks_exactly_the_asked_number(
+def test_masks_exactly_num_masked_patches(
     data: st.DataObject, rows: int, cols: int
 ) -> None:
     num_masked = data.draw(st.integers(0, rows * cols - 1))
@@ -74,7 +74,7 @@ def test_is_flat_row_by_row() -> None:
     assert np.mean(by_row) < 2 < np.mean(by_column)
 
 
-def test_goes_by_the_seed() -> None:
+def test_seed_determines_the_mask() -> None:
     generator = BlockwiseMask(grid=14, num_masked=118)
     random.seed(3)
     first, second = generator.draw(), generator.draw()
@@ -84,7 +84,7 @@ def test_goes_by_the_seed() -> None:
 
 
 @pytest.mark.parametrize('num_masked', [-1, 64, 65])
-def test_refuses_to_mask_all_or_none_of_a_patch(num_masked: int) -> None:
+def test_refuses_num_masked_out_of_range(num_masked: int) -> None:
     with pytest.raises(
         ValueError, match=rf'{num_masked} of 8 x 8 .* 0 and 63'
     ):
@@ -97,7 +97,7 @@ def test_refuses_empty_blocks() -> None:
 
 
 @given(data=st.data(), rows=st.integers(1, 20), cols=st.integers(1, 20))
-def test_random_masks_have_exactly_the_asked_number(
+def test_random_masks_have_exactly_num_masked_patches(
     data: st.DataObject, rows: int, cols: int
 ) -> None:
     num_masked = data.draw(st.integers(0, rows * cols - 1))
@@ -118,7 +118,7 @@ def test_random_masks_prefer_no_patch_and_no_pair() -> None:
     assert np.abs(both - 0.55).max() < 0.015
 
 
-def test_masks_may_go_under_another_key() -> None:
+def test_masks_take_another_key() -> None:
     for generator in (
         RandomMask(grid=4, num_masked=8, key='target_tokens'),
         BlockwiseMask(4, 8, min_block=2, key='target_tokens'),

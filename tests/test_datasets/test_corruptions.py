@@ -17,16 +17,13 @@ from simim_plugin.datasets.corruptions import corrupt, make_corruptions
 from simim_plugin.datasets.robustness import CORRUPTIONS, SEVERITIES
 from simim_plugin.errors import SimimError
 
+from .sentences import one_sentence
+
 imagecorruptions = pytest.importorskip('imagecorruptions')
 
 
-def one_sentence(text: object) -> bool:
-    text = str(text)
-    return text.endswith('.') and '. ' not in text and '\n' not in text
-
-
 def picture(size: int = 32, seed: int = 0) -> np.ndarray:
-    """Blotches in mid-tones, as photographs have them."""
+    """Draw blotches in mid-tones, as in photographs."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(40, 215, (4, 4, 3), dtype=np.uint8)
     return np.asarray(Image.fromarray(coarse).resize((size, size)))
@@ -38,7 +35,7 @@ def distance(image: np.ndarray, other: np.ndarray) -> float:
 
 @pytest.fixture
 def clean(tmp_path: Path) -> Path:
-    """Two classes, three images, one of them a PNG."""
+    """A folder of two classes and three images, one of them a PNG."""
     root = tmp_path / 'clean'
     for seed, name in enumerate(['ant/0.JPEG', 'ant/1.png', 'bee/0.jpg']):
         path = root / name
@@ -60,7 +57,7 @@ def files(root: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize('size', [32, 64])
 @pytest.mark.parametrize('corruption', CORRUPTIONS)
-def test_every_corruption_works_and_repeats(corruption, size):
+def test_every_corruption_is_deterministic(corruption, size):
     image = picture(size)
     before = image.copy()
     for severity in SEVERITIES:
@@ -85,7 +82,7 @@ DETERMINISTIC = (
 )
 
 
-def test_leaves_numpys_random_state_as_it_was():
+def test_restores_numpys_random_state():
     np.random.seed(3)
     expected = np.random.random(4)
     np.random.seed(3)
@@ -93,7 +90,7 @@ def test_leaves_numpys_random_state_as_it_was():
     assert np.array_equal(np.random.random(4), expected)
 
 
-def test_names_are_the_packages_and_in_its_order():
+def test_names_equal_the_packages_in_its_order():
     assert list(CORRUPTIONS) == imagecorruptions.get_corruption_names()
 
 
@@ -109,10 +106,12 @@ def test_names_are_the_packages_and_in_its_order():
         'contrast',
     ],
 )
-def test_severity_takes_photographs_further_away(shared, corruption):
-    """A law for noise of growing variance, for brightness and contrast;
-    for defocus of a disk that grows. Not for the other nine: the snow of
-    severity 2 is heavier than that of 3, frost draws its picture anew."""
+def test_distance_to_photographs_grows_with_severity(shared, corruption):
+    """This holds for noise, brightness, contrast and defocus.
+
+    It does not hold for the other nine: snow is heavier at severity 2 than
+    at 3, and frost draws another picture each time.
+    """
     folder = shared / 'data' / 'imagenet_sample' / 'images'
     for path in sorted(folder.iterdir())[::50]:
         image = np.asarray(Image.open(path).convert('RGB').resize((96, 96)))
@@ -123,17 +122,19 @@ def test_severity_takes_photographs_further_away(shared, corruption):
         assert steps == sorted(steps) and steps[0] < steps[-1]
 
 
-def test_contrast_pulls_every_pixel_to_the_mean():
+def test_contrast_moves_every_pixel_to_the_mean():
     image = picture()
     mean = image.mean(axis=(0, 1))
     expected = mean + 0.05 * (image - mean)
     found = corrupt(image, 'contrast', 5, seed=0)
-    assert np.abs(found - expected).max() <= 1  # cut to whole numbers
+    assert np.abs(found - expected).max() <= 1  # truncation
 
 
-def test_mends_what_libraries_have_dropped(monkeypatch):
-    """The lines of imagecorruptions 1.1.2 that fail today; the fork's own
-    are others, so they are put back."""
+def test_restores_interfaces_that_libraries_dropped(monkeypatch):
+    """Test the lines of imagecorruptions 1.1.2 that fail today.
+
+    The fork has other lines, which are replaced here.
+    """
     module = sys.modules['imagecorruptions.corruptions']
     image = picture() / 255
 
@@ -170,7 +171,7 @@ def test_mends_what_libraries_have_dropped(monkeypatch):
     assert not np.array_equal(first, other)
 
 
-def test_mending_is_taken_back():
+def test_libraries_are_unchanged_afterwards():
     module = sys.modules['imagecorruptions.corruptions']
     before = module.gaussian, module.sk.util.random_noise
     float_ = hasattr(np, 'float_')
@@ -216,9 +217,7 @@ def test_writes_the_layout_of_imagenet_c(clean, tmp_path):
     assert bright > dark + 40
 
 
-def test_same_files_by_any_number_of_processes_and_not_by_another_seed(
-    clean, tmp_path
-):
+def test_files_depend_on_the_seed_and_not_on_the_processes(clean, tmp_path):
     for name, options in dict(
         one={}, two=dict(num_workers=2), other=dict(seed=1)
     ).items():
@@ -243,7 +242,7 @@ def test_every_file_has_its_own_draw(tmp_path):
 
 
 def test_resizes_the_short_edge_and_crops_the_centre(tmp_path):
-    """256 / 224 of the size: 96 -> 110 px; a wide image loses its sides."""
+    """A size of 96 resizes to 110 px; a wide image loses its sides."""
     (tmp_path / 'clean' / 'a').mkdir(parents=True)
     wide = np.zeros((220, 440, 3), np.uint8)
     wide[:, 124:-124] = 255  # 192 px, which become the 96 of the crop
@@ -255,7 +254,7 @@ def test_resizes_the_short_edge_and_crops_the_centre(tmp_path):
     assert image[:, 2:-2].min() > 240
 
 
-def test_goes_on_where_it_was_stopped(clean, tmp_path, monkeypatch):
+def test_continues_a_stopped_run(clean, tmp_path, monkeypatch):
     make_corruptions(clean, tmp_path / 'whole')
     calls = []
 
@@ -272,7 +271,7 @@ def test_goes_on_where_it_was_stopped(clean, tmp_path, monkeypatch):
             make_corruptions(clean, out)
         assert not out.exists()
         calls.clear()
-        calls.append('never again the 100th')
+        calls.append('no call is the 100th now')
         patch.setattr(
             corruptions,
             'corrupt',
@@ -285,7 +284,7 @@ def test_goes_on_where_it_was_stopped(clean, tmp_path, monkeypatch):
     assert make_corruptions(clean, out) is False
 
 
-def test_refuses_what_is_there(clean, tmp_path):
+def test_refuses_a_folder_with_other_files(clean, tmp_path):
     out = tmp_path / 'out'
     make_corruptions(clean, out)
     before = files(out)
@@ -313,7 +312,7 @@ def test_names_an_image_that_is_too_small(clean, tmp_path, workers, capsys):
     assert not (tmp_path / 'out').exists()
 
 
-def test_full_disk_is_one_line_errors(clean, tmp_path, monkeypatch):
+def test_full_disk_is_reported_in_a_sentence(clean, tmp_path, monkeypatch):
     def full(path, data):
         raise OSError(errno.ENOSPC, 'No space left on device')
 
@@ -340,7 +339,7 @@ def test_refuses_a_folder_without_images(tmp_path, layout):
     assert one_sentence(error.value)
 
 
-def test_takes_the_test_set_of_cifar_10(tmp_path, monkeypatch):
+def test_corrupts_the_test_set_of_cifar_10(tmp_path, monkeypatch):
     monkeypatch.setattr(CIFAR10, '_check_integrity', lambda self: True)
     folder = tmp_path / 'cifar10' / 'cifar-10-batches-py'
     folder.mkdir(parents=True)

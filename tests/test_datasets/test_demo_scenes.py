@@ -1,4 +1,4 @@
-"""The demo data: what is drawn, what is annotated, who can read it."""
+"""Demo data: scenes, annotations, the folder, and stock data sets on it."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def contents(root: Path) -> dict[str, bytes]:
     seed=st.integers(0, 2**40),
 )
 @settings(max_examples=40, deadline=None)
-def test_any_scene_shows_most_of_its_class(height, width, index, seed):
+def test_the_class_of_any_scene_covers_most_pixels(height, width, index, seed):
     scene = draw_scene(seed, 0, index, (height, width))
     assert scene.image.shape == (height, width, 3)
     assert scene.label == index % len(THINGS)
@@ -111,21 +111,21 @@ def test_a_scene_depends_on_seed_split_and_index_alone():
         assert (first != draw_scene(*other, (32, 32)).image).mean() > 0.5
 
 
-def test_a_size_too_small_is_an_error_in_words():
+def test_a_small_size_is_refused():
     with pytest.raises(SimimError, match='8 x 64 pixels is too small'):
         draw_scene(0, 0, 0, (8, 64))
 
 
 def knn_accuracy(bank, bank_labels, queries, labels, k=20) -> float:
-    """Share of queries whose k nearest of the bank vote for their label."""
+    """Compute the accuracy of a vote among the k nearest of the bank."""
     distance = ((queries[:, None] - bank[None]) ** 2).sum(-1)
     nearest = bank_labels[np.argsort(distance, axis=1)[:, :k]]
     votes = (nearest[..., None] == np.arange(len(CLASSES))).sum(1)
     return float((votes.argmax(1) == labels).mean())
 
 
-def test_the_mean_color_tells_little_and_the_cues_much():
-    """Twice chance is 25 %; the true cues together are worth far more."""
+def test_the_mean_color_predicts_little_and_the_cues_much():
+    """Mean colour stays under twice chance, 25 %; all cues exceed 60 %."""
     sets = []
     for split, count in enumerate((2000, 500)):
         scenes = [draw_scene(0, split, i, (32, 32)) for i in range(count)]
@@ -146,7 +146,7 @@ def test_the_mean_color_tells_little_and_the_cues_much():
 
 
 def test_no_cue_alone_gives_the_class():
-    """The best guess from one cue of the main objects, however well made."""
+    """The optimal guess from one cue of the main object stays under 60 %."""
     seen = {'shape': Counter(), 'texture': Counter(), 'ground': Counter()}
     total = 4000
     for index in range(total):
@@ -168,7 +168,7 @@ def test_no_cue_alone_gives_the_class():
 # --- annotations -----------------------------------------------------------
 
 
-def test_polygons_cover_the_mask_exactly_also_with_holes():
+def test_polygons_cover_a_mask_with_holes_exactly():
     mask = np.zeros((9, 12), bool)
     mask[1:8, 2:9] = True
     mask[3:5, 4:6] = False
@@ -181,7 +181,7 @@ def test_polygons_cover_the_mask_exactly_also_with_holes():
 
 
 def from_polygons(parts: list, size: tuple) -> np.ndarray:
-    """The mask that pycocotools makes of polygons."""
+    """Draw polygons as a mask with pycocotools."""
     coco = COCO()
     coco.imgs = {1: {'height': size[0], 'width': size[1]}}
     ann = {'image_id': 1, 'segmentation': parts}
@@ -217,7 +217,7 @@ def test_coco_annotations_agree_with_the_masks(root, split):
 
 
 @pytest.mark.parametrize('kind', ['bbox', 'segm'])
-def test_the_truth_as_detections_is_perfect(root, kind):
+def test_the_annotations_as_detections_have_ap_1(root, kind):
     truth = COCO(root / 'annotations/instances_val.json')
     found = truth.loadRes([
         {
@@ -276,7 +276,7 @@ def test_lvis_annotations_are_coherent(root, split):
         assert category['image_count'] == images[category['id']]
 
 
-def test_lvis_has_a_long_tail_with_the_bounds_of_lvis_at_5000_images():
+def test_lvis_frequencies_have_the_bounds_of_lvis_at_5000_images():
     found = [
         describe(draw_scene(0, 0, i, (64, 64)), '', i) for i in range(1000)
     ] * 5
@@ -320,7 +320,7 @@ def test_label_maps_agree_with_masks_and_ground(root):
 # --- the folder ------------------------------------------------------------
 
 
-def test_images_are_those_of_the_scenes(root):
+def test_images_show_the_scenes(root):
     for index in range(16):
         scene = scene_of(1, index)
         path = root / f'val/{CLASSES[scene.label]}/{index:06d}.jpg'
@@ -328,7 +328,7 @@ def test_images_are_those_of_the_scenes(root):
         assert np.abs(image - scene.image).mean() < 4
 
 
-def test_same_arguments_same_bytes_other_seed_other_bytes(root, tmp_path):
+def test_bytes_depend_on_the_arguments_alone(root, tmp_path):
     make_demo_data(tmp_path / 'a', train=TRAIN, val=VAL, size=SIZE)
     make_demo_data(tmp_path / 'b', train=TRAIN, val=VAL, size=SIZE, seed=1)
     assert contents(tmp_path / 'a') == contents(root)
@@ -349,7 +349,7 @@ def test_a_folder_is_reused_replaced_or_refused(tmp_path):
     assert list(tmp_path.iterdir()) == [out]
 
 
-def test_a_folder_of_somebody_else_is_never_replaced(tmp_path):
+def test_a_folder_with_other_files_is_never_replaced(tmp_path):
     (tmp_path / 'thesis.tex').write_text('years of work')
     with pytest.raises(SimimError, match='no demo data'):
         make_demo_data(tmp_path, train=1, val=1, overwrite=True)
@@ -359,7 +359,7 @@ def test_a_folder_of_somebody_else_is_never_replaced(tmp_path):
 @pytest.mark.parametrize(
     'bad', [{'train': 0}, {'val': 0}, {'size': 15}, {'seed': -1}]
 )
-def test_arguments_out_of_range_are_an_error_in_words(tmp_path, bad):
+def test_arguments_out_of_range_are_refused(tmp_path, bad):
     with pytest.raises(SimimError, match='at least 1 image per split'):
         make_demo_data(tmp_path / 'demo', **bad)
     assert list(tmp_path.iterdir()) == []
@@ -395,7 +395,7 @@ def test_an_interrupt_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_command_writes_once_and_says_so(tmp_path, capsys):
+def test_the_command_writes_once_and_reports_it(tmp_path, capsys):
     words = [str(tmp_path / 'demo'), '--train', '8', '--val', '8']
     words += ['--size', '24', '40']
     main(words)

@@ -20,6 +20,8 @@ from simim_plugin.datasets import (
 )
 from simim_plugin.datasets.loading import decode_rgb
 
+from .sentences import one_sentence
+
 COLOUR = (200, 120, 40)
 LOAD = [dict(type='LoadRGBImage')]
 
@@ -35,18 +37,13 @@ def encode(image: Image.Image, kind: str, **options: object) -> bytes:
 
 
 def fill(folder: Path, good: int, broken: int = 0) -> Path:
-    """Write ``good`` readable images, then ``broken`` ones that are not."""
+    """Write ``good`` readable images, then ``broken`` unreadable files."""
     folder.mkdir()
     for k in range(good):
         plain().save(folder / f'{k:03}.png')
     for k in range(good, good + broken):
         (folder / f'{k:03}.png').write_text('not an image')
     return folder
-
-
-def one_sentence(text: object) -> bool:
-    text = str(text)
-    return text.endswith('.') and '. ' not in text and '\n' not in text
 
 
 # The folder
@@ -66,7 +63,7 @@ def test_lists_every_image_below_the_folder(tmp_path: Path) -> None:
     assert listed == sorted(str(tmp_path / 'root' / name) for name in names)
 
 
-def test_follows_links_but_never_round(tmp_path: Path) -> None:
+def test_follows_links_once(tmp_path: Path) -> None:
     root = fill(tmp_path / 'root', 2)
     elsewhere = fill(tmp_path / 'elsewhere', 3)
     (root / 'inner').mkdir()
@@ -93,7 +90,7 @@ def test_builds_from_a_config(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize('root', ['nowhere', 'file', 'empty', ''])
-def test_says_where_there_is_no_image(tmp_path: Path, root: str) -> None:
+def test_names_the_folder_without_images(tmp_path: Path, root: str) -> None:
     (tmp_path / 'empty').mkdir()
     (tmp_path / 'empty' / 'notes.txt').touch()
     (tmp_path / 'file').touch()
@@ -135,13 +132,13 @@ def test_every_kind_of_image_becomes_rgb(kind: str, mode: str) -> None:
     expected = np.array(plain(mode).convert('RGB')).astype(int)
     assert pixels.dtype == np.uint8
     assert pixels.shape == (16, 24, 3)
-    # JPEG loses little of one colour, more of the dots of a 1-bit image.
+    # JPEG loses little of a plain colour, more of a dithered 1-bit image.
     loss = 0 if kind != 'JPEG' else 40 if mode == '1' else 3
     assert np.abs(pixels - expected).max() <= loss
 
 
 @pytest.mark.parametrize('kind', ['PNG', 'TIFF'])
-def test_16_bits_become_their_upper_8(kind: str) -> None:
+def test_16_bits_keep_the_upper_byte(kind: str) -> None:
     levels = np.array([[0, 0x7FFF, 0x8000, 0xFFFF]], np.uint16)
     pixels = decode_rgb(encode(Image.fromarray(levels), kind))
     assert pixels.tolist() == [
@@ -157,7 +154,7 @@ def test_16_bits_become_their_upper_8(kind: str) -> None:
         ([-7, 65535, 70000], [0, 255, 255]),
     ],
 )
-def test_32_bits_may_hold_8_or_16(
+def test_32_bits_count_as_8_or_16(
     levels: list[int], expected: list[int]
 ) -> None:
     image = Image.fromarray(np.array([levels], np.int32))
@@ -188,7 +185,7 @@ def test_jpeg_with_more_bytes_after_its_end() -> None:
 
 
 @pytest.mark.shared
-def test_jpegs_are_pillows_bit_by_bit(shared: Path) -> None:
+def test_jpegs_equal_pillows_bit_for_bit(shared: Path) -> None:
     files = sorted((shared / 'data/imagenet_sample/images').iterdir())[::5]
     for file in files:
         expected = np.array(Image.open(file).convert('RGB'))
@@ -215,7 +212,7 @@ def broken_files(folder: Path) -> dict[str, Path]:
     return files
 
 
-def test_names_the_file_that_it_cannot_read(tmp_path: Path) -> None:
+def test_names_an_unreadable_file(tmp_path: Path) -> None:
     for reason, path in broken_files(tmp_path).items():
         with pytest.raises(UnreadableImageError) as caught:
             LoadRGBImage()({'img_path': str(path)})
@@ -241,14 +238,14 @@ def test_refuses_images_that_would_fill_the_memory(
 # Broken files in a dataset
 
 
-def test_a_broken_file_stops_by_default(tmp_path: Path) -> None:
+def test_a_broken_file_stops_the_run_by_default(tmp_path: Path) -> None:
     dataset = ImageFolder(str(fill(tmp_path / 'root', 9, 1)), pipeline=LOAD)
     assert (dataset[0]['img'] == COLOUR).all()
     with pytest.raises(UnreadableImageError, match=r'009\.png'):
         dataset[9]
 
 
-def test_skips_and_counts_a_stated_share(
+def test_skips_and_counts_broken_files_within_the_share(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log: list[str] = []
@@ -257,7 +254,7 @@ def test_skips_and_counts_a_stated_share(
     )
     root = fill(tmp_path / 'root', 18, 2)
     dataset = ImageFolder(str(root), skip_broken=0.1, pipeline=LOAD)
-    for _ in range(3):  # epochs: a file counts once
+    for _ in range(3):  # epochs; a file counts once
         for k in range(20):
             assert (dataset[k]['img'] == COLOUR).all()
     assert dataset.num_broken == 2
@@ -268,7 +265,7 @@ def test_skips_and_counts_a_stated_share(
     assert '019.png' in first + second
 
 
-def test_more_than_the_share_stops(tmp_path: Path) -> None:
+def test_more_broken_files_than_the_share_stop_the_run(tmp_path: Path) -> None:
     root = fill(tmp_path / 'root', 18, 2)
     dataset = ImageFolder(str(root), skip_broken=0.05, pipeline=LOAD)
 
@@ -284,7 +281,7 @@ def test_more_than_the_share_stops(tmp_path: Path) -> None:
 def test_workers_count_together(
     tmp_path: Path, share: float, stops: bool
 ) -> None:
-    """The two broken files fall to different workers."""
+    """Different workers load the two broken files."""
     root = fill(tmp_path / 'root', 18, 2)
     dataset = ImageFolder(str(root), skip_broken=share, pipeline=LOAD)
     loader = DataLoader(
@@ -305,7 +302,7 @@ def test_workers_count_together(
 def test_processes_count_together_after_an_epoch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of 3 broken files none of two processes sees too many."""
+    """Neither process alone finds too many of the 3 broken files."""
     root = fill(tmp_path / 'root', 17, 3)
     one, two = (
         ImageFolder(str(root), skip_broken=0.1, pipeline=LOAD)
@@ -314,7 +311,7 @@ def test_processes_count_together_after_an_epoch(
     monkeypatch.setattr(
         image_folder, 'all_reduce', lambda flags, op: flags.copy_(seen)
     )
-    # Without the image in its place, which may be another broken one.
+    # prepare_data loads no replacement, which could be broken too.
     for dataset, index in ((one, 17), (two, 18), (two, 19)):
         assert dataset.prepare_data(index) is None
     for dataset, count in ((one, 1), (two, 2)):
@@ -328,13 +325,13 @@ def test_processes_count_together_after_an_epoch(
 
 
 @pytest.mark.parametrize('share', [-0.1, 1.5])
-def test_share_must_be_one(tmp_path: Path, share: float) -> None:
+def test_share_out_of_range_is_refused(tmp_path: Path, share: float) -> None:
     with pytest.raises(ValueError, match='not a share') as caught:
         ImageFolder(str(tmp_path), skip_broken=share)
     assert one_sentence(caught.value)
 
 
-def test_does_not_print_a_stack_of_lines(
+def test_prints_at_most_one_line(
     tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:
     ImageFolder(str(fill(tmp_path / 'root', 3)))

@@ -1,4 +1,4 @@
-"""Labelled folders, whole or by a list; the crop of the linear probe."""
+"""Labelled folders, with and without a list; the crop of linear probing."""
 
 import gzip
 
@@ -42,7 +42,7 @@ def test_whole_folder(root):
 
 @pytest.mark.parametrize('listed', [False, True])
 def test_hidden_folders_are_no_classes(root, tmp_path, listed):
-    """Such as those that notebooks leave behind."""
+    """Notebooks, for example, leave hidden folders behind."""
     for folder in (root / '.ipynb_checkpoints', root / 'n01' / '.thumbnails'):
         folder.mkdir()
         Image.new('RGB', (8, 8)).save(folder / 'n01_1.JPEG')
@@ -63,7 +63,7 @@ def test_names_of_classes_may_be_given(root):
 
 @pytest.mark.shared
 def test_the_papers_list_of_1_percent(shared, tmp_path):
-    """12,811 different images of all the 1000 classes, by its own reader."""
+    """The list has 12,811 different images of all 1000 classes."""
     file = shared / 'data' / 'few_shot' / 'imagenet_1percent.txt.gz'
     lines = _read_lines(str(file))
     assert len(set(lines)) == len(lines) == 12_811
@@ -100,7 +100,7 @@ def test_listed_images_in_the_order_of_the_list(root, tmp_path, ending, line):
     assert dataset.metainfo['classes'] == ('n01', 'n02', 'n03')
 
 
-def test_names_that_are_not_there(root, tmp_path):
+def test_missing_images_of_a_list(root, tmp_path):
     file = tmp_path / 'list.txt'
     absent = ['n09_1.JPEG', 'n01_9.JPEG', 'odd.JPEG', 'n02_8.JPEG']
     file.write_text('\n'.join([NAMES[0], *absent]))
@@ -144,7 +144,7 @@ sizes = st.integers(1, 400)
 
 @given(rows=sizes, cols=sizes, seed=st.integers(0, 99))
 def test_crop_is_one_clamped_draw(rows, cols, seed):
-    """By the draws themselves: area, log aspect, top, left."""
+    """The draws are, in order: area, log aspect, top, left."""
     image = np.zeros((rows, cols, 3), np.uint8)
     np.random.seed(seed)
     top, left, height, width = SingleDrawCrop(scale=8).rand_crop_params(image)
@@ -157,8 +157,8 @@ def test_crop_is_one_clamped_draw(rows, cols, seed):
     assert 0 <= left <= cols - width
 
 
-def test_crop_of_a_wide_image_is_not_drawn_again():
-    """Of a strip most boxes are too high: they keep their drawn width."""
+def test_crop_of_a_wide_image_is_clamped():
+    """Most boxes are too high for a strip: they keep their drawn width."""
     image = np.zeros((50, 500, 3), np.uint8)
     boxes = [
         SingleDrawCrop(scale=8).rand_crop_params(image) for _ in range(99)
@@ -169,7 +169,7 @@ def test_crop_of_a_wide_image_is_not_drawn_again():
     assert max(cut) > 4 / 3 + 0.1
 
 
-def test_resizes_as_pillow_does():
+def test_crop_resizes_like_pillow():
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (90, 120, 3), np.uint8)
     crop = SingleDrawCrop(scale=32, interpolation='bicubic', backend='pillow')

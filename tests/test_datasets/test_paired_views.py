@@ -26,7 +26,7 @@ def seed(value: int) -> None:
 
 
 def coordinates(height: int, width: int) -> np.ndarray:
-    """An image whose first channel is a pixel's row, the second its column."""
+    """Make an image of the pixels' rows (channel 0) and columns (1)."""
     image = np.zeros((height, width, 3), np.uint8)
     image[..., 0] = np.arange(height)[:, None]
     image[..., 1] = np.arange(width)
@@ -39,7 +39,7 @@ def noise(height: int, width: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize('size', [224, (64, 96)])
-def test_geometry_is_where_the_pixels_come_from(
+def test_geometry_maps_pixels_to_the_image(
     size: int | tuple[int, int],
 ) -> None:
     seed(0)
@@ -59,8 +59,8 @@ def test_geometry_is_where_the_pixels_come_from(
             assert pixels.shape == (height, width, 3)
             assert pixels.dtype == np.uint8
             place = view.to_image(torch.from_numpy(points)).numpy() - 0.5
-            # Near the border the kernel sees the crop's end, and a straight
-            # ramp does not stay one.
+            # Near the border the kernel reaches the end of the crop and
+            # bends a straight ramp.
             step = np.ceil(3 * np.array(transform.size) / view.size.numpy())
             y, x = np.maximum(step, 3).astype(int)
             error = (pixels[..., :2] - place)[y:-y, x:-x]
@@ -70,7 +70,7 @@ def test_geometry_is_where_the_pixels_come_from(
     assert np.abs(np.mean(biases, axis=0)).max() < 0.02
 
 
-def test_flips_are_independent_and_crops_as_asked() -> None:
+def test_flips_are_independent_and_crops_in_range() -> None:
     seed(1)
     transform = PairedViews(4, crop_scale=(0.3, 0.5), aspect_ratio=(0.5, 2.0))
     image = noise(240, 240)
@@ -116,7 +116,7 @@ def test_each_view_has_its_own_colours() -> None:
     assert (target == 255 - untouched[1]).all()
 
 
-def test_goes_by_the_seed_and_views_differ() -> None:
+def test_seed_determines_views_and_views_differ() -> None:
     transform = PairedViews(16)
     seed(3)
     first = transform({'img': noise(40, 60)})
@@ -155,13 +155,13 @@ def test_views_do_not_share_memory_with_the_image() -> None:
     'image',
     [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3), np.float32)],
 )
-def test_refuses_what_is_no_rgb_image(image: np.ndarray) -> None:
+def test_refuses_other_arrays_than_rgb_images(image: np.ndarray) -> None:
     with pytest.raises(ValueError, match='LoadRGBImage'):
         PairedViews(8)({'img': image})
 
 
 @pytest.mark.shared
-def test_resize_is_pillows(shared: Path) -> None:
+def test_resize_matches_pillow(shared: Path) -> None:
     files = sorted((shared / 'data/imagenet_sample/images').iterdir())[::10]
     for file in files:
         photo = np.array(Image.open(file).convert('RGB'))
@@ -176,7 +176,7 @@ def test_resize_is_pillows(shared: Path) -> None:
 
 
 class _Pairs(Dataset):
-    """Coordinate images through the pipeline to packed inputs."""
+    """Coordinate images, passed through the pair pipeline and packed."""
 
     def __init__(self) -> None:
         self.pipeline = [
@@ -228,7 +228,7 @@ def test_packs_and_collates(workers: int) -> None:
 
 
 def test_views_travel_between_processes_without_open_files() -> None:
-    """A batch of 512 would need 2,048 and stall the loader for ever."""
+    """A batch of 512 would need 2,048 open files and stall the loader."""
     view = View.of((1.5, 2, 3, 4), True)
     sent = bytes(ForkingPickler.dumps(view))
     assert b'storage' not in sent
@@ -240,7 +240,7 @@ def test_views_travel_between_processes_without_open_files() -> None:
 
 
 def test_array_datasets_need_no_loader() -> None:
-    """As stock CIFAR10 hands over: an RGB array and a label."""
+    """MMPretrain's CIFAR10 gives an RGB array and a label."""
     results = {'img': noise(32, 32), 'gt_label': 3, 'sample_idx': 0}
     for transform in (
         PairedViews(32),
@@ -253,7 +253,7 @@ def test_array_datasets_need_no_loader() -> None:
 
 
 def test_the_target_may_have_fewer_pixels() -> None:
-    """The same crops, flips and colours as at full size."""
+    """Crops, flips and colours are the same as at full size."""
     image = noise(120, 160)
     seed(4)
     whole = PairedViews((32, 48))({'img': image})

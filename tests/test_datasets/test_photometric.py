@@ -1,4 +1,4 @@
-"""Our colour transforms beside torchvision's on Pillow images."""
+"""Compare the colour transforms with torchvision's on Pillow images."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def photos(shared: Path) -> list[Pixels]:
     return [np.array(TF.resize(TF.center_crop(i, 300), 224)) for i in images]
 
 
-# Mean differences in grey levels that hold for every photograph.
+# ``level`` bounds the mean difference in grey levels on every photograph.
 @pytest.mark.shared
 @pytest.mark.parametrize(
     ('ours', 'pillow', 'amounts', 'level'),
@@ -60,7 +60,7 @@ def photos(shared: Path) -> list[Pixels]:
     ],
     ids=['brightness', 'contrast', 'saturation', 'hue', 'blur'],
 )
-def test_same_pixels_as_pillow(
+def test_pixels_match_pillow(
     photos: list[Pixels],
     ours: Callable[[Pixels, float], Pixels],
     pillow: Callable[[Image.Image, float], Image.Image],
@@ -77,7 +77,7 @@ def test_same_pixels_as_pillow(
 
 
 @pytest.mark.shared
-def test_grey_is_pillows_grey(photos: list[Pixels]) -> None:
+def test_grey_matches_pillow(photos: list[Pixels]) -> None:
     for photo in photos:
         grey = FastGrayscale(prob=1.0)({'img': photo})['img']
         expected = np.array(Image.fromarray(photo).convert('L'))
@@ -86,14 +86,14 @@ def test_grey_is_pillows_grey(photos: list[Pixels]) -> None:
 
 
 def figures(image: Pixels) -> tuple[float, float, float, float]:
-    """Mean level, contrast, colourfulness and sharpness of an image."""
+    """Measure mean level, contrast, colourfulness and sharpness."""
     colour = image.max(axis=2).astype(float) - image.min(axis=2)
     sharp = cv2.Laplacian(image, cv2.CV_32F)
     return image.mean(), image.std(), colour.mean(), np.abs(sharp).mean()
 
 
 def largest_gap(first: np.ndarray, second: np.ndarray) -> float:
-    """Kolmogorov-Smirnov distance: largest gap of the two distributions."""
+    """Compute the Kolmogorov-Smirnov distance of two distributions."""
     levels = np.sort(np.concatenate([first, second]))
     shares = [
         np.searchsorted(np.sort(values), levels, side='right') / len(values)
@@ -125,18 +125,18 @@ def test_recipe_has_the_reference_distribution(
         if view == 'target':
             image = reference.solarize(image)
         expected.append(figures(np.array(image)))
-    # One in a thousand pairs of equal distributions is farther apart.
+    # One in a thousand pairs of equal distributions exceeds the limit.
     limit = 1.95 * np.sqrt(2 / 1500)
     for mine, theirs in zip(
         np.array(got).T, np.array(expected).T, strict=True
     ):
-        # Levels are quantised differently: 1/4 of one does not count.
+        # Both quantise levels differently: round to 1/4 of a level.
         mine, theirs = (np.round(values * 4) / 4 for values in (mine, theirs))
         assert largest_gap(mine, theirs) < limit
 
 
 def test_jitter_draws_torchvisions_factors() -> None:
-    """Brightness alone tells the factors, and prob how often."""
+    """With brightness alone, pixels show the factor and the probability."""
     grey = np.full((4, 4, 3), 100, np.uint8)
     np.random.seed(0)
     torch.manual_seed(0)

@@ -27,7 +27,7 @@ def test_figures_of_both_pipelines_agree_with_their_parts(
     yardstick = figures['yardstick_images_per_second']
     assert figures['ratio'] == pytest.approx(ours / yardstick)
     assert figures['ratio_uint8'] < figures['ratio']
-    # Two float views of 224 x 224 are held at once, ours are of bytes.
+    # The yardstick holds two float views of 224 x 224, ours two of bytes.
     assert figures['yardstick_peak_mb'] > 2 * 3 * 224**2 * 4 / 1e6
     assert 0 < figures['peak_mb'] < 200
     assert list(figures['parts_ms']) == [

@@ -24,12 +24,9 @@ from simim_plugin.datasets.robustness import (
 )
 from simim_plugin.errors import SimimError
 
+from .sentences import one_sentence
+
 LISTS = ['imagenet_1k', 'imagenet_a', 'imagenet_r']
-
-
-def one_sentence(text: object) -> bool:
-    text = str(text)
-    return text.endswith('.') and '. ' not in text and '\n' not in text
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -41,7 +38,7 @@ def touch(root: Path, *names: str) -> Path:
 
 
 def corrupted(root: Path, *names: str) -> Path:
-    """The 75 folders, with images of these names in each."""
+    """Make the 75 folders with images of these names in each."""
     for corruption in CORRUPTIONS:
         for severity in SEVERITIES:
             touch(root / corruption / str(severity), *names)
@@ -60,7 +57,7 @@ def test_lists_are_sorted_and_of_imagenet(name):
 
 
 @pytest.mark.parametrize('name', LISTS)
-def test_lists_are_those_of_timm(name):
+def test_lists_equal_timms(name):
     timm = pytest.importorskip('timm')
     folder = Path(timm.__file__).parent / 'data' / '_info'
     file = name.replace('_1k', '') + '_synsets.txt'
@@ -69,7 +66,7 @@ def test_lists_are_those_of_timm(name):
 
 @pytest.mark.shared
 @pytest.mark.parametrize('name', ['imagenet_a', 'imagenet_r'])
-def test_labels_are_the_indices_of_the_source(shared, name):
+def test_labels_equal_the_published_indices(shared, name):
     file = shared / 'data' / 'robustness' / f'{name}_indices.txt'
     labels = imagenet_labels()
     assert [labels[wnid] for wnid in read_wnids(name)] == [
@@ -127,7 +124,7 @@ def test_missing_class_folders_are_counted_and_named(tmp_path):
     assert named in str(error.value) and one_sentence(error.value)
 
 
-def test_another_data_set_is_not_taken_for_it(tmp_path):
+def test_another_data_set_is_refused(tmp_path):
     wnids = read_wnids('imagenet_a')
     touch(tmp_path, *(f'{wnid}/x.jpg' for wnid in wnids), 'n00000000/x.jpg')
     with pytest.raises(SimimError, match='none of its 200 classes') as error:
@@ -145,10 +142,10 @@ def test_class_without_an_image_is_named(tmp_path):
     assert one_sentence(error.value)
 
 
-# ImageNet-C and what is corrupted like it
+# ImageNet-C and folders corrupted like it
 
 
-def test_corrupted_folder_knows_what_each_image_has(tmp_path):
+def test_corrupted_folder_labels_each_image(tmp_path):
     root = corrupted(tmp_path, 'bee/0.jpg', 'ant/0.jpg', 'ant/1.jpg')
     dataset = CorruptedFolder(str(root))
     assert dataset.metainfo['classes'] == ('ant', 'bee')
@@ -162,7 +159,7 @@ def test_corrupted_folder_knows_what_each_image_has(tmp_path):
     assert len(cells) == 75
 
 
-def test_imagenet_c_labels_by_the_1000(tmp_path, monkeypatch):
+def test_imagenet_c_has_the_labels_of_imagenet(tmp_path, monkeypatch):
     labels = {'n02': 1, 'n03': 2}
     monkeypatch.setattr(robustness, 'imagenet_labels', lambda: labels)
     root = corrupted(tmp_path, 'n02/a.JPEG', 'n03/a.JPEG')
@@ -172,7 +169,7 @@ def test_imagenet_c_labels_by_the_1000(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    'gone, told',
+    'gone, message',
     [
         ('fog', '1 folder (fog)'),
         ('fog/3', '1 folder (fog/3)'),
@@ -181,7 +178,7 @@ def test_imagenet_c_labels_by_the_1000(tmp_path, monkeypatch):
         ('', 'There is no CorruptedFolder'),
     ],
 )
-def test_names_the_part_that_is_missing(tmp_path, gone, told):
+def test_names_the_part_that_is_missing(tmp_path, gone, message):
     root = corrupted(tmp_path / 'c', 'ant/0.jpg', 'bee/0.jpg')
     path = root / gone
     if path.is_dir():
@@ -190,10 +187,10 @@ def test_names_the_part_that_is_missing(tmp_path, gone, told):
         path.unlink()
     with pytest.raises(SimimError) as error:
         CorruptedFolder(str(root))
-    assert told in str(error.value) and one_sentence(error.value)
+    assert message in str(error.value) and one_sentence(error.value)
 
 
-def test_pipeline_hands_the_names_to_the_metric(tmp_path):
+def test_pipeline_packs_corruption_and_severity(tmp_path):
     root = corrupted(tmp_path, 'ant/0.png', 'bee/0.png')
     image = Image.fromarray(np.full((32, 32, 3), 9, np.uint8))
     for path in root.rglob('*.png'):
