@@ -57,25 +57,16 @@ class CheckpointMixin(Runner):
             self._resume: Any = found[0] is not None
         super().load_or_resume()
 
-    def resume(
-        self,
-        filename: str,
-        resume_optimizer: bool = True,
-        resume_param_scheduler: bool = True,
-        map_location: Any = 'default',
-    ) -> None:
+    def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
         """Resume as mmengine does; with ``restart_epoch``, move schedules.
 
         Steps of another size change the steps of an epoch and the learning
         rate, so the schedules in the checkpoint do not apply.
         """
         restart = getattr(self.train_loop, 'restart_epoch', False)
-        super().resume(
-            filename,
-            resume_optimizer,
-            resume_param_scheduler and not restart,
-            map_location,
-        )
+        if restart:
+            kwargs['resume_param_scheduler'] = False
+        super().resume(filename, *args, **kwargs)
         if restart:
             for scheduler in self.param_schedulers or ():
                 scheduler.last_step = scheduler._global_step = self.iter - 1
@@ -115,25 +106,18 @@ class CheckpointMixin(Runner):
 
     @master_only
     def save_checkpoint(
-        self,
-        out_dir: str,
-        filename: str,
-        *args: Any,
-        meta: dict | None = None,
-        **kwargs: Any,
+        self, out_dir: str, filename: str, *args: Any, **kwargs: Any
     ) -> None:
         """Write to ``NAME.pth.part``, sync it to the disk and rename it.
 
         A checkpoint of an epoch or iteration replaces those of stops.
         """
-        meta = dict(meta or {})
         if isinstance(self.train_loop, ExactEpochLoop):
-            meta['layout'] = self.train_loop.layout()
+            layout = self.train_loop.layout()
+            kwargs['meta'] = dict(kwargs.get('meta') or {}, layout=layout)
         file = Path(out_dir, filename)
         with complete_file(file) as part:
-            super().save_checkpoint(
-                out_dir, part.name, *args, meta=meta, **kwargs
-            )
+            super().save_checkpoint(out_dir, part.name, *args, **kwargs)
             _sync(part)
         _sync(file.parent)
         if _NAME.fullmatch(filename):
