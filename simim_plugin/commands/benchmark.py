@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from mmengine.logging import MMLogger
 
-from ..benchmarks import monitors, pipeline, training
 from ..environment import require
 from ..errors import one_line_errors
 from ..files import write_json
@@ -31,6 +29,9 @@ PARTS = {
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
     args = parse_args(argv)
+
+    from mmengine.logging import MMLogger
+
     # At INFO mmengine logs the initialisation of every tensor.
     MMLogger.get_instance('mmengine', log_level='WARNING')
     figures = dict[str, float]()
@@ -99,6 +100,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def measure(part: str, args: argparse.Namespace) -> dict[str, float]:
     """Return the figures of a part by name."""
+    from ..benchmarks import monitors, training
+
     batch, rounds = args.batch_size, args.rounds
     match part:
         case 'step':
@@ -146,6 +149,8 @@ def _measure_segmentation(
 
 
 def _measure_pipeline(images: str, rounds: int) -> dict[str, float]:
+    from ..benchmarks import pipeline
+
     measured = pipeline.measure_pipeline(images, rounds=rounds)
     parts = {
         'ours': measured.pop('parts_ms'),
