@@ -85,7 +85,7 @@ class SiameseIMViTDet(ViTSAM):
         self.pretrained = pretrained
 
     def init_weights(self) -> None:
-        """Initialise as Detectron2 does, and load.
+        """Initialise as in Detectron2, then load ``pretrained``.
 
         Raises:
             CheckpointError: if ``pretrained`` is unsafe or does not fit.
@@ -126,7 +126,7 @@ class SiameseIMViTDet(ViTSAM):
 
 
 def block(layer: TransformerEncoderLayer, tokens: Tensor) -> Tensor:
-    """Apply a transformer block to (B, H, W, C), in its padded windows."""
+    """Apply a transformer block to (B, H, W, C), in padded windows if set."""
     drop_path = layer.ffn.dropout_layer
     normed = layer.ln1(tokens)
     if layer.window_size > 0:

@@ -100,7 +100,7 @@ class SiameseIMSegViT(MAE):
             )
 
     def init_weights(self) -> None:
-        """Initialise as MMSegmentation does, and load.
+        """Initialise as in MMSegmentation, then load ``pretrained``.
 
         Raises:
             CheckpointError: if ``pretrained`` is unsafe or does not fit.

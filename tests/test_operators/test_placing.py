@@ -5,19 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 
+from simim_plugin.operators import placing
+
 from .. import UPSTREAM
 
-STUBS = """
-import sys, types
-mmcv = types.ModuleType('mmcv')
-mmcv.__path__ = [sys.argv[1]]
-sys.modules['mmcv'] = mmcv
-"""
 BUILT = 'def get_compiling_cuda_version(): return {!r}\n'
 
 
@@ -35,7 +33,7 @@ def python(code: str, *argv: str | Path, cwd: Path | None = None) -> str:
 
 
 @pytest.mark.parametrize(
-    ('compiled', 'gpu', 'ours', 'said'),
+    ('compiled', 'gpu', 'expected', 'said'),
     [
         (None, False, True, ''),
         (BUILT.format('not available'), False, False, ''),
@@ -56,18 +54,28 @@ def python(code: str, *argv: str | Path, cwd: Path | None = None) -> str:
     ids=['none', 'usable', 'cuda', 'cpu only', 'broken'],
 )
 def test_ours_only_if_mmcv_has_no_usable_ones(
-    tmp_path: Path, compiled: str | None, gpu: bool, ours: bool, said: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    compiled: str | None,
+    gpu: bool,
+    expected: bool,
+    said: str,
 ) -> None:
     if compiled is not None:
         (tmp_path / '_ext.py').write_text(compiled)
-    code = STUBS + (
-        f'import torch; torch.cuda.is_available = lambda: {gpu}\n'
-        'import simim_plugin.operators\n'
-        'ext = sys.modules["mmcv._ext"]\n'
-        'assert hasattr(ext, "nms") is '
-        f'{ours}, vars(ext)\n'
-    )
-    output = python(code, tmp_path)
+    mmcv = ModuleType('mmcv')
+    mmcv.__path__ = [str(tmp_path)]
+    monkeypatch.setitem(sys.modules, 'mmcv', mmcv)
+    monkeypatch.delitem(sys.modules, placing.COMPILED)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: gpu)
+    monkeypatch.setattr(placing, '_repair', lambda modules: None)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        placing.place()
+    extension = sys.modules[placing.COMPILED]
+    assert isinstance(extension, placing.Operators) == expected
+    assert hasattr(extension, 'nms') == expected
+    output = ''.join(str(warning.message) for warning in caught)
     assert said in output
     assert ('To build them anew: `pip ' in output) == bool(said)
 

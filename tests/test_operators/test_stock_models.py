@@ -46,7 +46,7 @@ SMALLER = dict(
     num_queries=20,
     max_per_img=20,
     nms_pre=50,
-    score_thr=0.0,  # so that boxes have to be ranked and suppressed
+    score_thr=0.0,  # boxes must be ranked and suppressed
 )
 
 
