@@ -29,10 +29,17 @@ from ..checkpoint.names import OFFICIAL, OURS
 from ..config_files import config_path
 from ..errors import SimimError, one_line_errors
 from ..evaluation import robustness_average
-from ..evaluation.protocols import ENCODERS, find_encoder
 from ..files import complete_file, last_checkpoint, write_json
 from .command_line import find_config
-from .protocols import FROZEN, PAPER, PREFIX, SCALES, TASKS
+from .protocols import (
+    ENCODERS,
+    FROZEN,
+    PAPER,
+    PREFIX,
+    SCALES,
+    TASKS,
+    find_encoder,
+)
 from .running import run_script
 
 

@@ -17,8 +17,8 @@ from simim_plugin.checkpoint import (
     to_official,
 )
 from simim_plugin.checkpoint.export import convert
+from simim_plugin.commands.protocols import find_encoder
 from simim_plugin.errors import SimimError
-from simim_plugin.evaluation.protocols import find_encoder
 
 from .helpers import Call, Malicious, our_vit, timm_vit, wrap
 

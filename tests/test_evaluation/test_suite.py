@@ -26,7 +26,7 @@ from simim_plugin.commands.evaluate import (
     parse_args,
     table,
 )
-from simim_plugin.commands.protocols import SCALES, TASKS
+from simim_plugin.commands.protocols import ENCODERS, SCALES, TASKS
 from simim_plugin.datasets.corruptions import make_corruptions
 from simim_plugin.datasets.robustness import (
     CORRUPTIONS,
@@ -35,7 +35,6 @@ from simim_plugin.datasets.robustness import (
 )
 from simim_plugin.demo.data import make_demo_data
 from simim_plugin.errors import SimimError
-from simim_plugin.evaluation.protocols import ENCODERS
 from simim_plugin.files import last_checkpoint
 
 from ..test_checkpoint.helpers import our_vit, scramble, wrap
