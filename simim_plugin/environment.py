@@ -127,7 +127,7 @@ def import_mmpretrain_fast() -> None:
 
     mmpretrain imports all of mmdet for one layer (``ResLayerExtraNorm``), and
     transformers for its multimodal models. No command of this package needs
-    either, and each starts in about half the time without them. This has no
+    either, and each starts in 0.6 times the CPU time without them. This has no
     effect on a library that is imported already.
     """
     if 'mmpretrain.models' in sys.modules:
