@@ -251,6 +251,7 @@ def test_several_seeds_have_folders_and_rows_of_their_own(
 
 @pytest.mark.slow
 @pytest.mark.minutes
+@pytest.mark.timeout(1800)  # a slow machine takes 10 minutes
 def test_the_demo_learns(tmp_path):
     """`make demo`, as it stands: 10 points of kNN over initialisation."""
     done = subprocess.run(
