@@ -32,7 +32,9 @@ def test_progress_is_printed_while_training(tmp_path, capsys, monkeypatch):
     lines = capsys.readouterr().out.splitlines()[2:]
     assert 'starting' in lines[0]
     assert re.fullmatch(
-        r'  +\d s  Epoch\(train\) .* eta: 0:01:33 .*', lines[-1]
+        r'  +\d s  Epoch\(train\)  \[2\]\[ 5/39\]  eta: 0:01:33  '
+        r'loss: 1.25',
+        lines[-1],
     )
 
 
@@ -41,16 +43,23 @@ def test_progress_is_printed_while_training(tmp_path, capsys, monkeypatch):
     ['', '11/28 18:00:00 - mmengine - \x1b[4mINFO\x1b[0m - ', '   7 s  '],
 )
 @pytest.mark.parametrize(
-    'message',
+    ('message', 'kept'),
     [
-        'Iter(train) [ 10/900000]  lr: 1e-3  eta: 2 days, 3:04:05  loss: 1.5',
-        'Epoch(test) [ 50/79]    eta: 0:00:29  time: 1.0',
-        'features: batch 12 of 79, 00:31 left',
+        (
+            'Iter(train) [ 10/90]  lr: 1e-3  eta: 2 days, 3:04:05  loss: 1.5',
+            'Iter(train) [ 10/90]  eta: 2 days, 3:04:05  loss: 1.5',
+        ),
+        (
+            'Epoch(test) [ 50/79]    eta: 0:00:29  time: 1.0',
+            'Epoch(test) [ 50/79]  eta: 0:00:29',
+        ),
+        ('features: batch 12 of 79, 00:31 left',) * 2,
     ],
 )
-def test_lines_with_a_time_left_are_progress(prefix, message):
-    assert progress(prefix + message) == message
-    assert progress('\r' + prefix + message) == message
+def test_lines_with_a_time_left_are_progress(prefix, message, kept):
+    assert progress(prefix + message) == kept
+    assert progress('\r' + prefix + message) == kept
+    assert progress(prefix + kept) == kept
 
 
 @pytest.mark.parametrize(

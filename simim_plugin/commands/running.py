@@ -102,13 +102,20 @@ def _relay(process: subprocess.Popen, source: TextIO) -> None:
 
 
 def progress(line: str) -> str:
-    """Return what a line of a log reports as progress, '' if nothing.
+    """Return the progress that a line of a log reports, '' if none.
 
     Lines of progress name the time left: mmengine's logger, the extraction
-    of features, and :func:`run_logged` in a command that runs others.
+    of features, and :func:`run_logged` in a command that runs others. Of the
+    figures that mmengine logs, the time left and the loss are kept.
     """
     if 'eta: ' not in line and not line.endswith(' left'):
         return ''
     message = line.rpartition(' - ')[2].strip()
     seconds, _, relayed = message.partition(' s  ')
-    return relayed if seconds.isdigit() else message
+    place, *figures = (relayed if seconds.isdigit() else message).split('  ')
+    kept = [
+        figure.strip()
+        for figure in figures
+        if figure.strip().startswith(('[', 'eta: ', 'loss: '))
+    ]
+    return '  '.join([place, *kept])
