@@ -253,12 +253,13 @@ def test_several_seeds_have_folders_and_rows_of_their_own(
 @pytest.mark.minutes
 @pytest.mark.timeout(1800)  # a slow machine takes 10 minutes
 def test_the_demo_learns(tmp_path):
-    """`make demo`, as it stands: 10 points of kNN over initialisation."""
+    """Half of `make demo` gains 8 points of kNN over initialisation."""
     done = subprocess.run(
         [
             *(sys.executable, str(ROOT / 'tools' / 'demo.py'), '--seed', '0'),
             *('--work-dir', str(tmp_path / 'work')),
             *('--data-root', str(tmp_path / 'data')),
+            *('--cfg-options', 'train_cfg.max_epochs=4'),
         ],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
@@ -268,6 +269,6 @@ def test_the_demo_learns(tmp_path):
     assert done.returncode == 0, done.stdout[-3000:]
     report = json.loads((tmp_path / 'work' / 'report.json').read_text())
     knn = report['knn']
-    assert knn['after']['20'] >= knn['before']['20'] + 10
+    assert knn['after']['20'] >= knn['before']['20'] + 8
     # The scenes do not give their class away by colour alone.
     assert knn['mean_colour'] < 2 * knn['chance']
