@@ -2,3 +2,5 @@
 
 Every ``measure_...`` function returns figures by name.
 """
+
+from .. import operators  # noqa: F401  # before mmdet and mmseg import mmcv's

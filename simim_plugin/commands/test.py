@@ -19,6 +19,13 @@ from .command_line import (
     read_config,
 )
 
+_TRAINING = (
+    'train_cfg',
+    'train_dataloader',
+    'optim_wrapper',
+    'param_scheduler',
+)
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
@@ -85,6 +92,10 @@ def draw_into(config: Config, folder: str) -> None:
     elif scope == 'mmseg':
         hook.update(draw=True)
         config.visualizer.save_dir = folder
+        # Upstream's hook asks for the training iteration, and so would build
+        # the training set.
+        for key in _TRAINING:
+            config[key] = None
     else:
         hook.update(enable=True, out_dir=folder)
 
