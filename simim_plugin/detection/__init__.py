@@ -5,10 +5,10 @@ from ..environment import require_in_configs
 require_in_configs('detection')
 
 # ruff: noqa: E402
-from .. import (
-    operators,  # noqa: F401  # before mmdet imports mmcv.ops
-    pretraining,  # noqa: F401  # registers components
-)
+from .. import operators  # noqa: F401  # before mmdet imports mmcv.ops
+
+# isort: split
+from .. import evaluation  # noqa: F401  # registers components
 from .datasets import (
     CheckedCocoDataset,
     CheckedLVISDataset,

@@ -1,7 +1,6 @@
 """Runner, training loop, hooks, optimizers and schedules of a run."""
 
 from .checkpointing import SafeCheckpointHook
-from .classes import ClassCountHook
 from .collapse import CollapseMonitor
 from .loop import ExactEpochLoop
 from .momentum import MomentumHook
@@ -14,7 +13,6 @@ from .throughput import ThroughputHook
 
 __all__ = [
     'AutocastOptimWrapper',
-    'ClassCountHook',
     'CollapseMonitor',
     'ExactEpochLoop',
     'LayerDecayConstructor',

@@ -7,6 +7,7 @@ pretraining configs in MMPretrain::
 """
 
 from .. import pretraining  # noqa: F401  # registers components
+from .classes import ClassCountHook
 from .features import (
     evaluation_transforms,
     extract_features,
@@ -28,6 +29,7 @@ from .online_knn import OnlineKNN
 from .probe_head import ProbeHead
 
 __all__ = [
+    'ClassCountHook',
     'CorruptionAccuracy',
     'CorruptionError',
     'FrozenFeatureLoop',

@@ -7,10 +7,10 @@ require_in_configs('segmentation')
 # ruff: noqa: E402
 from mmseg.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
 
-from .. import (
-    operators,  # noqa: F401  # before mmseg imports mmcv.ops
-    pretraining,  # noqa: F401  # registers components
-)
+from .. import operators  # noqa: F401  # before mmseg imports mmcv.ops
+
+# isort: split
+from .. import evaluation  # noqa: F401  # registers components
 from ..engine import AutocastOptimWrapper, LayerDecayConstructor
 from .backbone import SiameseIMSegViT
 from .data import CheckedADE20KDataset, CheckedSegDataset, LoadLabelMap

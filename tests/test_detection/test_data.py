@@ -16,8 +16,8 @@ from torch import nn
 from simim_plugin import environment
 from simim_plugin.demo.data import make_demo_data
 from simim_plugin.detection import CheckedCocoDataset, CheckedLVISDataset
-from simim_plugin.engine import ClassCountHook
 from simim_plugin.errors import SimimError
+from simim_plugin.evaluation import ClassCountHook
 
 from . import DEMO, DEMO_LVIS
 

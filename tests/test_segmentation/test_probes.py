@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mmengine.hooks import Hook
 
-from simim_plugin.engine import ClassCountHook
 from simim_plugin.errors import SimimError
+from simim_plugin.evaluation import ClassCountHook
 from simim_plugin.segmentation import KNNSegHead, LinearSegHead
 from simim_plugin.segmentation.probes import label_shares
 

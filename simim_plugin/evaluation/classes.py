@@ -10,8 +10,8 @@ from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
 from ..datasets.labelled_folder import check_same_classes
+from ..engine.unwrapping import unwrapped
 from ..errors import SimimError
-from .unwrapping import unwrapped
 
 
 @HOOKS.register_module()
