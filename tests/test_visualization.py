@@ -495,7 +495,7 @@ def test_command_draws_pairs_and_curves(photos, tmp_path):
         (['pca', '{file}', '{photos}', '--size', '60'], 'pass --size 64'),
         (['pca', '{file}', '{photos}', '--num-heads', '3'], '--num-heads'),
         (['pca', '{text}', '{photos}'], 'Cannot read the checkpoint'),
-        (['match', '{file}', '{one}', '--across'], 'two by two'),
+        (['match', '{file}', '{one}', '--across'], 'need pairs of images'),
         (['pair', '{photos}', '--config', KNN], 'name a pretraining config'),
         (['curves', '{empty}'], 'no logged figures loss'),
         (['curves', '{empty}', '{empty}'], 'named twice'),

@@ -22,5 +22,5 @@ def run(command: str, task: str | None = None, **options: Any) -> None:
     if task is not None:
         with one_line_errors():
             require(task)
-        import_mmpretrain_fast()
+            import_mmpretrain_fast()
     import_module(f'.{command}', __name__).main(**options)

@@ -16,9 +16,7 @@ from pathlib import Path
 
 import mmcv
 
-MARK = (
-    '# By simim_plugin.operators; --remove of the command deletes this file.'
-)
+MARK = '# Written by simim_plugin.commands.operators; --remove deletes it.'
 CONTENT = f"""{MARK}
 import sys
 
@@ -32,9 +30,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(
         prog='python -m simim_plugin.commands.operators',
-        description='Put operators by torchvision into mmcv for good.',
+        description='Install operators by torchvision into mmcv permanently.',
     )
-    parser.add_argument('--remove', action='store_true', help='take them out')
+    parser.add_argument('--remove', action='store_true', help='remove them')
     args = parser.parse_args(argv)
     folder = Path(mmcv.__path__[0])
     file = folder / '_ext.py'

@@ -105,8 +105,8 @@ def progress(line: str) -> str:
     """Return the progress that a line of a log reports, '' if none.
 
     Lines of progress name the time left: mmengine's logger, the extraction
-    of features, and :func:`run_logged` in a command that runs others. Of the
-    figures that mmengine logs, the time left and the loss are kept.
+    of features, and :func:`run_logged` in a command that runs others. A line
+    by mmengine's logger keeps its place, the time left and the loss.
     """
     if 'eta: ' not in line and not line.endswith(' left'):
         return ''

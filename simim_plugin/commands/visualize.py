@@ -193,16 +193,16 @@ def encoder_of(args: argparse.Namespace) -> FrozenEncoder:
 def find_images(
     places: Sequence[Path], limit: int, even: bool = False
 ) -> list[Path]:
-    """Image files, and those in folders, at most ``limit``, evenly taken.
+    """Return image files and those in folders, evenly spaced if too many.
 
     Args:
         places (Sequence[Path]): image files, or folders.
-        limit (int): of the images returned, 1 to ``MOST``.
-        even (bool): whether they are needed two by two.
+        limit (int): most images to return, 1 to ``MOST``.
+        even (bool): return an even number of images, for pairs.
 
     Raises:
-        SimimError: if there is no such place or no image there, too many
-            are asked for, or an image is left alone.
+        SimimError: if a place is missing or has no image, if ``limit`` is
+            out of range, or if no pair can be made.
     """
     if not 1 <= limit <= MOST:
         raise SimimError(
@@ -228,12 +228,12 @@ def find_images(
         limit = min(limit, len(found)) // 2 * 2
         if limit < 2:
             raise SimimError(
-                f'Matches across images need them two by two, and there are '
+                f'Matches across images need pairs of images, and there are '
                 f'{len(found)}; name two or more, with --limit 2 or more.'
             )
     if len(found) > limit:
         chosen = np.linspace(0, len(found) - 1, limit).round().astype(int)
-        print(f'{limit} of {len(found)} images, evenly taken (--limit).')
+        print(f'{limit} of {len(found)} images, evenly spaced (--limit).')
         found = [found[i] for i in chosen]
     return found
 
