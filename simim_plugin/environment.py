@@ -94,7 +94,7 @@ class MissingDependency(ImportError):
         problems = '; '.join(finding.problem for finding in findings)
         commands = ' && '.join(finding.command for finding in findings)
         super().__init__(
-            f'Cannot do {task}: {problems}; mend it with `{commands}`.'
+            f'Cannot do {task}: {problems}; fix it with `{commands}`.'
         )
 
 

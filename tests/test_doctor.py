@@ -137,7 +137,7 @@ def test_a_whole_stack_works(site: Site, index: int) -> None:
     assert tasks(said) == dict.fromkeys(doctor.TASKS, 'works')
     owner = ('(OneDL fork)', '(upstream)')[index]
     assert said.count(owner) == len(STACKS)
-    assert 'To mend it' not in said
+    assert 'To fix it' not in said
     assert f'source: configs and tools of {ROOT}' in said
 
 
@@ -173,7 +173,7 @@ def test_two_stacks_over_each_other(site: Site, module: str) -> None:
     )
     assert site.refusal(task) == (
         f'Cannot do {task}: {module} is installed from {fork} and '
-        f"{upstream}, each of which overwrites the other's files; mend it "
+        f"{upstream}, each of which overwrites the other's files; fix it "
         f'with `pip uninstall -y {fork} {upstream} && '
         f'pip install --no-deps {fork}==2.1.0`.'
     )
@@ -197,7 +197,7 @@ def test_a_missing_library_comes_from_the_stack_in_use(
     (owner,) = site.folder.glob(f'{name.replace("-", "_")}-*')
     shutil.rmtree(owner)
     assert site.refusal('detection') == (
-        'Cannot do detection: mmdet is not installed; mend it with '
+        'Cannot do detection: mmdet is not installed; fix it with '
         f'`pip install {name}`.'
     )
     said = site.doctor('pretraining', 'lvis', code=1)

@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ('Machine', checkup.machine()),
         ('Packages', checkup.packages()),
         ('Tasks', checkup.tasks()),
-        ('To mend it', checkup.problems()),
+        ('To fix it', checkup.problems()),
         ('Worth knowing', checkup.notes()),
     ):
         if lines:

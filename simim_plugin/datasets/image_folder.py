@@ -62,12 +62,12 @@ class ImageFolder(BaseDataset):
     def load_data_list(self) -> list[dict]:
         """List one ``dict(img_path=...)`` per image."""
         root = self.data_root
-        mend = (
+        fix = (
             'give the folder of your images by --cfg-options '
             'train_dataloader.dataset.data_root=/my/images'
         )
         if not os.path.isdir(root):
-            raise FileNotFoundError(f'No image folder at {root!r}: {mend}.')
+            raise FileNotFoundError(f'No image folder at {root!r}: {fix}.')
         folders = track(
             walk_images(root),
             description=f'Listing the images in {root}',
@@ -78,7 +78,7 @@ class ImageFolder(BaseDataset):
         if not paths:
             raise FileNotFoundError(
                 f'No image ({" ".join(EXTENSIONS)}) in {root!r} or below: '
-                f'{mend}.'
+                f'{fix}.'
             )
         # One flag per image, in memory that loader workers share.
         self._broken = torch.zeros(len(paths), dtype=torch.uint8)
@@ -128,5 +128,5 @@ class ImageFolder(BaseDataset):
             raise UnreadableImageError(
                 f'{broken} of the {total} images in {self.data_root} cannot '
                 f'be read, more than skip_broken={self.skip_broken} allows: '
-                f'mend the data or raise it{last}'
+                f'fix the data or raise it{last}'
             )

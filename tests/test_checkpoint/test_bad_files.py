@@ -35,7 +35,7 @@ def refuse(tmp_path):
         sentence = str(first.value)
         assert str(path) in sentence
         assert '\n' not in sentence
-        assert re.search(r'; [^;]*\.$', sentence)  # how to mend it
+        assert re.search(r'; [^;]*\.$', sentence)  # how to fix it
         out = tmp_path / 'out'
         with pytest.raises(CheckpointError):
             convert(path, out, 'plugin', num_heads=4)

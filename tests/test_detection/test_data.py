@@ -231,6 +231,6 @@ def test_a_missing_library(monkeypatch):
     with pytest.raises(SimimError) as caught:
         Config.fromfile(DEMO)
     assert str(caught.value) == (
-        'Cannot do detection: absent_library is not installed; mend it with '
+        'Cannot do detection: absent_library is not installed; fix it with '
         '`pip install absent_library`.'
     )

@@ -88,7 +88,7 @@ def test_a_missing_library(monkeypatch):
     with pytest.raises(SimimError) as caught:
         load(BASE)
     assert str(caught.value) == (
-        'Cannot do segmentation: absent_library is not installed; mend it '
+        'Cannot do segmentation: absent_library is not installed; fix it '
         'with `pip install absent_library`.'
     )
 
