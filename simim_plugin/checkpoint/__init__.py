@@ -3,6 +3,9 @@
 :func:`load_backbone` fills an encoder, and :func:`load_weights` a model, from
 a file of any format in ``names.py``. Both refuse a partial match.
 ``export.py`` writes other formats.
+
+Importing this package replaces the functions by which MMEngine reads files
+from outside: see ``stock_loading.py``.
 """
 
 from ..environment import leave_out_multimodal
@@ -18,10 +21,11 @@ from .loading import (
     load_model,
     load_weights,
     read_weights,
-    refuse_unpickling,
+    refuse_init_cfg,
 )
 from .names import from_official, to_official
 from .reading import CheckpointError, read_checkpoint
+from .stock_loading import replace_stock_loading
 
 __all__ = [
     'CheckpointError',
@@ -34,6 +38,8 @@ __all__ = [
     'load_weights',
     'read_checkpoint',
     'read_weights',
-    'refuse_unpickling',
+    'refuse_init_cfg',
     'to_official',
 ]
+
+replace_stock_loading()

@@ -256,21 +256,25 @@ def fill_pretrained(
     load_backbone(backbone, **{**defaults, **given})
 
 
-def refuse_unpickling(name: str, init_cfg: Any) -> None:
-    """Refuse to load weights by MMEngine, which unpickles the file.
+def refuse_init_cfg(name: str, init_cfg: Any) -> None:
+    """Refuse an ``init_cfg`` of type 'Pretrained'.
+
+    MMEngine loads it before the initialisation of our parts, which would
+    overwrite it.
 
     Args:
-        name (str): the class name of the backbone.
+        name (str): the class name of the part.
         init_cfg (dict | list | None): its ``init_cfg``.
 
     Raises:
-        SimimError: for an ``init_cfg`` of type 'Pretrained'.
+        SimimError: for the type 'Pretrained'.
     """
     cfgs = init_cfg if isinstance(init_cfg, list) else [init_cfg]
     if any(cfg and cfg['type'] == 'Pretrained' for cfg in cfgs):
         raise SimimError(
-            f'{name} takes no init_cfg of type Pretrained, which would '
-            'unpickle the file; use pretrained=FILE.'
+            f'{name} takes no init_cfg of type Pretrained, since its own '
+            'initialisation follows it; use pretrained=FILE of the backbone '
+            'or of SiameseIM.'
         )
 
 

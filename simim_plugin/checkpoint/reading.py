@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from ..environment import require
-from .unpickling import CheckpointError, load_pickle, load_torch
+from .limits import CheckpointError
+from .torch_files import load_pickle, load_torch
 
 _IN_FOLDER = ('model.safetensors', 'pytorch_model.bin')
 
@@ -67,25 +68,32 @@ def _read_file(path: Path) -> Any:
 
         return load_file(path)
     if path.suffix == '.pkl':
-        return _as_tensors(load_pickle(path))
+        with path.open('rb') as file:
+            return _as_tensors(load_pickle(file), {})
     return load_torch(path)
 
 
-def _as_tensors(content: Any) -> Any:
-    """Convert Detectron2's arrays to tensors."""
+def _as_tensors(content: Any, made: dict[int, torch.Tensor]) -> Any:
+    """Convert Detectron2's arrays to tensors, each once."""
     if isinstance(content, dict):
-        return {name: _as_tensors(value) for name, value in content.items()}
-    if isinstance(content, np.ndarray):
-        native = content.dtype.newbyteorder('=')
-        return torch.from_numpy(np.array(content, native, order='C'))
-    return content
+        return {name: _as_tensors(x, made) for name, x in content.items()}
+    if not isinstance(content, np.ndarray):
+        return content
+    if id(content) not in made:
+        native = np.array(content, content.dtype.newbyteorder('='), order='C')
+        made[id(content)] = torch.from_numpy(native)
+    return made[id(content)]
 
 
 def _read_folder(folder: Path) -> dict[str, Any]:
     """Read the weights and the config of a Hugging Face folder."""
     for name in _IN_FOLDER:
+        index = folder / f'{name}.index.json'
         if (folder / name).is_file():
-            content = {'state_dict': read_checkpoint(folder / name)}
+            state = read_checkpoint(folder / name)
+            break
+        if index.is_file():
+            state = _read_shards(index)
             break
     else:
         raise CheckpointError(
@@ -93,12 +101,41 @@ def _read_folder(folder: Path) -> dict[str, Any]:
             'a checkpoint file, or a folder that Hugging Face wrote.'
         )
     config = folder / 'config.json'
-    if config.is_file():
-        try:
-            content['config'] = dict(json.loads(config.read_text()))
-        except (ValueError, TypeError) as error:
+    about = dict(config=_read_json(config)) if config.is_file() else {}
+    return dict(state_dict=state, **about)
+
+
+def _read_shards(index: Path) -> dict[str, Any]:
+    """Read the files that an index names, each once."""
+    places = _read_json(index).get('weight_map')
+    if not isinstance(places, dict) or not places:
+        raise CheckpointError(
+            f'{index} has no weight_map; get the folder again from its source.'
+        )
+    shards = {}
+    for name in sorted({*map(str, places.values())}):
+        if Path(name).name != name:  # elsewhere on this machine
             raise CheckpointError(
-                f'{config} is no JSON object ({error}); get the folder '
-                'again from its source.'
-            ) from error
-    return content
+                f'{index} names a file outside its folder ({name[:80]!r}); '
+                'get the folder again from its source.'
+            )
+        shards[name] = read_checkpoint(index.parent / name)
+    missing = [t for t, name in places.items() if t not in shards[str(name)]]
+    if missing:
+        raise CheckpointError(
+            f'{index} names {len(missing)} tensors that its files lack '
+            f'({missing[0]}); get the folder again from its source.'
+        )
+    return {
+        tensor: shards[str(name)][tensor] for tensor, name in places.items()
+    }
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text()))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise CheckpointError(
+            f'{path} is no JSON object ({error}); get the folder again from '
+            'its source.'
+        ) from error

@@ -1,8 +1,9 @@
-"""Read pickles, and torch's file formats, by a closed allow-list.
+"""Read pickles by a closed list of opcodes and names.
 
-``find_class`` looks every name in a file up in a table. No entry runs code
-that the file chooses, and a file cannot change an entry: bound methods and
-built-in types take no attributes, and our classes define ``__setstate__``.
+:class:`Pickle` builds plain containers, tensors, arrays of numbers and the
+objects that MMEngine stores beside them. A name in a file is looked up in a
+table. No entry of the table runs code that the file chooses, and a file cannot
+change an entry. :class:`Limits` bounds the cost by the size of the file.
 
 ``torch.load(weights_only=True)`` does not replace this reader:
 
@@ -12,138 +13,186 @@ built-in types take no attributes, and our classes define ``__setstate__``.
 - It reads less: neither pickle protocols 4 and 5 nor Detectron2's pickles.
 - It is not safe in all versions that we support. Before torch 2.6 a file can
   run code (CVE-2025-32434), before 2.10 corrupt memory (CVE-2026-24747).
+- It has no limits: 9 bytes may take 4 GB, and nested keys end the process.
 """
 
 from __future__ import annotations
 
 import argparse
-import pickle
+import pickletools
 import re
-import sys
-import zipfile
 from collections import Counter, OrderedDict
-from collections.abc import Callable
-from functools import cache
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from math import prod
 from typing import IO, Any
 
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 
-from ..errors import SimimError
+from .limits import CheckpointError, Limits
 
 Storage = Callable[[torch.dtype, str, int], torch.Tensor]
 
 
-class CheckpointError(SimimError):
-    """A checkpoint that cannot be read, or does not fit the model."""
-
-
-def load_torch(path: Path) -> Any:
-    """Return the content of a ``torch.save`` file of either format."""
-    with path.open('rb') as file:
-        if file.read(4) == b'PK\x03\x04':
-            return _load_zip(file)
-        file.seek(0)
-        return _load_stream(file)
-
-
-def load_pickle(path: Path) -> Any:
-    """Return the content of a plain pickle."""
-    with path.open('rb') as file:
-        return _Unpickler(file).load()
-
-
-def _load_zip(file: IO[bytes]) -> Any:
-    """Read the format of torch 1.6 and later: one member per storage."""
-    with zipfile.ZipFile(file) as archive:
-        (name,) = (n for n in archive.namelist() if n.endswith('/data.pkl'))
-        folder = name.removesuffix('data.pkl')
-        order = f'{folder}byteorder'
-        if (
-            order in archive.namelist()
-            and archive.read(order).decode() != sys.byteorder
-        ):
-            raise CheckpointError('it has the byte order of another machine')
-
-        @cache
-        def storage(dtype: torch.dtype, key: str, count: int) -> torch.Tensor:
-            with archive.open(f'{folder}data/{key}') as member:
-                return _fill(torch.empty(count, dtype=dtype), member)
-
-        with archive.open(name) as pickled:
-            return _Unpickler(pickled, storage).load()
-
-
-def _load_stream(file: IO[bytes]) -> Any:
-    """Read the older format: five pickles, then the storages in a row."""
-    magic, version, _ = (_Unpickler(file).load() for _ in range(3))
-    if (magic, version) != (0x1950A86A20F9469CFC6C, 1001):
-        raise CheckpointError('torch.save did not write it')
-    storages: dict[str, torch.Tensor] = {}
-
-    def storage(dtype: torch.dtype, key: str, count: int) -> torch.Tensor:
-        return storages.setdefault(key, torch.empty(count, dtype=dtype))
-
-    content = _Unpickler(file, storage).load()
-    keys = _Unpickler(file).load()
-    if storages.keys() - keys:  # these would stay uninitialised
-        raise CheckpointError('its tensors are cut off')
-    for key in keys:
-        file.read(8)  # the count, a second time
-        _fill(storages[key], file)
-    return content
-
-
-def _fill(storage: torch.Tensor, file: IO[bytes]) -> torch.Tensor:
-    data = storage.view(torch.uint8).numpy()
-    if file.readinto(data) != len(data):  # type: ignore[attr-defined]
-        raise CheckpointError('its tensors are cut off')
-    return storage
-
-
-class _Unpickler(pickle.Unpickler):
-    """Build containers, tensors, arrays of numbers and a run's history.
+class Pickle:
+    """A pickle in a file.
 
     Args:
         file (IO[bytes]): positioned at a pickle, which is read to its end.
+        limits (Limits): of the file.
         storage (Callable, optional): returns the one-dimensional tensor of
             a dtype, a key and a number of elements. Other tensors are views
             of it.
     """
 
     def __init__(
-        self, file: IO[bytes], storage: Storage | None = None
+        self, file: IO[bytes], limits: Limits, storage: Storage | None = None
     ) -> None:
-        # The encoding is for arrays that Python 2 wrote.
-        super().__init__(file, encoding='latin1')
+        self._file = file
+        self._limits = limits
         self._storage = storage
+        self._stack: list[Any] = []
+        self._marks: list[int] = []
+        self._memo: dict[int, Any] = {}
 
-    def find_class(self, module: str, name: str) -> Any:
-        """Return the table's entry for a name in the file."""
-        # NumPy 2 and Python 3 renamed these modules.
-        full = f'{module}.{name}'.replace('numpy._core.', 'numpy.core.')
-        full = re.sub('^builtins', '__builtin__', full)
-        if full in _CALLED:
-            return getattr(self, _CALLED[full])
-        if full in _KNOWN:
-            return _KNOWN[full]
-        raise CheckpointError(f'{full} may run code')
+    def load(self) -> Any:
+        """Return the content.
 
-    def persistent_load(self, pid: Any) -> torch.Tensor:
-        """Return a storage as a one-dimensional tensor."""
+        Raises:
+            CheckpointError: if it holds more than the tables allow, or more
+                than the limits.
+        """
+        for opcode, argument, _ in pickletools.genops(self._file):
+            self._limits.spend('steps', 1)
+            if opcode.name in _PLAIN:
+                self._stack.append(argument)
+            elif opcode.name in _EMPTY:
+                self._stack.append(_EMPTY[opcode.name]())
+            elif opcode.name in _CONSTANTS:
+                self._stack.append(_CONSTANTS[opcode.name])
+            elif opcode.name in _OPCODES:
+                _OPCODES[opcode.name](self, argument)
+            elif opcode.name not in ('PROTO', 'FRAME', 'STOP'):
+                raise CheckpointError(f'{opcode.name} may run code')
+        content = self._stack.pop()
+        self._limits.check_nesting(content)
+        return content
+
+    # Opcodes: each takes the argument that follows it in the file.
+
+    def _mark(self, _: None) -> None:
+        self._marks.append(len(self._stack))
+
+    def _since_mark(self) -> list[Any]:
+        start = self._marks.pop()
+        items = self._stack[start:]
+        del self._stack[start:]
+        return items
+
+    def _pop_mark(self, _: None) -> None:
+        self._since_mark()
+
+    def _pop(self, _: None) -> None:
+        self._stack.pop()
+
+    def _dup(self, _: None) -> None:
+        self._stack.append(self._stack[-1])
+
+    def _list(self, _: None) -> None:
+        self._stack.append(self._since_mark())
+
+    def _tuple(self, _: None) -> None:
+        self._stack.append(tuple(self._since_mark()))
+
+    def _tuple1(self, _: None) -> None:
+        self._stack[-1:] = [tuple(self._stack[-1:])]
+
+    def _tuple2(self, _: None) -> None:
+        self._stack[-2:] = [tuple(self._stack[-2:])]
+
+    def _tuple3(self, _: None) -> None:
+        self._stack[-3:] = [tuple(self._stack[-3:])]
+
+    def _dict(self, _: None) -> None:
+        items = self._since_mark()
+        self._stack.append({})
+        self._set(items)
+
+    def _append(self, _: None) -> None:
+        self._extend([self._stack.pop()])
+
+    def _appends(self, _: None) -> None:
+        self._extend(self._since_mark())
+
+    def _extend(self, items: list[Any]) -> None:
+        _check(self._stack[-1], list).extend(items)
+
+    def _setitem(self, _: None) -> None:
+        value, key = self._stack.pop(), self._stack.pop()
+        self._set([key, value])
+
+    def _setitems(self, _: None) -> None:
+        self._set(self._since_mark())
+
+    def _set(self, items: list[Any]) -> None:
+        target = _check(self._stack[-1], dict)
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            target[_key(key)] = value
+
+    def _additems(self, _: None) -> None:
+        items = self._since_mark()
+        _check(self._stack[-1], set).update(map(_key, items))
+
+    def _frozenset(self, _: None) -> None:
+        self._stack.append(frozenset(map(_key, self._since_mark())))
+
+    def _put(self, place: int) -> None:
+        self._memo[place] = self._stack[-1]
+
+    def _memoize(self, _: None) -> None:
+        self._memo[len(self._memo)] = self._stack[-1]
+
+    def _get(self, place: int) -> None:
+        self._stack.append(self._memo[place])
+
+    def _global(self, name: str) -> None:
+        self._stack.append(_find(*name.split(' ', 1)))
+
+    def _stack_global(self, _: None) -> None:
+        name, module = self._stack.pop(), self._stack.pop()
+        self._stack.append(_find(_check(module, str), _check(name, str)))
+
+    def _reduce(self, _: None) -> None:
+        """Call a builder by its entry in the table."""
+        arguments, name = self._stack.pop(), self._stack.pop()
+        if not isinstance(name, _Name):
+            raise CheckpointError(f'a call of a {_kind(name)} may run code')
+        built = name.build(self, *_check(arguments, tuple))
+        self._stack.append(built)
+
+    def _build(self, _: None) -> None:
+        """Give an object its state, if it is of a class that has one."""
+        state, built = self._stack.pop(), self._stack[-1]
+        for kind, give in _STATES.items():
+            if isinstance(built, kind):
+                give(self, built, state)
+                return
+        raise CheckpointError(f'the state of a {_kind(built)} may run code')
+
+    def _persistent(self, _: None) -> None:
+        """Push a storage as a one-dimensional tensor."""
         # Only the old format has a part: the storage is a view of another.
-        kind, dtype, key, _, count, *part = pid
+        kind, dtype, key, _, count, *part = _check(self._stack.pop(), tuple)
         if kind != 'storage' or self._storage is None or any(part):
-            raise CheckpointError(f'a reference to a {kind} may run code')
-        return self._storage(dtype, key, count)
+            raise CheckpointError('a reference to another object may run code')
+        _check(dtype, torch.dtype), _check(key, str), _check(count, int)
+        self._stack.append(self._storage(dtype, key, count))
 
-    # Class methods are bound when find_class looks them up.
+    # Builders: each takes the arguments that the file gives.
 
-    @classmethod
     def tensor(
-        cls,
+        self,
         storage: torch.Tensor,
         offset: int,
         size: tuple[int, ...],
@@ -155,64 +204,206 @@ class _Unpickler(pickle.Unpickler):
         """Return a tensor without its hooks."""
         if bits:
             raise CheckpointError('a tensor is conjugate or negative')
+        _check(storage, torch.Tensor)
+        numbers = [offset, *_check(size, tuple), *_check(stride, tuple)]
+        if any(_check(number, int) < 0 for number in numbers):
+            raise CheckpointError('a tensor has a negative size')
+        reach = sum(
+            (n - 1) * s for n, s in zip(size, stride, strict=True) if n
+        )
+        count = prod(size)
+        held = storage.numel()
+        if count and (count > held or offset + reach >= held):
+            raise CheckpointError('a tensor is larger than its storage')
+        self._limits.spend('tensors', count * storage.element_size())
         view = storage.as_strided(size, stride, offset)
-        return view.requires_grad_(requires_grad)
+        return view.requires_grad_(requires_grad is True)
 
-    @classmethod
     def parameter(
-        cls, data: torch.Tensor, requires_grad: bool, hooks: object
+        self, data: torch.Tensor, requires_grad: bool, hooks: object = None
     ) -> torch.nn.Parameter:
         """Return a parameter without its hooks."""
-        return torch.nn.Parameter(data, requires_grad)
+        data = _check(data, torch.Tensor)
+        return torch.nn.Parameter(data, requires_grad is True)
 
-    @classmethod
-    def array(cls, *_: object) -> _Array:
+    def array(self, *_: object) -> _Array:
         """Return an empty array, which its state will fill."""
         return np.ndarray.__new__(_Array, 0)
 
-    @classmethod
     def buffer(
-        cls, data: bytes, dtype: _DType, shape: Any, order: Any, *_: object
+        self, data: bytes, dtype: _DType, shape: Any, order: Any, *_: object
     ) -> np.ndarray:
         """Return a contiguous array."""
-        return np.frombuffer(data, dtype.numpy).reshape(shape, order=order)
+        self._limits.spend('copies', len(_check(data, bytes, bytearray)))
+        shape = tuple(_check(n, int) for n in _check(shape, tuple, list))
+        numbers = np.frombuffer(data, _check(dtype, _DType).numpy)
+        return numbers.reshape(shape, order=_check(order, str))
 
-    @classmethod
-    def scalar(cls, dtype: _DType, data: bytes) -> Any:
+    def scalar(self, dtype: _DType, data: bytes | str) -> Any:
         """Return a NumPy number."""
-        return np.frombuffer(data, dtype.numpy)[0]
+        return np.frombuffer(self._bytes(data), _check(dtype, _DType).numpy)[0]
 
-    @classmethod
-    def counter(cls, counts: dict) -> Counter:
-        """Return a schedule's steps; a file could change ``Counter``."""
-        return Counter(counts)
+    def _bytes(self, data: bytes | str) -> bytes:
+        """Return bytes, which Python 2 wrote as text."""
+        self._limits.spend('copies', len(_check(data, bytes, str)))
+        return data.encode('latin1') if isinstance(data, str) else data
 
-    @classmethod
-    def encode(cls, text: str, encoding: str) -> bytes:
+    def counter(self, counts: dict) -> Counter:
+        """Return a schedule's steps."""
+        self._limits.spend('copies', len(_check(counts, dict)))
+        numbers = {key: _check(n, int) for key, n in counts.items()}
+        return Counter(numbers)
+
+    def encode(self, text: str, encoding: str) -> bytes:
         """Return bytes that a pickle of protocol 2 holds as text."""
         if encoding != 'latin1':
-            raise CheckpointError(f'encoding {encoding!r} may run code')
-        return text.encode(encoding)
+            raise CheckpointError(f'encoding by {_kind(encoding)} runs code')
+        return self._bytes(_check(text, str))
 
-    @classmethod
-    def method(cls, owner: type, name: str) -> str:
+    def method(self, owner: object, name: str) -> str:
         """Return the name of a HistoryBuffer method, which nothing calls."""
-        if owner is not _History or name.startswith('_'):
-            raise CheckpointError(f'{owner}.{name} by getattr may run code')
+        known = isinstance(owner, _Name) and owner.build is Pickle.history
+        if not known or _check(name, str).startswith('_'):
+            raise CheckpointError('getattr may run code')
         return name
+
+    def history(self) -> _History:
+        """Return the logged values of a scalar, which its state will fill."""
+        return object.__new__(_History)
+
+    def namespace(self) -> argparse.Namespace:
+        """Return the arguments of a command, which its state will fill."""
+        return argparse.Namespace()
+
+    def ordered(self, items: Sequence[Any] = ()) -> OrderedDict:
+        """Return a dict of key and value pairs."""
+        self._limits.spend('copies', len(_check(items, list, tuple)))
+        pairs = [_check(item, list, tuple) for item in items]
+        return OrderedDict((_key(key), value) for key, value in pairs)
+
+    def set(self, items: Sequence[Any] = ()) -> set:
+        """Return a set of plain values."""
+        self._limits.spend('copies', len(_check(items, list, tuple)))
+        return {_key(item) for item in items}
+
+    def bytes(self) -> bytes:
+        """Return no bytes; a pickle of protocol 2 holds others as text."""
+        return b''
+
+    def bytearray(self, data: Any = b'', encoding: str = '') -> bytearray:
+        """Return bytes that can change."""
+        return bytearray(self._bytes(data))
+
+    def complex(self, real: float, imaginary: float) -> complex:
+        """Return a complex number."""
+        return complex(_check(real, float), _check(imaginary, float))
+
+    def size(self, sizes: Sequence[int]) -> torch.Size:
+        """Return the shape of a tensor."""
+        self._limits.spend('copies', len(_check(sizes, list, tuple)))
+        return torch.Size([_check(n, int) for n in sizes])
+
+    def device(self, kind: str, index: int = 0) -> torch.device:
+        """Return the device of a tensor."""
+        if kind == 'cpu':
+            return torch.device('cpu')
+        return torch.device(_check(kind, str), _check(index, int))
+
+    def dtype(self, code: str, *_: object) -> _DType:
+        """Return the dtype of an array of numbers."""
+        return _DType(code)
+
+    def nothing(self, *_: object) -> Any:
+        """Refuse to call a class that stands as an argument only."""
+        raise CheckpointError('ndarray() may run code')
+
+    # States.
+
+    def _fill_array(self, array: _Array, state: Any) -> None:
+        version, shape, dtype, fortran, data = _check(state, tuple)
+        dtype = _check(dtype, _DType).numpy
+        data = self._bytes(data)
+        shape = tuple(_check(n, int) for n in _check(shape, tuple))
+        array._fill((version, shape, dtype, fortran, data))
+
+    def _set_byte_order(self, dtype: _DType, state: Any) -> None:
+        order = _check(_check(state, tuple)[1], str)
+        dtype.numpy = dtype.numpy.newbyteorder(order)
+
+    def _fill_history(self, history: _History, state: Any) -> None:
+        values, counts, length = (
+            _check(state, dict)[name]
+            for name in ('_log_history', '_count_history', 'max_length')
+        )
+        HistoryBuffer.__init__(
+            history,
+            _check(values, np.ndarray),
+            _check(counts, np.ndarray),
+            _check(length, int),
+        )
+
+    def _fill_namespace(self, space: argparse.Namespace, state: Any) -> None:
+        self._limits.spend('copies', len(_check(state, dict)))
+        vars(space).update({_check(k, str): v for k, v in state.items()})
+
+    def _keep_metadata(self, target: OrderedDict, state: Any) -> None:
+        """Keep the versions of modules, which torch stores so."""
+        if '_metadata' in _check(state, dict):
+            metadata = _check(state['_metadata'], dict)
+            target._metadata = metadata  # type: ignore[attr-defined]
+
+
+def _find(module: str, name: str) -> Any:
+    """Return the table's entry for a name in a file."""
+    # NumPy 2 and Python 3 renamed these modules.
+    full = f'{module}.{name}'.replace('numpy._core.', 'numpy.core.')
+    full = re.sub('^builtins', '__builtin__', full)
+    if full in _NAMES:
+        return _NAMES[full]
+    raise CheckpointError(f'{full[:80]} may run code')
+
+
+def _check(value: Any, *kinds: type) -> Any:
+    """Return a value of one of the kinds, and refuse any other."""
+    if isinstance(value, kinds):
+        return value
+    raise CheckpointError(
+        f'a {_kind(value)} stands for a {kinds[0].__name__.lstrip("_")}'
+    )
+
+
+def _key(key: Any) -> Any:
+    """Return a key whose hash is cheap; nested ones end the process."""
+    return key if key is None else _check(key, str, int, float, bytes)
+
+
+def _kind(value: Any) -> str:
+    """Name the type of a value. Its text may be endless."""
+    return type(value).__name__.lstrip('_')
+
+
+class _Name:
+    """A name in a file that it may call.
+
+    Args:
+        build (Callable): a method of :class:`Pickle`.
+    """
+
+    __slots__ = ('build',)
+
+    def __init__(self, build: Callable[..., Any]) -> None:
+        self.build = build
 
 
 class _DType:
     """A dtype of numbers. A file may set its byte order only."""
 
-    def __init__(self, code: str, *_: object) -> None:
+    def __init__(self, code: object) -> None:
         # A code that is no string can place fields at any address.
         self.numpy = np.dtype(code if isinstance(code, str) else object)
         if self.numpy.kind not in 'biuf':
-            raise CheckpointError(f'an array of {code!r} may hold objects')
-
-    def __setstate__(self, state: tuple) -> None:
-        self.numpy = self.numpy.newbyteorder(state[1])
+            named = repr(code[:20]) if isinstance(code, str) else 'fields'
+            raise CheckpointError(f'an array of {named} may hold objects')
 
     def __reduce__(self) -> Any:
         return self.numpy.__reduce__()
@@ -224,14 +415,8 @@ class _Array(np.ndarray):
     A file that called ``ndarray`` could pass bytes as addresses of objects.
     """
 
-    def __new__(cls, *_: object) -> _Array:
-        raise CheckpointError('ndarray() may run code')
-
-    def __setstate__(self, state: tuple) -> None:  # type: ignore[override]
-        version, shape, dtype, fortran, data = state
-        if isinstance(data, str):
-            data = data.encode('latin1')
-        super().__setstate__((version, shape, dtype.numpy, fortran, data))
+    def _fill(self, state: tuple) -> None:
+        super().__setstate__(state)
 
     def __reduce__(self) -> Any:
         return self.view(np.ndarray).__reduce__()
@@ -243,24 +428,76 @@ class _History(HistoryBuffer):
     HistoryBuffer would register a file's statistics for the whole process.
     """
 
-    def __setstate__(self, state: dict) -> None:
-        super().__init__(
-            state['_log_history'], state['_count_history'], state['max_length']
-        )
-
     def __reduce__(self) -> Any:
         return HistoryBuffer, (*self.data, self.max_length)
 
 
-class _Namespace(argparse.Namespace):
-    """The arguments of the command that wrote a file."""
+_PLAIN = {
+    'INT',
+    'BININT',
+    'BININT1',
+    'BININT2',
+    'LONG',
+    'LONG1',
+    'STRING',
+    'BINSTRING',
+    'SHORT_BINSTRING',
+    'BINBYTES',
+    'SHORT_BINBYTES',
+    'BINBYTES8',
+    'BYTEARRAY8',
+    'UNICODE',
+    'SHORT_BINUNICODE',
+    'BINUNICODE',
+    'BINUNICODE8',
+    'FLOAT',
+    'BINFLOAT',
+}
+"""Opcodes that push the argument that follows them."""
 
-    def __setstate__(self, state: dict) -> None:
-        vars(self).update(state)
+_CONSTANTS = dict(NONE=None, NEWTRUE=True, NEWFALSE=False)
+_EMPTY: dict[str, Callable[[], Any]] = dict(
+    EMPTY_LIST=list, EMPTY_TUPLE=tuple, EMPTY_DICT=dict, EMPTY_SET=set
+)
+_OPCODES: dict[str, Callable[[Pickle, Any], None]] = dict(
+    MARK=Pickle._mark,
+    POP_MARK=Pickle._pop_mark,
+    POP=Pickle._pop,
+    DUP=Pickle._dup,
+    LIST=Pickle._list,
+    TUPLE=Pickle._tuple,
+    TUPLE1=Pickle._tuple1,
+    TUPLE2=Pickle._tuple2,
+    TUPLE3=Pickle._tuple3,
+    DICT=Pickle._dict,
+    APPEND=Pickle._append,
+    APPENDS=Pickle._appends,
+    SETITEM=Pickle._setitem,
+    SETITEMS=Pickle._setitems,
+    ADDITEMS=Pickle._additems,
+    FROZENSET=Pickle._frozenset,
+    PUT=Pickle._put,
+    BINPUT=Pickle._put,
+    LONG_BINPUT=Pickle._put,
+    MEMOIZE=Pickle._memoize,
+    GET=Pickle._get,
+    BINGET=Pickle._get,
+    LONG_BINGET=Pickle._get,
+    GLOBAL=Pickle._global,
+    STACK_GLOBAL=Pickle._stack_global,
+    REDUCE=Pickle._reduce,
+    NEWOBJ=Pickle._reduce,
+    BUILD=Pickle._build,
+    BINPERSID=Pickle._persistent,
+)
 
-    def __reduce__(self) -> Any:
-        return argparse.Namespace, (), vars(self)
-
+_STATES: dict[type, Callable[[Pickle, Any, Any], None]] = {
+    _Array: Pickle._fill_array,
+    _DType: Pickle._set_byte_order,
+    _History: Pickle._fill_history,
+    argparse.Namespace: Pickle._fill_namespace,
+    OrderedDict: Pickle._keep_metadata,
+}
 
 _DTYPES = {
     'Bool': torch.bool,
@@ -276,30 +513,31 @@ _DTYPES = {
     'ComplexFloat': torch.complex64,
     'ComplexDouble': torch.complex128,
 }
+_CALLED = {
+    'torch._utils._rebuild_tensor': Pickle.tensor,
+    'torch._utils._rebuild_tensor_v2': Pickle.tensor,
+    'torch._utils._rebuild_parameter': Pickle.parameter,
+    'torch.Size': Pickle.size,
+    'torch.device': Pickle.device,
+    'numpy.dtype': Pickle.dtype,
+    'numpy.ndarray': Pickle.nothing,
+    'numpy.core.multiarray._reconstruct': Pickle.array,
+    'numpy.core.multiarray.scalar': Pickle.scalar,
+    'numpy.core.numeric._frombuffer': Pickle.buffer,
+    'collections.Counter': Pickle.counter,
+    'collections.OrderedDict': Pickle.ordered,
+    'argparse.Namespace': Pickle.namespace,
+    'mmengine.logging.history_buffer.HistoryBuffer': Pickle.history,
+    '_codecs.encode': Pickle.encode,
+    '__builtin__.bytearray': Pickle.bytearray,
+    '__builtin__.bytes': Pickle.bytes,
+    '__builtin__.complex': Pickle.complex,
+    '__builtin__.set': Pickle.set,
+    '__builtin__.getattr': Pickle.method,
+}
 # The names in files of mmengine, the released code and Detectron2.
-_KNOWN: dict[str, Any] = {
+_NAMES: dict[str, Any] = {
     **{str(dtype): dtype for dtype in _DTYPES.values()},
     **{f'torch.{name}Storage': dtype for name, dtype in _DTYPES.items()},
-    'torch.Size': torch.Size,
-    'torch.device': torch.device,
-    'collections.OrderedDict': OrderedDict,
-    'argparse.Namespace': _Namespace,
-    'mmengine.logging.history_buffer.HistoryBuffer': _History,
-    'numpy.dtype': _DType,
-    'numpy.ndarray': _Array,
-    '__builtin__.bytearray': bytearray,
-    '__builtin__.bytes': bytes,
-    '__builtin__.complex': complex,
-    '__builtin__.set': set,
-}
-_CALLED = {
-    'torch._utils._rebuild_tensor': 'tensor',
-    'torch._utils._rebuild_tensor_v2': 'tensor',
-    'torch._utils._rebuild_parameter': 'parameter',
-    'numpy.core.multiarray._reconstruct': 'array',
-    'numpy.core.multiarray.scalar': 'scalar',
-    'numpy.core.numeric._frombuffer': 'buffer',
-    'collections.Counter': 'counter',
-    '_codecs.encode': 'encode',
-    '__builtin__.getattr': 'method',
+    **{name: _Name(build) for name, build in _CALLED.items()},
 }

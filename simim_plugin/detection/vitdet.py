@@ -28,7 +28,7 @@ from mmpretrain.models.backbones.vit_sam import (
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..checkpoint import fill_pretrained, refuse_unpickling
+from ..checkpoint import fill_pretrained, refuse_init_cfg
 
 
 @MODELS.register_module()
@@ -66,7 +66,7 @@ class SiameseIMViTDet(ViTSAM):
         pretrained: str | dict | None = None,
         **kwargs: Any,
     ) -> None:
-        refuse_unpickling('SiameseIMViTDet', kwargs.get('init_cfg'))
+        refuse_init_cfg('SiameseIMViTDet', kwargs.get('init_cfg'))
         patch_size = kwargs.get('patch_size', 16)
         # ViTSAM has one size for both; its position table is not used.
         super().__init__(

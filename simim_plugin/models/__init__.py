@@ -1,8 +1,7 @@
 """The method: algorithm, backbone, projector, decoder and head.
 
-Importing this package registers them in MMPretrain, adds the packaged configs
-to MMPretrain's list of models, and replaces MMEngine's ``load_checkpoint``
-for models of this package (:mod:`simim_plugin.checkpoint.stock_loading`).
+Importing this package registers them in MMPretrain, and adds the packaged
+configs to MMPretrain's list of models.
 """
 
 from ..environment import leave_out_multimodal
@@ -10,7 +9,6 @@ from ..environment import leave_out_multimodal
 leave_out_multimodal()
 
 # ruff: noqa: E402
-from ..checkpoint.stock_loading import replace_load_checkpoint
 from ..config_files import register_model_names
 from .backbone import SiameseIMViT
 from .decoder import RelativePositionDecoder
@@ -31,4 +29,3 @@ __all__ = [
 ]
 
 register_model_names()
-replace_load_checkpoint()

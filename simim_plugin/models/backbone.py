@@ -12,7 +12,7 @@ from mmpretrain.models import VisionTransformer
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from ..checkpoint import fill_pretrained, refuse_unpickling
+from ..checkpoint import fill_pretrained, refuse_init_cfg
 from .positions import absolute_table
 
 
@@ -55,7 +55,7 @@ class SiameseIMViT(VisionTransformer):
         pretrained: str | dict | None = None,
         **kwargs: Any,
     ) -> None:
-        refuse_unpickling('SiameseIMViT', kwargs.get('init_cfg'))
+        refuse_init_cfg('SiameseIMViT', kwargs.get('init_cfg'))
         super().__init__(final_norm=final_norm, out_type=out_type, **kwargs)
         self.pos_embed.requires_grad_(False)
         self.patch_embed.requires_grad_(train_patch_embed)

@@ -15,7 +15,7 @@ from mmseg.models.backbones.mae import MAEAttention
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from ..checkpoint import fill_pretrained, refuse_unpickling
+from ..checkpoint import fill_pretrained, refuse_init_cfg
 from ..errors import SimimError
 from ..models.positions import absolute_table
 
@@ -85,7 +85,7 @@ class SiameseIMSegViT(MAE):
         init_cfg: dict | None = None,
         **kwargs: Any,
     ) -> None:
-        refuse_unpickling('SiameseIMSegViT', init_cfg)
+        refuse_init_cfg('SiameseIMSegViT', init_cfg)
         super().__init__(init_values=init_values, init_cfg=init_cfg, **kwargs)
         self.pretrained = pretrained
         self.patch_resolution = self.patch_shape

@@ -16,7 +16,7 @@ from mmengine.logging import HistoryBuffer
 from torch import nn
 
 from simim_plugin.checkpoint import CheckpointError, read_checkpoint
-from simim_plugin.checkpoint.unpickling import _CALLED, _DTYPES, _KNOWN
+from simim_plugin.checkpoint.unpickling import _DTYPES, _NAMES
 
 from .helpers import Call, Malicious
 
@@ -214,7 +214,7 @@ def test_a_storage_without_data_is_refused(tmp_path):
         read_checkpoint(file)
 
 
-@pytest.mark.parametrize('name', [*_KNOWN, *_CALLED])
+@pytest.mark.parametrize('name', _NAMES)
 def test_a_file_does_not_set_attributes_of_what_it_names(tmp_path, name):
     module, _, name = name.rpartition('.')
     state = pickle.dumps((None, {'injected': 1}), protocol=2)[2:-1]
@@ -222,7 +222,7 @@ def test_a_file_does_not_set_attributes_of_what_it_names(tmp_path, name):
     file.write_bytes(f'c{module}\n{name}\n'.encode() + state + b'b.')
     with pytest.raises(CheckpointError):
         read_checkpoint(file)
-    for known in _KNOWN.values():
+    for known in _NAMES.values():
         assert not hasattr(known, 'injected')
 
 
