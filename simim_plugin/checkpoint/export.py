@@ -42,6 +42,7 @@ def convert(
     *,
     branch: str = 'online',
     num_heads: int | None = None,
+    entry: str | None = None,
 ) -> str:
     """Write a checkpoint in another format if its features agree.
 
@@ -56,6 +57,8 @@ def convert(
             'onnx'.
         branch (str): see :func:`simim_plugin.checkpoint.load_backbone`.
         num_heads (int, optional): attention heads of an unknown encoder.
+        entry (str, optional): see
+            :func:`simim_plugin.checkpoint.load_backbone`.
 
     Returns:
         str: a report of what was written and compared.
@@ -68,12 +71,14 @@ def convert(
     out = Path(out)
     _check_target(out, to)
     content = read_checkpoint(source)
-    weights = read_weights(source, branch, content)
+    weights = read_weights(source, branch, content, entry)
     model = Portable(weights, num_heads)
     written, compared = _write(out, to, weights, model, branch)
     left_out = ', '.join(_left_out(content, weights, written.parts))
+    choice = f'From {weights.choice}.\n' if weights.choice else ''
     return (
-        f'Wrote {out}: {written.summary}\nLeft out: {left_out or "nothing"}.\n'
+        f'Wrote {out}: {written.summary}\n'
+        f'{choice}Left out: {left_out or "nothing"}.\n'
         f'Compared {source} in the plugin ({model.num_heads} attention '
         f'heads) with {written.reader}, {compared}.'
     )

@@ -20,7 +20,7 @@ class Limits:
         size (int): bytes of the file.
     """
 
-    STEPS = 5_000_000
+    STEPS = 2_000_000
     """Opcodes. A checkpoint of MMEngine has fewer than 100,000."""
     DEPTH = 100
     """Containers inside each other."""

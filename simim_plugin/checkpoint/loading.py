@@ -52,12 +52,15 @@ class Weights:
         state (dict[str, Tensor]): ``backbone.cls_token`` and so on.
         about (Mapping[str, Any]): the ``config`` (Hugging Face) or ``meta``
             entry of the file.
+        choice (str): a clause that names the entry of the tensors, and the
+            others, '' if there is no choice.
     """
 
     file: str
     form: Format
     state: dict[str, Tensor]
     about: Mapping[str, Any]
+    choice: str = ''
 
     def shape(self) -> tuple[int, int, int]:
         """Return the encoder's width, depth and patch size in pixels.
@@ -99,6 +102,7 @@ def read_weights(
     file: str | Path,
     branch: str = 'online',
     content: Mapping[str, Any] | None = None,
+    entry: str | None = None,
 ) -> Weights:
     """Read a file of any known format under our names.
 
@@ -109,6 +113,7 @@ def read_weights(
             is named ``target.backbone``.
         content (Mapping[str, Any], optional): the file's content, if it is
             read already.
+        entry (str, optional): see :func:`load_backbone`.
 
     Raises:
         CheckpointError: if the file is unsafe or broken, holds no ViT of a
@@ -121,7 +126,7 @@ def read_weights(
         )
     if content is None:
         content = read_checkpoint(file)
-    form, state = from_any(content, file)
+    form, state, taken, others = from_any(content, file, entry)
     _check_finite(state, file)
     if _BRANCHES[branch] == 'target':
         state = {_swap_branches(name): value for name, value in state.items()}
@@ -135,7 +140,10 @@ def read_weights(
             f'The checkpoint {file} ({form.name}) has no {branch} encoder; '
             'choose the other branch.'
         )
-    return Weights(str(file), form, state, about)
+    choice = ''
+    if others and taken:
+        choice = f'entry {taken}, not {", ".join(others)} (entry=NAME chooses)'
+    return Weights(str(file), form, state, about, choice)
 
 
 def _check_finite(state: StateDict, file: str | Path) -> None:
@@ -165,6 +173,7 @@ def load_backbone(
     file: str | Path,
     *,
     branch: str = 'online',
+    entry: str | None = None,
     resize_patches: bool = False,
     partial: bool = False,
     stays_new: tuple[str, ...] = (),
@@ -182,6 +191,10 @@ def load_backbone(
             code, timm, Hugging Face (file or folder), MAE, MoCo-v3, DINO,
             iBOT or Detectron2's ViTDet.
         branch (str): 'online' (or 'student'), or 'target' (or 'teacher').
+        entry (str, optional): the entry of the file, such as 'model_ema',
+            or the prefix of the names, such as 'student_backbone', that
+            leads to the encoder. Defaults to the first known one, which the
+            log names.
         resize_patches (bool): whether to resize a patch kernel of another
             size, bicubic. Defaults to False.
         partial (bool): whether to skip missing, mis-shaped and unknown
@@ -193,7 +206,7 @@ def load_backbone(
         CheckpointError: if the file is unsafe or broken, or any tensor of
             the encoder is missing, mis-shaped or unknown.
     """
-    weights = read_weights(file, branch)
+    weights = read_weights(file, branch, entry=entry)
     encoder = weights.part('backbone')
     resized, dropped = _adapt(backbone, encoder, weights.form, resize_patches)
     may_lack = ('ln2.weight', 'ln2.bias')
@@ -462,6 +475,8 @@ def _report(
         f'Loaded {loaded} tensors of {weights.file} ({weights.form.name} '
         f'names, {branch} branch)'
     )
+    if weights.choice:
+        line += f'; {weights.choice}'
     if resized:
         line += f'; interpolated: {", ".join(resized)}'
     if dropped:

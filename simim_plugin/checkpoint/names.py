@@ -192,25 +192,147 @@ UNREAD = 'target.mask_token'
 _SHARED = 'target.backbone.pos_embed'
 
 
+_ENTRIES = (
+    'state_dict',
+    'model',
+    'module',
+    'model_state_dict',
+    'state_dict_ema',
+    'model_ema',
+    'ema',
+    'ema_state_dict',
+)
+"""Entries of tensors, the first of which is taken. DeepSpeed writes 'module',
+timm, DeiT and MMEngine the averaged weights beside the others."""
+_WRAPPERS = re.compile(
+    r'(?:^|(?<=\.))(?:module|_orig_mod|_fsdp_wrapped_module|'
+    r'_checkpoint_wrapped_module)\.'
+)
+_TARGETS = re.compile(r'teacher|momentum|target|ema(?![a-z])|_k\b')
+
+
+class Found(NamedTuple):
+    """The tensors of a file by our names.
+
+    Args:
+        form (Format): the names in the file.
+        state (dict[str, Tensor]): one that the format does not have is
+            named ``unknown.NAME``, one outside the encoder's prefix
+            ``outside.NAME``.
+        entry (str): of the file that holds the tensors, '' for its top.
+        others (list[str]): further entries with tensors.
+    """
+
+    form: Format
+    state: dict[str, Tensor]
+    entry: str
+    others: list[str]
+
+
 def from_any(
-    content: Mapping[str, Any], file: Any
-) -> tuple[Format, dict[str, Tensor]]:
+    content: Mapping[str, Any], file: Any, entry: str | None = None
+) -> Found:
     """Rename the tensors in a file's content to our names.
+
+    Names may have any prefix. Of two encoders of unknown names, one below
+    a prefix such as ``teacher.`` or ``momentum_encoder.`` is the target.
 
     Args:
         content (Mapping[str, Any]): returned by :func:`read_checkpoint`.
         file: the file, for the errors.
-
-    Returns:
-        tuple[Format, dict[str, Tensor]]: the format of the names, and the
-        tensors. One that the format does not have becomes ``unknown.NAME``.
+        entry (str, optional): an entry of the file, or a prefix of its
+            names. Defaults to the first known entry, and to the prefix that
+            leads to an encoder.
 
     Raises:
-        CheckpointError: if it holds no ViT of a known format.
+        CheckpointError: if it holds no ViT of a known format, several, or
+            not this entry.
     """
-    state = _tensors(content)
+    state, taken, others = _tensors(content, file, entry)
+    form = next((form for form in FORMATS if form.mark in state), None)
+    if form is None:
+        form, state = _below_prefix(state, file)
+    if form is OFFICIAL:
+        return Found(form, from_official(state), taken, others)
+    if form.name == HUGGING_FACE.name:
+        state = _join_qkv(state)
+    renamed = {
+        name
+        if name.startswith(('outside.', 'target.backbone.'))
+        else _rename(name, form, 0, 1) or f'unknown.{name}': value
+        for name, value in state.items()
+    }
+    if form.name == 'Detectron2' and 'backbone.pos_embed' in renamed:
+        # It keeps the row of the cls token, but not the token.
+        renamed['backbone.pos_embed'] = renamed['backbone.pos_embed'][:, 1:]
+    return Found(form, renamed, taken, others)
+
+
+def _tensors(
+    content: Mapping[str, Any], file: Any, entry: str | None
+) -> tuple[dict[str, Tensor], str, list[str]]:
+    """Return the tensors of an entry, its name, and the other entries."""
+    entries = [name for name in _ENTRIES if _holds_tensors(content, name)]
+    branches = [
+        name
+        for name in ('student', 'teacher')
+        if _holds_tensors(content, name)
+    ]
+    inside: Mapping[str, Any] = content
+    taken = ''
+    if entry is not None and _holds_tensors(content, entry):
+        taken, inside = entry, content[entry]
+    elif entries:
+        taken, inside = entries[0], content[entries[0]]
+    elif branches:
+        inside = {
+            f'{branch}.{name}': value
+            for branch in branches
+            for name, value in content[branch].items()
+        }
+    state = {
+        _WRAPPERS.sub('', str(name)): value
+        for name, value in inside.items()
+        if isinstance(value, Tensor)
+    }
+    if entry is not None and taken != entry:
+        prefix = f'{entry.removesuffix(".")}.'
+        state = {
+            name.removeprefix(prefix): value
+            for name, value in state.items()
+            if name.startswith(prefix)
+        }
+        if not state:
+            raise CheckpointError(
+                f'The checkpoint {file} has no entry and no prefix {entry!r}, '
+                f'but {some(entries or inside) or "no tensor"}; choose one '
+                'of them.'
+            )
+    return state, taken, [name for name in entries if name != taken]
+
+
+def _holds_tensors(content: Mapping[str, Any], name: str) -> bool:
+    inside = content.get(name)
+    return isinstance(inside, Mapping) and any(
+        isinstance(value, Tensor) for value in inside.values()
+    )
+
+
+def _below_prefix(
+    state: StateDict, file: Any
+) -> tuple[Format, dict[str, Tensor]]:
+    """Find the format and the prefix of an encoder, and remove the prefix.
+
+    Raises:
+        CheckpointError: if there is no encoder, or more than one.
+    """
     for form in FORMATS:
-        if form.mark in state:
+        prefixes = {
+            name.removesuffix(form.mark)
+            for name in state
+            if name.endswith(f'.{form.mark}')
+        }
+        if prefixes:
             break
     else:
         raise CheckpointError(
@@ -218,39 +340,25 @@ def from_any(
             f'of a known format, but {some(state) or "no tensor"}; check '
             'which model it is of.'
         )
-    if form is OFFICIAL:
-        return form, from_official(state)
-    if form.name == HUGGING_FACE.name:
-        state = _join_qkv(state)
-    renamed = {
-        _rename(name, form, 0, 1) or f'unknown.{name}': value
-        for name, value in state.items()
-    }
-    if form.name == 'Detectron2' and 'backbone.pos_embed' in renamed:
-        # It keeps the row of the cls token, but not the token.
-        renamed['backbone.pos_embed'] = renamed['backbone.pos_embed'][:, 1:]
-    return form, renamed
-
-
-def _tensors(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return the tensors of a file without ``module.`` in their names."""
-    for wrapper in ('state_dict', 'model'):
-        if isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-            break
-    else:
-        branches = {
-            f'{branch}.{name}': value
-            for branch in ('student', 'teacher')
-            if isinstance(content.get(branch), Mapping)
-            for name, value in content[branch].items()
-        }
-        content = branches or content
-    return {
-        re.sub(r'(^|\.)module\.', r'\1', str(name)): value
-        for name, value in content.items()
-        if isinstance(value, Tensor)
-    }
+    online = sorted(p for p in prefixes if not _TARGETS.search(p))
+    target = sorted(prefixes - {*online})
+    if max(len(online), len(target)) > 1:
+        raise CheckpointError(
+            f'The checkpoint {file} holds {len(prefixes)} encoders, below '
+            f'{some(sorted(prefixes))}; choose one by entry=PREFIX.'
+        )
+    own = (online or target)[0]
+    other = target[0] if online and target else None
+    found = {}
+    for name, value in state.items():
+        if name.startswith(own):
+            found[name.removeprefix(own)] = value
+        elif other is not None and name.startswith(other):
+            known = _rename(name.removeprefix(other), form, 0, 1)
+            found[f'target.{known}' if known else f'outside.{name}'] = value
+        else:
+            found[f'outside.{name}'] = value
+    return form, found
 
 
 def from_official(state: StateDict) -> dict[str, Tensor]:

@@ -60,9 +60,17 @@ class _File(io.BufferedReader):
 def _load_zip(file: _File) -> Any:
     """Read the format of torch 1.6 and later: one member per storage."""
     with zipfile.ZipFile(file) as archive:
-        _check_members(archive.infolist(), file.size())
         (name,) = (n for n in archive.namelist() if n.endswith('/data.pkl'))
         folder = name.removesuffix('data.pkl')
+        _check_members(
+            [
+                member
+                for member in archive.infolist()
+                if member.filename == name
+                or member.filename.startswith(f'{folder}data/')
+            ],
+            file.size(),
+        )
         order = f'{folder}byteorder'
         if (
             order in archive.namelist()

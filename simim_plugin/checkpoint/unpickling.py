@@ -126,7 +126,8 @@ class Pickle:
         self._extend(self._since_mark())
 
     def _extend(self, items: list[Any]) -> None:
-        _check(self._stack[-1], list).extend(items)
+        if not isinstance(self._stack[-1], Left):
+            _check(self._stack[-1], list).extend(items)
 
     def _setitem(self, _: None) -> None:
         value, key = self._stack.pop(), self._stack.pop()
@@ -136,7 +137,10 @@ class Pickle:
         self._set(self._since_mark())
 
     def _set(self, items: list[Any]) -> None:
-        target = _check(self._stack[-1], dict)
+        target = self._stack[-1]
+        if isinstance(target, Left):
+            return
+        _check(target, dict)
         for key, value in zip(items[::2], items[1::2], strict=True):
             target[_key(key)] = value
 
@@ -166,6 +170,9 @@ class Pickle:
     def _reduce(self, _: None) -> None:
         """Call a builder by its entry in the table."""
         arguments, name = self._stack.pop(), self._stack.pop()
+        if isinstance(name, Left):
+            self._stack.append(name)
+            return
         if not isinstance(name, _Name):
             raise CheckpointError(f'a call of a {_kind(name)} may run code')
         built = name.build(self, *_check(arguments, tuple))
@@ -174,6 +181,8 @@ class Pickle:
     def _build(self, _: None) -> None:
         """Give an object its state, if it is of a class that has one."""
         state, built = self._stack.pop(), self._stack[-1]
+        if isinstance(built, Left):
+            return
         for kind, give in _STATES.items():
             if isinstance(built, kind):
                 give(self, built, state)
@@ -267,9 +276,12 @@ class Pickle:
             raise CheckpointError('getattr may run code')
         return name
 
-    def history(self) -> _History:
-        """Return the logged values of a scalar, which its state will fill."""
-        return object.__new__(_History)
+    def history(self, *arguments: Any) -> _History:
+        """Return the logged values of a scalar, or one for a state to fill."""
+        history = object.__new__(_History)
+        if arguments:
+            history.fill(*arguments)
+        return history
 
     def namespace(self) -> argparse.Namespace:
         """Return the arguments of a command, which its state will fill."""
@@ -331,16 +343,8 @@ class Pickle:
         dtype.numpy = dtype.numpy.newbyteorder(order)
 
     def _fill_history(self, history: _History, state: Any) -> None:
-        values, counts, length = (
-            _check(state, dict)[name]
-            for name in ('_log_history', '_count_history', 'max_length')
-        )
-        HistoryBuffer.__init__(
-            history,
-            _check(values, np.ndarray),
-            _check(counts, np.ndarray),
-            _check(length, int),
-        )
+        names = ('_log_history', '_count_history', 'max_length')
+        history.fill(*(_check(state, dict)[name] for name in names))
 
     def _fill_namespace(self, space: argparse.Namespace, state: Any) -> None:
         self._limits.spend('copies', len(_check(state, dict)))
@@ -360,6 +364,8 @@ def _find(module: str, name: str) -> Any:
     full = re.sub('^builtins', '__builtin__', full)
     if full in _NAMES:
         return _NAMES[full]
+    if full.partition('.')[0] in _LEFT or full in _LEFT:
+        return Left(full)
     raise CheckpointError(f'{full[:80]} may run code')
 
 
@@ -374,7 +380,7 @@ def _check(value: Any, *kinds: type) -> Any:
 
 def _key(key: Any) -> Any:
     """Return a key whose hash is cheap; nested ones end the process."""
-    return key if key is None else _check(key, str, int, float, bytes)
+    return None if key is None else _check(key, str, int, float, bytes, Left)
 
 
 def _kind(value: Any) -> str:
@@ -393,6 +399,23 @@ class _Name:
 
     def __init__(self, build: Callable[..., Any]) -> None:
         self.build = build
+
+
+class Left:
+    """An object of a library that is left out, and its name.
+
+    It stands for a class, for a call of it and for the object, and takes any
+    arguments, state and items without a look at them.
+
+    Args:
+        name (str): of the class in the file.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __reduce__(self) -> Any:
+        return str, (f'<{self.name}>',)
 
 
 class _DType:
@@ -427,6 +450,11 @@ class _History(HistoryBuffer):
 
     HistoryBuffer would register a file's statistics for the whole process.
     """
+
+    def fill(self, values: Any, counts: Any, length: Any) -> None:
+        """Set the values, the number of each and the most to keep."""
+        _check(values, np.ndarray), _check(counts, np.ndarray)
+        super().__init__(values, counts, _check(length, int))
 
     def __reduce__(self) -> Any:
         return HistoryBuffer, (*self.data, self.max_length)
@@ -535,6 +563,30 @@ _CALLED = {
     '__builtin__.set': Pickle.set,
     '__builtin__.getattr': Pickle.method,
 }
+_LEFT = {
+    'addict',
+    'collections.defaultdict',
+    'datetime',
+    'easydict',
+    'enum',
+    'fvcore',
+    'lightning',
+    'lightning_fabric',
+    'ml_collections',
+    'mmcv.utils.config.ConfigDict',
+    'mmengine.config.config.ConfigDict',
+    'omegaconf',
+    'pathlib',
+    'pytorch_lightning',
+    'typing',
+    'uuid',
+    'yacs',
+    *(f'__builtin__.{kind.__name__}' for kind in (bool, dict, float, int)),
+    *(f'__builtin__.{kind.__name__}' for kind in (list, object, str, tuple)),
+    '__builtin__.unicode',
+}
+"""Libraries and classes of settings and paths, in files of other trainers.
+Their objects are left out. Nothing of them is imported or called."""
 # The names in files of mmengine, the released code and Detectron2.
 _NAMES: dict[str, Any] = {
     **{str(dtype): dtype for dtype in _DTYPES.values()},

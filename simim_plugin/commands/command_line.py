@@ -7,11 +7,12 @@ import os
 from pathlib import Path
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.registry import RUNNERS
 
 from ..config_files import config_path
 from ..engine import SiameseIMRunner
+from .options import add_options, merge
 
 
 def add_common_options(parser: argparse.ArgumentParser) -> None:
@@ -20,12 +21,8 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
     They have the names that OpenMMLab's scripts use.
     """
     parser.add_argument('--work-dir', help='folder of logs and results')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='override any setting, e.g. train_dataloader.batch_size=64',
+    add_options(
+        parser, 'override any setting, e.g. train_dataloader.batch_size=64'
     )
     parser.add_argument(
         '--launcher',
@@ -65,8 +62,7 @@ def read_config(args: argparse.Namespace) -> Config:
 
 def apply_options(config: Config, args: argparse.Namespace) -> None:
     """Merge ``--cfg-options``, then adapt the data loaders to the machine."""
-    if args.cfg_options is not None:
-        config.merge_from_dict(args.cfg_options)
+    merge(config, args.cfg_options)
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         loader = config.get(name)
         if loader:

@@ -33,6 +33,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         help='the encoder to convert, of a file with two',
     )
     parser.add_argument(
+        '--entry',
+        metavar='NAME',
+        help='entry of the file, such as model_ema, or prefix of its names',
+    )
+    parser.add_argument(
         '--num-heads', type=int, help='attention heads, for unusual widths'
     )
     args = parser.parse_args(argv)
@@ -43,5 +48,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             args.to,
             branch=args.branch,
             num_heads=args.num_heads,
+            entry=args.entry,
         )
     print(report)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import set_random_seed
 from mmpretrain.registry import DATASETS, MODELS
@@ -31,6 +31,7 @@ from ..errors import SimimError, one_line_errors
 from ..evaluation import robustness_average
 from ..files import complete_file, last_checkpoint, write_json
 from .command_line import find_config
+from .options import add_options, merge
 from .protocols import (
     ENCODERS,
     FROZEN,
@@ -67,7 +68,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         SimimError: if a task does not exist.
     """
     args = _parser().parse_args(argv)
-    args.seed = args.cfg_options.pop('randomness.seed', args.seed)
+    args.seed = int(args.cfg_options.pop('randomness.seed', args.seed))
     args.tasks = args.tasks.split(',')
     unknown = sorted(set(args.tasks) - set(TASKS))
     if unknown:
@@ -122,14 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--gpus', type=int, default=1, help='processes, one on each GPU'
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        default={},
-        metavar='KEY=VALUE',
-        help='override settings of every config that has them',
-    )
+    add_options(parser, 'override settings of every config that has them')
     return parser
 
 
@@ -359,7 +353,7 @@ class Evaluation:
             for key, value in self.args.cfg_options.items()
             if key.partition('.')[0] in config  # a test has no train_cfg
         }
-        config.merge_from_dict(options)
+        merge(config, options)
         return config
 
     def _move(self, dataset: dict) -> None:

@@ -29,10 +29,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..checkpoint import fill_pretrained, refuse_init_cfg
+from ..freezing import FrozenStages
 
 
 @MODELS.register_module()
-class SiameseIMViTDet(ViTSAM):
+class SiameseIMViTDet(FrozenStages, ViTSAM):
     """ViTDet's backbone, for images of any size.
 
     Args:
@@ -47,6 +48,8 @@ class SiameseIMViTDet(ViTSAM):
             to 224.
         with_cp (bool): recompute the blocks' activations in the backward
             pass instead of keeping them. Defaults to False.
+        frozen_stages (int): as in
+            :class:`simim_plugin.models.SiameseIMViT`. Defaults to -1.
         pretrained (str | dict, optional): as in
             :class:`simim_plugin.models.SiameseIMViT`. A patch kernel of
             another size is resized. The relative positions, which a plain
@@ -63,6 +66,7 @@ class SiameseIMViTDet(ViTSAM):
         img_size: int = 1024,
         pretrain_img_size: int = 224,
         with_cp: bool = False,
+        frozen_stages: int = -1,
         pretrained: str | dict | None = None,
         **kwargs: Any,
     ) -> None:
@@ -82,6 +86,7 @@ class SiameseIMViTDet(ViTSAM):
             torch.zeros(1, rows * columns, self.embed_dims)
         )
         self.with_cp = with_cp
+        self.freeze(frozen_stages)
         self.pretrained = pretrained
 
     def init_weights(self) -> None:

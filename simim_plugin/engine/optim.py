@@ -14,6 +14,16 @@ from mmpretrain.engine import LearningRateDecayOptimWrapperConstructor
 from mmpretrain.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
 from torch import nn
 
+from ..errors import SimimError
+
+_PARAMWISE = {
+    'layer_decay_rate',
+    'norm_decay_mult',
+    'bias_decay_mult',
+    'flat_decay_mult',
+    'custom_keys',
+}
+
 
 def has_fused(device: str) -> bool:
     """Return whether torch has fused optimizers; on CPUs, since 2.4."""
@@ -57,13 +67,27 @@ class LayerDecayConstructor(LearningRateDecayOptimWrapperConstructor):
     model without ``get_layer_depth``, such as a detector or a segmentor,
     takes the depths of its backbone.
 
-    ``fused=True`` takes effect only where torch supports it.
+    ``fused=True`` takes effect only where torch supports it. In
+    ``custom_keys`` both ``lr_mult``, which MMPretrain ignores, and
+    ``decay_mult`` take effect; 0 holds a parameter. Other multipliers of
+    MMEngine's own constructor are refused.
     """
 
     optimizer_cfg: dict[str, Any]
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
-        """Build the optimizer of a model and its wrapper."""
+        """Build the optimizer of a model and its wrapper.
+
+        Raises:
+            SimimError: for a setting that would have no effect.
+        """
+        unknown = {*self.paramwise_cfg} - _PARAMWISE
+        if unknown:
+            raise SimimError(
+                f'optim_wrapper.paramwise_cfg has {", ".join(sorted(unknown))}'
+                ', which LayerDecayConstructor does not know; use custom_keys '
+                f'or one of {", ".join(sorted(_PARAMWISE))}.'
+            )
         device = next(model.parameters()).device.type
         if self.optimizer_cfg.get('fused') and not has_fused(device):
             self.optimizer_cfg = dict(self.optimizer_cfg, fused=False)
@@ -87,6 +111,10 @@ class LayerDecayConstructor(LearningRateDecayOptimWrapperConstructor):
             return
         merged: dict[tuple, list] = defaultdict(list)
         for group in params:
+            group.pop('lr_mult', None)  # only with a weight decay
+            factor = self._lr_mult(group['param_name'])
+            group['lr'] *= factor
+            group['lr_scale'] *= factor
             members = group.pop('params')
             del group['layer_id'], group['param_name']
             merged[tuple(group.items())].extend(members)
@@ -94,3 +122,9 @@ class LayerDecayConstructor(LearningRateDecayOptimWrapperConstructor):
             dict(settings, params=members)
             for settings, members in merged.items()
         ]
+
+    def _lr_mult(self, name: str) -> float:
+        """Return the factor of the longest custom key in a name."""
+        custom = self.paramwise_cfg.get('custom_keys', {})
+        key = max((k for k in sorted(custom) if k in name), key=len, default=0)
+        return custom[key].get('lr_mult', 1.0) if key else 1.0

@@ -13,6 +13,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from ..checkpoint import fill_pretrained, refuse_init_cfg
+from ..freezing import FrozenStages
 from .positions import absolute_table
 
 
@@ -26,7 +27,7 @@ def init_linear_xavier(module: nn.Module) -> None:
 
 
 @MODELS.register_module()
-class SiameseIMViT(VisionTransformer):
+class SiameseIMViT(FrozenStages, VisionTransformer):
     """MMPretrain's ViT with fixed sin-cos positions, on visible patches.
 
     Args:
@@ -39,6 +40,8 @@ class SiameseIMViT(VisionTransformer):
         out_type (str): as in
             :class:`mmpretrain.models.VisionTransformer`; 'raw' is
             (B, 1 + N, C), the cls token first. Defaults to 'raw'.
+        frozen_stages (int): number of blocks to hold, with the patch
+            embedding, the positions and the cls token. Defaults to -1, none.
         pretrained (str | dict, optional): file to start from, or arguments
             of :func:`simim_plugin.checkpoint.load_backbone` such as
             ``dict(file=..., branch='target')``. ``init_weights`` reads the
@@ -52,6 +55,7 @@ class SiameseIMViT(VisionTransformer):
         train_patch_embed: bool = False,
         final_norm: bool = False,
         out_type: str = 'raw',
+        frozen_stages: int = -1,
         pretrained: str | dict | None = None,
         **kwargs: Any,
     ) -> None:
@@ -59,6 +63,7 @@ class SiameseIMViT(VisionTransformer):
         super().__init__(final_norm=final_norm, out_type=out_type, **kwargs)
         self.pos_embed.requires_grad_(False)
         self.patch_embed.requires_grad_(train_patch_embed)
+        self.freeze(frozen_stages)
         self.pretrained = pretrained
 
     def init_weights(self) -> None:

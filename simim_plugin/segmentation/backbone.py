@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..checkpoint import fill_pretrained, refuse_init_cfg
 from ..errors import SimimError
+from ..freezing import FrozenStages
 from ..models.positions import absolute_table
 
 NEW = (
@@ -52,7 +53,7 @@ class RelativeBiasAttention(MAEAttention):
 
 
 @MODELS.register_module()
-class SiameseIMSegViT(MAE):
+class SiameseIMSegViT(FrozenStages, MAE):
     """MMSegmentation's ``MAE`` backbone, filled by this package's loader.
 
     A ViT with a relative position bias and LayerScale in every block, for
@@ -67,6 +68,8 @@ class SiameseIMSegViT(MAE):
             branch='target')``. ``init_weights`` reads it without unpickling.
             If the file lacks them, the bias stays at 0 and LayerScale at
             ``init_values``.
+        frozen_stages (int): as in
+            :class:`simim_plugin.models.SiameseIMViT`. Defaults to -1.
         init_values (float): LayerScale at the start. Defaults to 1.
         init_cfg (dict, optional): as in MMEngine, but not 'Pretrained'.
         **kwargs: see :class:`mmseg.models.MAE`.
@@ -81,6 +84,7 @@ class SiameseIMSegViT(MAE):
         self,
         *,
         pretrained: str | Mapping[str, Any] | None = None,
+        frozen_stages: int = -1,
         init_values: float = 1.0,
         init_cfg: dict | None = None,
         **kwargs: Any,
@@ -89,6 +93,7 @@ class SiameseIMSegViT(MAE):
         super().__init__(init_values=init_values, init_cfg=init_cfg, **kwargs)
         self.pretrained = pretrained
         self.patch_resolution = self.patch_shape
+        self.freeze(frozen_stages)
 
     def _build_layers(self) -> None:
         """Build the blocks of the base class with fused attention."""

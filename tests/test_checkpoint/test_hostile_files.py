@@ -27,7 +27,11 @@ def read_each(*arguments) -> list[list[str]]:
         capture_output=True,
         text=True,
     )
-    lines = [line.split(maxsplit=2) for line in done.stdout.splitlines()]
+    lines = [
+        line.removeprefix('FILE ').split(maxsplit=2)
+        for line in done.stdout.splitlines()
+        if line.startswith('FILE ')  # and not a warning of a library
+    ]
     assert done.returncode == 0, (lines[-1:], done.stderr[-2000:])
     return lines
 

@@ -1,0 +1,94 @@
+"""The option ``--cfg-options``, whose paths are taken as they are typed."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmengine.config import Config, DictAction
+
+_PATHS = re.compile(
+    r'(root|path|dir|folder|prefix|file|files|from|checkpoint|pretrained|'
+    r'train|val|img)$'
+)
+
+
+class OptionsAction(argparse.Action):
+    """Collect KEY=VALUE words as a dict of texts; see :func:`merge`."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Add the words to those of an earlier option."""
+        options = dict(getattr(namespace, self.dest) or {})
+        for word in values:
+            key, sign, value = word.partition('=')
+            if not sign or not key:
+                parser.error(
+                    f'{option_string} takes KEY=VALUE, and {word!r} is none; '
+                    'quote a value with blanks, as in KEY="my value".'
+                )
+            options[key] = value
+        setattr(namespace, self.dest, options)
+
+
+def add_options(parser: argparse.ArgumentParser, words: str) -> None:
+    """Add ``--cfg-options`` to a command.
+
+    Args:
+        parser (argparse.ArgumentParser): of the command.
+        words (str): the help.
+    """
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=OptionsAction,
+        default={},
+        metavar='KEY=VALUE',
+        help=words,
+    )
+
+
+def merge(config: Config, options: Mapping[str, str]) -> None:
+    """Override settings of a config.
+
+    A value whose setting is a text now, or names a file or folder, is taken
+    as typed. Others are read as MMEngine's ``DictAction`` reads them: numbers,
+    booleans, None, lists and tuples.
+
+    Args:
+        config (Config): is changed.
+        options (Mapping[str, str]): values by dotted keys.
+    """
+    values = {key: _value(config, key, options[key]) for key in options}
+    config.merge_from_dict(values)
+
+
+def _value(config: Config, key: str, text: str) -> Any:
+    if text == 'None':
+        return None
+    now = _setting(config, key.split('.'))
+    name = key.rpartition('.')[2]
+    if isinstance(now, str) or (now is None and _PATHS.search(name)):
+        return text
+    if not re.search(r'[,\[\](){}]', text) and ' ' in text:
+        return text  # DictAction would join the words
+    return DictAction._parse_iterable(text)
+
+
+def _setting(config: Any, path: Sequence[str]) -> Any:
+    """Return a setting, None if there is none."""
+    for name in path:
+        if isinstance(config, (list, tuple)) and name.isdigit():
+            config = config[int(name)] if int(name) < len(config) else None
+        elif isinstance(config, Mapping) or hasattr(config, 'get'):
+            config = config.get(name)
+        else:
+            return None
+    return config

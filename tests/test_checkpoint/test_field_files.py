@@ -1,0 +1,164 @@
+"""Files as other trainers write them: entries, prefixes, other content."""
+
+import argparse
+import datetime
+import pathlib
+from collections import defaultdict
+
+import pytest
+import torch
+
+from simim_plugin.checkpoint import (
+    CheckpointError,
+    load_backbone,
+    read_checkpoint,
+    read_weights,
+)
+from simim_plugin.checkpoint.export import convert
+from simim_plugin.commands import convert as command
+
+from .helpers import hugging_face_vit, our_vit, timm_vit, wrap
+
+BOTH = [
+    ('state_dict', 'state_dict_ema'),  # timm
+    ('model', 'model_ema'),  # DeiT
+    ('model', 'ema'),
+    ('state_dict', 'ema_state_dict'),  # mmengine's EMAHook
+]
+
+
+@pytest.fixture
+def logged(monkeypatch):
+    lines = []
+    monkeypatch.setattr(
+        'simim_plugin.checkpoint.loading.print_log',
+        lambda line, logger: lines.append(line),
+    )
+    return lines
+
+
+def taken(file, **options) -> torch.Tensor:
+    """Load an encoder and return its cls token."""
+    encoder = our_vit()
+    load_backbone(encoder, file, **options)
+    return encoder.cls_token.detach()
+
+
+def test_each_entry_alone(tmp_path):
+    state = timm_vit().state_dict()
+    for entry in ('module', 'model_state_dict', *sum(BOTH, ())):
+        torch.save({entry: state, 'epoch': 3}, tmp_path / 'file.pth')
+        assert torch.equal(taken(tmp_path / 'file.pth'), state['cls_token'])
+
+
+@pytest.mark.parametrize(('raw', 'averaged'), BOTH, ids='+'.join)
+def test_averaged_weights_beside_others(tmp_path, logged, raw, averaged):
+    file = tmp_path / 'file.pth'
+    first, second = (timm_vit(seed=n).state_dict() for n in (0, 1))
+    torch.save({averaged: second, raw: first}, file)
+    assert torch.equal(taken(file), first['cls_token'])
+    assert f'entry {raw}, not {averaged} (entry=NAME chooses)' in logged[-1]
+    assert torch.equal(taken(file, entry=averaged), second['cls_token'])
+    assert f'entry {averaged}, not {raw}' in logged[-1]
+    with pytest.raises(CheckpointError, match=f"'swa', but {raw}"):
+        taken(file, entry='swa')
+    report = convert(file, tmp_path / 'timm.pth', 'timm', num_heads=4)
+    assert f'From entry {raw}, not {averaged}' in report
+    options = ['--to', 'timm', '--num-heads', '4', '--entry', averaged]
+    command.main([str(file), str(tmp_path / 'averaged.pth'), *options])
+    written = read_checkpoint(tmp_path / 'averaged.pth')
+    assert torch.equal(written['cls_token'], second['cls_token'])
+
+
+@pytest.mark.parametrize(
+    'prefix',
+    [
+        'module.',
+        '_orig_mod.',
+        'module._orig_mod.',
+        '_orig_mod.module.',
+        'model.',
+        'backbone.',
+        'encoder.',
+        'student.',
+        'student_backbone.',
+        'model.student.backbone.',
+        'net.module.vit.',
+        '_fsdp_wrapped_module.',
+    ],
+)
+@pytest.mark.parametrize('form', ['timm', 'ours', 'hugging face'])
+def test_prefixes_are_found(tmp_path, logged, prefix, form):
+    vit = dict(ours=our_vit, timm=timm_vit).get(form, hugging_face_vit)()
+    state = vit.state_dict()
+    name = next(name for name in state if name.endswith('cls_token'))
+    state = {n: x for n, x in state.items() if not n.startswith('pooler')}
+    inside = wrap(state, prefix)
+    if {*prefix.split('.')} & {'model', 'encoder', 'net'}:
+        content = inside | {'criterion.center': torch.ones(3)}
+        torch.save(dict(state_dict=content), tmp_path / 'file.pth')
+        assert torch.equal(taken(tmp_path / 'file.pth'), state[name])
+        assert 'dropped: ' in logged[-1]
+        assert 'outside 1' in logged[-1]
+    compiled = {
+        n.replace('.0.', '.0._orig_mod.'): x for n, x in inside.items()
+    }
+    torch.save(compiled, tmp_path / 'file.pth')
+    assert torch.equal(taken(tmp_path / 'file.pth'), state[name])
+
+
+@pytest.mark.parametrize(
+    ('online', 'target'),
+    [
+        ('student_backbone.', 'teacher_backbone.'),
+        ('encoder.', 'momentum_encoder.'),
+        ('model.encoder.', 'model.target_encoder.'),
+        ('encoder_q.', 'encoder_k.'),
+        ('online.', 'ema.'),
+    ],
+)
+def test_two_encoders(tmp_path, online, target):
+    file = tmp_path / 'file.pth'
+    states = [timm_vit(seed=seed).state_dict() for seed in (0, 1)]
+    torch.save(wrap(states[0], online) | wrap(states[1], target), file)
+    for branch, state in zip(('online', 'target'), states, strict=True):
+        assert torch.equal(taken(file, branch=branch), state['cls_token'])
+    assert torch.equal(
+        taken(file, entry=target.rstrip('.')), states[1]['cls_token']
+    )
+
+
+def test_encoders_without_a_known_role(tmp_path):
+    file = tmp_path / 'file.pth'
+    states = [timm_vit(seed=seed).state_dict() for seed in (0, 1)]
+    torch.save(wrap(states[0], 'left.') | wrap(states[1], 'right.'), file)
+    with pytest.raises(CheckpointError, match=r'2 encoders.*left\., right\.'):
+        taken(file)
+    found = taken(file, entry='right')
+    assert torch.equal(found, states[1]['cls_token'])
+
+
+def test_other_content_is_left(tmp_path):
+    file = tmp_path / 'file.pth'
+    state = timm_vit().state_dict()
+    content = dict(
+        model=state,
+        args=argparse.Namespace(out=pathlib.Path('/x'), kind=float),
+        folder=pathlib.PurePosixPath('a/b'),
+        started=datetime.datetime(2026, 1, 1),
+        counts=defaultdict(list, {'a': [1]}),
+        hooks={pathlib.Path('/y'): [datetime.timedelta(3)]},
+    )
+    for protocol in (2, 4, 5):
+        for new in (True, False):
+            torch.save(
+                content,
+                file,
+                pickle_protocol=protocol,
+                _use_new_zipfile_serialization=new,
+            )
+            assert torch.equal(taken(file), state['cls_token'])
+    found = read_checkpoint(file)
+    torch.save(found, file)  # needs nothing of this package
+    assert b'simim_plugin' not in file.read_bytes()
+    assert read_weights(file).form.name == 'timm'

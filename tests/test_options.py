@@ -1,0 +1,108 @@
+"""--cfg-options: folders as they are typed, other values as in MMEngine."""
+
+import argparse
+
+import pytest
+from mmengine.config import Config
+
+from simim_plugin.commands import ablate, demo, evaluate, test, train
+from simim_plugin.commands.options import add_options, merge
+
+FOLDERS = [
+    '/data/my photos',
+    '/data/a, b',
+    '/data/a,b',
+    '/data/[old] (2)',
+    '/data/(2)',
+    '[1]',
+    '123',
+    '1e5',
+    'True',
+    "it's",
+    '"quoted"',
+    r'C:\Users\me\new',
+    '~/photos',
+    '/data/key=value',
+    '/daten/für Übungen/日本',
+    ' leading',
+]
+SETTINGS = """
+train_dataloader = dict(batch_size=4, dataset=dict(
+    data_root='data/x', data_prefix=dict(img=None), pipeline=[
+        dict(type='A', scale=(1, 2)), dict(type='B', words='one')]))
+model = dict(backbone=dict(arch='tiny', pretrained=None, out_indices=[1]))
+load_from = None
+"""
+
+
+def overridden(*words) -> Config:
+    parser = argparse.ArgumentParser()
+    add_options(parser, 'help')
+    config = Config.fromstring(SETTINGS, '.py')
+    merge(config, parser.parse_args(['--cfg-options', *words]).cfg_options)
+    return config
+
+
+@pytest.mark.parametrize('folder', FOLDERS)
+def test_folders_are_taken_as_typed(folder):
+    config = overridden(
+        f'train_dataloader.dataset.data_root={folder}',
+        f'train_dataloader.dataset.data_prefix.img={folder}',
+        f'train_dataloader.dataset.pipeline.1.words={folder}',
+        f'val_dataloader.dataset.ann_file={folder}',
+        f'model.backbone.pretrained={folder}',
+        f'load_from={folder}',
+    )
+    dataset = config.train_dataloader.dataset
+    assert dataset.data_root == folder
+    assert dataset.data_prefix.img == folder
+    assert dataset.pipeline[1].words == folder
+    assert config.val_dataloader.dataset.ann_file == folder
+    assert config.model.backbone.pretrained == folder
+    assert config.load_from == folder
+
+
+@pytest.mark.parametrize(
+    ('word', 'value'),
+    [
+        ('train_dataloader.batch_size=8', 8),
+        ('optim_wrapper.optimizer.lr=1e-3', 1e-3),
+        ('model.backbone.out_indices=3,5', [3, 5]),
+        ('model.backbone.out_indices=[3, 5]', [3, 5]),
+        ('train_dataloader.dataset.pipeline.0.scale=(2, 3)', (2, 3)),
+        ('model.backbone.arch=None', None),
+        ('model.new=True', True),
+        ('model.new=a b', 'a b'),
+        ('model.new=[a,b]', ['a', 'b']),
+    ],
+)
+def test_other_values_are_read(word, value):
+    config = overridden(word)
+    for name in word.partition('=')[0].split('.'):
+        config = config[int(name)] if name.isdigit() else config[name]
+    assert config == value
+    assert type(config) is type(value)
+
+
+def test_a_word_without_a_value(capsys):
+    with pytest.raises(SystemExit) as end:
+        overridden('train_dataloader.dataset.data_root=/my', 'photos')
+    assert end.value.code == 2
+    assert "'photos' is none; quote a value" in capsys.readouterr().err
+
+
+def test_every_command_keeps_the_words(tmp_path):
+    """Some pass them on to another command, which reads them."""
+    word = 'train_dataloader.dataset.data_root=/data/a, b [1]'
+    key, _, value = word.partition('=')
+    options = ['--cfg-options', word]
+    for command, words in (
+        (train, ['x.py']),
+        (test, ['x.py', 'y.pth']),
+        (evaluate, ['x.pth']),
+    ):
+        assert command.parse_args([*words, *options]).cfg_options == {
+            key: value
+        }
+    for command, words in ((ablate, ['a']), (demo, [])):
+        assert command.parse_args([*words, *options]).cfg_options == [word]
