@@ -104,5 +104,6 @@ def test_every_command_keeps_the_words(tmp_path):
         assert command.parse_args([*words, *options]).cfg_options == {
             key: value
         }
-    for command, words in ((ablate, ['a']), (demo, [])):
+    data = ['a', '--data', str(tmp_path)]
+    for command, words in ((ablate, data), (demo, [])):
         assert command.parse_args([*words, *options]).cfg_options == [word]

@@ -6,12 +6,17 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import torch
 from mmengine.optim import OptimWrapper
 from mmpretrain.engine import LearningRateDecayOptimWrapperConstructor
-from mmpretrain.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
+from mmpretrain.registry import (
+    OPTIM_WRAPPER_CONSTRUCTORS,
+    OPTIM_WRAPPERS,
+    OPTIMIZERS,
+)
 from torch import nn
 
 from ..errors import SimimError
@@ -88,6 +93,10 @@ class LayerDecayConstructor(LearningRateDecayOptimWrapperConstructor):
                 ', which LayerDecayConstructor does not know; use custom_keys '
                 f'or one of {", ".join(sorted(_PARAMWISE))}.'
             )
+        if self.base_wd is None:  # the base class needs one
+            optimizer = OPTIMIZERS.get(self.optimizer_cfg['type'])
+            defaults = signature(optimizer).parameters
+            self.base_wd = defaults['weight_decay'].default
         device = next(model.parameters()).device.type
         if self.optimizer_cfg.get('fused') and not has_fused(device):
             self.optimizer_cfg = dict(self.optimizer_cfg, fused=False)
@@ -111,8 +120,7 @@ class LayerDecayConstructor(LearningRateDecayOptimWrapperConstructor):
             return
         merged: dict[tuple, list] = defaultdict(list)
         for group in params:
-            group.pop('lr_mult', None)  # only with a weight decay
-            factor = self._lr_mult(group['param_name'])
+            factor = group.pop('lr_mult', 1.0)
             group['lr'] *= factor
             group['lr_scale'] *= factor
             members = group.pop('params')
@@ -122,9 +130,3 @@ class LayerDecayConstructor(LearningRateDecayOptimWrapperConstructor):
             dict(settings, params=members)
             for settings, members in merged.items()
         ]
-
-    def _lr_mult(self, name: str) -> float:
-        """Return the factor of the longest custom key in a name."""
-        custom = self.paramwise_cfg.get('custom_keys', {})
-        key = max((k for k in sorted(custom) if k in name), key=len, default=0)
-        return custom[key].get('lr_mult', 1.0) if key else 1.0
