@@ -435,6 +435,35 @@ def test_class_count_is_checked_before_training(folder, tmp_path, split):
     assert runner.iter == 0
 
 
+@pytest.mark.parametrize('name', ['ft-1xb64-amp-coslr-10e', 'linear'])
+def test_fewer_than_five_classes(folder, tmp_path, name):
+    """A top-5 accuracy of two classes would end the run after an epoch."""
+    if name == 'linear':
+        name = 'linear-1xb64-amp-coslr-20e'
+    name = f'siamese_im_vit-micro-p8_{name}_demo'
+    config = on_images(name, folder, tmp_path)
+    config.val_evaluator = dict(type='Accuracy', topk=(1, 5))
+    config.test_evaluator = config.val_evaluator
+    config.model.head.num_classes = 2
+    config.model.data_preprocessor.num_classes = 2
+    for split in ('train', 'val'):
+        for label in range(2):
+            shutil.copytree(
+                folder / 'demo' / split / f'class{label}',
+                tmp_path / 'two' / split / f'class{label}',
+            )
+    for loader, split in (('train', 'train'), ('val', 'val'), ('test', 'val')):
+        dataset = config[f'{loader}_dataloader'].dataset
+        dataset.data_root = str(tmp_path / 'two' / split)
+    config.train_dataloader.batch_size = 2
+    runner = build_runner(config)
+    runner.train()
+    scalars = runner.message_hub.log_scalars
+    assert 'val/accuracy/top1' in scalars
+    assert 'val/accuracy/top5' not in scalars
+    assert {*runner.test()} == {'accuracy/top1'}
+
+
 def test_predictions_are_drawn(folder, tmp_path):
     name = 'siamese_im_vit-micro-p8_ft-1xb64-amp-coslr-10e_demo'
     config = on_images(name, folder, tmp_path)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
@@ -19,7 +21,8 @@ class ClassCountHook(Hook):
     """Compare the class counts of a model's heads with the data sets'.
 
     MMPretrain's ``ClassNumCheckHook`` checks the validation set only after
-    the first epoch and raises an AssertionError.
+    the first epoch and raises an AssertionError. With fewer classes than 5,
+    the top-5 accuracy of the config is left out.
 
     Args:
         parts (Sequence[str]): parts of the model that hold heads for the
@@ -41,6 +44,7 @@ class ClassCountHook(Hook):
         if runner.val_loop is not None:
             val = runner.val_dataloader.dataset
             self._check(runner, 'validation', val)
+            leave_out_large_topk(runner.val_loop.evaluator, val)
             check_same_classes(train, 'validation', val)
 
     def before_test(self, runner: Runner) -> None:
@@ -49,7 +53,9 @@ class ClassCountHook(Hook):
         Raises:
             SimimError: if a head has another number of classes.
         """
-        self._check(runner, 'test', runner.test_dataloader.dataset)
+        dataset = runner.test_dataloader.dataset
+        self._check(runner, 'test', dataset)
+        leave_out_large_topk(runner.test_loop.evaluator, dataset)
 
     def _check(self, runner: Runner, name: str, dataset: Any) -> None:
         classes = getattr(dataset, 'metainfo', {}).get('classes')
@@ -66,3 +72,25 @@ class ClassCountHook(Hook):
                     f'set of {place} has {len(classes)}; set num_classes of '
                     'the model, or check the data set and its metainfo.'
                 )
+
+
+def leave_out_large_topk(evaluator: Evaluator, dataset: Any) -> None:
+    """Leave out the accuracies among more guesses than there are classes.
+
+    MMPretrain's ``Accuracy`` raises a ValueError after the first epoch.
+
+    Args:
+        evaluator (Evaluator): of the run.
+        dataset: which it evaluates.
+    """
+    classes = getattr(dataset, 'metainfo', {}).get('classes') or ()
+    for metric in evaluator.metrics:
+        topk = getattr(metric, 'topk', ())
+        possible = tuple(k for k in topk if k <= len(classes))
+        if classes and possible != tuple(topk):
+            metric.topk = possible
+            print_log(
+                f'There are {len(classes)} classes: of the top-k accuracies '
+                f'{", ".join(f"top-{k}" for k in possible)} is reported.',
+                'current',
+            )
