@@ -43,6 +43,7 @@ def convert(
     branch: str = 'online',
     num_heads: int | None = None,
     entry: str | None = None,
+    content: Mapping[str, Any] | None = None,
 ) -> str:
     """Write a checkpoint in another format if its features agree.
 
@@ -59,6 +60,8 @@ def convert(
         num_heads (int, optional): attention heads of an unknown encoder.
         entry (str, optional): see
             :func:`simim_plugin.checkpoint.load_backbone`.
+        content (Mapping[str, Any], optional): the file's content, if it is
+            read already.
 
     Returns:
         str: a report of what was written and compared.
@@ -70,7 +73,7 @@ def convert(
     """
     out = Path(out)
     _check_target(out, to)
-    content = read_checkpoint(source)
+    content = read_checkpoint(source) if content is None else content
     weights = read_weights(source, branch, content, entry)
     model = Portable(weights, num_heads)
     written, compared = _write(out, to, weights, model, branch)

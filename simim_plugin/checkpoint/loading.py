@@ -20,6 +20,7 @@ from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor, nn
 
 from ..errors import SimimError
+from .adapters import load_adapters
 from .names import (
     OURS,
     UNREAD,
@@ -311,6 +312,9 @@ def load_weights(
         CheckpointError: if the file is unsafe or broken, or any tensor of
             any part of the model is missing, mis-shaped or unknown.
     """
+    content = read_checkpoint(file) if content is None else content
+    if load_adapters(model, content, file):
+        return
     weights = read_weights(file, content=content)
     weights.state.pop(UNREAD, None)
     wanted = model.state_dict()

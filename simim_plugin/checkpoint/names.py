@@ -335,6 +335,12 @@ def _below_prefix(
         if prefixes:
             break
     else:
+        if any('.lora_' in name for name in state):
+            raise CheckpointError(
+                f'The checkpoint {file} holds adapters (LoRA) without their '
+                'encoder; test it by the config of its run, or merge it by '
+                'tools/convert.py --config.'
+            )
         raise CheckpointError(
             f'The checkpoint {file} does not fit the model: it holds no ViT '
             f'of a known format, but {some(state) or "no tensor"}; check '

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import Any
 
+from mmpretrain.registry import MODELS
+
+from ..checkpoint import load_weights
+from ..checkpoint.adapters import adapted, merged
 from ..checkpoint.export import WRITERS, convert
-from ..errors import one_line_errors
+from ..errors import SimimError, one_line_errors
+from .command_line import find_config
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -40,6 +46,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         '--num-heads', type=int, help='attention heads, for unusual widths'
     )
+    parser.add_argument(
+        '--config',
+        help='of the run that trained adapters (LoRA), to merge them into '
+        'the encoder',
+    )
     args = parser.parse_args(argv)
     with one_line_errors():
         report = convert(
@@ -49,5 +60,26 @@ def main(argv: Sequence[str] | None = None) -> None:
             branch=args.branch,
             num_heads=args.num_heads,
             entry=args.entry,
+            content=args.config and merged_content(args.config, args.source),
         )
     print(report)
+
+
+def merged_content(config: str, file: str) -> dict[str, Any]:
+    """Return the content of a file whose adapters are merged.
+
+    Args:
+        config (str): of the run, a file or a packaged name.
+        file (str): the checkpoint.
+
+    Raises:
+        SimimError: if the config has no adapters.
+    """
+    model = MODELS.build(find_config(config).model)
+    if not list(adapted(model)):
+        raise SimimError(
+            f'The config {config} has no LoRAModel, so there is nothing to '
+            'merge; leave out --config.'
+        )
+    load_weights(model, file)
+    return dict(state_dict=merged(model))

@@ -7,17 +7,29 @@ from collections import defaultdict
 
 import pytest
 import torch
+from mmengine.config import Config
+from mmpretrain.registry import MODELS
 
 from simim_plugin.checkpoint import (
     CheckpointError,
     load_backbone,
+    load_weights,
     read_checkpoint,
     read_weights,
 )
 from simim_plugin.checkpoint.export import convert
 from simim_plugin.commands import convert as command
 
-from .helpers import hugging_face_vit, our_vit, timm_vit, wrap
+from .helpers import (
+    DEPTH,
+    DIMS,
+    HEADS,
+    hugging_face_vit,
+    images,
+    our_vit,
+    timm_vit,
+    wrap,
+)
 
 BOTH = [
     ('state_dict', 'state_dict_ema'),  # timm
@@ -162,3 +174,60 @@ def test_other_content_is_left(tmp_path):
     torch.save(found, file)  # needs nothing of this package
     assert b'simim_plugin' not in file.read_bytes()
     assert read_weights(file).form.name == 'timm'
+
+
+LORA = """
+_base_ = __import__('simim_plugin').config_path(
+    'siamese_im_vit-micro-p8_ft-1xb64-amp-coslr-10e_demo.py')
+model = dict(backbone=dict(
+    _delete_=True, type='mmpretrain.LoRAModel', alpha=8, rank=4,
+    targets=[dict(type='qkv'), dict(type='.*proj')],
+    module=dict(
+        type='SiameseIMViT', arch={arch}, img_size=32, patch_size=8,
+        out_type='avg_featmap', pretrained={file!r})),
+    head=dict(in_channels={width}))
+"""
+
+
+def test_adapters_are_tested_and_exported(tmp_path):
+    base, trained = tmp_path / 'base.pth', tmp_path / 'trained.pth'
+    torch.save(wrap(our_vit().state_dict(), 'backbone.'), base)
+    arch = dict(
+        embed_dims=DIMS,
+        num_layers=DEPTH,
+        num_heads=HEADS,
+        feedforward_channels=4 * DIMS,
+    )
+    config = tmp_path / 'lora.py'
+    config.write_text(LORA.format(arch=arch, file=str(base), width=DIMS))
+    settings = Config.fromfile(config).model
+    model = MODELS.build(settings)
+    scramble_adapters(model)
+    torch.save(dict(state_dict=model.state_dict(), meta={}), trained)
+    other = MODELS.build(settings)
+    load_weights(other, trained)
+    pictures = images()
+    with torch.no_grad():
+        expected = model.eval()(pictures)
+        assert torch.equal(other.eval()(pictures), expected)
+    out = tmp_path / 'merged.pth'
+    words = [str(trained), str(out), '--to', 'plugin', '--num-heads', '4']
+    with pytest.raises(SystemExit):
+        command.main(words)
+    command.main([*words, '--config', str(config)])
+    plain = our_vit(out_type='avg_featmap')
+    load_backbone(plain, out)
+    with torch.no_grad():
+        found = plain.eval()(pictures)[0]
+        features = model.backbone(pictures)[0]
+    torch.testing.assert_close(found, features)
+    del settings.backbone.module['pretrained']
+    with pytest.raises(CheckpointError, match='without their encoder'):
+        load_weights(MODELS.build(settings), trained)
+
+
+def scramble_adapters(model):
+    """LoRA starts with a zero matrix, which has no effect."""
+    for name, parameter in model.named_parameters():
+        if '.lora_' in name:
+            torch.nn.init.normal_(parameter, std=0.1)
