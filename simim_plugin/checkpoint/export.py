@@ -44,6 +44,7 @@ def convert(
     num_heads: int | None = None,
     entry: str | None = None,
     content: Mapping[str, Any] | None = None,
+    grid: tuple[int, int] | None = None,
 ) -> str:
     """Write a checkpoint in another format if its features agree.
 
@@ -62,6 +63,8 @@ def convert(
             :func:`simim_plugin.checkpoint.load_backbone`.
         content (Mapping[str, Any], optional): the file's content, if it is
             read already.
+        grid (tuple[int, int], optional): see
+            :func:`simim_plugin.checkpoint.load_backbone`.
 
     Returns:
         str: a report of what was written and compared.
@@ -75,7 +78,7 @@ def convert(
     _check_target(out, to)
     content = read_checkpoint(source) if content is None else content
     weights = read_weights(source, branch, content, entry)
-    model = Portable(weights, num_heads)
+    model = Portable(weights, num_heads, grid)
     written, compared = _write(out, to, weights, model, branch)
     left_out = ', '.join(_left_out(content, weights, written.parts))
     choice = f'From {weights.choice}.\n' if weights.choice else ''
@@ -119,8 +122,10 @@ def _write(
     out: Path, to: str, weights: Weights, model: Portable, branch: str
 ) -> tuple[Written, str]:
     """Write and compare in a temporary folder, then move the result."""
-    size = (3, 3, model.size, model.size)
-    images = torch.randn(size, generator=torch.Generator().manual_seed(0))
+    height, width = model.size
+    images = torch.randn(
+        (3, 3, height, width), generator=torch.Generator().manual_seed(0)
+    )
     state = weights.state
     whole = weights.form.name in (OURS.name, OFFICIAL.name)
     if branch != 'online' or not whole:
@@ -133,8 +138,7 @@ def _write(
         for file in Path(folder).iterdir():
             os.replace(file, out.parent / file.name)
     return written, (
-        f'{len(images)} fixed images of {model.size} x {model.size}: '
-        f'{compared}'
+        f'{len(images)} fixed images of {height} x {width}: {compared}'
     )
 
 
@@ -278,14 +282,14 @@ def _build_timm(model: Portable, named: StateDict) -> tuple[Any, str]:
         options |= dict(global_pool='', final_norm=False)
     known = known_encoder(model.dims, model.depth)
     size = known.name if known else 'unknown'
-    name = f'vit_{size}_patch{model.patch}_{model.size}'
+    name = f'vit_{size}_patch{model.patch}_{model.img_size}'
     call = f'timm.create_model({name!r}, '
     vit: Any = None
     if timm.is_model(name):
         vit = timm.create_model(name, **options)
     if vit is None or _shapes(vit.state_dict()) != _shapes(named):
         options |= dict(
-            img_size=model.size,
+            img_size=model.img_size,
             patch_size=model.patch,
             embed_dim=model.dims,
             depth=model.depth,
@@ -342,7 +346,7 @@ def _save_hugging_face(folder: Path, model: Portable) -> None:
         num_attention_heads=model.num_heads,
         intermediate_size=model.hidden,
         layer_norm_eps=model.eps,
-        image_size=model.size,
+        image_size=model.img_size,
         patch_size=model.patch,
         qkv_bias=model.qkv_bias,
         simim_plugin_final_norm=model.final_norm,
@@ -405,8 +409,8 @@ def _write_onnx(
     return Written(
         Features(*map(torch.from_numpy, outputs)),
         _parts(model.state_dict()),
-        f'an ONNX graph from `images` (batch, 3, {model.size}, '
-        f'{model.size}), normalised, to {" and ".join(names)}.',
+        f'an ONNX graph from `images` (batch, 3, {model.size[0]}, '
+        f'{model.size[1]}), normalised, to {" and ".join(names)}.',
         'onnxruntime',
     )
 

@@ -8,11 +8,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import isqrt
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from mmengine.logging import print_log
 from mmpretrain.models import VisionTransformer
@@ -21,6 +19,7 @@ from torch import Tensor, nn
 
 from ..errors import SimimError
 from .adapters import load_adapters
+from .grids import Grid, grid_of
 from .names import (
     OURS,
     UNREAD,
@@ -176,6 +175,7 @@ def load_backbone(
     branch: str = 'online',
     entry: str | None = None,
     resize_patches: bool = False,
+    grid: Grid | None = None,
     partial: bool = False,
     stays_new: tuple[str, ...] = (),
 ) -> None:
@@ -198,6 +198,9 @@ def load_backbone(
             log names.
         resize_patches (bool): whether to resize a patch kernel of another
             size, bicubic. Defaults to False.
+        grid (tuple[int, int], optional): rows and columns of the file's
+            positions. Needed for learned positions of a grid that is
+            neither square nor the backbone's.
         partial (bool): whether to skip missing, mis-shaped and unknown
             tensors instead of raising. Defaults to False.
         stays_new (tuple[str, ...]): endings of the names that the file may
@@ -209,7 +212,7 @@ def load_backbone(
     """
     weights = read_weights(file, branch, entry=entry)
     encoder = weights.part('backbone')
-    resized, dropped = _adapt(backbone, encoder, weights.form, resize_patches)
+    resized, dropped = _adapt(backbone, encoder, weights, resize_patches, grid)
     may_lack = ('ln2.weight', 'ln2.bias')
     wanted = {
         name: value
@@ -325,7 +328,7 @@ def load_weights(
     backbone: Any = getattr(model, 'backbone', None)
     if hasattr(backbone, 'pos_embed'):
         encoder = weights.part('backbone')
-        resized, norms = _adapt(backbone, encoder, weights.form)
+        resized, norms = _adapt(backbone, encoder, weights)
         dropped += norms
         parts.remove('backbone')
         state = {f'backbone.{name}': x for name, x in encoder.items()}
@@ -397,8 +400,9 @@ def check_fit(
 def _adapt(
     backbone: VisionTransformer,
     encoder: dict[str, Tensor],
-    form: Format,
+    weights: Weights,
     resize_patches: bool = False,
+    grid: Grid | None = None,
 ) -> tuple[list[str], list[str]]:
     """Adapt a file's encoder tensors to a backbone, in place.
 
@@ -418,18 +422,14 @@ def _adapt(
     if not extra and encoder.pop('cls_token', None) is not None:
         dropped.append('cls token')
         table = None if table is None else table[:, 1:]
-    if table is not None:
+    if table is not None and not weights.unknown():
         goal = tuple(backbone.patch_resolution)
-        side = isqrt(max(0, table.shape[1] - extra))
-        square = table.shape[1] == side**2 + extra
-        if square and side**2 == goal[0] * goal[1] and form.name == OURS.name:
-            # Our own files may hold this grid, which need not be square.
-            square = _separates(table[0, extra:], side)
-        if square and (side, side) != goal:
-            table = resize_pos_embed(
-                table, (side, side), goal, 'bicubic', extra
-            )
-            resized.append(f'positions {_change((side, side), goal)}')
+        ours = weights.form.name == OURS.name
+        found = grid_of(table[0, extra:], weights.file, grid, goal, ours)
+        if found != goal:
+            table = resize_pos_embed(table, found, goal, 'bicubic', extra)
+            resized.append(f'positions {_change(found, goal)}')
+    if table is not None:
         encoder['pos_embed'] = table
     old, new = _kernel(encoder), _kernel(wanted)
     if resize_patches and len(old) == len(new) and old != new:
@@ -437,18 +437,6 @@ def _adapt(
         encoder[_PATCHES] = F.interpolate(kernels, new, mode='bicubic')
         resized.append(f'patch kernel {_change(old, new)}')
     return resized, dropped
-
-
-def _separates(table: Tensor, side: int) -> bool:
-    """Return whether positions (N, C) are sin-cos ones of a square grid.
-
-    Their first C / 2 channels do not depend on the column, the others not
-    on the row.
-    """
-    rows, cols = table.unflatten(0, (side, side)).chunk(2, dim=-1)
-    return torch.equal(rows, rows[:, :1].expand_as(rows)) and torch.equal(
-        cols, cols[:1].expand_as(cols)
-    )
 
 
 def _kernel(state: StateDict) -> tuple[int, ...]:

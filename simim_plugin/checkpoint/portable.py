@@ -5,7 +5,6 @@ Shape key: B batch, N patches, C channels, K classes.
 
 from __future__ import annotations
 
-from math import isqrt
 from typing import NamedTuple
 
 import torch
@@ -14,6 +13,7 @@ from mmpretrain.models import VisionTransformer
 from torch import Tensor, nn
 
 from .encoders import known_encoder
+from .grids import Grid, grid_of
 from .loading import Weights, check_fit
 from .names import StateDict
 from .reading import CheckpointError
@@ -43,25 +43,32 @@ class Portable(nn.Module):
         weights (Weights): the tensors.
         num_heads (int, optional): attention heads, needed where neither
             ``weights`` nor the width tell.
+        grid (tuple[int, int], optional): see :func:`load_backbone`.
 
     Raises:
         CheckpointError: if the tensors are no plain ViT, or the number of
             heads is not known.
     """
 
-    def __init__(self, weights: Weights, num_heads: int | None = None) -> None:
+    def __init__(
+        self,
+        weights: Weights,
+        num_heads: int | None = None,
+        grid: Grid | None = None,
+    ) -> None:
         super().__init__()
         encoder, head = weights.part('backbone'), weights.part('head')
         self.dims, self.depth, self.patch = weights.shape()
         try:
-            side = isqrt(encoder['pos_embed'].shape[1] - 1)
+            positions = encoder['pos_embed'][0, 1:]
             self.hidden = len(encoder['layers.0.ffn.layers.0.0.weight'])
         except KeyError as error:
             raise CheckpointError(
                 f'The checkpoint {weights.file} has no encoder tensor '
                 f'{error}; only plain ViTs can be converted.'
             ) from error
-        self.size = side * self.patch
+        rows, columns = grid_of(positions, weights.file, grid)
+        self.size = rows * self.patch, columns * self.patch
         self.num_heads = self._find_heads(weights, num_heads)
         self.eps = weights.about.get('layer_norm_eps', 1e-6)
         self.final_norm = 'ln1.weight' in encoder
@@ -86,6 +93,12 @@ class Portable(nn.Module):
         )
         self.load_state_dict(state)
         self.eval()
+
+    @property
+    def img_size(self) -> int | tuple[int, int]:
+        """Height and width of the images, pixels, or the side of a square."""
+        height, width = self.size
+        return height if height == width else self.size
 
     def _find_heads(self, weights: Weights, num_heads: int | None) -> int:
         known = known_encoder(self.dims, self.depth)

@@ -19,6 +19,7 @@ change an entry. :class:`Limits` bounds the cost by the size of the file.
 from __future__ import annotations
 
 import argparse
+import codecs
 import pickletools
 import re
 from collections import Counter, OrderedDict
@@ -63,21 +64,34 @@ class Pickle:
             CheckpointError: if it holds more than the tables allow, or more
                 than the limits.
         """
-        for opcode, argument, _ in pickletools.genops(self._file):
+        name = ''
+        while name != 'STOP':
             self._limits.spend('steps', 1)
-            if opcode.name in _PLAIN:
+            opcode = _BY_CODE.get(self._file.read(1))
+            if opcode is None:
+                raise CheckpointError('its pickle is cut off or broken')
+            name = opcode.name
+            argument = opcode.arg and self._argument(opcode)
+            if name in _PLAIN:
                 self._stack.append(argument)
-            elif opcode.name in _EMPTY:
-                self._stack.append(_EMPTY[opcode.name]())
-            elif opcode.name in _CONSTANTS:
-                self._stack.append(_CONSTANTS[opcode.name])
-            elif opcode.name in _OPCODES:
-                _OPCODES[opcode.name](self, argument)
-            elif opcode.name not in ('PROTO', 'FRAME', 'STOP'):
-                raise CheckpointError(f'{opcode.name} may run code')
+            elif name in _EMPTY:
+                self._stack.append(_EMPTY[name]())
+            elif name in _CONSTANTS:
+                self._stack.append(_CONSTANTS[name])
+            elif name in _OPCODES:
+                _OPCODES[name](self, argument)
+            elif name not in ('PROTO', 'FRAME', 'STOP'):
+                raise CheckpointError(f'{name} may run code')
         content = self._stack.pop()
         self._limits.check_nesting(content)
         return content
+
+    def _argument(self, opcode: Any) -> Any:
+        if opcode.name != 'STRING':
+            return opcode.arg.reader(self._file)
+        # pickletools reads ASCII, and Python 2 wrote the bytes of arrays.
+        text = pickletools.read_stringnl(self._file, decode=False)
+        return codecs.escape_decode(text)[0].decode('latin1')
 
     # Opcodes: each takes the argument that follows it in the file.
 
@@ -266,7 +280,8 @@ class Pickle:
     def encode(self, text: str, encoding: str) -> bytes:
         """Return bytes that a pickle of protocol 2 holds as text."""
         if encoding != 'latin1':
-            raise CheckpointError(f'encoding by {_kind(encoding)} runs code')
+            named = repr(_check(encoding, str)[:20])
+            raise CheckpointError(f'encoding by {named} may run code')
         return self._bytes(_check(text, str))
 
     def method(self, owner: object, name: str) -> str:
@@ -460,6 +475,9 @@ class _History(HistoryBuffer):
         return HistoryBuffer, (*self.data, self.max_length)
 
 
+_BY_CODE: dict[bytes, Any] = {
+    opcode.code.encode('latin-1'): opcode for opcode in pickletools.opcodes
+}
 _PLAIN = {
     'INT',
     'BININT',

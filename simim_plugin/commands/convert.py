@@ -47,6 +47,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         '--num-heads', type=int, help='attention heads, for unusual widths'
     )
     parser.add_argument(
+        '--grid',
+        type=int,
+        nargs=2,
+        metavar=('ROWS', 'COLUMNS'),
+        help='patches of learned positions that are no square',
+    )
+    parser.add_argument(
         '--config',
         help='of the run that trained adapters (LoRA), to merge them into '
         'the encoder',
@@ -60,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             branch=args.branch,
             num_heads=args.num_heads,
             entry=args.entry,
+            grid=args.grid and tuple(args.grid),
             content=args.config and merged_content(args.config, args.source),
         )
     print(report)

@@ -52,7 +52,7 @@ class FrozenEncoder(BaseModel):
             dict(type='mmpretrain.SelfSupDataPreprocessor', mean=MEAN, std=STD)
         )
         plain = Portable(read_weights(file, branch), num_heads)
-        size = size or plain.size
+        size = size or max(plain.size)
         if size % plain.patch or size < plain.patch:
             raise SimimError(
                 f'Images of {size} px are no whole number of patches of '

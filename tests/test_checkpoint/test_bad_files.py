@@ -213,7 +213,7 @@ def test_other_architectures_and_tasks(tmp_path, refuse, content, words):
     'change',
     [
         lambda state: state.update(
-            {PATCHES: state[PATCHES][:, :, None].expand(-1, -1, 2, -1, -1)}
+            {PATCHES: state[PATCHES][:, :, None].repeat(1, 1, 2, 1, 1)}
         ),
         lambda state: state.pop(PATCHES),
     ],

@@ -1,0 +1,83 @@
+"""Find the grid of patches that a table of positions belongs to.
+
+Shape key: N patches, C channels.
+"""
+
+from __future__ import annotations
+
+from math import isqrt
+
+import torch
+from torch import Tensor
+
+from .reading import CheckpointError
+
+Grid = tuple[int, int]
+
+
+def grid_of(
+    table: Tensor,
+    file: str,
+    given: Grid | None = None,
+    goal: Grid | None = None,
+    ours: bool = False,
+) -> Grid:
+    """Return the rows and columns of a table's patches.
+
+    A fixed sin-cos table tells them. A learned table of a square number of
+    patches is that of a square; in a file of ours, and for other numbers, it
+    has the grid of the model.
+
+    Args:
+        table (Tensor): (N, C), without the cls token's row.
+        file (str): the source, for the error.
+        given (tuple[int, int], optional): the grid that the user names.
+        goal (tuple[int, int], optional): the grid of the model.
+        ours (bool): whether the file is of this package.
+
+    Raises:
+        CheckpointError: if it is not known.
+    """
+    count = len(table)
+    side = isqrt(count)
+    if given is not None:
+        if given[0] * given[1] == count:
+            return given[0], given[1]
+        raise CheckpointError(
+            f'The checkpoint {file} has positions of {count} patches, which '
+            f'are no grid of {given[0]} x {given[1]}; correct grid=(rows, '
+            'columns).'
+        )
+    fixed = fixed_grid(table)
+    if fixed is not None:
+        return fixed
+    fits = goal is not None and goal[0] * goal[1] == count
+    if goal is not None and fits and (ours or side**2 != count):
+        return goal
+    if side**2 == count:
+        return side, side
+    raise CheckpointError(
+        f'The checkpoint {file} has learned positions of {count} patches, '
+        'which do not tell their grid; pass grid=(rows, columns).'
+    )
+
+
+def fixed_grid(table: Tensor) -> Grid | None:
+    """Return the grid of sin-cos positions (N, C), None for learned ones.
+
+    One half of their channels depends on the row only, the other on the
+    column only.
+    """
+    for rows in range(1, len(table) + 1):
+        columns, rest = divmod(len(table), rows)
+        if rest:
+            continue
+        first, second = table.unflatten(0, (rows, columns)).chunk(2, dim=-1)
+        for of_row, of_column in ((first, second), (second, first)):
+            if (
+                torch.equal(of_row, of_row[:, :1].expand_as(of_row))
+                and torch.equal(of_column, of_column[:1].expand_as(of_column))
+                and not torch.equal(of_row, of_column)
+            ):
+                return rows, columns
+    return None

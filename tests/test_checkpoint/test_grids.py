@@ -1,0 +1,84 @@
+"""Positions of grids that are not square keep their grid."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from mmpretrain.models.utils import resize_pos_embed
+
+from simim_plugin.checkpoint import CheckpointError, load_backbone
+from simim_plugin.checkpoint.export import convert
+from simim_plugin.checkpoint.grids import fixed_grid, grid_of
+from simim_plugin.models.positions import absolute_table
+
+from .helpers import PATCH, our_vit, wrap
+
+SIDES = st.integers(2, 12)
+
+
+@given(rows=SIDES, columns=SIDES, other_order=st.booleans())
+def test_a_fixed_table_tells_its_grid(rows, columns, other_order):
+    table = absolute_table((rows, columns), 16)[0, 1:]
+    if other_order:  # MAE's: first the columns
+        table = table.roll(8, dims=1)
+    assert fixed_grid(table) == (rows, columns)
+    assert grid_of(table, 'file') == (rows, columns)
+    assert fixed_grid(table + torch.randn(table.shape)) is None
+
+
+def test_the_grid_of_a_learned_table():
+    table = torch.randn(144, 16)
+    assert grid_of(table, 'x') == (12, 12)
+    assert grid_of(table, 'x', goal=(14, 14)) == (12, 12)
+    assert grid_of(table, 'x', goal=(9, 16)) == (12, 12)
+    assert grid_of(table, 'x', goal=(9, 16), ours=True) == (9, 16)
+    assert grid_of(table[:96], 'x', goal=(8, 12)) == (8, 12)
+    assert grid_of(table, 'x', given=(16, 9)) == (16, 9)
+    with pytest.raises(CheckpointError, match='no grid of 9 x 9; correct'):
+        grid_of(table, 'x', given=(9, 9))
+    with pytest.raises(CheckpointError, match=r'96 patches.*pass grid='):
+        grid_of(table[:96], 'x', goal=(14, 14))
+
+
+def encoder(rows, columns):
+    vit = our_vit(img_size=(rows * PATCH, columns * PATCH))
+    vit.pos_embed.data = absolute_table((rows, columns), 64).float()
+    return vit
+
+
+def save(vit, file):
+    torch.save(wrap(vit.state_dict(), 'backbone.'), file)
+    return file
+
+
+@pytest.mark.parametrize('goal', [(18, 32), (12, 12), (16, 9), (9, 16)])
+def test_positions_are_interpolated_from_their_grid(tmp_path, goal):
+    wide = encoder(9, 16)  # as many patches as 12 x 12
+    file = save(wide, tmp_path / 'wide.pth')
+    found = our_vit(img_size=(goal[0] * PATCH, goal[1] * PATCH))
+    load_backbone(found, file)
+    right = resize_pos_embed(wide.pos_embed, (9, 16), goal, 'bicubic', 1)
+    torch.testing.assert_close(found.pos_embed, right, rtol=0, atol=0)
+
+
+def test_a_grid_that_the_user_names(tmp_path):
+    wide = encoder(9, 16)
+    torch.nn.init.normal_(wide.pos_embed)
+    file = save(wide, tmp_path / 'wide.pth')
+    found = our_vit(img_size=(18 * PATCH, 32 * PATCH))
+    load_backbone(found, file, grid=(9, 16))
+    right = resize_pos_embed(wide.pos_embed, (9, 16), (18, 32), 'bicubic', 1)
+    torch.testing.assert_close(found.pos_embed, right, rtol=0, atol=0)
+    report = convert(
+        file, tmp_path / 'timm.pth', 'timm', num_heads=4, grid=(9, 16)
+    )
+    assert f'img_size=({9 * PATCH}, {16 * PATCH})' in report
+
+
+@pytest.mark.parametrize('to', ['timm', 'hf', 'onnx', 'slim', 'plugin'])
+def test_exports_keep_the_grid(tmp_path, to):
+    """Each writer compares features of pictures of this size."""
+    file = save(encoder(3, 5), tmp_path / 'wide.pth')
+    ending = '.onnx' if to == 'onnx' else ''
+    report = convert(file, tmp_path / f'out{ending}', to, num_heads=4)
+    assert f'images of {3 * PATCH} x {5 * PATCH}' in report
