@@ -6,7 +6,8 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; 
 	$$p -c 'import ensurepip, sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, $(NEWEST)))' \
 	2>/dev/null && { echo $$p; break; }; done)
 RUN = .venv/bin/python -u
-PYTEST = --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations=25
+# One more than cores: tests wait for processes of their own.
+PYTEST = --numprocesses $(shell $(PYTHON) -c "import os; print(min(os.cpu_count() + 1, 5))") --dist loadfile --no-loadscope-reorder --durations=25
 
 .PHONY: help demo test test-upstream evidence install install-test lint clean python
 .NOTPARALLEL:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from torch import nn
 
 from .errors import SimimError
 
 
-class FrozenStages(nn.Module):
-    """Makes ``frozen_stages`` of a ViT hold all that it names.
+class FrozenStages:
+    """A base of ViTs whose ``frozen_stages`` holds all that it names.
 
-    Its parts are found under the names that MMPretrain, MMDetection and
-    MMSegmentation give them. Frozen parts stay in evaluation mode, so that
-    they drop neither paths nor units.
+    It stands before the library's class. The parts are found under the names
+    that MMPretrain, MMDetection and MMSegmentation give them. Frozen parts
+    stay in evaluation mode, so they drop neither paths nor units.
     """
 
+    layers: Any
+    training: bool
     frozen_stages = -1
 
     def freeze(self, stages: int) -> None:
@@ -41,9 +44,9 @@ class FrozenStages(nn.Module):
             part.requires_grad_(False)
         self.train(self.training)
 
-    def train(self, mode: bool = True) -> FrozenStages:
+    def train(self, mode: bool = True) -> Any:
         """Set the mode of the parts that are not frozen."""
-        super().train(mode)
+        super().train(mode)  # type: ignore[misc]
         for part in self._frozen():
             if isinstance(part, nn.Module):
                 part.eval()

@@ -79,10 +79,10 @@ def load_from_local(filename: str, map_location: Any = None) -> dict:
             entries.pop('cfg', None)
     state = content.get('state_dict', content)
     if isinstance(state, dict):
+        metadata = _Metadata(getattr(state, '_metadata', {}))
+        metadata.file, metadata.content = filename, content
         own = OrderedDict(state)
-        own._metadata = _Metadata(getattr(state, '_metadata', {}))
-        own._metadata.file = filename
-        own._metadata.content = content
+        own._metadata = metadata  # type: ignore[attr-defined]
         whole = 'state_dict' not in content
         return own if whole else dict(content, state_dict=own)
     return content

@@ -308,20 +308,20 @@ class Pickle:
         pairs = [_check(item, list, tuple) for item in items]
         return OrderedDict((_key(key), value) for key, value in pairs)
 
-    def set(self, items: Sequence[Any] = ()) -> set:
+    def make_set(self, items: Sequence[Any] = ()) -> set:
         """Return a set of plain values."""
         self._limits.spend('copies', len(_check(items, list, tuple)))
         return {_key(item) for item in items}
 
-    def bytes(self) -> bytes:
+    def no_bytes(self) -> bytes:
         """Return no bytes; a pickle of protocol 2 holds others as text."""
         return b''
 
-    def bytearray(self, data: Any = b'', encoding: str = '') -> bytearray:
+    def make_bytearray(self, data: Any = b'', encoding: str = '') -> bytearray:
         """Return bytes that can change."""
         return bytearray(self._bytes(data))
 
-    def complex(self, real: float, imaginary: float) -> complex:
+    def make_complex(self, real: float, imaginary: float) -> complex:
         """Return a complex number."""
         return complex(_check(real, float), _check(imaginary, float))
 
@@ -559,7 +559,7 @@ _DTYPES = {
     'ComplexFloat': torch.complex64,
     'ComplexDouble': torch.complex128,
 }
-_CALLED = {
+_CALLED: dict[str, Callable[..., Any]] = {
     'torch._utils._rebuild_tensor': Pickle.tensor,
     'torch._utils._rebuild_tensor_v2': Pickle.tensor,
     'torch._utils._rebuild_parameter': Pickle.parameter,
@@ -575,10 +575,10 @@ _CALLED = {
     'argparse.Namespace': Pickle.namespace,
     'mmengine.logging.history_buffer.HistoryBuffer': Pickle.history,
     '_codecs.encode': Pickle.encode,
-    '__builtin__.bytearray': Pickle.bytearray,
-    '__builtin__.bytes': Pickle.bytes,
-    '__builtin__.complex': Pickle.complex,
-    '__builtin__.set': Pickle.set,
+    '__builtin__.bytearray': Pickle.make_bytearray,
+    '__builtin__.bytes': Pickle.no_bytes,
+    '__builtin__.complex': Pickle.make_complex,
+    '__builtin__.set': Pickle.make_set,
     '__builtin__.getattr': Pickle.method,
 }
 _LEFT = {

@@ -79,6 +79,7 @@ class LayerDecayConstructor(LearningRateDecayOptimWrapperConstructor):
     """
 
     optimizer_cfg: dict[str, Any]
+    base_wd: float | None
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
         """Build the optimizer of a model and its wrapper.
