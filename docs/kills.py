@@ -401,6 +401,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument('--seed', type=int, default=0)
     args = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with one_line_interrupt(), one_line_errors():
         folder = args.folder.absolute()
         prepare(folder)
