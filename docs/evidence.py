@@ -167,6 +167,7 @@ RUNS: dict[str, list[str]] = {
         f'train_dataloader.dataset.data_root={PHOTOGRAPHS} '
         'train_cfg.max_epochs=1 param_scheduler.warmup=0'
     ],
+    'kills': [f'docs/kills.py --kills 100 --folder {OUT}/kills/runs'],
     'faults': ['SIMIM_KILLS=20 -m pytest -s tests/test_faults.py -k kills'],
     'cifar10': [
         f'tools/train.py {CIFAR_CONFIG} --resume '

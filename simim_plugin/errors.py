@@ -9,9 +9,22 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as in a shell."""
+
 
 class SimimError(ValueError):
     """An error with a one-sentence message for the user."""
+
+
+@contextmanager
+def one_line_interrupt() -> Iterator[None]:
+    """Print one line after Ctrl-C and exit with code 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print('\nInterrupted.', file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None
 
 
 @contextmanager

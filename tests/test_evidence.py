@@ -7,10 +7,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.config import Config
 
-from docs import evidence
+from docs import evidence, kills
 from simim_plugin.config_files import config_path
+from simim_plugin.errors import SimimError
 
 
 @pytest.mark.parametrize('name', evidence.RUNS)
@@ -93,3 +95,42 @@ def test_an_unknown_run_is_a_sentence():
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
     assert 'no run called everything' in done.stderr
+
+
+def test_kills_are_counted_and_lose_what_ran_again(tmp_path):
+    found = [
+        dict(phase='imports', reached=8, half=False),
+        dict(phase='checkpoint', reached=12, half=True),
+        dict(phase='the end', reached=20, half=False),
+    ]
+    log = tmp_path / 'log'
+    for text in ('killed before', 'a\nresumed epoch: 1, iter: 8\nb'):
+        log.write_text(text)
+        kills.note_resumed(found, log)
+    assert [kill.get('resumed') for kill in found] == [8, 8, None]
+    log.write_text('INFO - Epoch(train) [1][1/6]')  # no checkpoint was there
+    kills.note_resumed([*found, {}], log)
+    assert found[2]['resumed'] == 0
+    lines = kills.table(dict(plain=found, other=found[:1])).splitlines()
+    assert '| imports | 1 | 1 | 0 |' in lines
+    assert '| checkpoint | 1 | 0 | 4 |' in lines
+    assert '| training | 0 | 0 | 0 |' in lines
+    assert lines[-1] == '4 kills, 1 with half a checkpoint.'
+
+
+def test_the_end_of_a_killed_run_is_compared(tmp_path, monkeypatch):
+    for run, weight in (('whole', 1.0), ('run', 1.0)):
+        folder = tmp_path / run / 'today/vis_data'
+        folder.mkdir(parents=True)
+        (folder / 'scalars.json').write_text('{"step": 9, "loss": 2.0}\n{"s')
+        state = dict(a=torch.tensor(weight))
+        content = dict(state_dict=state, optimizer={}, param_schedulers=[])
+        torch.save(content, tmp_path / run / 'iter_9.pth')
+    kills.check_end(tmp_path)
+    content['state_dict']['a'] += 1e-7
+    torch.save(content, tmp_path / 'run/iter_9.pth')
+    with pytest.raises(SimimError, match='state_dict'):
+        kills.check_end(tmp_path)
+    (folder / 'scalars.json').write_text('{"step": 8, "loss": 2.0}')
+    with pytest.raises(SimimError, match='step 9'):
+        kills.check_end(tmp_path)

@@ -26,8 +26,8 @@ from torch.utils.data import DataLoader
 
 from simim_plugin.checkpoint import read_checkpoint
 from simim_plugin.datasets import ImageFolder, UnreadableImageError
-from simim_plugin.engine.faults import explain_lost_processes
 from simim_plugin.errors import SimimError
+from simim_plugin.runs.faults import explain_lost_processes
 
 from .test_engine.test_resume import STATE, same
 from .training_processes import TINY, Run, end_all, free_port, two
@@ -355,6 +355,7 @@ def test_the_disk_is_full(folder):
             (disk / 'others').write_bytes(bytes(free - rest))
         else:
             before = Quota(len(content) // 2)
+        options.append('--extend')
         printed = Run(folder, *options, *epochs(2), before=before).end(1)
         assert 'The disk is full' in printed.partition('\nerror: ')[2]
         assert 'Traceback' not in printed
@@ -530,23 +531,36 @@ def test_dist_train_restarts_at_most_as_often_as_allowed(
         assert more == ' '.join(['--resume'] * k or ['--restart-epoch'])
 
 
-def test_dist_train_passes_signals_and_the_exit_code_on(tmp_path):
+@pytest.mark.parametrize(
+    ('number', 'send', 'code'),
+    [(signal.SIGUSR1, os.kill, 75), (signal.SIGINT, os.killpg, 130)],
+    ids=['scheduler', 'ctrl-c'],
+)
+def test_dist_train_passes_signals_and_the_exit_code_on(
+    tmp_path, number, send, code
+):
     for name in ('dist_train.sh', 'launch.py'):
         shutil.copy(ROOT / 'tools' / name, tmp_path)
     (tmp_path / 'train.py').write_text(
         'import os, signal, sys, time\n'
         'signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))\n'
-        "open('ready_' + os.environ['RANK'], 'w')\n"
+        'signal.signal(signal.SIGINT, lambda *_: sys.exit(130))\n'
+        "open('ready_' + os.environ['RANK'], 'a').write('x')\n"
         'time.sleep(60)\n'
     )
     path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
+    restarts = '2' if number == signal.SIGINT else '0'
     run = subprocess.Popen(
         ['bash', 'dist_train.sh', 'config.py', '2'],
         cwd=tmp_path,
-        env=dict(os.environ, PATH=path, PORT=str(free_port())),
+        env=dict(
+            os.environ, PATH=path, PORT=str(free_port()), RESTARTS=restarts
+        ),
+        start_new_session=True,
     )
     while len(list(tmp_path.glob('ready_*'))) < 2:
         assert run.poll() is None
         time.sleep(0.01)
-    run.send_signal(signal.SIGUSR1)
-    assert run.wait(60) == 75
+    send(run.pid, number)
+    assert run.wait(60) == code
+    assert (tmp_path / 'ready_0').read_text() == 'x'

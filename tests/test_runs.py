@@ -22,13 +22,13 @@ from mmpretrain.registry import DATASETS, MODELS
 
 from simim_plugin import config_path
 from simim_plugin.checkpoint import load_model
-from simim_plugin.engine.stopping import STOP_CODE
 from simim_plugin.evaluation import (
     extract_features,
     folder_dataset,
     image_loader,
     knn_accuracy,
 )
+from simim_plugin.runs.stopping import STOP_CODE
 
 from . import UPSTREAM
 from .training_processes import DEMO, Run, end_all, short

@@ -4,7 +4,8 @@
 # One process per GPU, or as many as you like on CPUs. On several machines
 # run it on each with NNODES, NODE_RANK (0, 1, ...) and MASTER_ADDR set.
 # SIGTERM and SIGUSR1 stop the run after the step under way, with exit code
-# 75; --resume continues it. With RESTARTS=N it does so itself, N times.
+# 75; --resume continues it. With RESTARTS=N it does so itself, N times, but
+# not after Ctrl-C, or when the terminal closes.
 set -euo pipefail
 if (( $# < 2 )); then
     echo "Usage: $0 CONFIG PROCESSES [arguments of tools/train.py]" >&2
@@ -14,6 +15,8 @@ config=$1 processes=$2 restarts=${RESTARTS:-0}
 shift 2
 tools=$(dirname "$0")
 trap 'kill -TERM "$child"' TERM USR1
+# A terminal sends these to all processes.
+trap 'restarts=0' INT HUP
 while true; do
     python "$tools/launch.py" \
         --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" \

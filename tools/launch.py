@@ -12,6 +12,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main
 
 STOPPED = 75
+INTERRUPTED = 130
 
 
 def terminate(number: int, frame: object) -> None:
@@ -23,8 +24,11 @@ if __name__ == '__main__':
     signal.signal(signal.SIGUSR1, terminate)
     try:
         main()
-    except SignalException:
-        raise SystemExit(STOPPED) from None
+    except SignalException as error:
+        by_user = error.sigval == signal.SIGINT
+        raise SystemExit(INTERRUPTED if by_user else STOPPED) from None
     except ChildFailedError as error:
         codes = {failure.exitcode for failure in error.failures.values()}
-        raise SystemExit(STOPPED if codes == {STOPPED} else 1) from None
+        (code,) = codes if len(codes) == 1 else (1,)
+        stops = (STOPPED, INTERRUPTED)
+        raise SystemExit(code if code in stops else 1) from None

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import Any
 
 from ..environment import import_mmpretrain_fast, require, share_cores
-from ..errors import one_line_errors
+from ..errors import one_line_errors, one_line_interrupt
 
 
 def run(command: str, task: str | None = None, **options: Any) -> None:
@@ -18,9 +18,10 @@ def run(command: str, task: str | None = None, **options: Any) -> None:
             the module imports.
         **options: of the command's ``main``.
     """
-    share_cores()
-    if task is not None:
-        with one_line_errors():
-            require(task)
-            import_mmpretrain_fast()
-    import_module(f'.{command}', __name__).main(**options)
+    with one_line_interrupt():
+        share_cores()
+        if task is not None:
+            with one_line_errors():
+                require(task)
+                import_mmpretrain_fast()
+        import_module(f'.{command}', __name__).main(**options)

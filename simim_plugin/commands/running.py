@@ -43,25 +43,34 @@ def run_script(
 
 
 @contextmanager
-def _exit_on_sigterm() -> Iterator[None]:
-    """Raise SystemExit on SIGTERM; only the main thread can handle it."""
+def _exit_on_signals() -> Iterator[None]:
+    """Raise SystemExit on SIGTERM and SIGHUP, as Ctrl-C does its own error.
+
+    Only the main thread can handle them. An ignored one stays ignored.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    before = {
+        number: signal.signal(number, lambda n, _: sys.exit(128 + n))
+        for number in (signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) != signal.SIG_IGN
+    }
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-@_exit_on_sigterm()
+@_exit_on_signals()
 def run_logged(command: Sequence[str], log: Path) -> None:
     """Run a command, write its output to ``log`` and print its progress.
 
     Raises:
         SimimError: if the command fails, with its own error sentence.
-        SystemExit: on SIGTERM, after the command has ended.
+        SystemExit: on SIGTERM or SIGHUP, after the command has ended.
+        KeyboardInterrupt: on Ctrl-C, after the command has ended.
     """
     print(f'  {" ".join(map(str, command))}\n  log: {log}', flush=True)
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -75,7 +84,7 @@ def run_logged(command: Sequence[str], log: Path) -> None:
     finally:
         if process.poll() is None:
             process.terminate()
-            process.wait()
+            _wait_for_the_end(process)
     if process.returncode:
         lines = log.read_text(errors='replace').strip().splitlines() or ['']
         if lines[-1].startswith('error: '):
@@ -85,6 +94,14 @@ def run_logged(command: Sequence[str], log: Path) -> None:
             f'The command ended with exit code {process.returncode}; its '
             f'last lines are above, all of them in {log}.'
         )
+
+
+def _wait_for_the_end(process: subprocess.Popen) -> None:
+    """Wait, though a signal comes again: a terminal sends it to all."""
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # to be restored
+    process.wait()
 
 
 def _relay(process: subprocess.Popen, source: TextIO) -> None:

@@ -42,6 +42,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         'required for another number of processes or images per step',
     )
     parser.add_argument(
+        '--extend',
+        action='store_true',
+        help='with --resume: recompute the schedules over another '
+        'train_cfg.max_epochs',
+    )
+    parser.add_argument(
+        '--accept-changes',
+        action='store_true',
+        help='with --resume: go on with the settings that have changed',
+    )
+    parser.add_argument(
         '--pretrained',
         metavar='FILE',
         help='start a new run from these weights (ours or released ones)',
@@ -73,8 +84,18 @@ def configure(args: argparse.Namespace) -> Config:
     if args.resume is not None:
         config.resume = True
         config.load_from = None if args.resume == 'auto' else args.resume
+    for name in ('restart_epoch', 'extend', 'accept_changes'):
+        if getattr(args, name) and not config.get('resume'):
+            raise SimimError(
+                f'--{name.replace("_", "-")} changes how a run goes on; add '
+                '--resume.'
+            )
     if args.restart_epoch:
         config.train_cfg.restart_epoch = True
+    if args.extend:
+        config.extend = True
+    if args.accept_changes:
+        config.accept_changes = True
     if args.pretrained is not None:
         # Pretraining loads all its parts, a classifier its backbone alone.
         whole = 'projector' in config.model

@@ -38,6 +38,7 @@ from tqdm import tqdm
 from ..environment import require
 from ..errors import SimimError
 from ..files import complete_file, complete_folder, full_disk_reported
+from ..runs.stopping import outlive_stop
 from .loading import LoadRGBImage
 from .local_cifar10 import LocalCIFAR10
 from .robustness import CORRUPTIONS, SEVERITIES, labelled_images
@@ -129,7 +130,12 @@ def make_corruptions(
         if not _is_same(partial, manifest):
             (partial / 'manifest.json').write_text(json.dumps(manifest))
         work = _Corruptions(images, partial, size, seed)
-        loader = DataLoader(work, batch_size=None, num_workers=num_workers)
+        loader = DataLoader(
+            work,
+            batch_size=None,
+            num_workers=num_workers,
+            worker_init_fn=outlive_stop,
+        )
         for _ in tqdm(loader, f'corruptions of {clean}', unit='img'):
             pass
     return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from itertools import chain
@@ -17,6 +18,16 @@ from rich.progress import track
 from ..errors import SimimError
 from .loading import UnreadableImageError
 from .walking import EXTENSIONS, walk_images
+
+
+def fingerprint(paths: list[str], root: str) -> str:
+    """Return a hash of the names of files, relative to a folder, in order.
+
+    A moved folder has the same. 1.3 million names take a second.
+    """
+    start = len(os.path.join(root, ''))
+    names = '\0'.join(path[start:] for path in paths)
+    return hashlib.blake2b(os.fsencode(names), digest_size=8).hexdigest()
 
 
 @DATASETS.register_module()
@@ -80,6 +91,7 @@ class ImageFolder(BaseDataset):
                 f'No image ({" ".join(EXTENSIONS)}) in {root!r} or below: '
                 f'{fix}.'
             )
+        self.fingerprint = fingerprint(paths, root)
         # One flag per image, in memory that loader workers share.
         self._broken = torch.zeros(len(paths), dtype=torch.uint8)
         self._broken.share_memory_()

@@ -10,8 +10,9 @@ from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
 from ..errors import SimimError
+from ..runs.stopping import STOP_NAME
 from .loop import accumulative_counts
-from .resuming import STOP_NAME, numbered_checkpoints
+from .resuming import numbered_checkpoints
 
 _OUTDATED = 'outdated_ckpt_id'
 

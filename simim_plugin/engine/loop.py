@@ -77,7 +77,7 @@ class ExactEpochLoop(EpochBasedTrainLoop):
         seed_by(self.sampler.seed, self.runner.rank, self._iter, 1)
         super().run_iter(idx, data_batch)
 
-    def layout(self) -> dict[str, int]:
+    def layout(self) -> dict[str, Any]:
         """Return what determines the order of the images."""
         return dict(
             seed=self.sampler.seed,
@@ -85,6 +85,7 @@ class ExactEpochLoop(EpochBasedTrainLoop):
             batch_size=self.dataloader.batch_size,
             accumulated=self.accumulated,
             images=len(self.dataloader.dataset),
+            names=getattr(self.dataloader.dataset, 'fingerprint', ''),
         )
 
     def restore(self, meta: dict[str, Any], file: str) -> None:
@@ -100,10 +101,23 @@ class ExactEpochLoop(EpochBasedTrainLoop):
         Raises:
             CheckpointError: if the layouts differ.
         """
-        before, now = meta.get('layout', {}), self.layout()
+        before, now = dict(meta.get('layout', {})), self.layout()
         self.sampler.seed = now['seed'] = before.get('seed', now['seed'])
+        if before and not before.setdefault('names', '') and now['names']:
+            now['names'] = ''
+            self.runner.logger.info(
+                f'{file} does not say which images its run had; only their '
+                'number is compared.'
+            )
         if self.restart_epoch:
             meta['iter'] = meta['epoch'] * len(self.dataloader)
+        elif before != now and dict(before, names='') == dict(now, names=''):
+            raise CheckpointError(
+                f'The run of {file} had other images: as many, but not of the '
+                'same names in the same order; give it the same folder, or '
+                'add --restart-epoch to begin the interrupted epoch again '
+                'with these.'
+            )
         elif before != now:
             raise CheckpointError(
                 f'The run of {file} had {_in_words(before)} and this one has '
@@ -120,7 +134,7 @@ def accumulative_counts(optim_wrapper: Any) -> int:
     return optim_wrapper._accumulative_counts
 
 
-def _in_words(layout: dict[str, int]) -> str:
+def _in_words(layout: dict[str, Any]) -> str:
     if not layout:
         return 'no note of its place in the data'
     return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 from collections.abc import Iterator
@@ -19,11 +20,12 @@ from ..checkpoint import (
     read_checkpoint,
 )
 from ..files import complete_file
+from ..runs.changes import Change, Kind, changes, fixed_ends, some
+from ..runs.lock import WorkDirLock
+from ..runs.stopping import STOP_NAME
 from .loop import ExactEpochLoop
+from .schedule import replay
 from .unwrapping import unwrapped
-
-STOP_NAME = 'stop_iter_{}.pth'
-"""File name of the checkpoint that a stopped run writes."""
 
 _NAME = re.compile(r'(stop_)?(epoch|iter)_(\d+)\.pth')
 # Whether it is of a stop, 'epoch' or 'iter', the number and the path.
@@ -32,6 +34,22 @@ _Numbered = tuple[bool, str, int, Path]
 
 class CheckpointMixin(Runner):
     """Save, load and resume with whole and safe checkpoints."""
+
+    extend = accept_changes = _renewed = False
+    work_dir_lock: WorkDirLock | None = None
+
+    @classmethod
+    def from_cfg(cls, cfg: Any) -> Any:
+        """Build as mmengine does; ``extend`` and ``accept_changes`` count.
+
+        They hold for this start only: no config in the work directory and no
+        checkpoint keeps them.
+        """
+        cfg = copy.deepcopy(cfg)
+        asked = {k: cfg.pop(k, False) for k in ('extend', 'accept_changes')}
+        runner = super().from_cfg(cfg)
+        vars(runner).update(asked)
+        return runner
 
     @property
     def resumes_latest(self) -> bool:
@@ -58,19 +76,46 @@ class CheckpointMixin(Runner):
         super().load_or_resume()
 
     def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
-        """Resume as mmengine does; with ``restart_epoch``, move schedules.
+        """Resume as mmengine does; keep this run's settings if asked to.
 
-        Steps of another size change the steps of an epoch and the learning
-        rate, so the schedules in the checkpoint do not apply.
+        After a change, and for an epoch that begins again, the learning
+        rates, the other settings of the optimizer and the schedules are
+        those of this run, at the step of the checkpoint.
         """
-        restart = getattr(self.train_loop, 'restart_epoch', False)
-        if restart:
-            kwargs['resume_param_scheduler'] = False
-        super().resume(filename, *args, **kwargs)
-        if restart:
-            for scheduler in self.param_schedulers or ():
-                scheduler.last_step = scheduler._global_step = self.iter - 1
-                scheduler.step()
+        wrapper: Any = self.optim_wrapper
+        own = [
+            {k: v for k, v in group.items() if k != 'params'}
+            for group in wrapper.param_groups
+        ]
+        schedulers: Any = self.param_schedulers or []
+        states = [copy.copy(vars(scheduler)) for scheduler in schedulers]
+        try:
+            super().resume(filename, *args, **kwargs)
+        except ValueError as error:
+            if 'parameter group' not in str(error):
+                raise
+            raise CheckpointError(
+                f'The optimizer of {filename} has other parameters than that '
+                'of this run; start a new run with --pretrained FILE.'
+            ) from error
+        if not (self._renewed or self._restarts):
+            return
+        before = wrapper.param_groups[0]['lr']
+        for group, settings in zip(wrapper.param_groups, own, strict=True):
+            group.update(settings)
+        for scheduler, state in zip(schedulers, states, strict=True):
+            vars(scheduler).clear()
+            vars(scheduler).update(state)
+        replay(schedulers, self.iter, len(self.train_dataloader))
+        self.logger.info(
+            f'The schedules are recomputed over {self.max_iters} steps: after '
+            f'step {self.iter} the learning rate is '
+            f'{wrapper.param_groups[0]["lr"]:.4g} (it was {before:.4g}).'
+        )
+
+    @property
+    def _restarts(self) -> bool:
+        return getattr(self.train_loop, 'restart_epoch', False)
 
     def load_checkpoint(self, filename: str, *_: Any, **__: Any) -> dict:
         """Load weights from any known format, by allow-list.
@@ -87,6 +132,7 @@ class CheckpointMixin(Runner):
         model = unwrapped(self.model)
         if self._resume:
             state = checkpoint.get('state_dict', {})
+            found = self._list_changes(checkpoint.get('meta'), filename)
             check_fit(model.state_dict(), state, filename)
             if not {'meta', 'optimizer'} <= checkpoint.keys():
                 raise CheckpointError(
@@ -97,12 +143,74 @@ class CheckpointMixin(Runner):
             checkpoint['meta'].pop('config', None)
             if isinstance(self.train_loop, ExactEpochLoop):
                 self.train_loop.restore(checkpoint['meta'], filename)
+            self._judge(found, checkpoint['meta'], filename)
             model.load_state_dict(state)
             self.logger.info(f'Loaded the checkpoint {filename}')
         else:
             load_weights(model, filename, checkpoint)
         self._has_loaded = True
         return checkpoint
+
+    def _list_changes(self, meta: Any, file: str) -> list[Change]:
+        """Log the settings that differ from those of a checkpoint."""
+        text = meta.get('cfg') if isinstance(meta, dict) else None
+        try:
+            found = changes(str(text), self.cfg.pretty_text)
+        except ValueError:
+            self.logger.info(f'{file} has no config to compare with this one.')
+            return []
+        if found:
+            listing = '\n'.join(f'  {change}' for change in found)
+            self.logger.warning(f'Changed since {file}:\n{listing}')
+        return found
+
+    def _judge(self, found: list[Change], meta: dict, file: str) -> None:
+        """Refuse changes that were not asked for, or have no effect.
+
+        Raises:
+            CheckpointError: if there is one.
+        """
+        of = {kind: [c for c in found if c.kind is kind] for kind in Kind}
+        if of[Kind.FIXED]:
+            raise CheckpointError(
+                f'{some(of[Kind.FIXED])} cannot take effect in the run of '
+                f'{file}, which has begun; set the same as before, or start '
+                'a new run with --pretrained FILE.'
+            )
+        other = of[Kind.COURSE] + ([] if self._restarts else of[Kind.LAYOUT])
+        if other and not self.accept_changes:
+            raise CheckpointError(
+                f'{some(other)} would change the course of the run of {file}; '
+                'set the same as before, or add --accept-changes to go on '
+                'with the new settings.'
+            )
+        if of[Kind.LENGTH]:
+            self._judge_length(of[Kind.LENGTH], meta, file)
+        self._renewed = bool(other or of[Kind.LENGTH])
+
+    def _judge_length(
+        self, found: list[Change], meta: dict, file: str
+    ) -> None:
+        if not self.extend:
+            raise CheckpointError(
+                f'{some(found)} changes the length of the run of {file}; set '
+                'the same as before, or add --extend to recompute the '
+                'schedules over the new length.'
+            )
+        for change in found:
+            _, _, unit = change.key.partition('.max_')  # epochs, iters or ''
+            done = meta.get(unit.rstrip('s'))
+            if unit and change.new <= done:
+                raise CheckpointError(
+                    f'{change} is too short: the run of {file} has done '
+                    f'{done} {unit}; set more.'
+                )
+            ends = fixed_ends(self.cfg.pretty_text, change.old)
+            if unit and ends:
+                raise CheckpointError(
+                    f'{ends[0]}={change.old} ends the schedule with the old '
+                    f'length, {change}; set it to the new length, too.'
+                )
 
     @master_only
     def save_checkpoint(
@@ -111,7 +219,12 @@ class CheckpointMixin(Runner):
         """Write to ``NAME.pth.part``, sync it to the disk and rename it.
 
         A checkpoint of an epoch or iteration replaces those of stops.
+
+        Raises:
+            SimimError: if another run has taken the work directory over.
         """
+        if self.work_dir_lock is not None:
+            self.work_dir_lock.check()
         if isinstance(self.train_loop, ExactEpochLoop):
             layout = self.train_loop.layout()
             kwargs['meta'] = dict(kwargs.get('meta') or {}, layout=layout)

@@ -10,13 +10,14 @@ from mmengine.runner import BaseLoop
 from torch import nn
 
 from ..errors import SimimError
+from ..runs.faults import explain_lost_processes
+from ..runs.lock import hold_work_dir, is_held
+from ..runs.processes import ProcessMixin
+from ..runs.stopping import StopHook, record_stop_signals
 from .checkpointing import BranchHook
-from .faults import explain_lost_processes
 from .loop import accumulative_counts
-from .processes import ProcessMixin
 from .resuming import CheckpointMixin
 from .scaling import ScalingMixin
-from .stopping import StopHook, record_stop_signals
 
 
 @RUNNERS.register_module()
@@ -24,13 +25,12 @@ class SiameseIMRunner(ScalingMixin, ProcessMixin, CheckpointMixin):
     """A Runner for long runs that may be interrupted.
 
     - ``scaling``: ``auto_scale_lr`` counts gradient accumulation.
-    - ``processes``: several processes run on CPUs; loader workers end with
-      the run.
     - ``resuming``: checkpoints are read without unpickling, must match the
-      model and are written whole; ``--resume`` finds the latest.
-    - ``stopping``: SIGTERM and SIGUSR1 end the run after the current step
-      and save its state.
-    - ``faults``: one sentence reports a process that was killed.
+      model and are written whole; ``--resume`` finds the latest and refuses
+      another course.
+    - ``runs``: one run per work directory; signals end a run and save its
+      state; several processes run on CPUs; one sentence reports a process
+      that was killed or is frozen; loader workers end with the run.
 
     ``runner_type`` in the config selects it from mmengine's own registry,
     which every training script of OpenMMLab reads.
@@ -40,14 +40,18 @@ class SiameseIMRunner(ScalingMixin, ProcessMixin, CheckpointMixin):
         """Train to the end, or until a signal.
 
         Raises:
-            SimimError: if another process that the run needs was killed.
+            SimimError: if another process that the run needs was killed, or
+                another run trains in the work directory.
             SystemExit: after a signal; see :class:`StopHook`.
         """
         with (
+            hold_work_dir(self.work_dir) as self.work_dir_lock,
             self.ending_workers(),
+            self.peers.watching(),
             record_stop_signals() as received,
             explain_lost_processes(),
         ):
+            self.dump_config()
             self.register_hook(StopHook(received))
             self.register_hook(BranchHook(self.resumes_latest))
             return super().train()
@@ -78,6 +82,9 @@ class SiameseIMRunner(ScalingMixin, ProcessMixin, CheckpointMixin):
     def dump_config(self) -> None:
         """Write the resolved config to ``config.py`` in the work directory.
 
-        Under its own name, mim would find the config twice.
+        Under its own name, mim would find the config twice. While a run
+        trains there, the config stays its own.
         """
+        if self.work_dir_lock is None and is_held(self.work_dir):
+            return
         self.cfg.dump(Path(self.work_dir, 'config.py'))

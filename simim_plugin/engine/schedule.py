@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Sequence
 from typing import Any
 
 from mmengine.optim.scheduler.lr_scheduler import LRSchedulerMixin
@@ -21,6 +23,22 @@ def cosine_decay(progress: float) -> float:
 def cosine_momentum(base: float, progress: float) -> float:
     """Momentum of the target branch: ``base`` at 0, 1 at progress 1."""
     return 1 - (1 - base) * cosine_decay(progress)
+
+
+def replay(
+    schedulers: Sequence[_ParamScheduler], steps: int, epoch_length: int
+) -> None:
+    """Move new schedulers to a step, one by one, as in a run.
+
+    mmengine's own compute each value from the one before.
+    """
+    with warnings.catch_warnings():
+        # They warn that the optimizer has made no step yet.
+        warnings.simplefilter('ignore')
+        for step in range(1, steps + 1):
+            for scheduler in schedulers:
+                if not (scheduler.by_epoch and step % epoch_length):
+                    scheduler.step()
 
 
 @PARAM_SCHEDULERS.register_module()

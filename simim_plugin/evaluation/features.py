@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from ..datasets import LabelledFolder, LoadRGBImage
 from ..errors import SimimError
+from ..runs.stopping import outlive_stop
 
 Pool = Literal['mean', 'cls']
 Labelled = tuple[Tensor, Tensor]
@@ -81,6 +82,7 @@ def image_loader(
         batch_size=batch_size,
         num_workers=num_workers,
         collate_fn=default_collate,
+        worker_init_fn=outlive_stop,
     )
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 import torch
 from mmengine.dist import all_gather_object, get_rank, get_world_size
@@ -12,7 +10,6 @@ from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 from torch.utils.data import DataLoader, Subset
 
-from ..engine.stopping import outlive_stop
 from ..engine.unwrapping import unwrapped
 from ..errors import SimimError
 from .features import (
@@ -89,13 +86,13 @@ class OnlineKNN(Hook):
                 )
             chosen = np.linspace(0, len(dataset) - 1, count).astype(int)
             share = chosen[get_rank() :: get_world_size()]
-            loader = image_loader(
-                Subset(dataset, share.tolist()),
-                self.batch_size,
-                self.num_workers,
+            self._loaders.append(
+                image_loader(
+                    Subset(dataset, share.tolist()),
+                    self.batch_size,
+                    self.num_workers,
+                )
             )
-            loader.worker_init_fn = partial(outlive_stop, None)
-            self._loaders.append(loader)
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Measure and log the accuracy if it is due.

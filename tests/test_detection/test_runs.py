@@ -327,7 +327,7 @@ def test_loss_falls_on_photographs(shared, tmp_path):
     file = str(run / 'iter_80.pth')
     training.main(
         [
-            *(*train, str(further), '--resume', file),
+            *(*train, str(further), '--resume', file, '--extend'),
             *('--cfg-options', 'train_cfg.max_iters=82'),
         ]
     )

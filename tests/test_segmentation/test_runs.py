@@ -282,7 +282,9 @@ def test_memorises_two_photographs(shared, tmp_path):
     (accuracy,) = logged(tmp_path, 'aAcc')
     assert accuracy > 50
     file, further = tmp_path / 'iter_24.pth', tmp_path / 'further'
-    train(TINY, root, further, '--resume', file, iterations=26, **given)
+    given['param_scheduler.1.end'] = 26
+    longer = ('--resume', file, '--extend')
+    train(TINY, root, further, *longer, iterations=26, **given)
     resumed = logged(further, 'loss')
     assert len(resumed) == 2
     assert np.mean(resumed) < 0.7 * np.mean(losses[:5])

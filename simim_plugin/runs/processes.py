@@ -16,7 +16,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from ..errors import SimimError
-from .stopping import outlive_stop
+from .answering import PeerWatch, process_timeout
+from .stopping import end_at_once, outlive_stop
 
 
 class ProcessMixin(Runner):
@@ -25,9 +26,13 @@ class ProcessMixin(Runner):
     def setup_env(self, env_cfg: dict) -> None:
         """Start gloo without a GPU; mmengine needs a GPU even for gloo.
 
+        ``dist_cfg.timeout`` holds for both.
+
         Raises:
             SimimError: if the launcher has not numbered the processes.
         """
+        timeout = process_timeout(dict(env_cfg=env_cfg))
+        self.peers = PeerWatch(timeout, end_at_once)
         if (
             self.distributed
             and not torch.cuda.is_available()
@@ -39,7 +44,7 @@ class ProcessMixin(Runner):
                     'WORLD_SIZE and MASTER_ADDR in the environment; start '
                     'the processes by tools/dist_train.sh.'
                 )
-            torch.distributed.init_process_group('gloo')
+            torch.distributed.init_process_group('gloo', timeout=timeout)
         super().setup_env(env_cfg)
 
     def wrap_model(
@@ -54,11 +59,18 @@ class ProcessMixin(Runner):
             return MMDistributedDataParallel(model, broadcast_buffers=False)
         return super().wrap_model(model_wrapper_cfg, model)
 
+    def call_hook(self, fn_name: str, **kwargs: Any) -> None:
+        """Call the hooks, and note that this process goes on."""
+        self.peers.moved()
+        super().call_hook(fn_name, **kwargs)
+
     @staticmethod
     def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:
         """Build mmengine's loader; its workers survive stop signals."""
         loader = Runner.build_dataloader(*args, **kwargs)
-        loader.worker_init_fn = partial(outlive_stop, loader.worker_init_fn)
+        loader.worker_init_fn = partial(
+            outlive_stop, init=loader.worker_init_fn
+        )
         return loader
 
     @contextmanager

@@ -1,0 +1,9 @@
+"""Runs that meet each other, the user or a fault, and go on later.
+
+- ``lock``: one training run per work directory.
+- ``stopping``: signals end a run with its state saved.
+- ``changes``: the settings that differ from those of the run to resume.
+- ``processes``: several processes on CPUs; loader workers end with a run.
+- ``answering``: a process that no longer answers is named.
+- ``faults``: a process that was killed is one sentence.
+"""
