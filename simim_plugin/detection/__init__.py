@@ -9,6 +9,8 @@ from .. import operators  # noqa: F401  # before mmdet imports mmcv.ops
 
 # isort: split
 from .. import evaluation  # noqa: F401  # registers components
+from ..inference import accept_collate_settings, keep_detector_config
+from .coco_metric import NamedCocoMetric
 from .datasets import (
     CheckedCocoDataset,
     CheckedLVISDataset,
@@ -16,6 +18,7 @@ from .datasets import (
 )
 from .federated_loss import FederatedLoss
 from .hooks import PNGVisualizationHook
+from .loading import LoadInstances
 from .lvis_metric import NumPy2LVISMetric
 from .precision import Float32RoIExtractor, Float32RPNHead
 from .pyramid import SiameseIMFeaturePyramid
@@ -28,6 +31,8 @@ __all__ = [
     'FederatedLoss',
     'Float32RPNHead',
     'Float32RoIExtractor',
+    'LoadInstances',
+    'NamedCocoMetric',
     'NumPy2LVISMetric',
     'PNGVisualizationHook',
     'RepeatFactorSampler',
@@ -35,3 +40,6 @@ __all__ = [
     'SiameseIMViTDet',
     'schedule',
 ]
+
+accept_collate_settings()
+keep_detector_config()

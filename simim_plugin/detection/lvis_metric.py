@@ -30,6 +30,8 @@ class NumPy2LVISMetric(LVISMetric):
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Evaluate the collected results with the LVIS API."""
+        if self._lvis_api is not None and self.cat_ids is None:
+            self.cat_ids = sorted(self._lvis_api.get_cat_ids())
         with float_of_numpy():
             return super().compute_metrics(results)
 

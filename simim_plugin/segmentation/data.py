@@ -5,7 +5,6 @@ Shape key: H rows, W columns.
 
 from __future__ import annotations
 
-import io
 import os
 
 import numpy as np
@@ -13,16 +12,23 @@ from mmengine import fileio
 from mmseg.datasets import ADE20KDataset, BaseSegDataset
 from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import DATASETS, TRANSFORMS
-from PIL import Image
 
-from ..errors import SimimError
+from .label_maps import (
+    IGNORED,
+    LabelMapError,
+    check_label_maps,
+    class_indices,
+    read_label_map,
+    wrong_value,
+)
 
-IGNORED = 255
-"""Value of pixels that neither the loss nor a metric counts."""
-
-
-class LabelMapError(SimimError):
-    """Error of missing or wrong label maps; the message names them."""
+__all__ = [
+    'IGNORED',
+    'CheckedADE20KDataset',
+    'CheckedSegDataset',
+    'LabelMapError',
+    'LoadLabelMap',
+]
 
 
 @DATASETS.register_module()
@@ -38,7 +44,7 @@ class CheckedSegDataset(BaseSegDataset):
 
         Raises:
             LabelMapError: if the list of pairs, all images or one file of a
-                pair is missing.
+                pair is missing, or the label maps do not fit the classes.
         """
         images = self.data_prefix['img_path']
         if self.ann_file and not os.path.exists(self.ann_file):
@@ -60,6 +66,10 @@ class CheckedSegDataset(BaseSegDataset):
         if known:
             for pair in listed:
                 pair['num_classes'] = len(known)
+            if self.data_prefix.get('seg_map_path'):
+                check_label_maps(
+                    listed, self.metainfo['classes'], self.backend_args
+                )
         return listed
 
     def _check_pairs(self, listed: list[dict], images: str, maps: str) -> None:
@@ -125,7 +135,8 @@ class LoadLabelMap(LoadAnnotations):
 
     **Required Keys:** ``seg_map_path``, ``reduce_zero_label``,
     ``seg_fields``; ``ori_shape``, ``label_map`` and ``num_classes`` (from
-    :class:`CheckedSegDataset`) if known
+    :class:`CheckedSegDataset`) if known. Without any of them, as from an
+    inferencer, nothing is loaded.
 
     **Added Keys:** ``gt_seg_map`` (H, W) uint8, 255 ignored
 
@@ -140,56 +151,31 @@ class LoadLabelMap(LoadAnnotations):
             LabelMapError: if the file cannot be read, holds colours, or has
                 another size or other values than it should.
         """
-        path = results['seg_map_path']
-        try:
-            data = fileio.get(path, backend_args=self.backend_args)
-            labels = np.array(Image.open(io.BytesIO(data)))
-        # Decoders raise anything from OSError to struct.error.
-        except Exception as error:
+        if not results.keys() & {'seg_map_path', 'seg_fields'}:
+            return  # an image that is given to an inferencer
+        path = results.get('seg_map_path')
+        if path is None:
             raise LabelMapError(
-                f'Cannot read the label map {path} ({error}); replace the '
-                'file, or remove it and its image.'
-            ) from error
-        fault = _fault(labels, results)
+                f'There is no label map of {results.get("img_path")}; set '
+                'seg_map_path in data_prefix of the data set, or leave '
+                'LoadLabelMap out of its pipeline.'
+            )
+        labels = read_label_map(path, self.backend_args)
+        fault = _wrong_size(labels, results) or wrong_value(labels, results)
         if fault:
             raise LabelMapError(f'The label map {path} {fault}.')
-        labels = labels.astype(np.uint8)
-        if results['reduce_zero_label']:
-            labels -= 1  # 0 becomes 255
-            labels[labels == IGNORED - 1] = IGNORED
-        if results.get('label_map') is not None:
-            table = np.arange(256, dtype=np.uint8)
-            for old, new in results['label_map'].items():
-                table[old] = new
-            labels = table[labels]
-        results['gt_seg_map'] = labels
+        results['gt_seg_map'] = class_indices(labels, results)
         results['seg_fields'].append('gt_seg_map')
 
 
-def _fault(labels: np.ndarray, results: dict) -> str | None:
-    """Return the fault of a label map as a clause, or None."""
-    if labels.ndim != 2 or labels.dtype.kind not in 'bui':
-        return (
-            'holds colours where class indices are needed; save it as a '
-            'greyscale or palette image of indices'
-        )
+def _wrong_size(labels: np.ndarray, results: dict) -> str | None:
+    """Return the fault of a label map's size as a clause, or None."""
     size = results.get('ori_shape', labels.shape)[:2]
-    if labels.shape != tuple(size):
-        (height, width), (rows, columns) = labels.shape, size
-        return (
-            f'has {width} x {height} pixels and its image '
-            f'{results.get("img_path")} has {columns} x {rows}; make it '
-            'anew from the image, or remove the pair'
-        )
-    count = results.get('num_classes', IGNORED - 1)
-    highest = count if results['reduce_zero_label'] else count - 1
-    counted = labels[labels != IGNORED]
-    if counted.size and not 0 <= counted.min() <= counted.max() <= highest:
-        wrong = counted.max() if counted.max() > highest else counted.min()
-        return (
-            f'holds the value {wrong}, beyond the {count} classes of the '
-            f'data set (0 to {highest}, and {IGNORED} for ignored pixels); '
-            'correct it, or the classes in metainfo and num_classes of the '
-            'heads'
-        )
-    return None
+    if labels.shape == tuple(size):
+        return None
+    (height, width), (rows, columns) = labels.shape, size
+    return (
+        f'has {width} x {height} pixels and its image '
+        f'{results.get("img_path")} has {columns} x {rows}; make it '
+        'anew from the image, or remove the pair'
+    )

@@ -145,7 +145,8 @@ def test_other_categories(case):
     classes = ('ball', 'box', 'cat', 'dog')
     refused(
         build,
-        r'has 4 classes \(ball, box, cat, \.\.\.\), of which .* has (2|48);',
+        r'has 4 classes \(ball, box, cat, \.\.\.\), of which .* has (2|0): '
+        'it lacks ',
         metainfo=dict(classes=classes),
     )
 

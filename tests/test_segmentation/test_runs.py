@@ -175,7 +175,7 @@ def test_wrong_label_map_ends_the_run(tmp_path, capsys):
     scenes = tmp_path / 'scenes'
     make_demo_data(scenes, train=4, val=1, seed=3)
     for file in sorted((scenes / 'label_maps/train').rglob('*.png')):
-        Image.new('L', (64, 64), 99).save(file)
+        Image.new('L', (64, 32), 9).save(file)
     changes = {
         'train_dataloader.num_workers': 1,
         'train_dataloader.batch_size': 4,
@@ -190,8 +190,8 @@ def test_wrong_label_map_ends_the_run(tmp_path, capsys):
         if line.startswith('error: ')
     )
     assert re.fullmatch(
-        rf'error: The label map {scenes}/\S+png holds the value 99, beyond '
-        r'the 14 classes .*\.',
+        rf'error: The label map {scenes}/\S+png has 64 x 32 pixels and its '
+        r'image \S+ has 64 x 64; .*\.',
         said,
     )
 
