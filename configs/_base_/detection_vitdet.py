@@ -183,6 +183,7 @@ auto_scale_lr = dict(base_batch_size=64, enable=True)
 # Runtime
 custom_hooks = [
     dict(type='mmpretrain.ClassCountHook', parts=('roi_head',)),
+    dict(type='MaskHook'),
 ]
 default_hooks = dict(
     logger=dict(type='LoggerHook', interval=50),

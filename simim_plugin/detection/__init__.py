@@ -17,7 +17,7 @@ from .datasets import (
     RepeatFactorSampler,
 )
 from .federated_loss import FederatedLoss
-from .hooks import PNGVisualizationHook
+from .hooks import MaskHook, PNGVisualizationHook
 from .loading import LoadInstances
 from .lvis_metric import NumPy2LVISMetric
 from .precision import Float32RoIExtractor, Float32RPNHead
@@ -32,6 +32,7 @@ __all__ = [
     'Float32RPNHead',
     'Float32RoIExtractor',
     'LoadInstances',
+    'MaskHook',
     'NamedCocoMetric',
     'NumPy2LVISMetric',
     'PNGVisualizationHook',

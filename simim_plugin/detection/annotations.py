@@ -22,7 +22,20 @@ NEEDED = {
 """The keys of the entries in each part of a file."""
 
 CROWD = 'crowd regions'
+POLYGONS = 'with polygons'
+RUNS = 'with a run-length mask'
+NO_MASK = 'without a mask'
+UNFIT = 'with a run-length mask of another size than the image'
+FLAT = 'with a polygon that is no list in a list'
 FEW_POINTS = 'with polygons of fewer than three points only'
+REFUSED = {
+    NO_MASK: f'use {BOXES_ONLY} or its settings to train boxes alone, or add '
+    'a segmentation to every object',
+    UNFIT: 'export them again, with a size of (height, width)',
+    FLAT: 'make each segmentation a list of polygons, [[x, y, ...], ...]',
+    FEW_POINTS: 'remove them, since the evaluation cannot read them',
+}
+"""Kinds of masks that end a run, with what to do; the last in tests only."""
 
 
 def read_annotations(file: str) -> dict[str, list[dict]]:
@@ -103,15 +116,15 @@ def category_ids(
         lacking = [name for name in classes if name not in ids]
         raise SimimError(
             f'The data set has {len(classes)} classes '
-            f'({_some(classes)}), of which the annotation file {file} has '
-            f'{len(found)}: it lacks {_some(lacking)} and has {_some(ids)}; '
+            f'({some(classes)}), of which the annotation file {file} has '
+            f'{len(found)}: it lacks {some(lacking)} and has {some(ids)}; '
             'set metainfo=dict(classes=...) to the names in the file.'
         )
     twice = [name for name in classes if len(ids[name]) > 1]
     if twice:
         raise SimimError(
             f'The annotation file {file} has {len(twice)} names with several '
-            f'categories ({_some(twice)}); give each category another name, '
+            f'categories ({some(twice)}); give each category another name, '
             'or merge them.'
         )
     return [ids[name][0] for name in classes]
@@ -212,7 +225,7 @@ class LeftOut:
 
     def __str__(self) -> str:
         return '; '.join(
-            f'{count} {reason} ({_some(self.places[reason])})'
+            f'{count} {reason} ({some(self.places[reason])})'
             for reason, count in self.counts.most_common()
         )
 
@@ -236,50 +249,34 @@ def check_masks(
     Raises:
         SimimError: if objects have no mask, or masks that do not fit.
     """
-    total, runs = 0, 0
-    bare: list[str] = []
-    unfit: list[str] = []
-    few: list[str] = []
+    kinds: dict[str, list[str]] = defaultdict(list)
     for item in listed:
         name = os.path.basename(item['img_path'])
         for instance in item['instances']:
-            if instance['ignore_flag']:
-                continue
-            total += 1
-            mask = instance.get('mask')
-            if mask is None:
-                bare.append(name)
-            elif isinstance(mask, dict):
-                runs += 1
-                if not _fits(mask, item['height'], item['width']):
-                    unfit.append(name)
-            elif not any(
-                len(polygon) >= 6 and len(polygon) % 2 == 0 for polygon in mask
-            ):
-                few.append(name)
-                left_out.add(FEW_POINTS, name)
-    if bare:
-        raise SimimError(
-            f'The annotation file {file} has {len(bare)} of {total} objects '
-            f'without a mask ({_some(dict.fromkeys(bare))}), which this '
-            f'config trains or evaluates; use {BOXES_ONLY} or its settings '
-            'for boxes alone, or add a segmentation to every object.'
-        )
-    if unfit:
-        raise SimimError(
-            f'The annotation file {file} has {len(unfit)} run-length masks '
-            f'of another size than their image '
-            f'({_some(dict.fromkeys(unfit))}); export them again, with a '
-            'size of (height, width).'
-        )
-    if few and evaluated:
-        raise SimimError(
-            f'The annotation file {file} has {len(few)} objects with '
-            f'polygons of fewer than three points only '
-            f'({_some(dict.fromkeys(few))}), which the evaluation cannot '
-            'read; remove them.'
-        )
-    return runs
+            if not instance['ignore_flag']:
+                kind = _kind(instance.get('mask'), item)
+                kinds[kind].append(name)
+    for name in kinds[FEW_POINTS]:
+        left_out.add(FEW_POINTS, name)
+    for kind, advice in REFUSED.items():
+        if kinds[kind] and (evaluated or kind != FEW_POINTS):
+            raise SimimError(
+                f'The annotation file {file} has {len(kinds[kind])} of '
+                f'{sum(map(len, kinds.values()))} objects {kind} '
+                f'({some(dict.fromkeys(kinds[kind]))}); {advice}.'
+            )
+    return len(kinds[RUNS])
+
+
+def _kind(mask: Any, item: dict) -> str:
+    if mask is None:
+        return NO_MASK
+    if isinstance(mask, dict):
+        return RUNS if _fits(mask, item['height'], item['width']) else UNFIT
+    if isinstance(mask[0], int | float):
+        return FLAT
+    whole = any(len(p) >= 6 and len(p) % 2 == 0 for p in mask)
+    return POLYGONS if whole else FEW_POINTS
 
 
 def _fits(mask: dict, height: int, width: int) -> bool:
@@ -291,6 +288,7 @@ def _fits(mask: dict, height: int, width: int) -> bool:
     return isinstance(counts, str)
 
 
-def _some(names: Iterable[Any]) -> str:
+def some(names: Iterable[Any]) -> str:
+    """Name the first three of many."""
     names = [str(name) for name in names]
     return ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')

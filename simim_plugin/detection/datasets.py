@@ -27,6 +27,7 @@ from .annotations import (
     ordered_category_ids,
     read_annotations,
     reason_left_out,
+    some,
 )
 from .loading import LoadInstances
 
@@ -123,11 +124,24 @@ class _Checked:
     ) -> None:
         said = f' Left out: {left_out}.' if left_out.counts else ''
         kept = sum(len(item['instances']) for item in listed)
-        if labelled and not kept:
+        if not kept and (labelled or not listed):
             raise SimimError(
                 f'The annotation file {self.ann_file} has {len(listed)} '
                 'images and no object of the classes in them; check that it '
                 f'is the file of this data set.{said}'
+            )
+        beyond = [
+            os.path.basename(item['img_path'])
+            for item in listed
+            for instance in item['instances']
+            if instance['bbox'][2] > item['width'] + 1
+            or instance['bbox'][3] > item['height'] + 1
+        ]
+        if len(beyond) > kept / 100:
+            said += (
+                f' Of {kept} boxes {len(beyond)} reach beyond their image '
+                f"({some(dict.fromkeys(beyond))}); COCO's boxes are (left, "
+                'top, width, height).'
             )
         crowded = sum(
             bool(item['instances'])

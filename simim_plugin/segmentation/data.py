@@ -6,9 +6,10 @@ Shape key: H rows, W columns.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 import numpy as np
-from mmengine import fileio
+from mmengine import fileio, list_from_file
 from mmseg.datasets import ADE20KDataset, BaseSegDataset
 from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import DATASETS, TRANSFORMS
@@ -52,8 +53,7 @@ class CheckedSegDataset(BaseSegDataset):
                 f'There is no list of pairs {self.ann_file}; set data_root '
                 'and ann_file of the data set.'
             )
-        there = self.ann_file or self._is_folder(images)
-        listed = super().load_data_list() if there else []
+        listed = self._pairs(images, self.data_prefix.get('seg_map_path'))
         if not listed:
             raise LabelMapError(
                 f'There is no image *{self.img_suffix} in {images}; check '
@@ -72,52 +72,78 @@ class CheckedSegDataset(BaseSegDataset):
                 )
         return listed
 
+    def _pairs(self, images: str, maps: str | None) -> list[dict]:
+        """List the pairs of ``ann_file``, else of the folder of images.
+
+        The OneDL fork takes what follows the last dot for the suffix, and
+        leaves that suffix to the next pairs.
+        """
+        if self.ann_file:
+            lines = list_from_file(
+                self.ann_file, backend_args=self.backend_args
+            )
+            names = [line.strip() for line in lines if line.strip()]
+        else:
+            names = sorted(self._files(images, self.img_suffix))
+        listed = []
+        for name in names:
+            stem, suffix = name.removesuffix(self.img_suffix), self.img_suffix
+            if stem == name and self._is_file(os.path.join(images, name)):
+                stem, suffix = os.path.splitext(name)
+            pair = dict(
+                img_path=os.path.join(images, stem + suffix),
+                label_map=self.label_map,
+                reduce_zero_label=self.reduce_zero_label,
+                seg_fields=[],
+            )
+            if maps is not None:
+                seg_map = os.path.join(maps, stem + self.seg_map_suffix)
+                pair['seg_map_path'] = seg_map
+            listed.append(pair)
+        return listed
+
     def _check_pairs(self, listed: list[dict], images: str, maps: str) -> None:
-        stems = {
-            os.path.relpath(pair['img_path'], images).removesuffix(
-                self.img_suffix
-            )
-            for pair in listed
+        there = {
+            os.path.join(folder, name)
+            for folder, suffix in ((images, ''), (maps, self.seg_map_suffix))
+            for name in self._files(folder, suffix)
         }
-        present = [
-            (folder, suffix, self._stems(folder, suffix))
-            for folder, suffix in (
-                (images, self.img_suffix),
-                (maps, self.seg_map_suffix),
-            )
-        ]
+        wanted = {p['img_path']: p['seg_map_path'] for p in listed}
         if not self.ann_file:
-            stems |= present[1][2]
+            for name in self._files(maps, self.seg_map_suffix):
+                stem = name.removesuffix(self.seg_map_suffix)
+                image = os.path.join(images, stem + self.img_suffix)
+                wanted.setdefault(image, os.path.join(maps, name))
         missing = [
-            os.path.join(folder, stem + suffix)
-            for stem in sorted(stems)
-            for folder, suffix, found in present
-            if stem not in found
+            path
+            for image in sorted(wanted)
+            for path in (image, wanted[image])
+            if path not in there and not self._is_file(path)
         ]
         if missing:
             more = ', ...' if len(missing) > 3 else ''
             raise LabelMapError(
-                f'Of {len(stems)} pairs of image and label map '
+                f'Of {len(wanted)} pairs of image and label map '
                 f'{len(missing)} lack one: there is no '
                 f'{", ".join(missing[:3])}{more}; add the files, or list '
                 'the whole pairs in a text file and give it as ann_file.'
             )
 
-    def _is_folder(self, path: str) -> bool:
-        return fileio.isdir(path, backend_args=self.backend_args)
+    def _is_file(self, path: str) -> bool:
+        return fileio.isfile(path, backend_args=self.backend_args)
 
-    def _stems(self, folder: str, suffix: str) -> set[str]:
-        """Return the files in a folder without suffix, none if missing."""
-        if not self._is_folder(folder):
-            return set()
-        names = fileio.list_dir_or_file(
+    def _files(self, folder: str, suffix: str) -> list[str]:
+        """Return the files below a folder, none if it is missing."""
+        if not fileio.isdir(folder, backend_args=self.backend_args):
+            return []
+        names: Iterable[str] = fileio.list_dir_or_file(
             folder,
             list_dir=False,
-            suffix=suffix,
+            suffix=suffix or None,
             recursive=True,
             backend_args=self.backend_args,
         )
-        return {name.removesuffix(suffix) for name in names}
+        return list(names)
 
 
 @DATASETS.register_module()

@@ -3,11 +3,12 @@
 import json
 import unicodedata
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from mmdet.registry import DATASETS, METRICS, MODELS
+from mmdet.registry import DATASETS, HOOKS, METRICS, MODELS
 from mmdet.structures.mask import BitmapMasks, PolygonMasks
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
@@ -218,7 +219,7 @@ def test_unfit_run_length_masks_are_refused(change, tmp_path):
     content['annotations'][3]['segmentation'].update(change)
     write(root, content)
     said = refused(root)
-    assert 'has 1 run-length masks of another size' in said
+    assert '1 of 8 objects with a run-length mask of another size' in said
     assert '(1.png)' in said
 
 
@@ -296,7 +297,7 @@ def test_few_points_are_refused_by_the_evaluation(tmp_path):
     write(root, content)
     assert len(build(root)) == 4
     said = refused(root, test_mode=True)
-    assert '1 objects with polygons of fewer than three points' in said
+    assert '1 of 8 objects with polygons of fewer than three points' in said
 
 
 @pytest.mark.parametrize('masks', ['none', 'empty'])
@@ -319,12 +320,52 @@ def test_boxes_without_masks(masks, tmp_path):
         assert sample.labels.tolist() == [0, 1]
 
 
+def test_a_mask_head_without_masks(tmp_path):
+    """A config of one's own that forgets the head."""
+    boxes = [LOAD[0], dict(LOAD[1], with_mask=False)]
+    hook = HOOKS.build(dict(type='MaskHook'))
+    model = MODELS.build(Config.fromfile(DEMO).model)
+    root = make(tmp_path)
+    for pipeline in (LOAD, boxes):
+        loader = SimpleNamespace(dataset=build(root, pipeline=pipeline))
+        runner = SimpleNamespace(model=model, train_dataloader=loader)
+        if pipeline is LOAD:
+            hook.before_train(runner)
+            continue
+        with pytest.raises(SimimError, match='has a mask head and the train'):
+            hook.before_train(runner)
+    model.roi_head.mask_head = None
+    hook.before_train(runner)
+
+
 def test_a_single_object_without_mask_is_named(tmp_path):
     root = make(tmp_path)
     content = content_of(root)
     content['annotations'][5]['segmentation'] = []
     write(root, content)
     assert '1 of 8 objects without a mask (2.png)' in refused(root)
+
+
+def test_a_polygon_that_is_not_in_a_list(tmp_path):
+    root = make(tmp_path)
+    content = content_of(root)
+    ann = content['annotations'][5]
+    ann['segmentation'] = ann['segmentation'][0]
+    write(root, content)
+    said = refused(root)
+    assert '1 of 8 objects with a polygon that is no list in a list' in said
+
+
+def test_boxes_of_corners_are_noticed(tmp_path, warned):
+    root = make(tmp_path)
+    content = content_of(root)
+    for ann in content['annotations']:
+        x, y, width, height = ann['bbox']
+        ann['bbox'] = [x, y, x + width, y + height]
+    write(root, content)
+    build(root)
+    (line,) = warned
+    assert 'boxes 6 reach beyond their image (' in line or 'beyond' in line
 
 
 def perfect_score(train, val, metric: dict) -> dict:
