@@ -32,6 +32,9 @@ class NumPy2LVISMetric(LVISMetric):
         """Evaluate the collected results with the LVIS API."""
         if self._lvis_api is not None and self.cat_ids is None:
             self.cat_ids = sorted(self._lvis_api.get_cat_ids())
+            for image in self._lvis_api.dataset['images']:
+                image.setdefault('neg_category_ids', [])
+                image.setdefault('not_exhaustive_category_ids', [])
         with float_of_numpy():
             return super().compute_metrics(results)
 

@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -146,16 +147,7 @@ def check_label_maps(
     found: set[int] = set()
     looked = 0
 
-    def look(pair: dict) -> set[int]:
-        labels = read_label_map(pair['seg_map_path'], backend_args)
-        present = _present(labels)
-        fault = wrong_value(present, pair)
-        if fault:
-            raise LabelMapError(
-                f'The label map {pair["seg_map_path"]} {fault}.'
-            )
-        return set(present.tolist())
-
+    look = partial(_values, backend_args=backend_args)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for start in range(0, len(order), _CHUNK):
             chunk = order[start : start + _CHUNK]
@@ -170,6 +162,16 @@ def check_label_maps(
     absent = [name for k, name in enumerate(classes) if k not in found]
     if absent:
         _say_absent(pairs, values, absent, looked, len(classes))
+
+
+def _values(pair: dict, backend_args: dict | None) -> list[int]:
+    """Return the values in the label map of a pair."""
+    path = pair['seg_map_path']
+    present = _present(read_label_map(path, backend_args))
+    fault = wrong_value(present, pair)
+    if fault:
+        raise LabelMapError(f'The label map {path} {fault}.')
+    return present.tolist()
 
 
 def _say_absent(

@@ -66,7 +66,7 @@ def warned(monkeypatch):
     return lines
 
 
-@pytest.mark.parametrize('mode', ['L', 'P', 'I;16', 'I'])
+@pytest.mark.parametrize('mode', ['L', 'P', 'I;16'])
 @pytest.mark.parametrize('test_mode', [False, True], ids=['train', 'val'])
 def test_masks_of_0_and_255_are_refused(mode, test_mode, tmp_path):
     """The value 255 is ignored, and so is the whole disc."""
@@ -218,7 +218,7 @@ def test_a_single_class_is_learned(head, tmp_path):
     """By two channels or by one: the disc is found after a few steps."""
     config = two_classes(**head)
     dataset = build(
-        make(tmp_path),
+        make(tmp_path, count=3),
         pipeline=[
             dict(type='LoadImageFromFile'),
             dict(type='LoadLabelMap'),
@@ -228,7 +228,10 @@ def test_a_single_class_is_learned(head, tmp_path):
     torch.manual_seed(0)
     model = MODELS.build(config.model)
     model.init_weights()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm):
+            layer.momentum = 0.5  # few steps
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     batch = pseudo_collate([*dataset])
     for _ in range(15):
         data = model.data_preprocessor(batch, True)
