@@ -1,4 +1,4 @@
-"""Correct three faults of the libraries' functions for inference."""
+"""Correct four faults of the libraries' functions for inference."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from functools import partial, wraps
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 from mmengine import runner
 from mmengine.infer import BaseInferencer
 from mmengine.registry import FUNCTIONS
@@ -27,22 +28,49 @@ def accept_collate_settings() -> None:
         if not isinstance(given, dict):
             return stock(self, cfg)
         options = dict(given)
-        with FUNCTIONS.switch_scope_and_registry(self.scope) as registry:
-            function = registry.get(options.pop('type'))
-        return partial(function, **options)
+        return partial(FUNCTIONS.get(options.pop('type')), **options)
 
     BaseInferencer._init_collate = init_collate
 
 
-def keep_detector_config() -> None:
-    """Let ``inference_detector`` read files after an array.
+def draw_arrays_in_their_colours(kind: type) -> None:
+    """Let an inferencer draw on arrays as its model sees them, in BGR.
 
-    MMDetection sets the detector's own config to read arrays. Its
-    ``init_detector`` gets our loader of weights, even if it was imported
-    first.
+    The inferencers of MMDetection and MMSegmentation take them for RGB, and
+    exchange red and blue.
+
+    Args:
+        kind (type): ``DetInferencer`` or ``MMSegInferencer``.
     """
-    from mmdet.apis import inference
+    stock = kind.visualize  # type: ignore[attr-defined]
+    if hasattr(stock, '__wrapped__'):
+        return
 
+    @wraps(stock)
+    def visualize(self: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        backbone = getattr(self.model, 'backbone', None)
+        if type(backbone).__module__.startswith('simim_plugin.'):
+            inputs = [
+                image[..., ::-1]
+                if isinstance(image, np.ndarray) and image.ndim == 3
+                else image
+                for image in inputs
+            ]
+        return stock(self, inputs, *args, **kwargs)
+
+    kind.visualize = visualize  # type: ignore[attr-defined]
+
+
+def correct_detection() -> None:
+    """Correct MMDetection's functions.
+
+    ``inference_detector`` reads files after an array: MMDetection sets the
+    detector's own config to read arrays. ``init_detector`` gets our loader
+    of weights, even if it was imported first.
+    """
+    from mmdet.apis import DetInferencer, inference
+
+    draw_arrays_in_their_colours(DetInferencer)
     stock = inference.get_test_pipeline_cfg
     if hasattr(stock, '__wrapped__'):
         return
@@ -55,14 +83,16 @@ def keep_detector_config() -> None:
     inference.load_checkpoint = runner.load_checkpoint
 
 
-def keep_segmentor_config() -> None:
-    """Let ``inference_model`` read files after an array.
+def correct_segmentation() -> None:
+    """Correct MMSegmentation's functions.
 
-    MMSegmentation sets the segmentor's own config to read arrays. Its
-    ``init_model`` gets our loader of weights, even if it was imported first.
+    ``inference_model`` reads files after an array: MMSegmentation sets the
+    segmentor's own config to read arrays. ``init_model`` gets our loader of
+    weights, even if it was imported first.
     """
-    from mmseg.apis import inference
+    from mmseg.apis import MMSegInferencer, inference
 
+    draw_arrays_in_their_colours(MMSegInferencer)
     stock = inference._preprare_data
     if hasattr(stock, '__wrapped__'):
         return

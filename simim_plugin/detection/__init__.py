@@ -9,7 +9,7 @@ from .. import operators  # noqa: F401  # before mmdet imports mmcv.ops
 
 # isort: split
 from .. import evaluation  # noqa: F401  # registers components
-from ..inference import accept_collate_settings, keep_detector_config
+from ..inference import accept_collate_settings, correct_detection
 from .coco_metric import NamedCocoMetric
 from .datasets import (
     CheckedCocoDataset,
@@ -43,4 +43,4 @@ __all__ = [
 ]
 
 accept_collate_settings()
-keep_detector_config()
+correct_detection()

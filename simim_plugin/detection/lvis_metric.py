@@ -24,6 +24,8 @@ class NumPy2LVISMetric(LVISMetric):
         MissingDependency: if the LVIS API is not installed.
     """
 
+    cat_ids: list[int] | None
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         require('LVIS evaluation')
         super().__init__(*args, **kwargs)

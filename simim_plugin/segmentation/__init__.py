@@ -12,7 +12,7 @@ from .. import operators  # noqa: F401  # before mmseg imports mmcv.ops
 # isort: split
 from .. import evaluation  # noqa: F401  # registers components
 from ..engine import AutocastOptimWrapper, LayerDecayConstructor
-from ..inference import accept_collate_settings, keep_segmentor_config
+from ..inference import accept_collate_settings, correct_segmentation
 from .backbone import SiameseIMSegViT
 from .data import CheckedADE20KDataset, CheckedSegDataset, LoadLabelMap
 from .hooks import MultiScaleTestHook, OneChannelHook
@@ -34,4 +34,4 @@ OPTIM_WRAPPERS.register_module(module=AutocastOptimWrapper)
 OPTIM_WRAPPER_CONSTRUCTORS.register_module(module=LayerDecayConstructor)
 
 accept_collate_settings()
-keep_segmentor_config()
+correct_segmentation()

@@ -23,7 +23,7 @@ from ..errors import SimimError
 IGNORED = 255
 """Value of pixels that neither the loss nor a metric counts."""
 
-LOOKED_AT = 1000
+LOOKED_AT = 500
 """Label maps in which each class is looked for, spread over the data set."""
 
 _CHUNK = 32

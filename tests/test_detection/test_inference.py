@@ -138,6 +138,19 @@ def test_inferencer(paths, expected, tmp_path):
         assert Path(out, 'preds', f'{Path(file).stem}.json').is_file()
 
 
+def test_pictures_of_arrays_have_their_colours(paths):
+    config, weights, files = paths
+    inferencer = DetInferencer(
+        config, weights, device='cpu', show_progress=False
+    )
+    drawn = [
+        inferencer(given, return_vis=True, pred_score_thr=0.9)['visualization']
+        for given in (files[0], mmcv.imread(files[0]))
+    ]
+    assert np.array_equal(*drawn)
+    assert np.array_equal(drawn[0][0], mmcv.imread(files[0])[..., ::-1])
+
+
 def test_files_are_never_unpickled(paths, tmp_path):
     config, weights, _ = paths
     witness, file = tmp_path / 'witness', str(tmp_path / 'evil.pth')

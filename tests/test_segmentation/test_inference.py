@@ -123,6 +123,18 @@ def test_inferencer(paths, expected, tmp_path):
         assert drawn.size == Image.open(file).size
 
 
+def test_pictures_of_arrays_have_their_colours(paths):
+    config, weights, files = paths
+    inferencer = MMSegInferencer(
+        config, weights=weights, device='cpu', show_progress=False
+    )
+    drawn = [
+        inferencer(given, return_vis=True, with_labels=False)['visualization']
+        for given in (files[0], mmcv.imread(files[0]))
+    ]
+    assert np.array_equal(*drawn)
+
+
 def test_images_of_several_sizes(paths, tmp_path):
     """In a list each has the label map of its own size."""
     config, weights, files = paths
