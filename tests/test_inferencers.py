@@ -7,6 +7,7 @@ import mmengine
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmpretrain import (
     FeatureExtractor,
     ImageClassificationInferencer,
@@ -14,6 +15,7 @@ from mmpretrain import (
     list_models,
 )
 
+from simim_plugin import config_path
 from simim_plugin.checkpoint import CheckpointError, load_weights, to_official
 from simim_plugin.evaluation import folder_dataset
 from simim_plugin.models import SiameseIMViT
@@ -82,6 +84,48 @@ def test_features_by_name(image, tmp_path):
     ):
         (features,) = extractor(str(image), stage='backbone')
         torch.testing.assert_close(features[-1], expected[0])
+
+
+@pytest.mark.parametrize('kind', ['classifier', 'encoder'])
+def test_by_path_from_any_folder(kind, image, tmp_path, monkeypatch):
+    """A file, an array and a list, with a run's config and checkpoint."""
+    config = Config.fromfile(
+        config_path(f'{CLASSIFIER if kind == "classifier" else ENCODER}.py')
+    )
+    (tmp_path / 'run').mkdir()
+    paths = str(tmp_path / 'run/config.py'), str(tmp_path / 'run/last.pth')
+    config.dump(paths[0])
+    torch.manual_seed(0)
+    model = get_model(config)
+    model.init_weights()
+    if kind == 'classifier':
+        torch.nn.init.normal_(model.head.fc.weight)
+    torch.save(dict(meta={}, state_dict=model.state_dict()), paths[1])
+    monkeypatch.chdir(tmp_path / 'run')
+    model.eval()
+    pixels = cv2.imread(str(image))
+    with torch.no_grad():
+        (features,) = model.backbone(normalised(image))
+    if kind == 'classifier':
+        inferencer = ImageClassificationInferencer(*paths)
+        scores = model.head.fc(features).softmax(dim=1)[0].detach().numpy()
+        for given in (str(image), pixels, [str(image)] * 2, [pixels] * 2):
+            found = inferencer(given)
+            assert len(found) == (2 if isinstance(given, list) else 1)
+            for one in found:
+                np.testing.assert_allclose(
+                    one['pred_scores'], scores, atol=1e-5
+                )
+        inferencer(str(image), show_dir='drawn')
+        drawn = cv2.imread('drawn/0.png')
+        assert drawn is not None and drawn.shape[1] >= pixels.shape[1]
+        return
+    extractor = FeatureExtractor(*paths)
+    for given in (str(image), pixels, [str(image)] * 2, [pixels] * 2):
+        found = extractor(given, stage='backbone')
+        assert len(found) == (2 if isinstance(given, list) else 1)
+        for one in found:
+            torch.testing.assert_close(one[-1], features[0])
 
 
 def test_files_by_name_are_never_unpickled(tmp_path):

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / 'simim_plugin'
 LAYERS = (
     {'errors'},
     {'files', 'environment', 'freezing', 'geometry', 'config_files'},
-    {'runs'},
+    {'inference', 'runs'},
     {'checkpoint', 'datasets', 'operators'},
     {'models', 'engine'},
     {'pretraining'},

@@ -68,6 +68,7 @@ test_cfg = dict(type='TestLoop')
 custom_hooks = [
     dict(type='mmpretrain.ClassCountHook',
          parts=('decode_head', 'auxiliary_head')),
+    dict(type='OneChannelHook'),
 ]
 default_hooks = dict(
     logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),

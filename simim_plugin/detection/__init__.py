@@ -9,13 +9,16 @@ from .. import operators  # noqa: F401  # before mmdet imports mmcv.ops
 
 # isort: split
 from .. import evaluation  # noqa: F401  # registers components
+from ..inference import accept_collate_settings, correct_detection
+from .coco_metric import NamedCocoMetric
 from .datasets import (
     CheckedCocoDataset,
     CheckedLVISDataset,
     RepeatFactorSampler,
 )
 from .federated_loss import FederatedLoss
-from .hooks import PNGVisualizationHook
+from .hooks import MaskHook, PNGVisualizationHook
+from .loading import LoadInstances
 from .lvis_metric import NumPy2LVISMetric
 from .precision import Float32RoIExtractor, Float32RPNHead
 from .pyramid import SiameseIMFeaturePyramid
@@ -28,6 +31,9 @@ __all__ = [
     'FederatedLoss',
     'Float32RPNHead',
     'Float32RoIExtractor',
+    'LoadInstances',
+    'MaskHook',
+    'NamedCocoMetric',
     'NumPy2LVISMetric',
     'PNGVisualizationHook',
     'RepeatFactorSampler',
@@ -35,3 +41,6 @@ __all__ = [
     'SiameseIMViTDet',
     'schedule',
 ]
+
+accept_collate_settings()
+correct_detection()

@@ -2,74 +2,175 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import os
-from collections import Counter
+import unicodedata
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from functools import cache
 from math import sqrt
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from mmdet.datasets import CocoDataset, LVISV1Dataset
 from mmdet.registry import DATA_SAMPLERS, DATASETS
 from mmengine.dataset import InfiniteSampler
+from mmengine.logging import print_log
 
 from ..environment import require
 from ..errors import SimimError
+from .annotations import (
+    CROWD,
+    LeftOut,
+    category_ids,
+    check_masks,
+    ordered_category_ids,
+    read_annotations,
+    reason_left_out,
+    some,
+)
+from .loading import LoadInstances
 
 
 class _Checked:
-    """A COCO data set that refuses missing or unfit files in one sentence."""
+    """A COCO data set that refuses missing or unfit files in one sentence.
+
+    Labels follow the names of the classes, whatever the order of the file.
+    """
 
     ann_file: str
     metainfo: dict
-    cat_ids: list[int]
     test_mode: bool
+    pipeline: Any
+
+    find_ids = staticmethod(category_ids)
 
     def load_data_list(self) -> list[dict]:
         """List the images; called by the base class.
 
         Raises:
             SimimError: if the annotation file or images are missing, the
-                classes are not those of the file, or there is no object.
-                Test files without an ``annotations`` key are accepted.
+                classes are not those of the file, there is no object, or
+                masks are missing or unfit. Test files without an
+                ``annotations`` key are accepted.
         """
-        if not os.path.isfile(self.ann_file):
-            raise SimimError(
-                f'There is no annotation file {self.ann_file}; set data_root '
-                'and ann_file of the data set.'
-            )
-        listed: list[dict] = super().load_data_list()  # type: ignore[misc]
-        self._check_objects(listed)
+        content = read_annotations(self.ann_file)
+        self.cat_ids = self.find_ids(
+            self.ann_file, content['categories'], self.metainfo['classes']
+        )
+        self.cat2label = {k: label for label, k in enumerate(self.cat_ids)}
+        self.cat_img_map: dict[int, list] = defaultdict(list)
+        objects: dict[Any, list[dict]] = defaultdict(list)
+        for ann in content.get('annotations', ()):
+            objects[ann['image_id']].append(ann)
+            self.cat_img_map[ann['category_id']].append(ann['image_id'])
+        left_out = LeftOut()
+        listed = [
+            self._listed(image, objects.pop(image['id'], []), left_out)
+            for image in content['images']
+        ]
+        for place, unknown in objects.items():
+            for _ in unknown:
+                left_out.add('of images that are not listed', f'id {place}')
+        self._check_masks(listed, left_out)
+        labelled = 'annotations' in content or not self.test_mode
+        self._check_objects(listed, left_out, labelled)
         self._check_images(listed)
         return listed
 
-    def _check_objects(self, listed: list[dict]) -> None:
-        classes = self.metainfo['classes']
-        if len(self.cat_ids) != len(classes):
-            raise SimimError(
-                f'The data set has {len(classes)} classes '
-                f'({", ".join(classes[:3])}, ...), of which the annotation '
-                f'file {self.ann_file} has {len(self.cat_ids)}; set '
-                'metainfo=dict(classes=...) to the names in the file.'
-            )
-        if not any(item['instances'] for item in listed) and not (
-            listed and self.test_mode and _is_unlabelled(self.ann_file)
+    def _listed(
+        self, image: dict, anns: list[dict], left_out: LeftOut
+    ) -> dict:
+        image['img_id'] = image['id']
+        image['file_name'] = self.file_name(image)
+        item: dict = self.parse_data_info(  # type: ignore[attr-defined]
+            {'raw_img_info': image, 'raw_ann_info': anns}
+        )
+        kept = sum(not i['ignore_flag'] for i in item['instances'])
+        if kept < len(anns):
+            for ann in anns:
+                reason = reason_left_out(ann, image, self.cat2label)
+                if reason or ann.get('iscrowd'):
+                    left_out.add(reason or CROWD, image['file_name'])
+        return item
+
+    def file_name(self, image: dict) -> str:
+        """Return the path of an image below the prefix of the data set."""
+        return image['file_name']
+
+    def _check_masks(self, listed: list[dict], left_out: LeftOut) -> None:
+        loaders = [
+            step
+            for step in self.pipeline.transforms
+            if getattr(step, 'with_mask', False)
+        ]
+        if not loaders:
+            return
+        runs = check_masks(
+            self.ann_file, listed, left_out, evaluated=self.test_mode
+        )
+        if runs and not all(
+            isinstance(step, LoadInstances) or step.poly2mask
+            for step in loaders
         ):
+            raise SimimError(
+                f'The annotation file {self.ann_file} has {runs} run-length '
+                "masks, which LoadAnnotations drops; use type='LoadInstances' "
+                'in its place in the pipeline.'
+            )
+
+    def _check_objects(
+        self, listed: list[dict], left_out: LeftOut, labelled: bool
+    ) -> None:
+        said = f' Left out: {left_out}.' if left_out.counts else ''
+        kept = sum(len(item['instances']) for item in listed)
+        if not kept and (labelled or not listed):
             raise SimimError(
                 f'The annotation file {self.ann_file} has {len(listed)} '
                 'images and no object of the classes in them; check that it '
-                'is the file of this data set.'
+                f'is the file of this data set.{said}'
+            )
+        beyond = [
+            os.path.basename(item['img_path'])
+            for item in listed
+            for instance in item['instances']
+            if instance['bbox'][2] > item['width'] + 1
+            or instance['bbox'][3] > item['height'] + 1
+        ]
+        if len(beyond) > kept / 100:
+            said += (
+                f' Of {kept} boxes {len(beyond)} reach beyond their image '
+                f"({some(dict.fromkeys(beyond))}); COCO's boxes are (left, "
+                'top, width, height).'
+            )
+        crowded = sum(
+            bool(item['instances'])
+            and all(i['ignore_flag'] for i in item['instances'])
+            for item in listed
+        )
+        if crowded:
+            said += f' Images with crowd regions only: {crowded}.'
+        if said:
+            print_log(
+                f'{self.ann_file} has {len(listed)} images.{said}',
+                'current',
+                logging.WARNING,
             )
 
     def _check_images(self, listed: list[dict]) -> None:
         names = cache(_names)
-        missing = [
-            path
-            for path in (item['img_path'] for item in listed)
-            if os.path.basename(path) not in names(os.path.dirname(path))
-        ]
+        missing = []
+        for item in listed:
+            folder, name = os.path.split(item['img_path'])
+            found = names(folder)
+            # macOS writes accents as characters of their own.
+            there = found.get(name) or found.get(
+                unicodedata.normalize('NFC', name)
+            )
+            if there is None:
+                missing.append(item['img_path'])
+            elif there != name:
+                item['img_path'] = os.path.join(folder, there)
         if missing:
             more = ', ...' if len(missing) > 3 else ''
             raise SimimError(
@@ -79,19 +180,21 @@ class _Checked:
             )
 
 
-def _is_unlabelled(file: str) -> bool:
-    with open(file) as opened:
-        return 'annotations' not in json.load(opened)
-
-
-def _names(folder: str) -> set[str]:
-    """Return the files in a folder, none if it is missing."""
-    return set(os.listdir(folder)) if os.path.isdir(folder) else set()
+def _names(folder: str) -> dict[str, str]:
+    """Return the files in a folder, by both forms of their names."""
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    composed = {unicodedata.normalize('NFC', name): name for name in names}
+    return composed | {name: name for name in names}
 
 
 @DATASETS.register_module()
 class CheckedCocoDataset(_Checked, CocoDataset):
-    """MMDetection's ``CocoDataset``, with files checked at the start."""
+    """MMDetection's ``CocoDataset``, with files checked at the start.
+
+    Categories are found by the names of the classes, in any order.
+    """
+
+    METAINFO: ClassVar[dict] = {**CocoDataset.METAINFO, 'labels_by_name': True}
 
 
 @DATASETS.register_module()
@@ -102,6 +205,13 @@ class CheckedLVISDataset(_Checked, LVISV1Dataset):
     order of their ids.
     """
 
+    METAINFO: ClassVar[dict] = {
+        **LVISV1Dataset.METAINFO,
+        'labels_by_name': True,
+    }
+
+    find_ids = staticmethod(ordered_category_ids)
+
     def load_data_list(self) -> list[dict]:
         """List the images; called by the base class.
 
@@ -111,6 +221,12 @@ class CheckedLVISDataset(_Checked, LVISV1Dataset):
         """
         require('LVIS evaluation')
         return super().load_data_list()
+
+    def file_name(self, image: dict) -> str:
+        """Return LVIS's path: the split and the name of COCO's image."""
+        if 'coco_url' not in image:
+            return image['file_name']
+        return image['coco_url'].replace('http://images.cocodataset.org/', '')
 
 
 @DATA_SAMPLERS.register_module()

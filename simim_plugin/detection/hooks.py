@@ -10,7 +10,12 @@ from mmdet.engine.hooks import DetVisualizationHook
 from mmdet.registry import HOOKS
 from mmdet.structures import DetDataSample
 from mmengine import fileio
+from mmengine.hooks import Hook
 from mmengine.runner import Runner
+
+from ..engine.unwrapping import unwrapped
+from ..errors import SimimError
+from .annotations import BOXES_ONLY
 
 
 @HOOKS.register_module()
@@ -45,4 +50,27 @@ class PNGVisualizationHook(DetVisualizationHook):
                 wait_time=self.wait_time,
                 pred_score_thr=self.score_thr,
                 out_file=str(folder / f'{name}.png'),
+            )
+
+
+@HOOKS.register_module()
+class MaskHook(Hook):
+    """Refuse a mask head without masks in the training data."""
+
+    def before_train(self, runner: Runner) -> None:
+        """Check the training pipeline.
+
+        Raises:
+            SimimError: if the model has a mask head and no step loads masks.
+        """
+        roi_head = getattr(unwrapped(runner.model), 'roi_head', None)
+        pipeline = getattr(runner.train_dataloader.dataset, 'pipeline', None)
+        if not getattr(roi_head, 'with_mask', False) or pipeline is None:
+            return
+        loaders = [s for s in pipeline.transforms if hasattr(s, 'with_mask')]
+        if loaders and not any(step.with_mask for step in loaders):
+            raise SimimError(
+                'The model has a mask head and the training pipeline loads '
+                'no masks; set with_mask=True of LoadInstances, or use '
+                f'{BOXES_ONLY} or its settings to train boxes alone.'
             )

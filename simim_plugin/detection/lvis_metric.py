@@ -24,12 +24,19 @@ class NumPy2LVISMetric(LVISMetric):
         MissingDependency: if the LVIS API is not installed.
     """
 
+    cat_ids: list[int] | None
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         require('LVIS evaluation')
         super().__init__(*args, **kwargs)
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Evaluate the collected results with the LVIS API."""
+        if self._lvis_api is not None and self.cat_ids is None:
+            self.cat_ids = sorted(self._lvis_api.get_cat_ids())
+            for image in self._lvis_api.dataset['images']:
+                image.setdefault('neg_category_ids', [])
+                image.setdefault('not_exhaustive_category_ids', [])
         with float_of_numpy():
             return super().compute_metrics(results)
 

@@ -31,6 +31,14 @@ class ClassCountHook(Hook):
 
     def __init__(self, parts: Sequence[str] = ('head',)) -> None:
         self.parts = parts
+        self.trained: list[str] = []
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Remember the classes that the checkpoint was trained on."""
+        meta = checkpoint.get('meta') or {}
+        self.trained = [
+            *((meta.get('dataset_meta') or {}).get('classes') or ())
+        ]
 
     def before_train(self, runner: Runner) -> None:
         """Check the training set, and the validation set if there is one.
@@ -51,11 +59,21 @@ class ClassCountHook(Hook):
         """Check the test set.
 
         Raises:
-            SimimError: if a head has another number of classes.
+            SimimError: if a head has another number of classes, or the
+                checkpoint was trained on the same ones in another order.
         """
         dataset = runner.test_dataloader.dataset
         self._check(runner, 'test', dataset)
         leave_out_large_topk(runner.test_loop.evaluator, dataset)
+        classes = list(getattr(dataset, 'metainfo', {}).get('classes') or ())
+        if classes != self.trained and sorted(classes) == sorted(self.trained):
+            raise SimimError(
+                'The classes of the test set are in another order than those '
+                f'of the checkpoint ({", ".join(self.trained[:3])}, ...): '
+                'labels would stand for others; set '
+                'metainfo=dict(classes=...) of the data set to the order of '
+                'the checkpoint.'
+            )
 
     def _check(self, runner: Runner, name: str, dataset: Any) -> None:
         classes = getattr(dataset, 'metainfo', {}).get('classes')

@@ -12,9 +12,10 @@ from .. import operators  # noqa: F401  # before mmseg imports mmcv.ops
 # isort: split
 from .. import evaluation  # noqa: F401  # registers components
 from ..engine import AutocastOptimWrapper, LayerDecayConstructor
+from ..inference import accept_collate_settings, correct_segmentation
 from .backbone import SiameseIMSegViT
 from .data import CheckedADE20KDataset, CheckedSegDataset, LoadLabelMap
-from .hooks import MultiScaleTestHook
+from .hooks import MultiScaleTestHook, OneChannelHook
 from .probes import KNNSegHead, KNNSegLoop, LinearSegHead
 
 __all__ = [
@@ -25,8 +26,12 @@ __all__ = [
     'LinearSegHead',
     'LoadLabelMap',
     'MultiScaleTestHook',
+    'OneChannelHook',
     'SiameseIMSegViT',
 ]
 
 OPTIM_WRAPPERS.register_module(module=AutocastOptimWrapper)
 OPTIM_WRAPPER_CONSTRUCTORS.register_module(module=LayerDecayConstructor)
+
+accept_collate_settings()
+correct_segmentation()

@@ -5,24 +5,31 @@ Shape key: H rows, W columns.
 
 from __future__ import annotations
 
-import io
 import os
+from collections.abc import Iterable
 
 import numpy as np
-from mmengine import fileio
+from mmengine import fileio, list_from_file
 from mmseg.datasets import ADE20KDataset, BaseSegDataset
 from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import DATASETS, TRANSFORMS
-from PIL import Image
 
-from ..errors import SimimError
+from .label_maps import (
+    IGNORED,
+    LabelMapError,
+    check_label_maps,
+    class_indices,
+    read_label_map,
+    wrong_value,
+)
 
-IGNORED = 255
-"""Value of pixels that neither the loss nor a metric counts."""
-
-
-class LabelMapError(SimimError):
-    """Error of missing or wrong label maps; the message names them."""
+__all__ = [
+    'IGNORED',
+    'CheckedADE20KDataset',
+    'CheckedSegDataset',
+    'LabelMapError',
+    'LoadLabelMap',
+]
 
 
 @DATASETS.register_module()
@@ -38,7 +45,7 @@ class CheckedSegDataset(BaseSegDataset):
 
         Raises:
             LabelMapError: if the list of pairs, all images or one file of a
-                pair is missing.
+                pair is missing, or the label maps do not fit the classes.
         """
         images = self.data_prefix['img_path']
         if self.ann_file and not os.path.exists(self.ann_file):
@@ -46,8 +53,7 @@ class CheckedSegDataset(BaseSegDataset):
                 f'There is no list of pairs {self.ann_file}; set data_root '
                 'and ann_file of the data set.'
             )
-        there = self.ann_file or self._is_folder(images)
-        listed = super().load_data_list() if there else []
+        listed = self._pairs(images, self.data_prefix.get('seg_map_path'))
         if not listed:
             raise LabelMapError(
                 f'There is no image *{self.img_suffix} in {images}; check '
@@ -60,54 +66,84 @@ class CheckedSegDataset(BaseSegDataset):
         if known:
             for pair in listed:
                 pair['num_classes'] = len(known)
+            if self.data_prefix.get('seg_map_path'):
+                check_label_maps(
+                    listed, self.metainfo['classes'], self.backend_args
+                )
+        return listed
+
+    def _pairs(self, images: str, maps: str | None) -> list[dict]:
+        """List the pairs of ``ann_file``, else of the folder of images.
+
+        The OneDL fork takes what follows the last dot for the suffix, and
+        leaves that suffix to the next pairs.
+        """
+        if self.ann_file:
+            lines = list_from_file(
+                self.ann_file, backend_args=self.backend_args
+            )
+            names = [line.strip() for line in lines if line.strip()]
+        else:
+            names = sorted(self._files(images, self.img_suffix))
+        listed = []
+        for name in names:
+            stem, suffix = name.removesuffix(self.img_suffix), self.img_suffix
+            if stem == name and self._is_file(os.path.join(images, name)):
+                stem, suffix = os.path.splitext(name)
+            pair = dict(
+                img_path=os.path.join(images, stem + suffix),
+                label_map=self.label_map,
+                reduce_zero_label=self.reduce_zero_label,
+                seg_fields=[],
+            )
+            if maps is not None:
+                seg_map = os.path.join(maps, stem + self.seg_map_suffix)
+                pair['seg_map_path'] = seg_map
+            listed.append(pair)
         return listed
 
     def _check_pairs(self, listed: list[dict], images: str, maps: str) -> None:
-        stems = {
-            os.path.relpath(pair['img_path'], images).removesuffix(
-                self.img_suffix
-            )
-            for pair in listed
+        there = {
+            os.path.join(folder, name)
+            for folder, suffix in ((images, ''), (maps, self.seg_map_suffix))
+            for name in self._files(folder, suffix)
         }
-        present = [
-            (folder, suffix, self._stems(folder, suffix))
-            for folder, suffix in (
-                (images, self.img_suffix),
-                (maps, self.seg_map_suffix),
-            )
-        ]
+        wanted = {p['img_path']: p['seg_map_path'] for p in listed}
         if not self.ann_file:
-            stems |= present[1][2]
+            for name in self._files(maps, self.seg_map_suffix):
+                stem = name.removesuffix(self.seg_map_suffix)
+                image = os.path.join(images, stem + self.img_suffix)
+                wanted.setdefault(image, os.path.join(maps, name))
         missing = [
-            os.path.join(folder, stem + suffix)
-            for stem in sorted(stems)
-            for folder, suffix, found in present
-            if stem not in found
+            path
+            for image in sorted(wanted)
+            for path in (image, wanted[image])
+            if path not in there and not self._is_file(path)
         ]
         if missing:
             more = ', ...' if len(missing) > 3 else ''
             raise LabelMapError(
-                f'Of {len(stems)} pairs of image and label map '
+                f'Of {len(wanted)} pairs of image and label map '
                 f'{len(missing)} lack one: there is no '
                 f'{", ".join(missing[:3])}{more}; add the files, or list '
                 'the whole pairs in a text file and give it as ann_file.'
             )
 
-    def _is_folder(self, path: str) -> bool:
-        return fileio.isdir(path, backend_args=self.backend_args)
+    def _is_file(self, path: str) -> bool:
+        return fileio.isfile(path, backend_args=self.backend_args)
 
-    def _stems(self, folder: str, suffix: str) -> set[str]:
-        """Return the files in a folder without suffix, none if missing."""
-        if not self._is_folder(folder):
-            return set()
-        names = fileio.list_dir_or_file(
+    def _files(self, folder: str, suffix: str) -> list[str]:
+        """Return the files below a folder, none if it is missing."""
+        if not fileio.isdir(folder, backend_args=self.backend_args):
+            return []
+        names: Iterable[str] = fileio.list_dir_or_file(
             folder,
             list_dir=False,
-            suffix=suffix,
+            suffix=suffix or None,
             recursive=True,
             backend_args=self.backend_args,
         )
-        return {name.removesuffix(suffix) for name in names}
+        return list(names)
 
 
 @DATASETS.register_module()
@@ -125,7 +161,8 @@ class LoadLabelMap(LoadAnnotations):
 
     **Required Keys:** ``seg_map_path``, ``reduce_zero_label``,
     ``seg_fields``; ``ori_shape``, ``label_map`` and ``num_classes`` (from
-    :class:`CheckedSegDataset`) if known
+    :class:`CheckedSegDataset`) if known. Without any of them, as from an
+    inferencer, nothing is loaded.
 
     **Added Keys:** ``gt_seg_map`` (H, W) uint8, 255 ignored
 
@@ -140,56 +177,31 @@ class LoadLabelMap(LoadAnnotations):
             LabelMapError: if the file cannot be read, holds colours, or has
                 another size or other values than it should.
         """
-        path = results['seg_map_path']
-        try:
-            data = fileio.get(path, backend_args=self.backend_args)
-            labels = np.array(Image.open(io.BytesIO(data)))
-        # Decoders raise anything from OSError to struct.error.
-        except Exception as error:
+        if not results.keys() & {'seg_map_path', 'seg_fields'}:
+            return  # an image that is given to an inferencer
+        path = results.get('seg_map_path')
+        if path is None:
             raise LabelMapError(
-                f'Cannot read the label map {path} ({error}); replace the '
-                'file, or remove it and its image.'
-            ) from error
-        fault = _fault(labels, results)
+                f'There is no label map of {results.get("img_path")}; set '
+                'seg_map_path in data_prefix of the data set, or leave '
+                'LoadLabelMap out of its pipeline.'
+            )
+        labels = read_label_map(path, self.backend_args)
+        fault = _wrong_size(labels, results) or wrong_value(labels, results)
         if fault:
             raise LabelMapError(f'The label map {path} {fault}.')
-        labels = labels.astype(np.uint8)
-        if results['reduce_zero_label']:
-            labels -= 1  # 0 becomes 255
-            labels[labels == IGNORED - 1] = IGNORED
-        if results.get('label_map') is not None:
-            table = np.arange(256, dtype=np.uint8)
-            for old, new in results['label_map'].items():
-                table[old] = new
-            labels = table[labels]
-        results['gt_seg_map'] = labels
+        results['gt_seg_map'] = class_indices(labels, results)
         results['seg_fields'].append('gt_seg_map')
 
 
-def _fault(labels: np.ndarray, results: dict) -> str | None:
-    """Return the fault of a label map as a clause, or None."""
-    if labels.ndim != 2 or labels.dtype.kind not in 'bui':
-        return (
-            'holds colours where class indices are needed; save it as a '
-            'greyscale or palette image of indices'
-        )
+def _wrong_size(labels: np.ndarray, results: dict) -> str | None:
+    """Return the fault of a label map's size as a clause, or None."""
     size = results.get('ori_shape', labels.shape)[:2]
-    if labels.shape != tuple(size):
-        (height, width), (rows, columns) = labels.shape, size
-        return (
-            f'has {width} x {height} pixels and its image '
-            f'{results.get("img_path")} has {columns} x {rows}; make it '
-            'anew from the image, or remove the pair'
-        )
-    count = results.get('num_classes', IGNORED - 1)
-    highest = count if results['reduce_zero_label'] else count - 1
-    counted = labels[labels != IGNORED]
-    if counted.size and not 0 <= counted.min() <= counted.max() <= highest:
-        wrong = counted.max() if counted.max() > highest else counted.min()
-        return (
-            f'holds the value {wrong}, beyond the {count} classes of the '
-            f'data set (0 to {highest}, and {IGNORED} for ignored pixels); '
-            'correct it, or the classes in metainfo and num_classes of the '
-            'heads'
-        )
-    return None
+    if labels.shape == tuple(size):
+        return None
+    (height, width), (rows, columns) = labels.shape, size
+    return (
+        f'has {width} x {height} pixels and its image '
+        f'{results.get("img_path")} has {columns} x {rows}; make it '
+        'anew from the image, or remove the pair'
+    )

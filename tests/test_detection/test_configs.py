@@ -35,6 +35,7 @@ ROOT = Path(DEMO).parents[1]
 FILES = sorted((ROOT / 'detection').glob('*.py'))
 BASE = 'siamese_im_vit-base-p16_vitdet-16xb4-amp-100e_coco'
 CASCADE = 'siamese_im_vit-base-p16_vitdet-cascade-16xb4-amp-100e_coco'
+FASTER = 'siamese_im_vit-base-p16_vitdet-faster-16xb4-amp-100e_coco'
 LVIS_BASE = 'siamese_im_vit-base-p16_vitdet-16xb4-amp-100e_lvis-v1'
 RECIPES = {
     # epochs, images, lr, layer decay, drop path, width, depth, global blocks
@@ -88,8 +89,33 @@ def test_builds_from_another_folder(file, tmp_path, monkeypatch):
     assert config.model.data_preprocessor.pad_size_divisor == size
     assert config.test_dataloader == config.val_dataloader
     assert config.test_evaluator == config.val_evaluator
-    assert config.val_evaluator.metric == ['bbox', 'segm']
+    boxes_only = 'faster' in file.stem
+    metric = 'bbox' if boxes_only else ['bbox', 'segm']
+    assert config.val_evaluator.metric == metric
     assert config.default_hooks.visualization.type == 'PNGVisualizationHook'
+
+
+def test_boxes_only_by_the_same_recipe():
+    """Without masks in the model, the data and the evaluation."""
+    faster, base = load(FASTER), load(BASE)
+    for key in ('optim_wrapper', 'param_scheduler', 'train_cfg'):
+        assert faster[key] == base[key]
+    for key in ('backbone', 'neck', 'rpn_head', 'train_cfg', 'test_cfg'):
+        assert faster.model[key] == base.model[key]
+    assert faster.model.roi_head.bbox_head == base.model.roi_head.bbox_head
+    for loader in ('train_dataloader', 'val_dataloader'):
+        ours, theirs = faster[loader].dataset, base[loader].dataset
+        changed = [
+            (dict(mine), dict(its))
+            for mine, its in zip(ours.pipeline, theirs.pipeline, strict=True)
+            if mine != its
+        ]
+        its = dict(base.annotate)
+        assert changed == [(dict(its, with_mask=False), its)]
+    with torch.device('meta'):
+        model = MODELS.build(faster.model)
+    assert type(model).__name__ == 'FasterRCNN'
+    assert not model.roi_head.with_mask
 
 
 @pytest.mark.parametrize('name', RECIPES)

@@ -23,6 +23,7 @@ from simim_plugin.commands import train as training
 from simim_plugin.commands.command_line import build_runner
 from simim_plugin.demo.data import make_demo_data
 from simim_plugin.detection import FederatedLoss
+from simim_plugin.detection.annotations import BOXES_ONLY
 from simim_plugin.models import SiameseIMViT
 
 from .. import UPSTREAM
@@ -156,6 +157,36 @@ def test_a_step_of_the_cascade(data):
     assert 24 <= regions[1] == regions[2] <= 24 + objects
     names = ('loss_cls', 'loss_bbox', 'loss_mask')
     assert {f's{k}.{name}' for k in range(3) for name in names} <= {*losses}
+    total, _ = model.parse_losses(losses)
+    total.backward()
+    for name, param in model.roi_head.named_parameters():
+        assert param.grad is not None and param.grad.any(), name
+
+
+def test_a_step_without_masks(data):
+    """Boxes alone, from annotations that have no masks."""
+    config = Config.fromfile(config_path(BOXES_ONLY))
+    demo = Config.fromfile(DEMO)
+    for part in ('backbone', 'neck', 'rpn_head'):
+        config.model[part] = demo.model[part]
+    for part in ('bbox_roi_extractor', 'bbox_head'):
+        config.model.roi_head[part] = demo.model.roi_head[part]
+    config.model.data_preprocessor.pad_size_divisor = 64
+    torch.manual_seed(0)
+    model = MODELS.build(config.model)
+    model.init_weights()
+    pipeline = [
+        config.annotate if step == demo.annotate else step
+        for step in demo.train_pipeline
+    ]
+    given = settings(DEMO, data)['train_dataloader']['dataset']
+    dataset = DATASETS.build(
+        dict(demo.train_dataloader.dataset, **given, pipeline=pipeline)
+    )
+    batch = pseudo_collate([dataset[0], dataset[1]])
+    batch = model.data_preprocessor(batch, training=True)
+    losses = model(**batch, mode='loss')
+    assert 'loss_mask' not in losses and losses['loss_bbox'] > 0
     total, _ = model.parse_losses(losses)
     total.backward()
     for name, param in model.roi_head.named_parameters():

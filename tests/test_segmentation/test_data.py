@@ -187,6 +187,48 @@ def test_missing_files_of_pairs_are_counted_and_named(tmp_path):
         dataset(tmp_path, ann_file='list.txt')
 
 
+NAMES = ['sørøya ß 海', 'two  blanks', 'of.2020.v1', '../images/above']
+
+
+def test_names_in_a_list(tmp_path):
+    """Non-ASCII, blanks, dots and parent folders, with and without suffix."""
+    for k, name in enumerate(NAMES):
+        pair(tmp_path, Path(name).name, size=(9 + k, 7))
+    (tmp_path / 'maps/above.png').rename(tmp_path / 'images/above.png')
+    for end in ('', '.jpg'):
+        lines = [f'{name}{end}' for name in NAMES]
+        (tmp_path / 'list.txt').write_text(
+            '\n'.join([*lines, '', '']), encoding='utf-8'
+        )
+        found = dataset(tmp_path, ann_file='list.txt')
+        assert [s['img'].shape[1] for s in found] == [9, 10, 11, 12]
+
+
+def test_images_of_other_suffixes_in_a_list(tmp_path):
+    for name in ('a', 'b', 'c'):
+        pair(tmp_path, name)
+    (tmp_path / 'images/b.jpg').rename(tmp_path / 'images/b.jpeg')
+    (tmp_path / 'list.txt').write_text('a\nb.jpeg\nc\n')
+    found = dataset(tmp_path, ann_file='list.txt')
+    names = [Path(item['img_path']).name for item in found]
+    assert names == ['a.jpg', 'b.jpeg', 'c.jpg']
+
+
+def test_suffixes_of_several_parts(tmp_path):
+    """As Cityscapes has them."""
+    for name in ('a', 'b'):
+        pair(tmp_path, name)
+        image = tmp_path / f'images/{name}.jpg'
+        image.rename(tmp_path / f'images/{name}_left.jpg')
+        labels = tmp_path / f'maps/{name}.png'
+        labels.rename(tmp_path / f'maps/{name}_truth.png')
+    found = dataset(
+        tmp_path, img_suffix='_left.jpg', seg_map_suffix='_truth.png'
+    )
+    assert len(found) == 2
+    assert found[1]['seg_map_path'] == str(tmp_path / 'maps/b_truth.png')
+
+
 @pytest.mark.parametrize('folders', [('images', 'maps'), ('maps',)], ids=str)
 def test_folder_without_images_is_named(tmp_path, folders):
     for name in folders:

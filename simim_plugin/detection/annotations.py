@@ -1,0 +1,294 @@
+"""Read COCO and LVIS annotation files, and count what training leaves out."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from difflib import SequenceMatcher
+from typing import Any
+
+from ..errors import SimimError
+
+BOXES_ONLY = 'siamese_im_vit-base-p16_vitdet-faster-16xb4-amp-100e_coco.py'
+"""The config that needs no masks."""
+
+NEEDED = {
+    'images': {'id', 'width', 'height'},
+    'categories': {'id', 'name'},
+    'annotations': {'id', 'image_id', 'category_id', 'bbox', 'area'},
+}
+"""The keys of the entries in each part of a file."""
+
+CROWD = 'crowd regions'
+POLYGONS = 'with polygons'
+RUNS = 'with a run-length mask'
+NO_MASK = 'without a mask'
+UNFIT = 'with a run-length mask of another size than the image'
+FLAT = 'with a polygon that is no list in a list'
+FEW_POINTS = 'with polygons of fewer than three points only'
+REFUSED = {
+    NO_MASK: f'use {BOXES_ONLY} or its settings to train boxes alone, or add '
+    'a segmentation to every object',
+    UNFIT: 'export them again, with a size of (height, width)',
+    FLAT: 'make each segmentation a list of polygons, [[x, y, ...], ...]',
+    FEW_POINTS: 'remove them, since the evaluation cannot read them',
+}
+"""Kinds of masks that end a run, with what to do; the last in tests only."""
+
+
+def read_annotations(file: str) -> dict[str, list[dict]]:
+    """Read and check an annotation file.
+
+    Args:
+        file (str): JSON in UTF-8, in the format of COCO or LVIS.
+
+    Returns:
+        dict: the file's content; ``annotations`` are absent from a test file.
+
+    Raises:
+        SimimError: if the file is missing or is no such file, if an entry
+            lacks a key, or if an id occurs twice.
+    """
+    if not os.path.isfile(file):
+        raise SimimError(
+            f'There is no annotation file {file}; set data_root and ann_file '
+            'of the data set.'
+        )
+    try:
+        with open(file, encoding='utf-8-sig') as opened:
+            content = json.load(opened)
+    except ValueError as error:
+        raise SimimError(
+            f'The annotation file {file} is no JSON in UTF-8 ({error}); '
+            'export it again.'
+        ) from error
+    if not isinstance(content, dict) or not {'images', 'categories'} <= {
+        *content
+    }:
+        raise SimimError(
+            f'The annotation file {file} is not in the format of COCO, a '
+            'dictionary of images, annotations and categories; export it '
+            'in this format.'
+        )
+    for part in content.keys() & NEEDED.keys():
+        _check_entries(file, part, content[part])
+    return content
+
+
+def _check_entries(file: str, part: str, entries: list[dict]) -> None:
+    needed = NEEDED[part]
+    lacking = [entry for entry in entries if not needed <= entry.keys()]
+    if lacking:
+        key = sorted(needed - lacking[0].keys())[0]
+        raise SimimError(
+            f'The annotation file {file} has {len(lacking)} of '
+            f'{len(entries)} {part} without {key}; add it to them.'
+        )
+    ids = Counter(entry['id'] for entry in entries)
+    if len(ids) < len(entries):
+        ((twice, _),) = ids.most_common(1)
+        raise SimimError(
+            f'The annotation file {file} has several {part} with the id '
+            f'{twice}; give each an id of its own.'
+        )
+
+
+def category_ids(
+    file: str, categories: list[dict], classes: Sequence[str]
+) -> list[int]:
+    """Return the ids of the categories with the names of the classes.
+
+    Args:
+        file (str): the annotation file, for the error.
+        categories (list[dict]): of the file, in any order.
+        classes (Sequence[str]): the names of the data set.
+
+    Raises:
+        SimimError: if a class has no category, or more than one.
+    """
+    ids = defaultdict(list)
+    for category in categories:
+        ids[category['name']].append(category['id'])
+    found = [name for name in classes if name in ids]
+    if len(found) < len(classes):
+        lacking = [name for name in classes if name not in ids]
+        raise SimimError(
+            f'The data set has {len(classes)} classes '
+            f'({some(classes)}), of which the annotation file {file} has '
+            f'{len(found)}: it lacks {some(lacking)} and has {some(ids)}; '
+            'set metainfo=dict(classes=...) to the names in the file.'
+        )
+    twice = [name for name in classes if len(ids[name]) > 1]
+    if twice:
+        raise SimimError(
+            f'The annotation file {file} has {len(twice)} names with several '
+            f'categories ({some(twice)}); give each category another name, '
+            'or merge them.'
+        )
+    return [ids[name][0] for name in classes]
+
+
+def ordered_category_ids(
+    file: str, categories: list[dict], classes: Sequence[str]
+) -> list[int]:
+    """Return the ids of LVIS categories, which must be those of the classes.
+
+    MMDetection spells one of LVIS's names differently from the file.
+
+    Args:
+        file (str): the annotation file, for the error.
+        categories (list[dict]): of the file, in any order.
+        classes (Sequence[str]): the names of the data set.
+
+    Raises:
+        SimimError: if the classes are not the names in the order of the ids.
+    """
+    ordered = sorted(categories, key=lambda category: category['id'])
+    names = [category['name'] for category in ordered]
+    if len(names) != len(classes):
+        category_ids(file, categories, classes)
+        raise SimimError(
+            f'The data set has {len(classes)} classes and the annotation '
+            f'file {file} has {len(names)} categories; list all of them in '
+            'metainfo=dict(classes=...).'
+        )
+    spelled = set(classes) ^ set(names)  # perhaps in two ways
+    wrong = [
+        (ours, theirs)
+        for ours, theirs in zip(classes, names, strict=True)
+        if ours != theirs
+        and not ({ours, theirs} <= spelled and _alike(ours, theirs))
+    ]
+    if wrong:
+        category_ids(file, categories, classes)
+        ours, theirs = wrong[0]
+        raise SimimError(
+            f'The classes of the data set are in another order than the ids '
+            f'in the annotation file {file} ({ours} stands where the file '
+            f'has {theirs}); list the names in metainfo=dict(classes=...) in '
+            'the order of their ids.'
+        )
+    return [category['id'] for category in ordered]
+
+
+def _alike(ours: str, theirs: str) -> bool:
+    return SequenceMatcher(None, ours, theirs).ratio() > 0.9
+
+
+def reason_left_out(
+    ann: dict, image: dict, labels: dict[int, int]
+) -> str | None:
+    """Return why MMDetection leaves an object out, or None if it does not.
+
+    Args:
+        ann (dict): an annotation.
+        image (dict): its image.
+        labels (dict[int, int]): category id to label of the data set.
+    """
+    x, y, width, height = ann['bbox']
+    if ann.get('ignore'):
+        return 'marked as ignored'
+    if width < 1 or height < 1:
+        return 'with a box of less than a pixel'
+    inside = (
+        min(x + width, image['width']) > max(x, 0)
+        and min(y + height, image['height']) > max(y, 0)
+    )  # fmt: skip
+    if not inside:
+        return 'outside their image'
+    if ann['area'] <= 0:
+        return 'with an area of 0'
+    if ann['category_id'] not in labels:
+        return 'of other categories'
+    return None
+
+
+class LeftOut:
+    """Counts of objects by the reason for which they are left out."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.places: dict[str, dict[str, None]] = defaultdict(dict)
+
+    def add(self, reason: str, place: str) -> None:
+        """Count an object.
+
+        Args:
+            reason (str): a phrase that follows the number of objects.
+            place (str): the image's name.
+        """
+        self.counts[reason] += 1
+        if len(self.places[reason]) < 4:
+            self.places[reason][place] = None
+
+    def __str__(self) -> str:
+        return '; '.join(
+            f'{count} {reason} ({some(self.places[reason])})'
+            for reason, count in self.counts.most_common()
+        )
+
+
+def check_masks(
+    file: str, listed: list[dict], left_out: LeftOut, *, evaluated: bool
+) -> int:
+    """Check the masks of all objects.
+
+    Args:
+        file (str): the annotation file, for the errors.
+        listed (list[dict]): images with ``instances``, as MMDetection lists
+            them.
+        left_out (LeftOut): receives objects whose polygons have too few
+            points.
+        evaluated (bool): whether the masks are ground truth of a metric.
+
+    Returns:
+        int: the number of run-length masks.
+
+    Raises:
+        SimimError: if objects have no mask, or masks that do not fit.
+    """
+    kinds: dict[str, list[str]] = defaultdict(list)
+    for item in listed:
+        name = os.path.basename(item['img_path'])
+        for instance in item['instances']:
+            if not instance['ignore_flag']:
+                kind = _kind(instance.get('mask'), item)
+                kinds[kind].append(name)
+    for name in kinds[FEW_POINTS]:
+        left_out.add(FEW_POINTS, name)
+    for kind, advice in REFUSED.items():
+        if kinds[kind] and (evaluated or kind != FEW_POINTS):
+            raise SimimError(
+                f'The annotation file {file} has {len(kinds[kind])} of '
+                f'{sum(map(len, kinds.values()))} objects {kind} '
+                f'({some(dict.fromkeys(kinds[kind]))}); {advice}.'
+            )
+    return len(kinds[RUNS])
+
+
+def _kind(mask: Any, item: dict) -> str:
+    if mask is None:
+        return NO_MASK
+    if isinstance(mask, dict):
+        return RUNS if _fits(mask, item['height'], item['width']) else UNFIT
+    if isinstance(mask[0], int | float):
+        return FLAT
+    whole = any(len(p) >= 6 and len(p) % 2 == 0 for p in mask)
+    return POLYGONS if whole else FEW_POINTS
+
+
+def _fits(mask: dict, height: int, width: int) -> bool:
+    counts = mask.get('counts')
+    if list(mask.get('size') or ()) != [height, width]:
+        return False
+    if isinstance(counts, list):
+        return sum(counts) == height * width
+    return isinstance(counts, str)
+
+
+def some(names: Iterable[Any]) -> str:
+    """Name the first three of many."""
+    names = [str(name) for name in names]
+    return ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')

@@ -1,0 +1,37 @@
+"""MMDetection's COCO evaluation for data sets whose labels follow names."""
+
+from __future__ import annotations
+
+from mmdet.evaluation import CocoMetric
+from mmdet.registry import METRICS
+
+
+# MMDetection's class counts labels in the order of the file. The name stays,
+# so that every config evaluates the checked data sets rightly.
+@METRICS.register_module(name='CocoMetric', force=True)
+class NamedCocoMetric(CocoMetric):
+    """MMDetection's ``CocoMetric``, with categories found by their names.
+
+    Other data sets than :class:`CheckedCocoDataset` are evaluated as by
+    MMDetection. Objects without ``iscrowd`` are no crowd regions. Arguments
+    are those of :class:`mmdet.evaluation.CocoMetric`.
+    """
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        """Evaluate the collected results with the COCO API."""
+        if self._coco_api is not None:
+            for ann in self._coco_api.dataset.get('annotations', ()):
+                ann.setdefault('iscrowd', 0)
+        return super().compute_metrics(results)
+
+    def results2json(self, results: list, outfile_prefix: str) -> dict:
+        """Write the predictions as the COCO API reads them."""
+        if not self.dataset_meta.get('labels_by_name'):
+            return super().results2json(results, outfile_prefix)
+        names = self._coco_api.cats.values()
+        ids = {category['name']: category['id'] for category in names}
+        self.cat_ids = [ids[name] for name in self.dataset_meta['classes']]
+        files = super().results2json(results, outfile_prefix)
+        # The COCO API lists the AP of single classes in the order of ids.
+        self.cat_ids.sort()
+        return files

@@ -1,0 +1,259 @@
+"""Label maps are looked at before a run starts."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import init_default_scope
+from mmseg.registry import DATASETS, HOOKS, MODELS
+from PIL import Image
+
+from simim_plugin import config_path
+from simim_plugin.segmentation import label_maps
+from simim_plugin.segmentation.label_maps import LabelMapError
+
+UPERNET = 'siamese_im_vit-micro-p8_upernet-1xb16-amp-200i_demo.py'
+CLASSES = ('ground', 'disc')
+
+
+def make(root: Path, values=(0, 1), mode='L', count=6, suffix='png') -> Path:
+    """Write images of a bright disc, with values for ground and disc."""
+    for folder in ('images', 'maps'):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    y, x = np.mgrid[:64, :64]
+    for k in range(count):
+        disc = (y - 20 - k) ** 2 + (x - 30) ** 2 < 150
+        pixels = np.where(disc[..., None], (250, 80, 40), (9, 9, 60))
+        image = Image.fromarray(pixels.astype(np.uint8))
+        image.save(root / f'images/{k}.png')
+        ground, figure = values
+        labels = Image.fromarray(np.where(disc, figure, ground).astype('u1'))
+        labels.convert(mode).save(root / f'maps/{k}.{suffix}')
+    return root
+
+
+def build(root: Path, **changes):
+    init_default_scope('mmseg')
+    given = dict(
+        type='CheckedSegDataset',
+        data_root=str(root),
+        data_prefix=dict(img_path='images', seg_map_path='maps'),
+        img_suffix='.png',
+        metainfo=dict(classes=CLASSES),
+        pipeline=[dict(type='LoadImageFromFile'), dict(type='LoadLabelMap')],
+    )
+    return DATASETS.build({**given, **changes})
+
+
+def refused(root: Path, **changes) -> str:
+    with pytest.raises(LabelMapError) as caught:
+        build(root, **changes)
+    said = str(caught.value)
+    assert '\n' not in said
+    return said
+
+
+@pytest.fixture
+def warned(monkeypatch):
+    lines: list[str] = []
+    monkeypatch.setattr(
+        label_maps, 'print_log', lambda line, *args: lines.append(line)
+    )
+    return lines
+
+
+@pytest.mark.parametrize('mode', ['L', 'P', 'I;16'])
+@pytest.mark.parametrize('test_mode', [False, True], ids=['train', 'val'])
+def test_masks_of_0_and_255_are_refused(mode, test_mode, tmp_path):
+    """The value 255 is ignored, and so is the whole disc."""
+    root = make(tmp_path, (0, 255), mode='L' if mode == 'P' else mode)
+    if mode == 'P':
+        for file in (root / 'maps').iterdir():
+            labels = np.array(Image.open(file))
+            image = Image.fromarray(labels, 'P')
+            image.putpalette([0, 0, 0] * 255 + [255, 255, 255])
+            image.save(file)
+    said = refused(root, test_mode=test_mode)
+    assert said == (
+        f'The 6 label maps of {root}/maps hold the values 0, 255 only, of '
+        "which 255 is ignored, so that 'disc' would never be learned; save "
+        'them with the values 0 to 1.'
+    )
+
+
+def test_masks_of_0_and_255_are_found_behind_others(tmp_path, monkeypatch):
+    """All maps are read before they are refused, else a sample."""
+    monkeypatch.setattr(label_maps, 'LOOKED_AT', 3)
+    monkeypatch.setattr(label_maps, '_CHUNK', 2)
+    root = make(tmp_path, (0, 255), count=9)
+    assert 'The 9 label maps' in refused(root)
+    make(tmp_path / 'last', count=9)
+    (tmp_path / 'last/maps/8.png').rename(root / 'maps/8.png')
+    assert len(build(root)) == 9
+
+
+def test_a_sample_of_many_maps_is_read(tmp_path, monkeypatch, warned):
+    monkeypatch.setattr(label_maps, 'LOOKED_AT', 4)
+    monkeypatch.setattr(label_maps, '_CHUNK', 2)
+    read: list[str] = []
+    stock = label_maps.read_label_map
+    monkeypatch.setattr(
+        label_maps,
+        'read_label_map',
+        lambda path, *args: read.append(Path(path).stem) or stock(path),
+    )
+    root = make(tmp_path, count=9)
+    build(root)
+    assert sorted(read) == ['0', '3']  # both classes are found
+    read.clear()
+    build(root, metainfo=dict(classes=(*CLASSES, 'cat', 'dog')))
+    assert sorted(read) == ['0', '1', '3', '6']  # spread over the set
+    assert warned == [
+        f'In 4 of 9 label maps of {root}/maps there is no pixel of 2 of the '
+        '4 classes (cat, dog); check their values and the classes if this '
+        'is unexpected.'
+    ]
+
+
+def test_bitmaps_and_indices_are_read(tmp_path, warned):
+    for name, values, mode in (('a', (0, 255), '1'), ('b', (0, 1), 'L')):
+        dataset = build(make(tmp_path / name, values, mode))
+        for sample in dataset:
+            bright = sample['img'].max(axis=2) > 150
+            assert np.array_equal(sample['gt_seg_map'] == 1, bright)
+            assert np.array_equal(sample['gt_seg_map'] == 0, ~bright)
+    assert not warned
+
+
+@pytest.mark.parametrize(
+    ('values', 'mode', 'match'),
+    [
+        ((0, 128), 'L', r'0\.png holds the value 128, beyond the 2 classes'),
+        ((76, 150), 'L', r'0\.png holds the value 150, beyond'),
+        ((0, 255), 'RGB', r'0\.png holds colours .* palette'),
+    ],
+    ids=['128', 'grey', 'colours'],
+)
+def test_wrong_values_are_refused_at_the_start(values, mode, match, tmp_path):
+    root = make(tmp_path, values, mode)
+    with pytest.raises(LabelMapError, match=match):
+        build(root)
+
+
+def test_jpeg_label_maps_are_refused(tmp_path):
+    root = make(tmp_path, suffix='jpg')
+    said = refused(root, seg_map_suffix='.jpg')
+    assert 'maps/0.jpg is a JPEG file, whose compression changes' in said
+
+
+def test_a_zero_that_is_a_class(tmp_path):
+    """With reduce_zero_label, the ground has no label."""
+    root = make(tmp_path)
+    said = refused(root, reduce_zero_label=True)
+    assert "of which 0 is ignored, so that 'disc' would" in said
+    assert 'set reduce_zero_label=False' in said
+    dataset = build(make(tmp_path, (1, 2)), reduce_zero_label=True)
+    assert set(np.unique(dataset[0]['gt_seg_map'])) == {0, 1}
+
+
+def test_maps_of_the_ground_alone(tmp_path, warned):
+    root = make(tmp_path, (0, 0))
+    assert len(build(root)) == 6
+    (line,) = warned
+    assert 'no pixel of 1 of the 2 classes (disc)' in line
+
+
+def test_one_class_is_refused(tmp_path):
+    root = make(tmp_path)
+    said = refused(root, metainfo=dict(classes=('disc',)))
+    assert "metainfo=dict(classes=('background', 'disc'))" in said
+
+
+def test_images_without_label_maps_are_not_looked_at(tmp_path):
+    root = make(tmp_path)
+    images = dict(img_path='images')
+    assert len(build(root, data_prefix=images, pipeline=[])) == 6
+    with pytest.raises(LabelMapError, match=r'no label map of .*/0\.png'):
+        build(root, data_prefix=images)[0]
+
+
+@pytest.mark.shared
+def test_photographs(shared, warned):
+    root = shared / 'data/ade_tiny/ADEChallengeData2016'
+    build(
+        root,
+        type='CheckedADE20KDataset',
+        img_suffix='.jpg',
+        metainfo=None,
+        data_prefix=dict(
+            img_path='images/training', seg_map_path='annotations/training'
+        ),
+    )
+    (line,) = warned
+    assert line.startswith('In 22 label maps of ')
+    assert 'of the 150 classes' in line
+
+
+def two_classes(**head) -> Config:
+    """The demo's config for two classes, as docs/segmentation.md has it."""
+    config = Config.fromfile(config_path(UPERNET))
+    for name in ('decode_head', 'auxiliary_head'):
+        given = config.model[name]
+        loss = dict(given.loss_decode, **head.get('loss_decode', {}))
+        given.update({**head, 'num_classes': 2, 'loss_decode': loss})
+    return config
+
+
+SIGMOID = dict(
+    out_channels=1, threshold=0.5, loss_decode=dict(use_sigmoid=True)
+)
+
+
+@pytest.mark.parametrize('head', [{}, SIGMOID], ids=['softmax', 'sigmoid'])
+def test_a_single_class_is_learned(head, tmp_path):
+    """By two channels or by one: the disc is found after a few steps."""
+    config = two_classes(**head)
+    dataset = build(
+        make(tmp_path, count=3),
+        pipeline=[
+            dict(type='LoadImageFromFile'),
+            dict(type='LoadLabelMap'),
+            dict(type='PackSegInputs'),
+        ],
+    )
+    torch.manual_seed(0)
+    model = MODELS.build(config.model)
+    model.init_weights()
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm):
+            layer.momentum = 0.5  # few steps
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    batch = pseudo_collate([*dataset])
+    for _ in range(15):
+        data = model.data_preprocessor(batch, True)
+        loss, _ = model.parse_losses(model(**data, mode='loss'))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    model.eval()
+    results = model.test_step(batch)
+    found = torch.cat([r.pred_sem_seg.data for r in results])
+    truth = torch.cat([r.gt_sem_seg.data for r in results])
+    both = ((found == 1) & (truth == 1)).sum()
+    either = ((found == 1) | (truth == 1)).sum()
+    assert both / either > 0.8
+
+
+def test_a_softmax_over_one_channel_is_refused():
+    config = two_classes(out_channels=1, threshold=0.5)
+    init_default_scope('mmseg')
+    model = MODELS.build(config.model)
+    hook = HOOKS.build(dict(type='OneChannelHook'))
+    with pytest.raises(ValueError, match='decode_head has one channel and a'):
+        hook.before_train(SimpleNamespace(model=model))
+    model = MODELS.build(two_classes(**SIGMOID).model)
+    hook.before_train(SimpleNamespace(model=model))
