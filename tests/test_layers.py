@@ -12,9 +12,10 @@ PACKAGE = Path(__file__).resolve().parents[1] / 'simim_plugin'
 
 # Lowest first. A module imports from its own folder and from lower layers.
 LAYERS = (
+    {'text'},
     {'errors'},
     {'files', 'environment', 'geometry', 'config_files'},
-    {'checkpoint', 'datasets', 'operators'},
+    {'checkpoint', 'datasets', 'operators', 'runs'},
     {'models', 'engine'},
     {'pretraining'},
     {'ablations', 'evaluation'},

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .. import __version__
 from ..environment import require
+from ..text import clean
 from .encoders import known_encoder
 from .loading import Weights, read_weights
 from .names import (
@@ -73,8 +74,9 @@ def convert(
     written, compared = _write(out, to, weights, model, branch)
     left_out = ', '.join(_left_out(content, weights, written.parts))
     return (
-        f'Wrote {out}: {written.summary}\nLeft out: {left_out or "nothing"}.\n'
-        f'Compared {source} in the plugin ({model.num_heads} attention '
+        f'Wrote {clean(out)}: {written.summary}\n'
+        f'Left out: {clean(left_out) or "nothing"}.\n'
+        f'Compared {clean(source)} in the plugin ({model.num_heads} attention '
         f'heads) with {written.reader}, {compared}.'
     )
 

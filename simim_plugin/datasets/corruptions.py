@@ -37,7 +37,13 @@ from tqdm import tqdm
 
 from ..environment import require
 from ..errors import SimimError
-from ..files import complete_file, complete_folder, full_disk_reported
+from ..files import (
+    complete_file,
+    complete_folder,
+    full_disk_reported,
+    read_text,
+)
+from ..text import clean as one_line
 from .loading import LoadRGBImage
 from .local_cifar10 import LocalCIFAR10
 from .robustness import CORRUPTIONS, SEVERITIES, labelled_images
@@ -130,7 +136,7 @@ def make_corruptions(
             (partial / 'manifest.json').write_text(json.dumps(manifest))
         work = _Corruptions(images, partial, size, seed)
         loader = DataLoader(work, batch_size=None, num_workers=num_workers)
-        for _ in tqdm(loader, f'corruptions of {clean}', unit='img'):
+        for _ in tqdm(loader, f'corruptions of {one_line(clean)}', unit='img'):
             pass
     return True
 
@@ -201,7 +207,7 @@ class _Corruptions(Dataset):
         # The name, not the index: a subset of the images keeps its draws.
         entropy = (
             self.seed,
-            zlib.crc32(name.encode()),
+            zlib.crc32(os.fsencode(name)),
             CORRUPTIONS.index(corruption),
             severity,
         )
@@ -238,7 +244,7 @@ def _manifest(names: list[str], size: int | None, seed: int) -> dict[str, Any]:
         'version': VERSION,
         'package': f'{distribution} {metadata.version(distribution)}',
         'images': len(names),
-        'names_crc32': zlib.crc32('\n'.join(names).encode()),
+        'names_crc32': zlib.crc32(os.fsencode('\n'.join(names))),
         'size': size,
         'seed': seed,
     }
@@ -253,7 +259,7 @@ def _is_same(folder: Path, manifest: dict[str, Any]) -> bool:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
     try:
-        existing = json.loads((folder / 'manifest.json').read_text())
+        existing = json.loads(read_text(folder / 'manifest.json'))
     except (OSError, ValueError):
         existing = None
     if existing == manifest:

@@ -85,8 +85,11 @@ def _is_unlabelled(file: str) -> bool:
 
 
 def _names(folder: str) -> set[str]:
-    """Return the files in a folder, none if it is missing."""
-    return set(os.listdir(folder)) if os.path.isdir(folder) else set()
+    """Return the regular files in a folder, none if it is missing."""
+    if not os.path.isdir(folder):
+        return set()
+    with os.scandir(folder) as entries:
+        return {entry.name for entry in entries if entry.is_file()}
 
 
 @DATASETS.register_module()

@@ -98,7 +98,7 @@ class CheckpointMixin(Runner):
             if isinstance(self.train_loop, ExactEpochLoop):
                 self.train_loop.restore(checkpoint['meta'], filename)
             model.load_state_dict(state)
-            self.logger.info(f'Loaded the checkpoint {filename}')
+            self.logger.info(f'Loaded the checkpoint {filename!r}')
         else:
             load_weights(model, filename, checkpoint)
         self._has_loaded = True

@@ -10,6 +10,7 @@ from mmengine.runner import BaseLoop
 from torch import nn
 
 from ..errors import SimimError
+from ..runs import BoundedHistory, FiniteLoss, explain_open_files
 from .checkpointing import BranchHook
 from .faults import explain_lost_processes
 from .loop import accumulative_counts
@@ -47,8 +48,11 @@ class SiameseIMRunner(ScalingMixin, ProcessMixin, CheckpointMixin):
             self.ending_workers(),
             record_stop_signals() as received,
             explain_lost_processes(),
+            explain_open_files(),
         ):
             self.register_hook(StopHook(received))
+            self.register_hook(BoundedHistory())
+            self.register_hook(FiniteLoss())
             self.register_hook(BranchHook(self.resumes_latest))
             return super().train()
 

@@ -16,6 +16,7 @@ from mmseg.registry import DATASETS, TRANSFORMS
 from PIL import Image
 
 from ..errors import SimimError
+from ..files import check_regular
 
 IGNORED = 255
 """Value of pixels that neither the loss nor a metric counts."""
@@ -41,7 +42,7 @@ class CheckedSegDataset(BaseSegDataset):
                 pair is missing.
         """
         images = self.data_prefix['img_path']
-        if self.ann_file and not os.path.exists(self.ann_file):
+        if self.ann_file and not os.path.isfile(self.ann_file):
             raise LabelMapError(
                 f'There is no list of pairs {self.ann_file}; set data_root '
                 'and ann_file of the data set.'
@@ -142,6 +143,7 @@ class LoadLabelMap(LoadAnnotations):
         """
         path = results['seg_map_path']
         try:
+            check_regular(path)
             data = fileio.get(path, backend_args=self.backend_args)
             labels = np.array(Image.open(io.BytesIO(data)))
         # Decoders raise anything from OSError to struct.error.

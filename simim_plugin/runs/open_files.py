@@ -1,0 +1,33 @@
+"""Name the limit of open files when loader workers reach it."""
+
+from __future__ import annotations
+
+import re
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ..errors import SimimError
+
+# The second is what a process gets that has no room for a passed descriptor.
+_REACHED = re.compile('Too many open files|received 0 items of ancdata')
+
+
+@contextmanager
+def explain_open_files() -> Iterator[None]:
+    """Turn the errors of the limit of open files into one sentence.
+
+    Raises:
+        SimimError: if the limit is reached. Other errors pass unchanged.
+    """
+    try:
+        yield
+    except Exception as error:  # OSError, RuntimeError or SimimError
+        if not _REACHED.search(str(error)):
+            raise
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        raise SimimError(
+            f'The limit of open files, {limit}, is too low for the loader '
+            'workers; raise it by `ulimit -n 4096`, or set '
+            'train_dataloader.num_workers=0.'
+        ) from error
