@@ -258,10 +258,9 @@ def test_a_run_with_its_logs(tmp_path, images):
         place.write_bytes(file.read_bytes())
     config = tmp_path / 'tiny.py'
     config.write_text(
-        TINY
+        TINY.replace("data_root='images'", f'data_root={str(folder)!r}')
         + "custom_imports = dict(imports=['simim_plugin.evaluation'])\n"
         + f'root = {str(folder)!r}\n'
-        + 'train_dataloader = dict(dataset=dict(data_root=root))\n'
         + 'custom_hooks = [*_base_.custom_hooks, dict(type="OnlineKNN", '
         + 'train=root, val=root, interval=1)]\n'
         + 'train_cfg = dict(max_epochs=1)\n'

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import resource
+import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -25,9 +27,17 @@ def explain_open_files() -> Iterator[None]:
     except Exception as error:  # OSError, RuntimeError or SimimError
         if not _REACHED.search(str(error)):
             raise
+        _forget(error)
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         raise SimimError(
             f'The limit of open files, {limit}, is too low for the loader '
             'workers; raise it by `ulimit -n 4096`, or set '
             'train_dataloader.num_workers=0.'
         ) from error
+
+
+def _forget(error: Exception) -> None:
+    """Delete a half-built iterator now, whose ``__del__`` prints an error."""
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    traceback.clear_frames(error.__traceback__)
+    sys.unraisablehook = hook
