@@ -32,6 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 OUT = Path('work_dirs/evidence/load').absolute()
 TRAIN = f'{shlex.quote(sys.executable)} {ROOT / "tools/train.py"}'
 SEEDS = range(20)
+DEMO = 'siamese_im_vit-micro-p8_demo.py'
 
 LISTING = """
 import resource, sys, time
@@ -68,6 +69,12 @@ def small_run(name: str) -> Path:
         picture(folder / 'images' / f'{number}.png', seed=number)
     (folder / 'tiny.py').write_text(TINY)
     return folder
+
+
+def scenes() -> Path:
+    """Return a folder of generated scenes."""
+    make_demo_data(OUT / 'scenes', train=1600, val=10)
+    return OUT / 'scenes'
 
 
 def shell(script: str, folder: Path, alone: bool = False) -> None:
@@ -138,14 +145,15 @@ def files() -> None:
 def shm() -> None:
     """Train with workers and 1 MB of shared memory."""
     mount = 'mount -t tmpfs -o size=1m tmpfs /dev/shm'
-    for batch in (4, 24):
-        folder = small_run('shm')
+    for batch in (4, 64):
         print(f'{batch} images a batch', end=' ', flush=True)
         shell(
-            f'{mount} && {TRAIN} tiny.py --cfg-options '
-            'train_dataloader.num_workers=2 train_dataloader.prefetch_factor=8'
-            f' train_dataloader.batch_size={batch}',
-            folder,
+            f'{mount} && {TRAIN} {DEMO} --work-dir shm{batch} --cfg-options '
+            f'train_dataloader.dataset.data_root={scenes()}/train '
+            'train_dataloader.num_workers=2 train_cfg.max_epochs=1 '
+            'train_dataloader.dataset.indices=128 '
+            f'train_dataloader.batch_size={batch}',
+            OUT,
             alone=True,
         )
 
@@ -220,7 +228,6 @@ def verdicts(folder: Path) -> int:
     return sum(log.read_text().count('Collapse at') for log in logs)
 
 
-DEMO = 'siamese_im_vit-micro-p8_demo.py'
 COLLAPSING = {
     'learning rate x 100': 'optim_wrapper.optimizer.lr=0.4',
     'no negatives, no momentum': 'model.head.negative_weight=0.0 '
@@ -233,10 +240,9 @@ def demo_run(name: str, *options: str) -> int:
     """Train the demo config for 100 steps, and count the verdicts."""
     folder = OUT / name
     shutil.rmtree(folder, ignore_errors=True)
-    make_demo_data(OUT / 'scenes', train=1600, val=10)
     words = [DEMO, '--work-dir', str(folder / 'run'), '--cfg-options']
     words += [
-        f'train_dataloader.dataset.data_root={OUT}/scenes/train',
+        f'train_dataloader.dataset.data_root={scenes()}/train',
         'train_dataloader.batch_size=16',
         'train_dataloader.num_workers=0',
         'train_cfg.max_epochs=1',

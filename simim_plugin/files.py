@@ -23,24 +23,21 @@ _IRREGULAR = {
     stat.S_IFSOCK: 'a socket',
     stat.S_IFCHR: 'a device',
     stat.S_IFBLK: 'a device',
-    stat.S_IFDIR: 'a folder',
 }
 _LONGEST_NAME = 255
 
 
 def check_regular(path: str | os.PathLike[str]) -> None:
-    """Refuse to read what is not a regular file or a link to one.
-
-    Nothing is refused if there is no such file or it is a remote one.
+    """Refuse to read a pipe, a socket or a device, or a link to one.
 
     Raises:
-        OSError: for a pipe, a socket, a device or a folder.
+        OSError: for one of these. A folder, no file and a remote file pass.
     """
     try:
         kind = stat.S_IFMT(os.stat(path).st_mode)
     except (OSError, ValueError):  # the reader explains it
         return
-    if kind != stat.S_IFREG:
+    if kind in _IRREGULAR:
         reason = f'{_IRREGULAR[kind]}, not a regular file'
         raise OSError(errno.EINVAL, reason, os.fspath(path))
 
