@@ -21,6 +21,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 from simim_plugin.commands import train
@@ -229,27 +230,35 @@ def verdicts(folder: Path) -> int:
 
 
 COLLAPSING = {
-    'learning rate x 100': 'optim_wrapper.optimizer.lr=0.4',
+    'learning rate x 100': 'optim_wrapper.optimizer.lr=0.4 '
+    'train_cfg.max_epochs=4',
     'no negatives, no momentum': 'model.head.negative_weight=0.0 '
     'custom_hooks.0.base_momentum=0.0 model.projector.norm_cfg.type=LN '
     'model.neck.norm_cfg.type=LN',
 }
 
 
-def demo_run(name: str, *options: str) -> int:
-    """Train the demo config for 100 steps, and count the verdicts."""
+def scenes_run(name: str, *options: str) -> int:
+    """Train a tiny model, 100 steps by default, and count the verdicts."""
     folder = OUT / name
     shutil.rmtree(folder, ignore_errors=True)
-    words = [DEMO, '--work-dir', str(folder / 'run'), '--cfg-options']
+    folder.mkdir(parents=True)
+    (folder / 'tiny.py').write_text(TINY)
+    torch.set_num_threads(1)
+    words = [f'{folder}/tiny.py', '--work-dir', f'{folder}/run']
     words += [
+        '--cfg-options',
         f'train_dataloader.dataset.data_root={scenes()}/train',
         'train_dataloader.batch_size=16',
-        'train_dataloader.num_workers=0',
-        'train_cfg.max_epochs=1',
+        'train_dataloader.dataset.indices=800',
+        'train_cfg.max_epochs=2',
+        'auto_scale_lr.enable=False',
         'custom_hooks.2.interval=5',
+        'default_hooks.checkpoint.interval=100',
         *options,
     ]
-    with (OUT / f'{name}.txt').open('w') as log, redirect_stdout(log):
+    log = folder / 'printed.txt'
+    with log.open('w') as sink, redirect_stdout(sink):
         build_runner(train.configure(train.parse_args(words))).train()
     return verdicts(folder)
 
@@ -257,14 +266,14 @@ def demo_run(name: str, *options: str) -> int:
 def collapse() -> None:
     """Provoke collapses."""
     for number, (words, options) in enumerate(COLLAPSING.items()):
-        found = demo_run(f'collapse{number}', *options.split())
+        found = scenes_run(f'collapse{number}', *options.split())
         print(f'{words}: {found} verdicts', flush=True)
 
 
 def healthy() -> None:
     """Start twenty healthy runs."""
     for seed in SEEDS:
-        found = demo_run(f'healthy{seed}', f'randomness.seed={seed}')
+        found = scenes_run(f'healthy{seed}', f'randomness.seed={seed}')
         print(f'seed {seed}: {found} verdicts', flush=True)
 
 

@@ -44,7 +44,7 @@ class FiniteLoss(Hook):
         if not finite:
             raise SimimError(
                 f'The loss is not finite in any of the {done} iterations of '
-                'this run, which ends without a checkpoint; lower the '
+                'this run, which ends here; lower the '
                 'learning rate, or check the weights that it starts from and '
                 'the images.'
             )
