@@ -1,4 +1,4 @@
-"""Name the limit of open files when loader workers reach it."""
+"""Name the limit that loader workers reach: files or shared memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _REACHED = re.compile('Too many open files|received 0 items of ancdata')
 
 @contextmanager
 def explain_open_files() -> Iterator[None]:
-    """Turn the errors of the limit of open files into one sentence.
+    """Turn the errors of a full /dev/shm or too many files into one sentence.
 
     Raises:
         SimimError: if the limit is reached. Other errors pass unchanged.
@@ -25,6 +25,13 @@ def explain_open_files() -> Iterator[None]:
     try:
         yield
     except Exception as error:  # OSError, RuntimeError or SimimError
+        if 'shared memory(shm)' in str(error):
+            raise SimimError(
+                'The shared memory, /dev/shm, is too small for the batches '
+                'of the loader workers; enlarge it (docker run '
+                '--shm-size=8g), or lower train_dataloader.num_workers or '
+                'batch_size.'
+            ) from error
         if not _REACHED.search(str(error)):
             raise
         _forget(error)

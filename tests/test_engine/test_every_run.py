@@ -8,7 +8,7 @@ from mmengine.hooks import Hook
 from mmpretrain.registry import HOOKS
 
 from simim_plugin.errors import SimimError
-from simim_plugin.runs import history
+from simim_plugin.runs import explain_open_files, history
 
 from .training import GUARD, Pairs, make_runner, scalars
 
@@ -150,3 +150,24 @@ def test_one_finite_loss_is_enough(tmp_path):
     assert math.isfinite(
         runner.message_hub.get_scalar('train/loss').data[0][0]
     )
+
+
+@pytest.mark.parametrize(
+    ('error', 'words'),
+    [
+        (OSError(24, 'Too many open files'), 'limit of open files'),
+        (RuntimeError('received 0 items of ancdata'), 'limit of open files'),
+        (
+            RuntimeError('unable to allocate shared memory(shm) for file <x>'),
+            '/dev/shm',
+        ),
+    ],
+)
+def test_limits_of_the_system_are_named(error, words):
+    with pytest.raises(SimimError, match=words), explain_open_files():
+        raise error
+
+
+def test_other_errors_pass():
+    with pytest.raises(ZeroDivisionError), explain_open_files():
+        1 / 0  # noqa: B018
