@@ -169,6 +169,15 @@ RUNS: dict[str, list[str]] = {
     ],
     'kills': [f'docs/kills.py --kills 100 --folder {OUT}/kills/runs'],
     'faults': ['SIMIM_KILLS=20 -m pytest -s tests/test_faults.py -k kills'],
+    'load': [
+        f'-m docs.load {part}'
+        for part in (
+            'listing large files shm disk',
+            'steps',
+            'collapse',
+            'healthy',
+        )
+    ],
     'cifar10': [
         f'tools/train.py {CIFAR_CONFIG} --resume '
         f'--work-dir {OUT}/cifar10/pretraining',

@@ -9,12 +9,26 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from .text import clean
+
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as in a shell."""
 
+# What torch puts before the message of an error in a data worker.
+_WORKER = re.compile(r'Caught \w+ in .*\nOriginal Traceback \(')
+
 
 class SimimError(ValueError):
-    """An error with a one-sentence message for the user."""
+    """An error with a one-sentence message for the user.
+
+    Args:
+        message (object): cleaned of control characters, which names of files
+            may hold.
+    """
+
+    def __init__(self, message: object = '') -> None:
+        text = str(message)
+        super().__init__(text if _WORKER.match(text) else clean(text))
 
 
 @contextmanager
@@ -42,16 +56,24 @@ def one_line_errors() -> Iterator[None]:
 
 def _sentence(error: Exception) -> str:
     full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    file = getattr(error, 'filename', None)
     if any(os.strerror(number) in str(error) for number in full):
-        where = getattr(error, 'filename', None) or 'the output folder'
         return (
-            f'The disk is full while writing to {where}; free some space '
-            'or choose another --work-dir.'
+            'The disk is full while writing to '
+            f'{clean(file or "the output folder")}; free some space or '
+            'choose another --work-dir.'
         )
-    # A data worker prepends its traceback to the message, and a hook
-    # appends its address.
     kind = type(error)
-    sentence = (str(error).strip() or kind.__name__).splitlines()[-1]
+    sentence = str(error).strip() or kind.__name__
+    if isinstance(error, OSError) and error.strerror and file:
+        sentence = f'{error.strerror}: {file}; check the path.'
+    elif isinstance(error, SimimError | ImportError):
+        # After the traceback of a data worker. The sentence is clean.
+        sentence = sentence.splitlines()[-1]
+    elif _WORKER.match(sentence):
+        name = rf'^(?:[\w.]+\.)?{kind.__name__}: '
+        sentence = re.split(name, sentence, maxsplit=1, flags=re.MULTILINE)[-1]
     sentence = sentence.removeprefix(f'{kind.__module__}.{kind.__name__}: ')
     sentence = sentence.removeprefix(f'{kind.__name__}: ')
-    return re.sub(r' in <\S+ object at 0x\w+>$', '', sentence)
+    # A hook appends its address.
+    return clean(re.sub(r' in <\S+ object at 0x\w+>$', '', sentence))

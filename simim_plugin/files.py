@@ -1,6 +1,7 @@
 """Write files and folders that are complete whenever they exist.
 
-Also find the last checkpoint of a work directory.
+Also find the last checkpoint of a work directory, and tell files from pipes
+and devices, which may block for ever.
 """
 
 from __future__ import annotations
@@ -9,12 +10,46 @@ import errno
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from .errors import SimimError
+
+_IRREGULAR = {
+    stat.S_IFIFO: 'a named pipe',
+    stat.S_IFSOCK: 'a socket',
+    stat.S_IFCHR: 'a device',
+    stat.S_IFBLK: 'a device',
+}
+_LONGEST_NAME = 255
+
+
+def check_regular(path: str | os.PathLike[str]) -> None:
+    """Refuse to read a pipe, a socket or a device, or a link to one.
+
+    Raises:
+        OSError: for one of these. A folder, no file and a remote file pass.
+    """
+    try:
+        kind = stat.S_IFMT(os.stat(path).st_mode)
+    except (OSError, ValueError):  # the reader explains it
+        return
+    if kind in _IRREGULAR:
+        reason = f'{_IRREGULAR[kind]}, not a regular file'
+        raise OSError(errno.EINVAL, reason, os.fspath(path))
+
+
+def read_text(path: Path) -> str:
+    """Read a regular file of text.
+
+    Raises:
+        OSError: see :func:`check_regular`.
+    """
+    check_regular(path)
+    return path.read_text()
 
 
 @contextmanager
@@ -25,6 +60,8 @@ def complete_file(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f'{path.name}.part')
+    if len(os.fsencode(part.name)) > _LONGEST_NAME:
+        part = path.with_name(f'.{os.getpid()}.part')
     try:
         yield part
         os.replace(part, path)
@@ -80,5 +117,5 @@ def last_checkpoint(work_dir: Path) -> Path:
     mmengine notes the path at the time of writing; only its name still holds
     after the directory is moved.
     """
-    noted = (work_dir / 'last_checkpoint').read_text().strip()
+    noted = read_text(work_dir / 'last_checkpoint').strip()
     return work_dir / Path(noted).name

@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / 'simim_plugin'
 
 # Lowest first. A module imports from its own folder and from lower layers.
 LAYERS = (
+    {'text'},
     {'errors'},
     {'files', 'environment', 'freezing', 'geometry', 'config_files'},
     {'inference', 'runs'},

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .. import __version__
 from ..environment import require
+from ..text import clean
 from .encoders import known_encoder
 from .loading import Weights, read_weights
 from .names import (
@@ -83,9 +84,9 @@ def convert(
     left_out = ', '.join(_left_out(content, weights, written.parts))
     choice = f'From {weights.choice}.\n' if weights.choice else ''
     return (
-        f'Wrote {out}: {written.summary}\n'
-        f'{choice}Left out: {left_out or "nothing"}.\n'
-        f'Compared {source} in the plugin ({model.num_heads} attention '
+        f'Wrote {clean(out)}: {written.summary}\n'
+        f'{choice}Left out: {clean(left_out) or "nothing"}.\n'
+        f'Compared {clean(source)} in the plugin ({model.num_heads} attention '
         f'heads) with {written.reader}, {compared}.'
     )
 

@@ -18,6 +18,7 @@ from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor, nn
 
 from ..errors import SimimError
+from ..text import clean
 from .adapters import load_adapters
 from .grids import Grid, grid_of
 from .names import (
@@ -357,7 +358,8 @@ def load_model(model: nn.Module, path: str | Path) -> None:
     state.pop(UNREAD, None)
     check_fit(model.state_dict(), state, path)
     model.load_state_dict(state)
-    print_log(f'Loaded all {len(state)} tensors of {path}', 'current')
+    line = f'Loaded all {len(state)} tensors of {path}'
+    print_log(clean(line), 'current')
 
 
 def check_fit(
@@ -479,4 +481,4 @@ def _report(
         line += ' (final_norm=True keeps the final norm)'
     if left_out:
         line += f'; NOT filled: {len(left_out)} ({some(left_out)})'
-    print_log(line, 'current')
+    print_log(clean(line), 'current')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -31,9 +32,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             and the released code store beside them.
     """
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         return _read_folder(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise CheckpointError(
             f'There is no checkpoint file at {path}; check the path.'
         )

@@ -18,6 +18,7 @@ from typing import Any
 from ..config_files import ABLATION_SCALES, config_path
 from ..errors import SimimError, one_line_errors
 from ..files import complete_file, last_checkpoint, write_json
+from ..text import clean
 from .running import run_script
 
 PREFIX = 'siamese_im_row-'
@@ -79,7 +80,7 @@ def main(
                 run_row(args, row, seed, tools)
                 write_results(args.work_dir)
         print('\n' + (args.work_dir / 'results.md').read_text())
-        print(f'Written to {args.work_dir}: results.json, .md, .png')
+        print(clean(f'Written to {args.work_dir}: results.json, .md, .png'))
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -190,7 +191,7 @@ def run_row(
     done = folder / 'row.json'
     print(f'[{row}, seed {seed}]', flush=True)
     if done.is_file():
-        print(f'  done before: {done}', flush=True)
+        print(clean(f'  done before: {done}'), flush=True)
         return
     os.environ['SIMIM_SCALE'] = args.scale  # read by the configs of all rows
     if row == UNTRAINED:

@@ -12,6 +12,8 @@ from mmengine.registry import RUNNERS
 
 from ..config_files import config_path
 from ..engine import SiameseIMRunner
+from ..errors import SimimError
+from ..text import clean
 from .options import add_options, merge
 
 
@@ -39,8 +41,8 @@ def find_config(name: str | Path) -> Config:
     Raises:
         FileNotFoundError: for an unknown config.
     """
-    file = Path(name)
-    return Config.fromfile(file if file.is_file() else config_path(str(name)))
+    found = os.path.isfile(name)  # False for a name that is too long
+    return Config.fromfile(name if found else config_path(str(name)))
 
 
 def read_config(args: argparse.Namespace) -> Config:
@@ -48,6 +50,7 @@ def read_config(args: argparse.Namespace) -> Config:
 
     Raises:
         FileNotFoundError: for an unknown config.
+        SimimError: for control characters in the name of either.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     config = find_config(args.config)
@@ -57,6 +60,12 @@ def read_config(args: argparse.Namespace) -> Config:
         or config.get('work_dir')
         or os.path.join('work_dirs', Path(args.config).stem)
     )
+    for name in (Path(args.config).name, config.work_dir):
+        if clean(name) != name:  # it would reach logs of other libraries
+            raise SimimError(
+                f'The name {name} holds control characters; rename the '
+                'config, or choose another --work-dir.'
+            )
     return config
 
 

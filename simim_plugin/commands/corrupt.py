@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from ..datasets.corruptions import make_corruptions
 from ..errors import one_line_errors
+from ..text import clean
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -48,4 +49,4 @@ def main(argv: Sequence[str] | None = None) -> None:
             seed=args.seed,
             num_workers=args.workers,
         )
-    print(f'{args.out}: {"written" if written else "up to date"}.')
+    print(clean(f'{args.out}: {"written" if written else "up to date"}.'))

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..errors import one_line_errors
 from ..files import write_json
+from ..text import clean
 from .running import run_script
 
 CONFIG = 'siamese_im_vit-micro-p8_demo.py'
@@ -43,7 +44,7 @@ def main(
             summary = [_headline(report) for report in reports]
             write_json(args.work_dir / 'summary.json', summary)
         print('\n' + table(reports))
-        print(f'\nPictures and report: {args.work_dir}')
+        print('\n' + clean(f'Pictures and report: {args.work_dir}'))
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -117,7 +118,7 @@ def run(
     """
     report_file = work_dir / 'report.json'
     report_file.unlink(missing_ok=True)
-    print(f'SiameseIM demo, seed {seed}, in {work_dir}', flush=True)
+    print(clean(f'SiameseIM demo, seed {seed}, in {work_dir}'), flush=True)
     seconds: dict[str, float] = {}
     with _phase('data', seconds):
         data = make_data(args)

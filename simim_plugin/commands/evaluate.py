@@ -30,6 +30,7 @@ from ..config_files import config_path
 from ..errors import SimimError, one_line_errors
 from ..evaluation import robustness_average
 from ..files import complete_file, last_checkpoint, write_json
+from ..text import clean
 from .command_line import find_config
 from .options import add_options, merge
 from .protocols import (
@@ -58,7 +59,10 @@ def main(
         args = parse_args(argv)
         results = Evaluation(args, tools).run()
         print('\n' + table(results))
-        print(f'\nWritten to {args.work_dir}: results.json, results.md')
+        print(
+            '\n'
+            + clean(f'Written to {args.work_dir}: results.json, results.md')
+        )
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -284,7 +288,7 @@ class Evaluation:
         done = self._result(task, name)
         folder = done.parent
         if done.is_file():
-            print(f'  done before: {done}', flush=True)
+            print(clean(f'  done before: {done}'), flush=True)
             return json.loads(done.read_text())
         file, metrics = folder / 'config.py', folder / 'metrics.json'
         folder.mkdir(parents=True, exist_ok=True)
@@ -391,7 +395,7 @@ def table(results: dict[str, Any]) -> str:
                 )
                 rows.append(f'| {" | ".join(map(str, cells))} |')
     rows.append(
-        f'\n*ours*: {results["checkpoint"]} (sha256 '
+        f'\n*ours*: {clean(results["checkpoint"])} (sha256 '
         f'{results["sha256"][:8]}), {results["branch"]} branch, seed '
         f'{results["seed"]}, options {results["cfg_options"] or "none"}. '
         f'*paper*: ViT-B/16, 1600 epochs.'

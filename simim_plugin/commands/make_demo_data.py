@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from ..demo.data import make_demo_data
 from ..errors import one_line_errors
+from ..text import clean
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -53,4 +54,4 @@ def main(argv: Sequence[str] | None = None) -> None:
             seed=args.seed,
             overwrite=args.overwrite,
         )
-    print(f'{args.out}: {"written" if written else "up to date"}.')
+    print(clean(f'{args.out}: {"written" if written else "up to date"}.'))

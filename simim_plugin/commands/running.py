@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TextIO
 
 from ..errors import SimimError
+from ..text import clean, without_colour
 
 QUIET_SECONDS = 5.0
 """Seconds between two lines of progress."""
@@ -72,7 +73,8 @@ def run_logged(command: Sequence[str], log: Path) -> None:
         SystemExit: on SIGTERM or SIGHUP, after the command has ended.
         KeyboardInterrupt: on Ctrl-C, after the command has ended.
     """
-    print(f'  {" ".join(map(str, command))}\n  log: {log}', flush=True)
+    words = ' '.join(map(str, command))
+    print(f'  {clean(words)}\n  log: {clean(log)}', flush=True)
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open('w') as sink:
         process = subprocess.Popen(
@@ -89,7 +91,7 @@ def run_logged(command: Sequence[str], log: Path) -> None:
         lines = log.read_text(errors='replace').strip().splitlines() or ['']
         if lines[-1].startswith('error: '):
             raise SimimError(lines[-1].removeprefix('error: '))
-        print('\n'.join(lines[-15:]), file=sys.stderr)
+        print('\n'.join(map(without_colour, lines[-15:])), file=sys.stderr)
         raise SimimError(
             f'The command ended with exit code {process.returncode}; its '
             f'last lines are above, all of them in {log}.'
@@ -114,7 +116,7 @@ def _relay(process: subprocess.Popen, source: TextIO) -> None:
         last = next(filter(None, map(progress, reversed(lines))), last)
         now = time.monotonic()
         if now - printed >= QUIET_SECONDS:
-            print(f'  {now - start:4.0f} s  {last}', flush=True)
+            print(f'  {now - start:4.0f} s  {clean(last)}', flush=True)
             printed = now
 
 

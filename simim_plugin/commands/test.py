@@ -97,7 +97,8 @@ def draw_into(config: Config, folder: str) -> None:
         for key in _TRAINING:
             config[key] = None
     else:
-        hook.update(enable=True, out_dir=folder)
+        kind = 'mmpretrain.NamedPicturesHook'
+        hook.update(type=kind, enable=True, out_dir=folder)
 
 
 def plain_numbers(metrics: dict) -> dict[str, float | None]:

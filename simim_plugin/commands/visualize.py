@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from ..datasets.paired_views import resize
 from ..datasets.walking import EXTENSIONS, list_images
 from ..errors import SimimError, one_line_errors
 from ..evaluation import draw_pairs, match_patches
+from ..text import clean
 from ..visualization.curves import draw_runs, read_run
 from ..visualization.encoder import FrozenEncoder
 from ..visualization.saving import check_output, save_figures
@@ -44,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         words = sys.argv[1:] if argv is None else argv
         command = shlex.join(['python', 'tools/visualize.py', *words])
         save_figures(figures, args.out, args.heading, command)
-        print(f'Written to {args.out}.')
+        print(clean(f'Written to {args.out}.'))
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -211,12 +213,12 @@ def find_images(
         )
     found = []
     for place in places:
-        if not place.exists():
+        if not os.path.exists(place):
             raise SimimError(
                 f'There is no image or folder at {place}; check the path.'
             )
         inside = [place]
-        if place.is_dir():
+        if os.path.isdir(place):
             inside = [Path(path) for path in list_images(place)]
         if not inside:
             raise SimimError(

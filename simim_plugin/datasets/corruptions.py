@@ -37,8 +37,14 @@ from tqdm import tqdm
 
 from ..environment import require
 from ..errors import SimimError
-from ..files import complete_file, complete_folder, full_disk_reported
+from ..files import (
+    complete_file,
+    complete_folder,
+    full_disk_reported,
+    read_text,
+)
 from ..runs.stopping import outlive_stop
+from ..text import clean as one_line
 from .loading import LoadRGBImage
 from .local_cifar10 import LocalCIFAR10
 from .robustness import CORRUPTIONS, SEVERITIES, labelled_images
@@ -136,7 +142,7 @@ def make_corruptions(
             num_workers=num_workers,
             worker_init_fn=outlive_stop,
         )
-        for _ in tqdm(loader, f'corruptions of {clean}', unit='img'):
+        for _ in tqdm(loader, f'corruptions of {one_line(clean)}', unit='img'):
             pass
     return True
 
@@ -207,7 +213,7 @@ class _Corruptions(Dataset):
         # The name, not the index: a subset of the images keeps its draws.
         entropy = (
             self.seed,
-            zlib.crc32(name.encode()),
+            zlib.crc32(os.fsencode(name)),
             CORRUPTIONS.index(corruption),
             severity,
         )
@@ -244,7 +250,7 @@ def _manifest(names: list[str], size: int | None, seed: int) -> dict[str, Any]:
         'version': VERSION,
         'package': f'{distribution} {metadata.version(distribution)}',
         'images': len(names),
-        'names_crc32': zlib.crc32('\n'.join(names).encode()),
+        'names_crc32': zlib.crc32(os.fsencode('\n'.join(names))),
         'size': size,
         'seed': seed,
     }
@@ -259,7 +265,7 @@ def _is_same(folder: Path, manifest: dict[str, Any]) -> bool:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
     try:
-        existing = json.loads((folder / 'manifest.json').read_text())
+        existing = json.loads(read_text(folder / 'manifest.json'))
     except (OSError, ValueError):
         existing = None
     if existing == manifest:

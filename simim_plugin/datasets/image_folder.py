@@ -16,6 +16,7 @@ from mmpretrain.registry import DATASETS
 from rich.progress import track
 
 from ..errors import SimimError
+from ..text import in_markup
 from .loading import UnreadableImageError
 from .walking import EXTENSIONS, walk_images
 
@@ -73,15 +74,12 @@ class ImageFolder(BaseDataset):
     def load_data_list(self) -> list[dict]:
         """List one ``dict(img_path=...)`` per image."""
         root = self.data_root
-        fix = (
-            'give the folder of your images by --cfg-options '
-            'train_dataloader.dataset.data_root=/my/images'
-        )
+        fix = 'pass --cfg-options train_dataloader.dataset.data_root=/images'
         if not os.path.isdir(root):
             raise FileNotFoundError(f'No image folder at {root!r}: {fix}.')
         folders = track(
             walk_images(root),
-            description=f'Listing the images in {root}',
+            description=f'Listing the images in {in_markup(root)}',
             transient=True,
             disable=not is_main_process(),
         )

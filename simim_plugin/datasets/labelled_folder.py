@@ -15,6 +15,8 @@ from mmpretrain.datasets import CustomDataset
 from mmpretrain.registry import DATASETS
 
 from ..errors import SimimError
+from ..files import check_regular
+from ..text import clean
 from .walking import EXTENSIONS, class_labels, images_by_class
 
 
@@ -54,9 +56,10 @@ class LabelledFolder(CustomDataset):
                 'folder that holds one sub-folder of images per class.'
             )
         if self.ann_file and self.list_file is None:
+            check_regular(self.ann_file)
             return super().load_data_list()
         labels = class_labels(root)
-        self._metainfo.setdefault('classes', tuple(labels))
+        self._metainfo.setdefault('classes', tuple(map(clean, labels)))
         if self.list_file is not None:
             return _listed_images(Path(root), labels, self.list_file)
         images = images_by_class(root, labels, self.extensions)
@@ -68,7 +71,9 @@ class LabelledFolder(CustomDataset):
             )
         if empty:
             print_log(
-                f'{root} has classes without an image: {", ".join(empty)}',
+                clean(
+                    f'{root} has classes without an image: {", ".join(empty)}'
+                ),
                 'current',
                 logging.WARNING,
             )
@@ -134,6 +139,7 @@ def _read_lines(file: str) -> list[str]:
     """Return the lines of a list, without blank ones."""
     opened = gzip.open if file.endswith('.gz') else open
     try:
+        check_regular(file)
         with opened(file, 'rt', encoding='utf-8') as stream:
             lines = [line.strip() for line in stream if line.strip()]
     except (OSError, EOFError, UnicodeError, zlib.error) as error:

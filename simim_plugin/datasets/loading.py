@@ -15,6 +15,7 @@ from mmpretrain.registry import TRANSFORMS
 from PIL import Image
 
 from ..errors import SimimError
+from ..files import check_regular
 
 _JPEG_END = b'\xff\xd9'
 
@@ -98,6 +99,7 @@ class LoadRGBImage(BaseTransform):
             return results
         path = results['img_path']
         try:
+            check_regular(path)
             data = fileio.get(path, backend_args=self.backend_args)
             image = decode_rgb(data)
         # Decoders raise many types, from OSError to struct.error.

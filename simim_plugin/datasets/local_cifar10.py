@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from mmpretrain.datasets import CIFAR10
 from mmpretrain.registry import DATASETS
+
+from ..files import check_regular
 
 
 @DATASETS.register_module()
@@ -28,9 +31,11 @@ class LocalCIFAR10(CIFAR10):
 
     def load_data_list(self) -> list[dict]:
         """List one ``dict(img=..., gt_label=...)`` per image, in RGB."""
+        root = self.data_root
+        for name, _ in [*self.train_list, *self.test_list]:
+            check_regular(os.path.join(root, self.base_folder, name))
         # The base class would advise to download the files.
         if not self._check_integrity():
-            root = self.data_root
             raise FileNotFoundError(
                 f'No CIFAR-10 in {root!r}: unpack its Python version there '
                 f'({root}/{self.base_folder} with data_batch_1 to 5, '

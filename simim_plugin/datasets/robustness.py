@@ -15,6 +15,7 @@ from mmpretrain.registry import DATASETS
 from tqdm import tqdm
 
 from ..errors import SimimError
+from ..text import clean
 from .walking import class_labels, images_by_class
 
 CLASS_LISTS = Path(__file__).parent / 'class_lists'
@@ -212,7 +213,7 @@ class CorruptedFolder(CustomDataset):
         labels = self._labels(root)
         cells = tqdm(
             list(product(CORRUPTIONS, SEVERITIES)),
-            f'Listing {root}',
+            clean(f'Listing {root}'),
             leave=False,
             disable=None if is_main_process() else True,
         )
@@ -231,7 +232,7 @@ class CorruptedFolder(CustomDataset):
 
     def _labels(self, root: Path) -> dict[str, int]:
         labels = class_labels(root / CORRUPTIONS[0] / str(SEVERITIES[0]))
-        self._metainfo['classes'] = tuple(labels)
+        self._metainfo['classes'] = tuple(map(clean, labels))
         return labels
 
     def check_folders(self) -> None:

@@ -43,7 +43,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..errors import SimimError
-from ..files import complete_folder, full_disk_reported
+from ..files import complete_folder, full_disk_reported, read_text
 from .annotations import (
     CLASSES,
     LVIS_CLASSES,
@@ -132,7 +132,7 @@ def _is_up_to_date(
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return False
     try:
-        existing = json.loads((out / 'manifest.json').read_text())
+        existing = json.loads(read_text(out / 'manifest.json'))
         found, version = existing['parameters'], existing['version']
     except (OSError, ValueError, KeyError, TypeError):
         # Never delete other files, not even with ``overwrite``.

@@ -181,8 +181,11 @@ class _Checked:
 
 
 def _names(folder: str) -> dict[str, str]:
-    """Return the files in a folder, by both forms of their names."""
-    names = os.listdir(folder) if os.path.isdir(folder) else []
+    """Return the regular files in a folder, by both forms of their names."""
+    if not os.path.isdir(folder):
+        return {}
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if entry.is_file()]
     composed = {unicodedata.normalize('NFC', name): name for name in names}
     return composed | {name: name for name in names}
 

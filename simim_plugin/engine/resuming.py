@@ -145,7 +145,7 @@ class CheckpointMixin(Runner):
                 self.train_loop.restore(checkpoint['meta'], filename)
             self._judge(found, checkpoint['meta'], filename)
             model.load_state_dict(state)
-            self.logger.info(f'Loaded the checkpoint {filename}')
+            self.logger.info(f'Loaded the checkpoint {filename!r}')
         else:
             load_weights(model, filename, checkpoint)
         self._has_loaded = True

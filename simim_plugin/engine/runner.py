@@ -11,7 +11,10 @@ from torch import nn
 
 from ..errors import SimimError
 from ..runs.faults import explain_lost_processes
+from ..runs.finite_loss import FiniteLoss
+from ..runs.history import BoundedHistory
 from ..runs.lock import hold_work_dir, is_held
+from ..runs.open_files import explain_open_files
 from ..runs.processes import ProcessMixin
 from ..runs.stopping import StopHook, record_stop_signals
 from .checkpointing import BranchHook
@@ -50,9 +53,12 @@ class SiameseIMRunner(ScalingMixin, ProcessMixin, CheckpointMixin):
             self.peers.watching(),
             record_stop_signals() as received,
             explain_lost_processes(),
+            explain_open_files(),
         ):
             self.dump_config()
             self.register_hook(StopHook(received))
+            self.register_hook(BoundedHistory())
+            self.register_hook(FiniteLoss())
             self.register_hook(BranchHook(self.resumes_latest))
             return super().train()
 

@@ -8,6 +8,7 @@ pretraining configs in MMPretrain::
 
 from .. import pretraining  # noqa: F401  # registers components
 from .classes import ClassCountHook
+from .drawing import NamedPicturesHook
 from .features import (
     evaluation_transforms,
     extract_features,
@@ -35,6 +36,7 @@ __all__ = [
     'FrozenFeatureLoop',
     'KNNClassifier',
     'LogisticClassifier',
+    'NamedPicturesHook',
     'OnlineKNN',
     'PatchMatches',
     'ProbeHead',

@@ -6,4 +6,7 @@
 - ``processes``: several processes on CPUs; loader workers end with a run.
 - ``answering``: a process that no longer answers is named.
 - ``faults``: a process that was killed is one sentence.
+- ``open_files``: the limits of open files and of shared memory are one too.
+- ``finite_loss``: a run without a finite loss ends with an error.
+- ``history``: the logged values that a run keeps are bounded.
 """

@@ -48,7 +48,7 @@ class CheckedSegDataset(BaseSegDataset):
                 pair is missing, or the label maps do not fit the classes.
         """
         images = self.data_prefix['img_path']
-        if self.ann_file and not os.path.exists(self.ann_file):
+        if self.ann_file and not os.path.isfile(self.ann_file):
             raise LabelMapError(
                 f'There is no list of pairs {self.ann_file}; set data_root '
                 'and ann_file of the data set.'

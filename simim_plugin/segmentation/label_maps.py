@@ -19,6 +19,7 @@ from mmengine.logging import print_log
 from PIL import Image
 
 from ..errors import SimimError
+from ..files import check_regular
 
 IGNORED = 255
 """Value of pixels that neither the loss nor a metric counts."""
@@ -50,6 +51,7 @@ def read_label_map(path: str, backend_args: dict | None = None) -> np.ndarray:
         LabelMapError: if the file cannot be read, or holds colours.
     """
     try:
+        check_regular(path)
         data = fileio.get(path, backend_args=backend_args)
         image = Image.open(io.BytesIO(data))
         labels = np.array(image)

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..errors import SimimError
+from ..files import read_text
 from .style import (
     BLUE,
     GREEN,
@@ -163,7 +164,7 @@ def _entries(log: Path, names: Sequence[str]) -> list[dict]:
     A killed run may leave an incomplete line, which is ignored.
     """
     entries = []
-    for line in log.read_text().splitlines():
+    for line in read_text(log).splitlines():
         try:
             entry = json.loads(line)
         except ValueError:

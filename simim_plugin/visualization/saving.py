@@ -15,6 +15,7 @@ from PIL import Image
 
 from ..errors import SimimError
 from ..files import complete_file
+from ..text import clean
 from .style import DPI
 
 _PAGE = """<!doctype html>
@@ -83,11 +84,11 @@ def save_figures(
         content = _png(_below_each_other([image for _, image in images]))
     else:
         content = _PAGE.format(
-            title=html.escape(heading),
-            command=html.escape(command),
+            title=html.escape(clean(heading)),
+            command=html.escape(clean(command)),
             figures='\n'.join(
                 _FIGURE.format(
-                    caption=html.escape(caption),
+                    caption=html.escape(clean(caption)),
                     width=image.shape[1] * 100 // DPI,
                     data=base64.b64encode(_png(image)).decode(),
                 )

@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
+from ..text import in_plot
+
 # Okabe and Ito's palette.
 BLUE, ORANGE, GREEN, RED = '#0072B2', '#E69F00', '#009E73', '#D55E00'
 PURPLE, SKY = '#CC79A7', '#56B4E9'
@@ -39,7 +41,7 @@ def new_figure(width: float, height: float) -> Figure:
 def title(axes: Axes, text: str, note: str = '') -> None:
     """Add a bold title on the left and a quieter line below it."""
     axes.set_title(
-        text,
+        in_plot(text),
         loc='left',
         fontsize=TITLE,
         fontweight='bold',
@@ -92,7 +94,7 @@ def legend_below(
 ) -> None:
     """Add a legend of lines, label -> colour and stroke, below all panels."""
     handles = [
-        Line2D([], [], color=colour, ls=stroke, lw=2, label=label)
+        Line2D([], [], color=colour, ls=stroke, lw=2, label=in_plot(label))
         for label, (colour, stroke) in looks.items()
     ]
     figure.legend(

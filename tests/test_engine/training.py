@@ -69,7 +69,7 @@ def make_runner(
         optim_wrapper=optim_wrapper,
         custom_hooks=[dict(type='MomentumHook', base_momentum=0.9), *hooks],
         default_hooks=dict(logger=dict(type='LoggerHook', interval=1)),
-        log_processor=dict(window_size=1),
+        log_processor=options.pop('log_processor', dict(window_size=1)),
         default_scope='mmpretrain',
         randomness=dict(seed=0),
         experiment_name=str(folder),

@@ -1,0 +1,50 @@
+"""End a run that never had a finite loss."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from mmengine.dist import all_reduce
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from ..errors import SimimError
+
+_PATIENCE = 50
+"""Iterations without a finite loss that are enough for a verdict."""
+
+
+class FiniteLoss(Hook):
+    """End a run without a finite loss, before it saves a checkpoint of that.
+
+    The verdict falls after the last iteration of a run, or after 50. It
+    reads the loss that mmengine has fetched for the log.
+    """
+
+    def before_train(self, runner: Runner) -> None:
+        """Note where the run begins, which may be a resumed one."""
+        self._begin = runner.iter
+        self._finite = False
+
+    def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
+        """Look at the loss.
+
+        Raises:
+            SimimError: if none was finite in any process.
+        """
+        loss = runner.message_hub.log_scalars.get('train/loss')
+        self._finite |= loss is None or math.isfinite(loss.current())
+        done = runner.iter + 1 - self._begin
+        if done != _PATIENCE and runner.iter + 1 != runner.max_iters:
+            return
+        finite = torch.tensor(float(self._finite))
+        all_reduce(finite, 'max')
+        if not finite:
+            raise SimimError(
+                f'The loss is not finite in any of the {done} iterations of '
+                'this run, which ends here; lower the '
+                'learning rate, or check the weights that it starts from and '
+                'the images.'
+            )

@@ -1,0 +1,41 @@
+"""Show names that others chose, such as those of files, in one safe line."""
+
+from __future__ import annotations
+
+import re
+
+# Control characters, which move the cursor, colour the terminal or begin a
+# line; line separators; characters that reverse the text after them; and
+# surrogates, which stand for undecodable bytes and cannot be printed.
+_HIDDEN = re.compile(
+    '[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]'
+)
+_COLOUR = re.compile(r'\x1b\[[\d;]*m')
+
+
+def clean(text: object) -> str:
+    r"""Write control characters as ``\n``, ``\x1b`` and so on: one line.
+
+    Args:
+        text (object): converted by ``str``.
+    """
+    return _HIDDEN.sub(
+        lambda found: found[0].encode('unicode_escape').decode(), str(text)
+    )
+
+
+def in_markup(text: object) -> str:
+    """Clean a text for rich, which would take ``[/b]`` for an instruction."""
+    from rich.markup import escape  # no command needs rich at its start
+
+    return escape(clean(text))
+
+
+def in_plot(text: object) -> str:
+    """Clean a text for matplotlib, which would read ``$`` as mathematics."""
+    return clean(text).replace('$', r'\$')
+
+
+def without_colour(line: str) -> str:
+    """Return a line of a log, cleaned, without the colours of its level."""
+    return clean(_COLOUR.sub('', line))
