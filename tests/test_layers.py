@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / 'simim_plugin'
 # Lowest first. A module imports from its own folder and from lower layers.
 LAYERS = (
     {'errors'},
-    {'files', 'environment', 'geometry', 'config_files'},
+    {'files', 'environment', 'geometry', 'config_files', 'settings'},
     {'checkpoint', 'datasets', 'operators'},
     {'models', 'engine'},
     {'pretraining'},

@@ -12,6 +12,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from ..config_files import config_path
+from .config_errors import add_traceback_option
 
 
 def add_common_options(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +35,7 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
         help='launcher of the processes',
     )
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    add_traceback_option(parser)
 
 
 def find_config(name: str | Path) -> Config:

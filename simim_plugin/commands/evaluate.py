@@ -27,10 +27,11 @@ from .. import __version__
 from ..checkpoint import read_weights
 from ..checkpoint.names import OFFICIAL, OURS
 from ..config_files import config_path
-from ..errors import SimimError, one_line_errors
+from ..errors import SimimError
 from ..evaluation import robustness_average
 from ..files import complete_file, last_checkpoint, write_json
 from .command_line import find_config
+from .config_errors import add_traceback_option, explained_errors
 from .protocols import (
     ENCODERS,
     FROZEN,
@@ -53,7 +54,7 @@ def main(
             None.
         tools (Path): folder of train.py and test.py.
     """
-    with one_line_errors():
+    with explained_errors(argv):
         args = parse_args(argv)
         results = Evaluation(args, tools).run()
         print('\n' + table(results))
@@ -130,6 +131,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar='KEY=VALUE',
         help='override settings of every config that has them',
     )
+    add_traceback_option(parser)
     return parser
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from pathlib import Path
+from typing import Any
 
 from mmengine.dist import master_only
 from mmengine.registry import RUNNERS
-from mmengine.runner import BaseLoop
+from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
 from ..errors import SimimError
+from ..settings import check_settings
 from .checkpointing import BranchHook
 from .faults import explain_lost_processes
 from .loop import accumulative_counts
@@ -35,6 +38,20 @@ class SiameseIMRunner(ScalingMixin, ProcessMixin, CheckpointMixin):
     ``runner_type`` in the config selects it from mmengine's own registry,
     which every training script of OpenMMLab reads.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Check every setting first; the arguments are mmengine's.
+
+        Raises:
+            SimimError: for a wrong setting; see docs/settings.md.
+        """
+        given = signature(Runner).bind(*args, **kwargs).arguments
+        config = given.pop('cfg', None) or {}
+        text = getattr(config, 'text', '')
+        warnings = check_settings({**config, **given}, text)
+        super().__init__(*args, **kwargs)
+        for warning in warnings:
+            self.logger.warning(warning)
 
     def train(self) -> nn.Module:
         """Train to the end, or until a signal.
