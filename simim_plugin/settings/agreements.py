@@ -89,11 +89,14 @@ def encoder_of(part: Part | None) -> Encoder | None:
     given: Any = part.settings
     if 'SiameseIMSegViT' not in part.names:
         known = {'VisionTransformer', 'MAEViT', 'SiameseIMViTDet'}
-        if not known & {*part.names[:2]} or not hasattr(part.made, 'arch_zoo'):
+        zoo = getattr(part.made, 'arch_zoo', None)
+        if zoo is None or not known & {*part.names[:2]}:
             return None
         given = value_of(part, 'arch')
         if isinstance(given, str):
-            given = part.made.arch_zoo[given.lower()]
+            given = zoo.get(given.lower())
+        if given is None:
+            return None
     dims, layers, heads = (
         given.get(name, default_of(part.made, name))
         for name in ('embed_dims', 'num_layers', 'num_heads')

@@ -60,7 +60,7 @@ def check_settings(settings: Mapping, text: str = '') -> list[str]:
         SimimError: for a wrong setting, with a sentence for each.
     """
     settings = dict(settings)  # a Config is no Mapping
-    scope = settings.get('default_scope') or 'mmengine'
+    scope = settings.get('default_scope', 'mmengine')
     whole = Whole(settings, find_parts(settings, scope))
     for step in (_names, _values, _agreements):
         faults = list(dict.fromkeys(step(whole)))
@@ -198,7 +198,10 @@ def _sentence(path: str, value: Any, words: str) -> str:
 
 def _agreements(whole: Whole) -> Iterator[str]:
     for agreement in AGREEMENTS:
-        yield from agreement(whole)
+        try:
+            yield from agreement(whole)
+        except (AttributeError, LookupError, TypeError, ValueError):
+            continue  # values in a form that the check does not know pass
 
 
 def _below(settings: Mapping, path: str) -> Mapping:

@@ -132,12 +132,13 @@ _ALL = [
 ]
 
 
-def find_parts(settings: Mapping, scope: str) -> list[Part]:
+def find_parts(settings: Mapping, scope: str | None) -> list[Part]:
     """List the parts of a config, each after the one that holds it.
 
     Args:
         settings (Mapping): the arguments of a Runner.
-        scope (str): ``default_scope`` of the config.
+        scope (str, optional): ``default_scope`` of the config; the present
+            one if None.
     """
     return [
         part
@@ -146,7 +147,9 @@ def find_parts(settings: Mapping, scope: str) -> list[Part]:
     ]
 
 
-def _walk(value: Any, path: str, kind: Any, scope: str) -> Iterator[Part]:
+def _walk(
+    value: Any, path: str, kind: Any, scope: str | None
+) -> Iterator[Part]:
     if isinstance(value, (list, tuple)):
         for index, item in enumerate(value):
             yield from _walk(item, f'{path}.{index}', kind, scope)
@@ -165,7 +168,7 @@ def _walk(value: Any, path: str, kind: Any, scope: str) -> Iterator[Part]:
         yield from _walk(child, f'{path}.{key}', of_child, scope)
 
 
-def _part(value: Mapping, path: str, kind: Any, scope: str) -> Part:
+def _part(value: Mapping, path: str, kind: Any, scope: str | None) -> Part:
     registry = kind if isinstance(kind, Registry) else None
     made = value.get('type')
     if kind is roots.METRICS and 'metrics' in value:
@@ -206,7 +209,7 @@ def found(registry: Registry, name: str) -> Callable | None:
         return None
 
 
-def anywhere(name: str, scope: str) -> Callable | None:
+def anywhere(name: str, scope: str | None) -> Callable | None:
     """Return what the registries hold under a name, if it is one thing."""
     scope, _, name = name.rpartition('.') if '.' in name else (scope, '', name)
     hits = set()

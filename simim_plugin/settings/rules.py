@@ -39,7 +39,7 @@ def number(
         whole (bool): allow integers only.
         infinite (bool): allow infinity.
     """
-    kind = Integral if whole else Real
+    kind: Any = Integral if whole else Real
 
     def holds(value: Any) -> bool:
         return (
@@ -132,23 +132,18 @@ SHARE = number(0, 1)
 SIDE = one_or_two(count())
 DROP = number(0, below=1)
 NEVER = either(count(), -1)
-EPOCHS = Rule(
-    lambda value: (
-        isinstance(value, Real)
-        and not isinstance(value, bool)
-        and 1 <= value <= 10**9
-        and value == int(value)
-    ),
+LENGTH = Rule(
+    lambda value: number(1, 10**9).holds(value) and value == int(value),
     'a whole number at least 1',
 )
 CROP = rising(0, 1)
 
 RULES: dict[str, Rule] = {
     # Runs
-    'EpochBasedTrainLoop.max_epochs': EPOCHS,
-    'EpochBasedTrainLoop.val_interval': count(),
-    'IterBasedTrainLoop.max_iters': EPOCHS,
-    'IterBasedTrainLoop.val_interval': count(),
+    'EpochBasedTrainLoop.max_epochs': LENGTH,
+    'EpochBasedTrainLoop.val_interval': LENGTH,
+    'IterBasedTrainLoop.max_iters': LENGTH,
+    'IterBasedTrainLoop.val_interval': LENGTH,
     'set_randomness.seed': either(count(0, 2**32 - 1), None),
     'DataLoader.batch_size': count(most=10**6),
     'DataLoader.num_workers': count(0, 1024),

@@ -47,7 +47,7 @@ def _of_classes(classes: Sequence[type]) -> frozenset[str] | None:
         names, rest = _named(made)
         if not rest:
             return frozenset(names)
-        read = _read_and_passed_on(made, rest)
+        read = _read_and_passed_on(made, rest, owner.__name__)
         inherited = _of_classes(classes[above:])
         if read is None or inherited is None:
             return None
@@ -76,7 +76,7 @@ def default_of(made: Callable, name: str) -> Any:
         made (Callable): class or function.
         name (str): of the argument.
     """
-    makers = [made]
+    makers: list[Any] = [made]
     if inspect.isclass(made):
         makers = [vars(owner).get('__init__') for owner in made.__mro__]
     for maker in filter(None, makers):
@@ -89,11 +89,13 @@ def default_of(made: Callable, name: str) -> Any:
     return inspect.Parameter.empty
 
 
-def _read_and_passed_on(made: Callable, rest: str) -> set[str] | None:
+def _read_and_passed_on(
+    made: Callable, rest: str, owner: str
+) -> set[str] | None:
     """Return the names that a constructor reads from its ``**kwargs``.
 
-    None if it uses them in any other way than to read single names and to
-    pass the rest to the next class.
+    None if it ignores them, or uses them in any other way than to read single
+    names and to pass the rest to the next class.
     """
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(made)))
@@ -103,24 +105,29 @@ def _read_and_passed_on(made: Callable, rest: str) -> set[str] | None:
         isinstance(node, ast.Name) and node.id == rest
         for node in ast.walk(tree)
     )
-    known = list(_known_uses(tree, rest))
-    return {name for name in known if name} if len(known) == uses else None
+    known = list(_known_uses(tree, rest, owner))
+    if not 0 < uses == len(known):
+        return None
+    return {name for name in known if name}
 
 
-def _known_uses(tree: ast.AST, rest: str) -> Iterator[str]:
+def _known_uses(tree: ast.AST, rest: str, owner: str) -> Iterator[str]:
     """Yield the name that each understood use reads, '' for passing on."""
 
+    def is_named(node: ast.AST, name: str) -> bool:
+        return isinstance(node, ast.Name) and node.id == name
+
     def is_rest(node: ast.AST) -> bool:
-        return isinstance(node, ast.Name) and node.id == rest
+        return is_named(node, rest)
 
     for node in ast.walk(tree):
         match node:
             case ast.Call(
                 func=ast.Attribute(
-                    value=ast.Call(func=ast.Name(id='super')),
+                    value=ast.Call(func=ast.Name(id='super'), args=start),
                     attr='__init__',
                 )
-            ):
+            ) if not start or is_named(start[0], owner):
                 for word in node.keywords:
                     if word.arg is None and is_rest(word.value):
                         yield ''
