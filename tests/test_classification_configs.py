@@ -375,6 +375,7 @@ def on_images(name, folder, tmp_path) -> Config:
     config.work_dir = str(tmp_path / 'run')
     config.launcher = 'none'
     config.train_cfg.max_epochs = 1
+    config.param_scheduler.warmup = 1
     config.experiment_name = f'{name}_{tmp_path.name}'
     return config
 

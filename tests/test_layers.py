@@ -15,6 +15,7 @@ LAYERS = (
     {'text'},
     {'errors'},
     {'files', 'environment', 'freezing', 'geometry', 'config_files'},
+    {'settings'},
     {'inference', 'runs'},
     {'checkpoint', 'datasets', 'operators'},
     {'models', 'engine'},

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from ..environment import require
-from ..errors import one_line_errors
 from ..files import write_json
+from .config_errors import add_traceback_option, explained_errors
 
 PARTS = {
     'step': 'the training step beside a plain ViT',
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     # At INFO mmengine logs the initialisation of every tensor.
     MMLogger.get_instance('mmengine', log_level='WARNING')
     figures = dict[str, float]()
-    with one_line_errors():
+    with explained_errors(argv):
         for part in PARTS:
             if part in args.parts:
                 figures |= measure(part, args)
@@ -92,6 +92,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--rounds', type=int, default=5, help='counted runs of each'
     )
     parser.add_argument('--json', type=Path, help='file for the figures')
+    add_traceback_option(parser)
     args = parser.parse_args(argv)
     if 'pipeline' in args.parts and args.images is None:
         parser.error('--images FOLDER is needed to time the pipeline.')

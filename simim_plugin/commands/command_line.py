@@ -14,6 +14,7 @@ from ..config_files import config_path
 from ..engine import SiameseIMRunner
 from ..errors import SimimError
 from ..text import clean
+from .config_errors import add_traceback_option
 from .options import add_options, merge
 
 
@@ -33,6 +34,7 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
         help='launcher of the processes',
     )
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    add_traceback_option(parser)
 
 
 def find_config(name: str | Path) -> Config:

@@ -27,11 +27,12 @@ from .. import __version__
 from ..checkpoint import read_weights
 from ..checkpoint.names import OFFICIAL, OURS
 from ..config_files import config_path
-from ..errors import SimimError, one_line_errors
+from ..errors import SimimError
 from ..evaluation import robustness_average
 from ..files import complete_file, last_checkpoint, write_json
 from ..text import clean
 from .command_line import find_config
+from .config_errors import add_traceback_option, explained_errors
 from .options import add_options, merge
 from .protocols import (
     ENCODERS,
@@ -55,7 +56,7 @@ def main(
             None.
         tools (Path): folder of train.py and test.py.
     """
-    with one_line_errors():
+    with explained_errors(argv):
         args = parse_args(argv)
         results = Evaluation(args, tools).run()
         print('\n' + table(results))
@@ -128,6 +129,7 @@ def _parser() -> argparse.ArgumentParser:
         '--gpus', type=int, default=1, help='processes, one on each GPU'
     )
     add_options(parser, 'override settings of every config that has them')
+    add_traceback_option(parser)
     return parser
 
 

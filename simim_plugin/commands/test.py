@@ -10,7 +10,7 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 
-from ..errors import SimimError, one_line_errors
+from ..errors import SimimError
 from ..files import write_json
 from .command_line import (
     add_common_options,
@@ -18,6 +18,7 @@ from .command_line import (
     build_runner,
     read_config,
 )
+from .config_errors import explained_errors
 
 _TRAINING = (
     'train_cfg',
@@ -29,7 +30,7 @@ _TRAINING = (
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
-    with one_line_errors():
+    with explained_errors(argv):
         args = parse_args(argv)
         metrics = build_runner(configure(args)).test()
         if args.out is not None and is_main_process():

@@ -8,18 +8,19 @@ from collections.abc import Sequence
 import torch
 from mmengine.config import Config
 
-from ..errors import SimimError, one_line_errors
+from ..errors import SimimError
 from .command_line import (
     add_common_options,
     apply_options,
     build_runner,
     read_config,
 )
+from .config_errors import explained_errors
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
-    with one_line_errors():
+    with explained_errors(argv):
         build_runner(configure(parse_args(argv))).train()
 
 
@@ -76,7 +77,8 @@ def configure(args: argparse.Namespace) -> Config:
 
     Raises:
         FileNotFoundError: for an unknown config.
-        SimimError: for float16 without a GPU.
+        SimimError: for float16 without a GPU, or for --restart-epoch
+            without --resume.
     """
     config = read_config(args)
     if args.no_validate:
@@ -91,6 +93,11 @@ def configure(args: argparse.Namespace) -> Config:
                 '--resume.'
             )
     if args.restart_epoch:
+        if not config.get('resume'):
+            raise SimimError(
+                '--restart-epoch repeats the interrupted epoch of a run that '
+                'goes on; add --resume, or leave it out.'
+            )
         config.train_cfg.restart_epoch = True
     if args.extend:
         config.extend = True
@@ -111,7 +118,8 @@ def configure(args: argparse.Namespace) -> Config:
             type='mmpretrain.AutocastOptimWrapper', on_cpu=True
         )
     apply_options(config, args)
-    scaled = config.optim_wrapper.get('type') == 'AmpOptimWrapper'
+    wrapper = config.get('optim_wrapper') or {}
+    scaled = wrapper.get('type') == 'AmpOptimWrapper'
     if scaled and not torch.cuda.is_available():
         raise SimimError(
             f'The config {args.config} trains in float16 with a gradient '

@@ -18,7 +18,7 @@ from mmpretrain.datasets import remove_transform
 from ..datasets import LoadRGBImage, PairedViews
 from ..datasets.paired_views import resize
 from ..datasets.walking import EXTENSIONS, list_images
-from ..errors import SimimError, one_line_errors
+from ..errors import SimimError
 from ..evaluation import draw_pairs, match_patches
 from ..text import clean
 from ..visualization.curves import draw_runs, read_run
@@ -27,6 +27,7 @@ from ..visualization.saving import check_output, save_figures
 from ..visualization.tokens import draw_across, draw_attention, draw_tokens
 from ..visualization.views import draw_matches, draw_pair
 from .command_line import find_config
+from .config_errors import add_traceback_option, explained_errors
 
 Captioned = list[tuple[str, Figure]]
 
@@ -38,7 +39,7 @@ PAIR_CONFIG = 'siamese_im_vit-base-p16_8xb512-amp-coslr-1600e_in1k.py'
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
-    with one_line_errors():
+    with explained_errors(argv):
         args = parse_args(argv)
         check_output(args.out)
         init_default_scope('mmpretrain')
@@ -97,6 +98,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     curves = commands.add_parser('curves', help='logs of several runs')
     curves.set_defaults(draw=runs, heading='Training curves')
     _add_runs(curves)
+    for command in commands.choices.values():
+        add_traceback_option(command)
     return parser.parse_args(argv)
 
 

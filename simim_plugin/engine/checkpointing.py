@@ -9,9 +9,7 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
-from ..errors import SimimError
 from ..runs.stopping import STOP_NAME
-from .loop import accumulative_counts
 from .resuming import numbered_checkpoints
 
 _OUTDATED = 'outdated_ckpt_id'
@@ -26,19 +24,7 @@ class SafeCheckpointHook(CheckpointHook):
     """
 
     def before_train(self, runner: Runner) -> None:
-        """Remove the outdated checkpoint that a kill has left.
-
-        Raises:
-            SimimError: if a checkpoint falls between optimizer steps, where
-                gathered gradients would be lost.
-        """
-        accumulated = accumulative_counts(runner.optim_wrapper)
-        if not self.by_epoch and self.interval % accumulated:
-            raise SimimError(
-                f'A checkpoint every {self.interval} iterations falls between '
-                f'optimizer steps of {accumulated} iterations; set '
-                'default_hooks.checkpoint.interval to a multiple of it.'
-            )
+        """Remove the outdated checkpoint that a kill has left."""
         super().before_train(runner)
         if self.max_keep_ckpts > 0:
             done = runner.epoch if self.by_epoch else runner.iter

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from pathlib import Path
+from typing import Any
 
 from mmengine.dist import master_only
 from mmengine.registry import RUNNERS
-from mmengine.runner import BaseLoop
+from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
 from ..errors import SimimError
@@ -17,6 +19,7 @@ from ..runs.lock import hold_work_dir, is_held
 from ..runs.open_files import explain_open_files
 from ..runs.processes import ProcessMixin
 from ..runs.stopping import StopHook, record_stop_signals
+from ..settings import check_settings
 from .checkpointing import BranchHook
 from .loop import accumulative_counts
 from .resuming import CheckpointMixin
@@ -38,6 +41,20 @@ class SiameseIMRunner(ScalingMixin, ProcessMixin, CheckpointMixin):
     ``runner_type`` in the config selects it from mmengine's own registry,
     which every training script of OpenMMLab reads.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Check every setting first; the arguments are mmengine's.
+
+        Raises:
+            SimimError: for a wrong setting; see docs/settings.md.
+        """
+        given = signature(Runner).bind(*args, **kwargs).arguments
+        config = given.pop('cfg', None) or {}
+        text = getattr(config, 'text', '')
+        warnings = check_settings({**config, **given}, text)
+        super().__init__(*args, **kwargs)
+        for warning in warnings:
+            self.logger.warning(warning)
 
     def train(self) -> nn.Module:
         """Train to the end, or until a signal.

@@ -1,0 +1,9 @@
+"""Check every setting of a config before anything is built.
+
+docs/settings.md lists the rules. None of the modules here imports another
+room, and nothing is built.
+"""
+
+from .check import check_settings
+
+__all__ = ['check_settings']

@@ -1,0 +1,239 @@
+"""The check of a whole config, in three steps."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
+from mmengine.runner import Runner
+
+from ..errors import SimimError
+from .agreements import AGREEMENTS, Whole, stock_warm_up
+from .parts import Part, find_parts, found, known_names
+from .rules import RULES
+from .signatures import accepted, default_of
+
+_RUNNER = frozenset(inspect.signature(Runner.__init__).parameters) - {'self'}
+_TOP_LEVEL = _RUNNER | {
+    *('runner_type', 'model_wrapper_cfg', 'sync_bn', 'compile'),
+    *('find_unused_parameters', 'activation_checkpointing'),
+    *('efficient_conv_bn_eval', 'custom_imports'),
+    *('tta_model', 'tta_pipeline'),
+}
+"""Names that mmengine's Runner, or a script of OpenMMLab, reads."""
+
+_READ_BY_KEY: dict[str, frozenset[str]] = {
+    'auto_scale_lr': frozenset({'base_batch_size', 'enable'}),
+    'env_cfg': frozenset(
+        {'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'}
+    ),
+    'env_cfg.mp_cfg': frozenset({'mp_start_method', 'opencv_num_threads'}),
+    'optim_wrapper.paramwise_cfg': frozenset(
+        {
+            *('custom_keys', 'bias_lr_mult', 'bias_decay_mult'),
+            *('norm_decay_mult', 'dwconv_decay_mult', 'flat_decay_mult'),
+            *('bypass_duplicate', 'dcn_offset_lr_mult', 'layer_decay_rate'),
+            *('num_layers', 'decay_rate', 'decay_type'),
+        }
+    ),
+}
+"""Dictionaries of which mmengine reads single keys and ignores others."""
+
+
+def check_settings(settings: Mapping, text: str = '') -> list[str]:
+    """Check every setting of a config.
+
+    Args:
+        settings (Mapping): the arguments of a Runner, and other names of the
+            config.
+        text (str): the config files. A name that is in none of them was
+            given by ``--cfg-options``.
+
+    Returns:
+        list[str]: warnings about names that nothing reads.
+
+    Raises:
+        SimimError: for a wrong setting, with a sentence for each.
+    """
+    settings = dict(settings)  # a Config is no Mapping
+    scope = settings.get('default_scope', 'mmengine')
+    whole = Whole(settings, find_parts(settings, scope))
+    for step in (_names, _values, _agreements):
+        faults = list(dict.fromkeys(step(whole)))
+        if faults:
+            raise SimimError(' '.join(faults))
+    return [
+        *_unread_names(settings, text),
+        *_unread_keys(settings),
+        *stock_warm_up(whole),
+    ]
+
+
+def _names(whole: Whole) -> Iterator[str]:
+    for part in whole.parts:
+        yield from _unknown_type(part)
+        yield from _unknown_arguments(part)
+        yield from _unknown_arch(part)
+    wrapper = whole.at('optim_wrapper')
+    constructor = wrapper and wrapper.get('constructor')
+    if isinstance(constructor, str):
+        registry = OPTIM_WRAPPER_CONSTRUCTORS
+        scope = whole.settings.get('default_scope')
+        with registry.switch_scope_and_registry(scope) as registry:
+            if found(registry, constructor) is None:
+                yield (
+                    f'There is no {constructor!r} for '
+                    'optim_wrapper.constructor; '
+                    f'{_nearest(constructor, known_names(registry))}.'
+                )
+
+
+def _unknown_type(part: Part) -> Iterator[str]:
+    if part.registry is None or part.made is not None:
+        return
+    advice = _nearest(part.kind.rpartition('.')[2], known_names(part.registry))
+    yield f'There is no {part.kind!r} for {part.path}; {advice}.'
+
+
+def _unknown_arguments(part: Part) -> Iterator[str]:
+    """Arguments that what is built for certain does not accept.
+
+    Other dictionaries are left to mmengine: whoever builds from them may read
+    some names before.
+    """
+    certain = part.registry is not None or part.kind is None
+    known = accepted(part.made) if part.made and certain else None
+    if known is None:
+        return
+    for name in part.settings.keys() - known - part.also:
+        yield (
+            f'{part.path}.{name} is no setting of '
+            f'{getattr(part.made, "__name__", part.kind)}; '
+            f'{_nearest(name, known, "remove it")}.'
+        )
+
+
+def _unknown_arch(part: Part) -> Iterator[str]:
+    """The name or the keys of a ViT's ``arch``."""
+    arch = part.get('arch')
+    known = getattr(part.made, 'arch_zoo', None)
+    own = part.names[0].startswith('SiameseIM')
+    # Other classes extend their list when they are built.
+    if not (own or part.names[0] in ('VisionTransformer', 'MAEViT')):
+        return
+    if not isinstance(known, dict) or arch is None:
+        return
+    if isinstance(arch, str):
+        if arch not in known and arch.lower() not in known:
+            yield (
+                f'{part.path}.arch is {arch!r}; {_nearest(arch, list(known))}.'
+            )
+    elif own:
+        needed = {
+            *('embed_dims', 'num_layers', 'num_heads'),
+            'feedforward_channels',
+        }
+        allowed = needed | {'global_attn_indexes'}
+        for name in arch.keys() - allowed:
+            yield (
+                f'{part.path}.arch.{name} is no setting of an encoder; '
+                f'{_nearest(name, allowed)}.'
+            )
+        missing = sorted(needed - arch.keys())
+        if missing:
+            yield f'{part.path}.arch lacks {", ".join(missing)}; set them.'
+
+
+def _nearest(name: str, known: Iterable[str], otherwise: str = '') -> str:
+    """Return the advice to use the nearest known name, as a clause."""
+    known = sorted({*known})
+    close = difflib.get_close_matches(name, known, 3, 0.6)
+    if not close:
+        lower = {k.lower(): k for k in known}
+        close = [
+            lower[k]
+            for k in difflib.get_close_matches(name.lower(), lower, 3, 0.6)
+        ]
+    if close:
+        return f'did you mean {" or ".join(close)}?'.rstrip('?')
+    return otherwise or 'correct the name, or import what registers it'
+
+
+def _values(whole: Whole) -> Iterator[str]:
+    for part in whole.parts:
+        for name, value in part.settings.items():
+            yield from _wrong_value(part, part.names, name, value)
+        arch = part.get('arch')
+        if isinstance(arch, Mapping):
+            for name, value in arch.items():
+                yield from _wrong_value(part, ('arch',), name, value, 'arch.')
+    for path in ('auto_scale_lr', 'optim_wrapper.paramwise_cfg'):
+        for name, value in _below(whole.settings, path).items():
+            rule = RULES.get(f'{path.rpartition(".")[2]}.{name}')
+            if rule and not rule.holds(value):
+                yield _sentence(f'{path}.{name}', value, rule.words)
+
+
+def _wrong_value(
+    part: Part, owners: Iterable[str], name: str, value: Any, below: str = ''
+) -> Iterator[str]:
+    for owner in owners:
+        rule = RULES.get(f'{owner}.{name}')
+        if rule is None:
+            continue
+        default = default_of(part.made, name) if part.made else ...
+        as_default = type(value) is type(default) and value == default
+        if not (rule.holds(value) or as_default):
+            yield _sentence(f'{part.path}.{below}{name}', value, rule.words)
+        return
+
+
+def _sentence(path: str, value: Any, words: str) -> str:
+    return f'{path} is {value!r}; set it to {words}.'
+
+
+def _agreements(whole: Whole) -> Iterator[str]:
+    for agreement in AGREEMENTS:
+        try:
+            yield from agreement(whole)
+        except (AttributeError, LookupError, TypeError, ValueError):
+            continue  # values in a form that the check does not know pass
+
+
+def _below(settings: Mapping, path: str) -> Mapping:
+    """Return the dictionary at a dotted path, empty if there is none."""
+    inner: Any = settings
+    for name in path.split('.'):
+        inner = inner.get(name) if isinstance(inner, Mapping) else None
+    return inner if isinstance(inner, Mapping) else {}
+
+
+def _unread_names(settings: Mapping, text: str) -> Iterator[str]:
+    """Warn about top-level names that nothing reads.
+
+    A config file may name its parts, so a name that the files use again is
+    left alone.
+    """
+    for name in settings.keys() - _TOP_LEVEL:
+        uses = len(re.findall(rf'\b{re.escape(name)}\b', text))
+        close = difflib.get_close_matches(name, _TOP_LEVEL, 1, 0.8)
+        if (uses == 0 and text) or (uses < 2 and close):
+            yield (
+                f'Nothing reads the setting {name}; '
+                f'{_nearest(name, _TOP_LEVEL, "remove it")}.'
+            )
+
+
+def _unread_keys(settings: Mapping) -> Iterator[str]:
+    for path, known in _READ_BY_KEY.items():
+        for name in _below(settings, path).keys() - known:
+            close = difflib.get_close_matches(name, known, 1, 0.6)
+            if close or path != 'optim_wrapper.paramwise_cfg':
+                yield (
+                    f'Nothing reads the setting {path}.{name}; '
+                    f'{_nearest(name, known, "remove it")}.'
+                )

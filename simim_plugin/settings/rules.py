@@ -1,0 +1,267 @@
+"""The values that single settings may have: one table.
+
+A key is CLASS.SETTING and holds for every class that inherits CLASS; of a
+dictionary without class, it is the dictionary's last name. A setting that
+equals the default of its class always passes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from numbers import Integral, Real
+from typing import Any, NamedTuple
+
+
+class Rule(NamedTuple):
+    """A condition on a value, and the words for it."""
+
+    holds: Callable[[Any], bool]
+    words: str
+
+
+def number(
+    least: float = -math.inf,
+    most: float = math.inf,
+    *,
+    above: float = -math.inf,
+    below: float = math.inf,
+    whole: bool = False,
+    infinite: bool = False,
+) -> Rule:
+    """Return the rule of a number within bounds.
+
+    Args:
+        least (float): smallest number.
+        most (float): largest number.
+        above (float): a smaller number that is excluded.
+        below (float): a larger number that is excluded.
+        whole (bool): allow integers only.
+        infinite (bool): allow infinity.
+    """
+    kind: Any = Integral if whole else Real
+
+    def holds(value: Any) -> bool:
+        return (
+            isinstance(value, kind)
+            and not isinstance(value, bool)
+            and (infinite or math.isfinite(value))
+            and least <= value <= most
+            and above < value
+            and (value < below or below == math.inf)
+        )
+
+    bounds = [
+        f'{word} {bound:,}'
+        for word, bound in (
+            *(('at least', least), ('above', above)),
+            *(('at most', most), ('below', below)),
+        )
+        if math.isfinite(bound)
+    ]
+    words = 'a whole number' if whole else 'a number'
+    return Rule(holds, ' '.join([words, ' and '.join(bounds)]).strip())
+
+
+def count(least: int = 1, most: int = 10**9) -> Rule:
+    """Return the rule of a whole number."""
+    return number(least, most, whole=True)
+
+
+def either(rule: Rule, *others: Any) -> Rule:
+    """Return a rule that allows some other values, too."""
+
+    def holds(value: Any) -> bool:
+        return rule.holds(value) or any(
+            value is other or (type(value) is type(other) and value == other)
+            for other in others
+        )
+
+    words = ' or '.join([rule.words, *map(repr, others)])
+    return Rule(holds, words)
+
+
+def each(rule: Rule, length: int | None = None) -> Rule:
+    """Return the rule of a list whose items follow a rule."""
+
+    def holds(value: Any) -> bool:
+        return (
+            isinstance(value, Sequence)
+            and not isinstance(value, str)
+            and len(value) > 0
+            and length in (None, len(value))
+            and all(map(rule.holds, value))
+        )
+
+    many = 'a list' if length is None else f'{length} values'
+    return Rule(holds, f'{many}, each {rule.words}')
+
+
+def one_of(*names: str) -> Rule:
+    """Return the rule of a name from a list."""
+    return Rule(
+        lambda value: isinstance(value, str) and value in names,
+        'one of ' + ', '.join(names),
+    )
+
+
+def rising(least: float, most: float) -> Rule:
+    """Return the rule of two numbers, above ``least`` and not falling."""
+    pair = each(number(above=least, most=most), 2)
+
+    def holds(value: Any) -> bool:
+        return pair.holds(value) and value[0] <= value[1]
+
+    return Rule(
+        holds,
+        f'two numbers (low, high) with {least} < low <= high'
+        + (f' <= {most:g}' if math.isfinite(most) else ''),
+    )
+
+
+def one_or_two(rule: Rule) -> Rule:
+    """Return the rule of one value, or of a height and a width."""
+    pair = each(rule, 2)
+    return Rule(
+        lambda value: rule.holds(value) or pair.holds(value),
+        f'{rule.words}, or two',
+    )
+
+
+SHARE = number(0, 1)
+SIDE = one_or_two(count())
+DROP = number(0, below=1)
+NEVER = either(count(), -1)
+LENGTH = Rule(
+    lambda value: number(1, 10**9).holds(value) and value == int(value),
+    'a whole number at least 1',
+)
+CROP = rising(0, 1)
+
+RULES: dict[str, Rule] = {
+    # Runs
+    'EpochBasedTrainLoop.max_epochs': LENGTH,
+    'EpochBasedTrainLoop.val_interval': LENGTH,
+    'IterBasedTrainLoop.max_iters': LENGTH,
+    'IterBasedTrainLoop.val_interval': LENGTH,
+    'set_randomness.seed': either(count(0, 2**32 - 1), None),
+    'DataLoader.batch_size': count(most=10**6),
+    'DataLoader.num_workers': count(0, 1024),
+    'DataLoader.prefetch_factor': either(count(most=1024), None),
+    'ImageFolder.skip_broken': SHARE,
+    # Optimisation
+    'OptimWrapper.accumulative_counts': count(most=10**6),
+    'Optimizer.lr': number(above=0, most=10**4),
+    'Optimizer.weight_decay': number(0, 10),
+    'Optimizer.momentum': DROP,
+    'Optimizer.betas': each(DROP),
+    'ProbeLARS.trust': number(above=0),
+    'clip_grad_norm_.max_norm': number(above=0, infinite=True),
+    'clip_grad_value_.clip_value': number(above=0),
+    'paramwise_cfg.layer_decay_rate': number(above=0, most=1),
+    'paramwise_cfg.flat_decay_mult': number(0),
+    'paramwise_cfg.norm_decay_mult': number(0),
+    'paramwise_cfg.bias_decay_mult': number(0),
+    'auto_scale_lr.base_batch_size': count(),
+    'WarmupCosineLR.warmup': number(0),
+    'WarmupCosineLR.eta_min': number(0),
+    'LinearLR.start_factor': number(above=0, most=1),
+    # Hooks
+    'LoggerHook.interval': count(),
+    'CheckpointHook.interval': NEVER,
+    'LogProcessor.window_size': count(),
+    'MomentumHook.base_momentum': SHARE,
+    'ThroughputHook.interval': count(),
+    'ThroughputHook.max_wait': SHARE,
+    'CollapseMonitor.interval': count(),
+    'CollapseMonitor.patience': count(),
+    'CollapseMonitor.min_rank': SHARE,
+    'CollapseMonitor.min_token_std': number(0),
+    'CollapseMonitor.max_cos_image': SHARE,
+    'CollapseMonitor.max_cos_batch': SHARE,
+    'NonFiniteGuard.max_in_row': count(),
+    'NonFiniteGuard.max_saved': count(0),
+    'OnlineKNN.interval': count(),
+    'OnlineKNN.k': count(),
+    'OnlineKNN.batch_size': count(),
+    'OnlineKNN.num_workers': count(0, 1024),
+    'OnlineKNN.max_train': either(count(), None),
+    'OnlineKNN.max_val': either(count(), None),
+    'VisualizationHook.interval': count(),
+    'DetVisualizationHook.interval': count(),
+    'SegVisualizationHook.interval': count(),
+    # Views and masks
+    'PairedViews.size': SIDE,
+    'PairedViews.crop_scale': CROP,
+    'PairedViews.aspect_ratio': rising(0, math.inf),
+    'SmallTargetViews.target_size': SIDE,
+    'BlockwiseMask.grid': SIDE,
+    'BlockwiseMask.num_masked': count(),
+    'BlockwiseMask.min_block': count(),
+    'RandomMask.grid': SIDE,
+    'RandomMask.num_masked': count(),
+    'FastColorJitter.prob': SHARE,
+    'FastGrayscale.prob': SHARE,
+    'FastGaussianBlur.prob': SHARE,
+    'RandomResizedCrop.crop_ratio_range': CROP,
+    'torchvision/RandomResizedCrop.scale': CROP,
+    # Models
+    'VisionTransformer.img_size': SIDE,
+    'VisionTransformer.patch_size': SIDE,
+    'VisionTransformer.drop_rate': DROP,
+    'VisionTransformer.drop_path_rate': DROP,
+    'VisionTransformer.frozen_stages': count(-1),
+    'SiameseIMViTDet.img_size': count(),
+    'SiameseIMViTDet.pretrain_img_size': count(),
+    'SiameseIMViTDet.patch_size': count(),
+    'SiameseIMViTDet.window_size': count(),
+    'SiameseIMViTDet.drop_rate': DROP,
+    'SiameseIMViTDet.drop_path_rate': DROP,
+    'SiameseIMSegViT.img_size': SIDE,
+    'SiameseIMSegViT.patch_size': count(),
+    'SiameseIMSegViT.embed_dims': count(),
+    'SiameseIMSegViT.num_layers': count(),
+    'SiameseIMSegViT.num_heads': count(),
+    'SiameseIMSegViT.drop_path_rate': DROP,
+    'SiameseIMSegViT.init_values': number(),
+    'arch.embed_dims': count(),
+    'arch.num_layers': count(),
+    'arch.num_heads': count(),
+    'arch.feedforward_channels': count(),
+    'TransformerProjector.in_dims': count(),
+    'TransformerProjector.embed_dims': count(),
+    'TransformerProjector.depth': count(0),
+    'TransformerProjector.num_heads': count(),
+    'RelativePositionDecoder.grid': each(count(), 2),
+    'RelativePositionDecoder.embed_dims': count(),
+    'RelativePositionDecoder.depth': count(0),
+    'RelativePositionDecoder.num_heads': count(),
+    'SmallTargetDecoder.target_grid': each(count(), 2),
+    'PixelDecoder.out_dims': count(),
+    'UniGradHead.negative_weight': number(0, 10**6),
+    'UniGradHead.eps': number(above=0, most=1),
+    'TokenBatchNorm.eps': number(above=0, most=1),
+    'TokenBatchNorm.momentum': SHARE,
+    'MAEViT.mask_ratio': number(above=0, below=1),
+    'LinearClsHead.num_classes': count(),
+    'LinearClsHead.in_channels': count(),
+    'ClsDataPreprocessor.num_classes': either(count(), None),
+    'LabelSmoothLoss.label_smooth_val': DROP,
+    'SiameseIMFeaturePyramid.in_channels': count(),
+    'SiameseIMFeaturePyramid.out_channels': count(),
+    'BBoxHead.num_classes': count(),
+    'FCNMaskHead.num_classes': count(),
+    'FederatedLoss.num_classes': count(),
+    'FederatedLoss.num_sampled': count(),
+    'FederatedLoss.power': number(),
+    'BaseDecodeHead.num_classes': count(),
+    'KNNSegHead.k': count(),
+    'KNNSegHead.temperature': number(above=0),
+    # Evaluation
+    'FrozenFeatureLoop.pool': one_of('mean', 'cls'),
+    'KNNClassifier.ks': each(count()),
+    'KNNClassifier.temperature': number(above=0),
+    'LogisticClassifier.l2': either(number(above=0), None),
+    'LogisticClassifier.solver': one_of('sklearn', 'cyanure'),
+    'KNNSegLoop.patches_per_image': either(count(), None),
+}

@@ -1,0 +1,355 @@
+"""Wrong settings of every task end in one sentence; right ones pass."""
+
+import argparse
+from functools import cache
+
+import pytest
+from mmengine.config import Config, DictAction
+
+from simim_plugin import config_path
+from simim_plugin.errors import SimimError
+from simim_plugin.settings import check_settings
+
+NAMES = dict(
+    pretraining='siamese_im_vit-micro-p8_demo.py',
+    cifar='siamese_im_vit-tiny-p4_1xb512-amp-coslr-400e_cifar10.py',
+    imagenet='siamese_im_vit-base-p16_8xb512-amp-coslr-400e_in1k.py',
+    fold8='siamese_im_vit-base-p16_1xb64-accum8-amp-coslr-400e_folder.py',
+    tuning='siamese_im_vit-micro-p8_ft-1xb64-amp-coslr-10e_demo.py',
+    semi='siamese_im_vit-base-p16_ft-1pct-8xb64-amp-coslr-200e_in1k.py',
+    linear='siamese_im_vit-micro-p8_linear-1xb64-amp-coslr-20e_demo.py',
+    knn='siamese_im_vit-micro-p8_knn_demo.py',
+    logistic='siamese_im_vit-micro-p8_logistic_demo.py',
+    detection='siamese_im_vit-micro-p8_vitdet-1xb4-1000it_demo.py',
+    lvis='siamese_im_vit-micro-p8_vitdet-1xb4-1000it_demo-lvis.py',
+    upernet='siamese_im_vit-micro-p8_upernet-1xb16-amp-200i_demo.py',
+    seg_linear='siamese_im_vit-micro-p8_seg-linear-1xb16-amp-200i_demo.py',
+    seg_knn='siamese_im_vit-micro-p8_seg-knn_demo.py',
+    robustness='siamese_im_vit-micro-p8_demo-c.py',
+    row_a='siamese_im_row-a.py',
+    row_mae='siamese_im_row-mae.py',
+    row_moco='siamese_im_row-mocov3.py',
+    row_half='siamese_im_row-target-half.py',
+)
+
+
+@cache
+def config_of(name: str) -> Config:
+    return Config.fromfile(config_path(name))
+
+
+def parse(*words: str) -> dict:
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    return parser.parse_args(['--cfg-options', *words]).cfg_options
+
+
+def check(task: str, *changes: str) -> list[str]:
+    config = config_of(NAMES[task])
+    text = config.text
+    config = Config(config.to_dict())
+    if changes:
+        config.merge_from_dict(parse(*changes))
+    return check_settings(config, text)
+
+
+# Task, settings, and words of the sentence
+WRONG = [
+    # Unknown types
+    ('pretraining', 'model.type=SiameseIMM', 'model; did you mean SiameseIM'),
+    ('pretraining', 'model.backbone.type=SiamesIMViT', 'mean SiameseIMViT'),
+    ('pretraining', 'model.neck.type=RelativeDecoder', 'no .RelativeDecoder'),
+    ('pretraining', 'model.head.type=UnigradHead', 'mean UniGradHead'),
+    ('pretraining', 'optim_wrapper.optimizer.type=AdamWW', 'mean AdamW'),
+    ('pretraining', 'optim_wrapper.type=AutocastOptimWraper', 'AutocastOptim'),
+    ('pretraining', 'optim_wrapper.constructor=LayerDecay', 'LayerDecay.*con'),
+    ('pretraining', 'train_cfg.type=ExactEpochLop', 'mean ExactEpochLoop'),
+    ('pretraining', 'param_scheduler.type=WarmupCosine', 'WarmupCosineLR'),
+    ('pretraining', 'custom_hooks.0.type=MomentumHok', 'mean MomentumHook'),
+    ('pretraining', 'train_dataloader.sampler.type=Seeded', 'SeededSampler'),
+    ('pretraining', 'train_dataloader.dataset.type=ImageFoldr', 'ImageFolder'),
+    (
+        'pretraining',
+        'train_dataloader.dataset.pipeline.1.type=PairedView',
+        'pipeline.1; did you mean PairedViews',
+    ),
+    ('linear', 'val_evaluator.type=Acuracy', 'mean Accuracy'),
+    ('knn', 'test_cfg.classifier.type=KNN', 'test_cfg.classifier'),
+    ('detection', 'model.roi_head.bbox_head.type=BoxHead', 'BBoxHead'),
+    ('upernet', 'model.decode_head.type=UPerHed', 'mean UPerHead'),
+    # Unknown settings of registered classes
+    (
+        'pretraining',
+        'model.backbone.drop_pathrate=0.1',
+        'drop_pathrate is no setting of SiameseIMViT; did you mean drop_path_',
+    ),
+    ('pretraining', 'model.head.negativ_weight=1', 'mean negative_weight'),
+    ('pretraining', 'model.projektor.depth=1', 'mean projector'),
+    ('pretraining', 'train_cfg.max_epoch=3', 'mean max_epochs'),
+    ('pretraining', 'train_cfg.type=IterBasedTrainLoop', 'mean max_iters'),
+    ('pretraining', 'train_dataloader.batchsize=3', 'mean batch_size'),
+    ('pretraining', 'custom_hooks.0.base_momentun=1', 'mean base_momentum'),
+    ('pretraining', 'param_scheduler.warm_up=3', 'mean warmup'),
+    ('pretraining', 'optim_wrapper.clip_grad.max_nrom=1', 'mean max_norm'),
+    ('pretraining', 'optim_wrapper.accumulate=2', 'no setting of Autocast'),
+    ('pretraining', 'randomness.sede=3', 'mean seed'),
+    ('pretraining', 'default_hooks.logger.intervall=3', 'mean interval'),
+    ('pretraining', 'log_processor.windowsize=3', 'mean window_size'),
+    ('tuning', 'train_dataloader.dataset.list_fil=x', 'mean list_file'),
+    ('tuning', 'train_cfg.restart_epoch=True', 'of EpochBasedTrainLoop'),
+    ('linear', 'optim_wrapper.optimizer.trusts=1', 'mean trust'),
+    ('detection', 'model.neck.out_chanels=64', 'mean out_channels'),
+    ('upernet', 'model.backbone.drop_path=0.1', 'mean drop_path_rate'),
+    ('pretraining', 'model.backbone.arch.num_layer=2', 'mean num_layers'),
+    ('imagenet', 'model.backbone.arch=bsae', 'mean base'),
+    # Runs
+    ('pretraining', 'train_cfg.max_epochs=0', 'max_epochs is 0; set it to a'),
+    ('pretraining', 'train_cfg.max_epochs=-1', 'max_epochs is -1'),
+    ('pretraining', 'train_cfg.max_epochs=1.5', 'max_epochs is 1.5'),
+    ('pretraining', 'train_cfg.max_epochs=nan', 'max_epochs is nan'),
+    ('pretraining', 'train_cfg.max_epochs=many', "max_epochs is 'many'"),
+    ('pretraining', 'train_cfg.max_epochs=None', 'max_epochs is None'),
+    ('pretraining', 'train_cfg.max_epochs=1e30', r'max_epochs is 1e\+30'),
+    ('detection', 'train_cfg.max_iters=0', 'max_iters is 0'),
+    ('tuning', 'train_cfg.val_interval=0', 'val_interval is 0'),
+    ('upernet', 'train_cfg.val_interval=-5', 'val_interval is -5'),
+    ('pretraining', 'train_dataloader.batch_size=0', 'batch_size is 0'),
+    ('pretraining', 'train_dataloader.batch_size=1.5', 'batch_size is 1.5'),
+    ('pretraining', 'train_dataloader.batch_size=None', 'batch_size is None'),
+    ('knn', 'test_cfg.train_dataloader.batch_size=-1', 'test_cfg.train_data'),
+    ('pretraining', 'train_dataloader.num_workers=-1', 'num_workers is -1'),
+    ('pretraining', 'train_dataloader.num_workers=1e30', 'num_workers is 1e'),
+    ('pretraining', 'train_dataloader.prefetch_factor=0', 'factor is 0'),
+    ('pretraining', 'train_dataloader.num_workers=0', 'persistent_workers is'),
+    ('pretraining', 'randomness.seed=-1', 'seed is -1'),
+    ('pretraining', 'randomness.seed=1.5', 'seed is 1.5'),
+    ('pretraining', 'randomness.seed=nan', 'seed is nan'),
+    ('pretraining', 'default_hooks.logger.interval=0', 'interval is 0'),
+    ('pretraining', 'default_hooks.checkpoint.interval=0', 'or -1'),
+    ('pretraining', 'custom_hooks.1.interval=0', 'custom_hooks.1.interval'),
+    ('pretraining', 'custom_hooks.2.interval=0', 'custom_hooks.2.interval'),
+    ('pretraining', 'custom_hooks.3.max_in_row=0', 'max_in_row is 0'),
+    ('pretraining', 'train_dataloader.dataset.skip_broken=2', 'skip_broken'),
+    ('pretraining', 'optim_wrapper=None', 'optim_wrapper must be set beside'),
+    ('linear', 'val_evaluator=None', 'val_evaluator must be set beside'),
+    # Optimisation
+    ('pretraining', 'optim_wrapper.optimizer.lr=nan', 'lr is nan'),
+    ('pretraining', 'optim_wrapper.optimizer.lr=1e30', r'lr is 1e\+30'),
+    ('pretraining', 'optim_wrapper.optimizer.lr=-1', 'lr is -1'),
+    ('pretraining', 'optim_wrapper.optimizer.lr=0', 'lr is 0'),
+    ('pretraining', 'optim_wrapper.optimizer.lr=None', 'lr is None'),
+    ('pretraining', 'optim_wrapper.optimizer.lr=fast', "lr is 'fast'"),
+    ('pretraining', 'optim_wrapper.optimizer.weight_decay=-1', 'decay is -1'),
+    ('pretraining', 'optim_wrapper.optimizer.weight_decay=nan', 'is nan'),
+    ('pretraining', 'optim_wrapper.optimizer.betas=(0.9,1.5)', 'betas is'),
+    ('linear', 'optim_wrapper.optimizer.momentum=1.5', 'momentum is 1.5'),
+    ('linear', 'optim_wrapper.optimizer.momentum=nan', 'momentum is nan'),
+    ('pretraining', 'custom_hooks.0.base_momentum=2', 'base_momentum is 2'),
+    ('pretraining', 'custom_hooks.0.base_momentum=nan', 'base_momentum is n'),
+    ('pretraining', 'optim_wrapper.clip_grad.max_norm=0', 'max_norm is 0'),
+    ('pretraining', 'optim_wrapper.clip_grad.max_norm=nan', 'max_norm is nan'),
+    ('fold8', 'optim_wrapper.accumulative_counts=0', 'counts is 0'),
+    ('fold8', 'optim_wrapper.accumulative_counts=1.5', 'counts is 1.5'),
+    ('tuning', 'optim_wrapper.paramwise_cfg.layer_decay_rate=2', 'rate is 2'),
+    ('pretraining', 'auto_scale_lr.base_batch_size=0', 'base_batch_size is 0'),
+    ('pretraining', 'param_scheduler.warmup=9', 'warmup is 9 and the run'),
+    ('cifar', 'train_cfg.max_epochs=3', 'warmup is 40 and the run ends af'),
+    ('semi', 'param_scheduler.warmup=-1', 'warmup is -1'),
+    ('semi', 'param_scheduler.warmup=nan', 'warmup is nan'),
+    (
+        'fold8',
+        'default_hooks.checkpoint.by_epoch=False',
+        'every 5 iterations falls between optimizer steps of 8 iterations',
+    ),
+    # Masks and views
+    (
+        'pretraining',
+        'train_dataloader.dataset.pipeline.2.num_masked=0',
+        'num_masked is 0',
+    ),
+    (
+        'pretraining',
+        'train_dataloader.dataset.pipeline.2.num_masked=64',
+        'num_masked is 64 of 8 x 8 patches',
+    ),
+    (
+        'pretraining',
+        'train_dataloader.dataset.pipeline.2.min_block=0',
+        'min_block is 0',
+    ),
+    (
+        'pretraining',
+        'train_dataloader.dataset.pipeline.2.grid=(7,7)',
+        r'grid is \(7, 7\) and the grid of patches',
+    ),
+    (
+        'pretraining',
+        'train_dataloader.dataset.pipeline.1.crop_scale=(0,1)',
+        'crop_scale',
+    ),
+    (
+        'pretraining',
+        'train_dataloader.dataset.pipeline.1.crop_scale=(0.9,0.2)',
+        'low <= high',
+    ),
+    (
+        'pretraining',
+        'train_dataloader.dataset.pipeline.1.crop_scale=0.2',
+        'crop_scale is 0.2',
+    ),
+    (
+        'cifar',
+        'train_dataloader.dataset.pipeline.0.size=30',
+        r'size is \(30, 30\) and model.backbone.img_size is \(32, 32\)',
+    ),
+    (
+        'row_half',
+        'train_dataloader.dataset.pipeline.1.target_size=100',
+        'target_grid in pixels',
+    ),
+    # Encoders and what follows them
+    ('pretraining', 'model.backbone.img_size=63', 'multiple of the patch'),
+    ('pretraining', 'model.backbone.img_size=0', 'img_size is 0'),
+    ('pretraining', 'model.backbone.patch_size=0', 'patch_size is 0'),
+    ('pretraining', 'model.backbone.patch_size=16', 'grid'),
+    ('pretraining', 'model.backbone.arch.num_heads=3', '128 channels and 3'),
+    ('pretraining', 'model.backbone.drop_path_rate=1.5', 'path_rate is 1.5'),
+    ('pretraining', 'model.backbone.drop_path_rate=nan', 'path_rate is nan'),
+    ('pretraining', 'model.projector.in_dims=64', 'in_dims is 64 and the wid'),
+    ('pretraining', 'model.projector.num_heads=3', 'multiple of the heads'),
+    ('pretraining', 'model.projector.depth=-1', 'depth is -1'),
+    ('pretraining', 'model.neck.embed_dims=64', 'embed_dims is 64 and model.'),
+    ('pretraining', 'model.neck.grid=(4,4)', r'neck.grid is \(4, 4\)'),
+    ('pretraining', 'model.head.negative_weight=nan', 'weight is nan'),
+    ('row_a', 'model.neck.out_dims=3', 'out_dims is 3'),
+    ('row_mae', 'model.neck.num_patches=3', 'num_patches is 3'),
+    ('row_moco', 'model.neck.in_channels=3', 'in_channels is 3'),
+    # Classification
+    ('linear', 'model.head.in_channels=64', 'in_channels is 64'),
+    ('linear', 'model.head.num_classes=0', 'num_classes is 0'),
+    ('semi', 'model.head.num_classes=9', 'num_classes is 9 and'),
+    ('linear', 'model.backbone.frozen_stages=9', 'frozen_stages is 9'),
+    (
+        'linear',
+        'train_dataloader.dataset.pipeline.1.scale=32',
+        r'scale is \(32, 32\) and model.backbone.img_size is \(64, 64\)',
+    ),
+    (
+        'knn',
+        'test_dataloader.dataset.pipeline.3.size=32',
+        'test_dataloader.dataset.pipeline.3.size',
+    ),
+    ('logistic', 'test_cfg.pool=max', 'mean, cls'),
+    ('logistic', 'test_cfg.classifier.l2=-1', 'l2 is -1'),
+    ('knn', 'test_cfg.classifier.ks=(0,)', 'ks is'),
+    ('knn', 'test_cfg.classifier.temperature=0', 'temperature is 0'),
+    ('linear', 'val_evaluator.topk=(1,9)', 'at most 8'),
+    ('robustness', 'test_dataloader.batch_size=0', 'batch_size is 0'),
+    # Detection
+    ('detection', 'model.neck.in_channels=64', 'in_channels is 64'),
+    ('detection', 'model.rpn_head.in_channels=32', 'rpn_head.in_channels'),
+    ('detection', 'model.backbone.patch_size=16', 'strides'),
+    ('detection', 'model.data_preprocessor.pad_size_divisor=12', 'divisor'),
+    ('detection', 'model.roi_head.mask_head.num_classes=3', 'num_classes'),
+    ('lvis', 'model.roi_head.bbox_head.loss_cls.num_classes=3', 'loss_cls'),
+    ('lvis', 'model.roi_head.bbox_head.num_classes=0', 'num_classes is 0'),
+    # Segmentation
+    ('upernet', 'model.backbone.img_size=32', 'crop_size|size is'),
+    ('upernet', 'model.test_cfg.stride=(0,42)', 'stride'),
+    ('upernet', 'model.test_cfg.crop_size=(32,32)', 'crop_size is'),
+    ('upernet', 'model.neck.embed_dim=64', 'embed_dim is 64'),
+    ('upernet', 'model.decode_head.num_classes=3', 'num_classes is 3'),
+    ('upernet', 'model.backbone.num_heads=3', '128 channels and 3 heads'),
+    ('upernet', 'model.backbone.out_indices=(0,1,2,9)', 'out_indices'),
+    ('seg_linear', 'model.decode_head.in_channels=64', 'in_channels is 64'),
+    ('seg_knn', 'model.decode_head.k=0', 'k is 0'),
+]
+
+
+@pytest.mark.parametrize(
+    ('task', 'change', 'words'), WRONG, ids=[' '.join(w[:2]) for w in WRONG]
+)
+def test_a_wrong_setting_is_one_sentence(task, change, words):
+    with pytest.raises(SimimError, match=words) as error:
+        check(task, change)
+    sentence = str(error.value)
+    assert sentence.endswith('.')
+    assert '\n' not in sentence
+
+
+def test_all_faults_of_a_kind_are_named_at_once():
+    with pytest.raises(SimimError) as error:
+        check(
+            'pretraining',
+            'train_dataloader.batch_size=0',
+            'optim_wrapper.optimizer.lr=nan',
+        )
+    assert str(error.value) == (
+        'train_dataloader.batch_size is 0; set it to a whole number at least '
+        '1 and at most 1,000,000. optim_wrapper.optimizer.lr is nan; set it '
+        'to a number above 0 and at most 10,000.'
+    )
+
+
+# Settings that change nothing, and the words of the warning
+UNREAD = [
+    ('trian_cfg.max_epochs=3', 'trian_cfg; did you mean train_cfg'),
+    ('foo.bar=1', 'Nothing reads the setting foo; remove it'),
+    ('custom_hook=1', 'did you mean custom_hooks'),
+    ('auto_scale_lr.enabled=True', 'did you mean enable'),
+    ('env_cfg.cudn_benchmark=True', 'did you mean cudnn_benchmark'),
+    ('env_cfg.mp_cfg.start=1', 'mp_cfg.start'),
+    (
+        'optim_wrapper.paramwise_cfg.layer_decay=1',
+        'did you mean layer_decay_rate',
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ('change', 'words'), UNREAD, ids=[change for change, _ in UNREAD]
+)
+def test_an_unread_setting_is_a_warning(change, words):
+    (warning,) = check('pretraining', change)
+    assert words in warning
+
+
+def test_a_stock_warm_up_beyond_the_run_is_a_warning():
+    (warning,) = check('upernet', 'train_cfg.max_iters=10')
+    assert 'param_scheduler.0 warms up for 20 steps' in warning
+
+
+# Unusual settings that are right
+RIGHT = [
+    ('pretraining', 'param_scheduler.warmup=8'),
+    ('pretraining', 'train_cfg.max_epochs=3.0'),
+    ('pretraining', 'randomness.seed=None'),
+    ('pretraining', 'optim_wrapper.clip_grad=None'),
+    ('pretraining', 'optim_wrapper.clip_grad.max_norm=inf'),
+    ('pretraining', 'default_hooks.checkpoint.interval=-1'),
+    ('pretraining', 'custom_hooks.0.base_momentum=1.0'),
+    ('pretraining', 'custom_hooks.0.priority=LOW'),
+    ('pretraining', 'model.head.negative_weight=0'),
+    ('pretraining', 'model.backbone.init_cfg=None'),
+    ('pretraining', 'optim_wrapper.optimizer.foreach=True'),
+    ('pretraining', 'optim_wrapper.optimizer.weight_decay=0'),
+    ('pretraining', 'train_dataloader.pin_memory=True'),
+    ('pretraining', 'train_dataloader.num_batch_per_epoch=3'),
+    ('pretraining', 'train_dataloader.dataset.indices=6'),
+    ('pretraining', 'model.backbone.norm_cfg.eps=1e-5'),
+    ('pretraining', 'compile=True'),
+    ('pretraining', 'find_unused_parameters=True'),
+    ('imagenet', 'model.backbone.arch=BASE'),
+    ('tuning', 'train_cfg.val_begin=2'),
+    ('tuning', 'model.backbone.interpolate_mode=bilinear'),
+    ('detection', 'model.test_cfg.rcnn.score_thr=0.1'),
+    ('detection', 'model.roi_head.bbox_head.reg_class_agnostic=True'),
+    ('upernet', 'model.decode_head.act_cfg.type=GELU'),
+]
+
+
+@pytest.mark.parametrize(
+    ('task', 'change'), RIGHT, ids=[' '.join(case) for case in RIGHT]
+)
+def test_an_unusual_setting_passes(task, change):
+    assert check(task, change) == []
