@@ -101,6 +101,7 @@ openmmlab = [
     'mmsegmentation>=1',
 ]
 evaluation = ['imagecorruptions-imaug', 'scikit-learn']
+dicom = ['pydicom']
 convert = [
     'onnx',
     'onnxruntime',
@@ -112,6 +113,7 @@ convert = [
 test = [
     *evaluation,
     *convert,
+    *dicom,
     'cyanure; python_version < "3.13"',  # no wheel for later ones
     'hypothesis',
     'pytest',
@@ -136,6 +138,7 @@ setup(
         'numpy',
         'opencv-python-headless',
         'pillow',
+        'simplejpeg',
         'torch',
         'torchvision',
         'tqdm',
@@ -145,6 +148,7 @@ setup(
         'openmmlab': openmmlab,
         'evaluation': evaluation,
         'convert': convert,
+        'dicom': dicom,
         'tensorboard': ['tensorboard'],
         'test': test,
         'dev': [*test, 'mypy', 'ruff'],

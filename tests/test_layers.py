@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / 'simim_plugin'
 LAYERS = (
     {'errors'},
     {'files', 'environment', 'geometry', 'config_files'},
+    {'pictures'},
     {'checkpoint', 'datasets', 'operators'},
     {'models', 'engine'},
     {'pretraining'},

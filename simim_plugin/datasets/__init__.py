@@ -2,6 +2,7 @@
 
 from .block_mask import BlockwiseMask
 from .image_folder import ImageFolder
+from .inferencers import replace_preprocess
 from .labelled_folder import LabelledFolder
 from .loading import LoadRGBImage, UnreadableImageError
 from .local_cifar10 import LocalCIFAR10
@@ -34,3 +35,5 @@ __all__ = [
     'SingleDrawCrop',
     'UnreadableImageError',
 ]
+
+replace_preprocess()

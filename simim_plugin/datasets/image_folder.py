@@ -15,8 +15,9 @@ from mmpretrain.registry import DATASETS
 from rich.progress import track
 
 from ..errors import SimimError
-from .loading import UnreadableImageError
-from .walking import EXTENSIONS, walk_images
+from ..pictures import UnreadableImageError, window_of
+from .loading import LoadRGBImage
+from .walking import EXTENSIONS, Census, walk_images
 
 
 @DATASETS.register_module()
@@ -68,8 +69,9 @@ class ImageFolder(BaseDataset):
         )
         if not os.path.isdir(root):
             raise FileNotFoundError(f'No image folder at {root!r}: {fix}.')
+        census = Census()
         folders = track(
-            walk_images(root),
+            walk_images(root, census=census),
             description=f'Listing the images in {root}',
             transient=True,
             disable=not is_main_process(),
@@ -80,10 +82,24 @@ class ImageFolder(BaseDataset):
                 f'No image ({" ".join(EXTENSIONS)}) in {root!r} or below: '
                 f'{fix}.'
             )
+        census.report(root)
+        self._find_window(paths)
         # One flag per image, in memory that loader workers share.
         self._broken = torch.zeros(len(paths), dtype=torch.uint8)
         self._broken.share_memory_()
         return [dict(img_path=path) for path in paths]
+
+    def _find_window(self, paths: list[str]) -> None:
+        """Measure the window of a ``LoadRGBImage`` that asks for it."""
+        for load in self.pipeline.transforms:
+            if isinstance(load, LoadRGBImage) and load.window == 'percentiles':
+                load.window = window_of(paths)
+                print_log(
+                    f'The images in {self.data_root} are read by '
+                    f'window={load.window}; set it in LoadRGBImage where other '
+                    'sets of them are read.',
+                    logger='current',
+                )
 
     @property
     def num_broken(self) -> int:

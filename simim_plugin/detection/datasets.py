@@ -15,6 +15,7 @@ from mmdet.datasets import CocoDataset, LVISV1Dataset
 from mmdet.registry import DATA_SAMPLERS, DATASETS
 from mmengine.dataset import InfiniteSampler
 
+from ..datasets.annotated import prefer_upright
 from ..environment import require
 from ..errors import SimimError
 
@@ -26,6 +27,12 @@ class _Checked:
     metainfo: dict
     cat_ids: list[int]
     test_mode: bool
+
+    def __init__(
+        self, *args: Any, upright: bool | None = None, **kwargs: Any
+    ) -> None:
+        self.upright = upright
+        super().__init__(*args, **kwargs)
 
     def load_data_list(self) -> list[dict]:
         """List the images; called by the base class.
@@ -43,6 +50,9 @@ class _Checked:
         listed: list[dict] = super().load_data_list()  # type: ignore[misc]
         self._check_objects(listed)
         self._check_images(listed)
+        upright = prefer_upright(listed, self.ann_file, self.upright)
+        for item in listed:
+            item['upright'] = upright
         return listed
 
     def _check_objects(self, listed: list[dict]) -> None:
@@ -91,7 +101,14 @@ def _names(folder: str) -> set[str]:
 
 @DATASETS.register_module()
 class CheckedCocoDataset(_Checked, CocoDataset):
-    """MMDetection's ``CocoDataset``, with files checked at the start."""
+    """MMDetection's ``CocoDataset``, with files checked at the start.
+
+    Args:
+        upright (bool, optional): whether annotations that fit an image as
+            stored and turned by its EXIF orientation are of the turned one.
+            Defaults to None: as most others of the set, else as stored.
+        **kwargs: see :class:`mmdet.datasets.CocoDataset`.
+    """
 
 
 @DATASETS.register_module()

@@ -5,19 +5,25 @@ from ..environment import require_in_configs
 require_in_configs('segmentation')
 
 # ruff: noqa: E402
-from mmseg.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
+from mmseg.registry import (
+    OPTIM_WRAPPER_CONSTRUCTORS,
+    OPTIM_WRAPPERS,
+    TRANSFORMS,
+)
 
 from .. import operators  # noqa: F401  # before mmseg imports mmcv.ops
 
 # isort: split
 from .. import evaluation  # noqa: F401  # registers components
+from ..datasets.annotated import LoadArray, LoadImage
 from ..engine import AutocastOptimWrapper, LayerDecayConstructor
 from .backbone import SiameseIMSegViT
 from .data import CheckedADE20KDataset, CheckedSegDataset, LoadLabelMap
-from .hooks import MultiScaleTestHook
+from .hooks import AsLoadedVisualizationHook, MultiScaleTestHook
 from .probes import KNNSegHead, KNNSegLoop, LinearSegHead
 
 __all__ = [
+    'AsLoadedVisualizationHook',
     'CheckedADE20KDataset',
     'CheckedSegDataset',
     'KNNSegHead',
@@ -30,3 +36,8 @@ __all__ = [
 
 OPTIM_WRAPPERS.register_module(module=AutocastOptimWrapper)
 OPTIM_WRAPPER_CONSTRUCTORS.register_module(module=LayerDecayConstructor)
+# The inferencers look for the first name, and put the second in its place.
+TRANSFORMS.register_module(name='LoadImageFromFile', module=LoadImage)
+TRANSFORMS.register_module(
+    name='LoadImageFromNDArray', module=LoadArray, force=True
+)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+from typing import Any
 
 import numpy as np
 from mmengine import fileio
@@ -15,6 +16,7 @@ from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import DATASETS, TRANSFORMS
 from PIL import Image
 
+from ..datasets.annotated import prefer_upright
 from ..errors import SimimError
 
 IGNORED = 255
@@ -29,9 +31,18 @@ class LabelMapError(SimimError):
 class CheckedSegDataset(BaseSegDataset):
     """MMSegmentation's ``BaseSegDataset``, with files checked at the start.
 
-    It passes the number of classes to :class:`LoadLabelMap`. Arguments are
-    those of :class:`mmseg.datasets.BaseSegDataset`.
+    It passes the number of classes to :class:`LoadLabelMap`.
+
+    Args:
+        upright (bool, optional): whether label maps that fit an image as
+            stored and turned by its EXIF orientation are of the turned one.
+            Defaults to None: as most others of the set, else as stored.
+        **kwargs: see :class:`mmseg.datasets.BaseSegDataset`.
     """
+
+    def __init__(self, upright: bool | None = None, **kwargs: Any) -> None:
+        self.upright = upright
+        super().__init__(**kwargs)
 
     def load_data_list(self) -> list[dict]:
         """List the pairs; called by the base class.
@@ -54,7 +65,11 @@ class CheckedSegDataset(BaseSegDataset):
                 'data_root, data_prefix and img_suffix of the data set.'
             )
         if self.data_prefix.get('seg_map_path'):
-            self._check_pairs(listed, images, self.data_prefix['seg_map_path'])
+            maps = self.data_prefix['seg_map_path']
+            self._check_pairs(listed, images, maps)
+            upright = prefer_upright(listed, maps, self.upright, LabelMapError)
+            for pair in listed:
+                pair['upright'] = upright
         # The classes in the files, including those that label_map drops.
         known = self.METAINFO.get('classes') or self.metainfo.get('classes')
         if known:
