@@ -96,8 +96,8 @@ class ImageFolder(BaseDataset):
                 load.window = window_of(paths)
                 print_log(
                     f'The images in {self.data_root} are read by '
-                    f'window={load.window}; set it in LoadRGBImage where other '
-                    'sets of them are read.',
+                    f'window={load.window}; set it in LoadRGBImage where '
+                    'other sets of them are read.',
                     logger='current',
                 )
 

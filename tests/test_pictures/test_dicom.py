@@ -80,7 +80,7 @@ def test_inverted_levels():
 @pytest.mark.parametrize(
     ('values', 'words'),
     [
-        ({}, 'integers|floats from -1000 to 2000'),
+        ({}, 'from -1000 to 2000'),
         (dict(NumberOfFrames=2), '2'),
     ],
     ids=['no window', 'frames'],
