@@ -102,6 +102,7 @@ openmmlab = [
 ]
 evaluation = ['imagecorruptions-imaug', 'scikit-learn']
 dicom = ['pydicom']
+multispectral = ['tifffile']
 convert = [
     'onnx',
     'onnxruntime',
@@ -114,6 +115,7 @@ test = [
     *evaluation,
     *convert,
     *dicom,
+    *multispectral,
     'cyanure; python_version < "3.13"',  # no wheel for later ones
     'hypothesis',
     'pytest',
@@ -149,6 +151,7 @@ setup(
         'evaluation': evaluation,
         'convert': convert,
         'dicom': dicom,
+        'multispectral': multispectral,
         'tensorboard': ['tensorboard'],
         'test': test,
         'dev': [*test, 'mypy', 'ruff'],

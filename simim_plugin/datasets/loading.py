@@ -36,7 +36,7 @@ class LoadRGBImage(BaseTransform):
     **Required Keys:** ``img_path``, or an ``img`` in BGR, see
     :func:`simim_plugin.pictures.array_to_rgb`
 
-    **Added Keys:** ``img`` (H, W, 3) uint8 RGB, ``ori_shape`` and
+    **Added Keys:** ``img`` (H, W, N) uint8, RGB if N is 3, ``ori_shape`` and
     ``img_shape`` (H, W)
 
     Args:
@@ -47,13 +47,17 @@ class LoadRGBImage(BaseTransform):
             and 255 in images of more than 8 bits. 'percentiles' lets
             ``ImageFolder`` find them once. Defaults to None: 16-bit levels
             keep their upper byte.
+        channels (int): N; 3 for RGB, 1 for grey, or that of multispectral
+            images. It equals ``in_channels`` of the backbone. Defaults to 3.
     """
 
     def __init__(
         self,
         backend_args: dict | None = None,
         window: Window | str | None = None,
+        channels: int = 3,
     ) -> None:
+        self.channels = channels
         self.backend_args = backend_args
         self.window: Any = window
         if window not in (None, 'percentiles'):
@@ -73,12 +77,14 @@ class LoadRGBImage(BaseTransform):
                 'prints, as in window=(0, 4095).'
             )
         if 'img' in results:
-            image = array_to_rgb(results['img'], self.window)
+            image = array_to_rgb(results['img'], self.window, self.channels)
         else:
             path = results['img_path']
             with naming(path):
                 data = fileio.get(path, backend_args=self.backend_args)
-                image = decode(data, window=self.window, name=path)
+                image = decode(
+                    data, window=self.window, name=path, channels=self.channels
+                )
         results['img'] = image
         results['ori_shape'] = results['img_shape'] = image.shape[:2]
         return results
@@ -86,5 +92,5 @@ class LoadRGBImage(BaseTransform):
     def __repr__(self) -> str:
         return (
             f'{type(self).__name__}(backend_args={self.backend_args}, '
-            f'window={self.window})'
+            f'window={self.window}, channels={self.channels})'
         )

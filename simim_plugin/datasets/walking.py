@@ -69,7 +69,8 @@ class Census:
         """Log the counts by ending, in the main process only."""
         if not is_main_process():
             return
-        text = f'Found {_counted("image", self.images)} in {root}'
+        place = os.fspath(root).rstrip('/')
+        text = f'Found {_counted("image", self.images)} in {place}'
         if self.left:
             text += f'; left {_counted("other file", self.left)}'
         if self.repeated:
@@ -240,7 +241,9 @@ def _counted(what: str, endings: Counter[str]) -> str:
     """Return '12 images (10 .jpg, 2 .png)'."""
     parts = [
         f'{count} {ending or "without ending"}'
-        for ending, count in endings.most_common()
+        for ending, count in sorted(
+            endings.items(), key=lambda item: (-item[1], item[0])
+        )
     ]
     more = ', ...' if len(parts) > 8 else ''
     total = endings.total()

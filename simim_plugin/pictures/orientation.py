@@ -6,9 +6,9 @@ into the file. Shape key: H rows, W columns, C channels.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from os import PathLike
 from typing import IO
 
 import numpy as np
@@ -46,7 +46,11 @@ class Header:
 
 def header_of(image: Image.Image) -> Header:
     """Return the header of an opened picture, whose pixels may be unread."""
-    orientation = image.getexif().get(ExifTags.Base.Orientation)
+    if image.format == 'PNG' and not _has_late_exif(image):
+        exif = Image.Image.getexif(image)  # PNG's own reads the pixels
+    else:
+        exif = image.getexif()
+    orientation = exif.get(ExifTags.Base.Orientation)
     # Pillow turns the size of a TIFF when it opens the file.
     tags = getattr(image, 'tag_v2', {})
     width, height = tags.get(256, image.width), tags.get(257, image.height)
@@ -55,7 +59,22 @@ def header_of(image: Image.Image) -> Header:
     return Header((height, width), orientation if known else 1)
 
 
-def read_header(file: str | PathLike[str] | IO[bytes]) -> Header:
+def _has_late_exif(image: Image.Image) -> bool:
+    """Return whether a PNG has its EXIF chunk behind its pixels."""
+    file = image.fp
+    if 'exif' in image.info or file is None:
+        return False
+    place = file.tell()
+    file.seek(8)
+    found = False
+    while len(head := file.read(8)) == 8 and not found:
+        found = head[4:] == b'eXIf'
+        file.seek(int.from_bytes(head[:4], 'big') + 4, os.SEEK_CUR)
+    file.seek(place)
+    return found
+
+
+def read_header(file: str | os.PathLike[str] | IO[bytes]) -> Header:
     """Read the header of a picture, without its pixels.
 
     Raises:

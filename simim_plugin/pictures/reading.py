@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from .channels import decode_channels
 from .dicom import decode_dicom, dicom_levels, is_dicom
 from .jpeg import decode_jpeg
 from .levels import Window, to_eight_bits
@@ -22,8 +23,9 @@ def decode(
     turned: bool = True,
     window: Window | None = None,
     name: str = 'The image',
+    channels: int = 3,
 ) -> np.ndarray:
-    """Decode the bytes of an image file to RGB.
+    """Decode the bytes of an image file, to RGB by default.
 
     Greyscale, CMYK and palette images become RGB as Pillow converts them;
     alpha is dropped. Of animations and pages the first is read.
@@ -35,15 +37,19 @@ def decode(
             in images of more than 8 bits, see
             :func:`simim_plugin.pictures.levels.to_eight_bits`.
         name (str): of the file, for warnings.
+        channels (int): N. Other numbers than three are read by
+            :func:`simim_plugin.pictures.channels.decode_channels`.
 
     Returns:
-        numpy.ndarray: (H, W, 3) uint8, RGB.
+        numpy.ndarray: (H, W, N) uint8, RGB if N is 3.
 
     Raises:
         Exception: any error of Pillow or pydicom, for an unreadable, damaged
             or truncated file, an image large enough to exhaust the memory,
             or levels that need a window.
     """
+    if channels != 3:
+        return decode_channels(data, channels, turned, window, name)
     if is_dicom(data):
         return in_three_channels(decode_dicom(data, window, name))
     image: Image.Image = Image.open(io.BytesIO(data))  # reads the header

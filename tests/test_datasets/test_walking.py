@@ -90,7 +90,7 @@ def test_the_start_counts_files_by_ending(
     kind(str(tmp_path))
     assert said == [
         f'Found 4 images (2 .jpg, 1 .jfif, 1 .webp) in {tmp_path}; left 4 '
-        'other files (2 .txt, 1 .psd, 1 without ending).'
+        'other files (2 .txt, 1 without ending, 1 .psd).'
     ]
 
 

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from mmdet.registry import DATASETS, TRANSFORMS
+from mmengine.visualization import Visualizer
 from PIL import Image, ImageDraw
 
 from simim_plugin.datasets import annotated
@@ -65,6 +66,7 @@ def write(root, tags, size=(96, 64), stated=None, box=BOX, ending='jpg'):
         type='CheckedCocoDataset',
         data_root=str(root),
         ann_file='train.json',
+        data_prefix=dict(img=''),
         metainfo=dict(classes=('thing',)),
         pipeline=PIPELINE,
     )
@@ -174,6 +176,7 @@ def test_drawings_are_of_the_loaded_image(tmp_path, tag):
     options = write(tmp_path, [tag])
     item = DATASETS.build(options)[0]
     drawn = []
+    Visualizer.get_instance('drawings')
     hook = PNGVisualizationHook(draw=True, test_out_dir='drawn')
     hook._visualizer = SimpleNamespace(
         add_datasample=lambda name, image, **_: drawn.append(image)

@@ -38,6 +38,17 @@ def test_the_header_tells_both_sizes(tag):
         assert header.turned == decode(encode(noise(), kind, tag)).shape[:2]
 
 
+def test_the_tag_may_stand_behind_the_pixels():
+    data = encode(noise(), 'PNG', 6)
+    at = data.index(b'eXIf') - 4
+    size = int.from_bytes(data[at : at + 4], 'big') + 12
+    chunk, rest = data[at : at + size], data[:at] + data[at + size :]
+    late = rest[:-12] + chunk + rest[-12:]
+    assert late != data
+    assert np.array_equal(decode(late), decode(data))
+    assert read_header(io.BytesIO(late)).orientation == 6
+
+
 @pytest.mark.parametrize('tag', [0, 9, 65535])
 def test_numbers_without_a_meaning_turn_nothing(tag):
     data = encode(noise(), 'PNG', tag)

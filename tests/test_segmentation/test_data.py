@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from mmengine.visualization import Visualizer
 from mmseg.datasets import ADE20KDataset
 from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import DATASETS, MODELS
@@ -343,6 +344,7 @@ def test_drawings_are_of_the_loaded_image(tmp_path, tag):
         )
     )
     drawn = []
+    Visualizer.get_instance('drawings')
     hook = AsLoadedVisualizationHook(draw=True, interval=1)
     hook._visualizer = SimpleNamespace(
         add_datasample=lambda name, image, **_: drawn.append((name, image))
