@@ -20,6 +20,7 @@ from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor, nn
 
 from ..errors import SimimError
+from .channels import adapt_channels
 from .names import (
     OURS,
     UNREAD,
@@ -32,6 +33,10 @@ from .reading import CheckpointError, read_checkpoint
 
 _SAME_CONFIG = 'use the config that the checkpoint was made with'
 _RESIZE = 'resize_patches=True resizes the patch kernel'
+_CHANNELS = (
+    "pretrained=dict(file=..., channels='mean'), or 'repeat', adapts the "
+    'patch kernels to the channels'
+)
 _PATCHES = 'patch_embed.projection.weight'
 _BRANCHES = {
     'online': 'online',
@@ -166,6 +171,7 @@ def load_backbone(
     *,
     branch: str = 'online',
     resize_patches: bool = False,
+    channels: str | None = None,
     partial: bool = False,
     stays_new: tuple[str, ...] = (),
 ) -> None:
@@ -184,6 +190,10 @@ def load_backbone(
         branch (str): 'online' (or 'student'), or 'target' (or 'teacher').
         resize_patches (bool): whether to resize a patch kernel of another
             size, bicubic. Defaults to False.
+        channels (str, optional): how to adapt patch kernels of another number
+            of channels, 'mean' or 'repeat', see
+            :func:`simim_plugin.checkpoint.channels.adapt_channels`. Defaults
+            to None: they do not fit.
         partial (bool): whether to skip missing, mis-shaped and unknown
             tensors instead of raising. Defaults to False.
         stays_new (tuple[str, ...]): endings of the names that the file may
@@ -196,6 +206,16 @@ def load_backbone(
     weights = read_weights(file, branch)
     encoder = weights.part('backbone')
     resized, dropped = _adapt(backbone, encoder, weights.form, resize_patches)
+    if channels is not None and _PATCHES in encoder:
+        old, new = (
+            state[_PATCHES].shape[1]
+            for state in (encoder, backbone.state_dict())
+        )
+        if old != new:
+            encoder[_PATCHES] = adapt_channels(
+                encoder[_PATCHES], new, channels
+            )
+            resized.append(f'channels {old} -> {new} ({channels})')
     may_lack = ('ln2.weight', 'ln2.bias')
     wanted = {
         name: value
@@ -220,6 +240,11 @@ def _select(
         same_names = state.keys() == wanted.keys()
         resizable = same_names and _kernel(state) != _kernel(wanted)
         hint = _RESIZE if resizable else _SAME_CONFIG
+        if (
+            same_names
+            and state[_PATCHES].shape[1] != wanted[_PATCHES].shape[1]
+        ):
+            hint = _CHANNELS
         check_fit(wanted, state, file, hint)
         return state
     fitting = {

@@ -79,6 +79,11 @@ def labelled_images(
         SimimError: if a class has no folder or no image, or a folder is
             none of the classes.
     """
+    if not labels:
+        raise SimimError(
+            f'There is no image in the sub-folders of {root}; pass a folder '
+            'that holds one sub-folder of images per class.'
+        )
     _check_classes(root, labels.keys())
     images = images_by_class(root, labels, census=census)
     empty = [name for name, paths in images.items() if not paths]

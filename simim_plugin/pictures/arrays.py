@@ -59,7 +59,5 @@ def array_to_rgb(
     if channels == 3:
         return np.ascontiguousarray(in_three_channels(pixels))
     if channels == 1 and pixels.ndim == 3:
-        pixels = cv2.cvtColor(
-            np.ascontiguousarray(pixels), cv2.COLOR_RGB2GRAY
-        )
+        pixels = cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2GRAY)
     return np.ascontiguousarray(pixels).reshape(*shape[:2], channels)
