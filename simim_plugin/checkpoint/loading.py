@@ -190,10 +190,8 @@ def load_backbone(
         branch (str): 'online' (or 'student'), or 'target' (or 'teacher').
         resize_patches (bool): whether to resize a patch kernel of another
             size, bicubic. Defaults to False.
-        channels (str, optional): how to adapt patch kernels of another number
-            of channels, 'mean' or 'repeat', see
-            :func:`simim_plugin.checkpoint.channels.adapt_channels`. Defaults
-            to None: they do not fit.
+        channels (str, optional): 'mean' or 'repeat' adapts patch kernels of
+            another number of channels. Defaults to None.
         partial (bool): whether to skip missing, mis-shaped and unknown
             tensors instead of raising. Defaults to False.
         stays_new (tuple[str, ...]): endings of the names that the file may
@@ -206,16 +204,8 @@ def load_backbone(
     weights = read_weights(file, branch)
     encoder = weights.part('backbone')
     resized, dropped = _adapt(backbone, encoder, weights.form, resize_patches)
-    if channels is not None and _PATCHES in encoder:
-        old, new = (
-            state[_PATCHES].shape[1]
-            for state in (encoder, backbone.state_dict())
-        )
-        if old != new:
-            encoder[_PATCHES] = adapt_channels(
-                encoder[_PATCHES], new, channels
-            )
-            resized.append(f'channels {old} -> {new} ({channels})')
+    if channels is not None:
+        resized += _adapt_channels(backbone, encoder, channels)
     may_lack = ('ln2.weight', 'ln2.bias')
     wanted = {
         name: value
@@ -441,6 +431,18 @@ def _adapt(
         encoder[_PATCHES] = F.interpolate(kernels, new, mode='bicubic')
         resized.append(f'patch kernel {_change(old, new)}')
     return resized, dropped
+
+
+def _adapt_channels(
+    backbone: VisionTransformer, encoder: dict[str, Tensor], how: str
+) -> list[str]:
+    """Adapt patch kernels of other channels in place; describe it."""
+    kernels = encoder.get(_PATCHES)
+    new = backbone.patch_embed.projection.weight.shape[1]
+    if kernels is None or kernels.shape[1] == new:
+        return []
+    encoder[_PATCHES] = adapt_channels(kernels, new, how)
+    return [f'channels {kernels.shape[1]} -> {new} ({how})']
 
 
 def _separates(table: Tensor, side: int) -> bool:

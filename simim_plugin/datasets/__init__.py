@@ -1,6 +1,7 @@
 """Load images: pairs of views to pretrain, labelled images to evaluate."""
 
 from .block_mask import BlockwiseMask
+from .evaluation_crop import EvaluationCrop
 from .image_folder import ImageFolder
 from .inferencers import replace_preprocess
 from .labelled_folder import LabelledFolder
@@ -20,6 +21,7 @@ from .single_draw_crop import SingleDrawCrop
 __all__ = [
     'BlockwiseMask',
     'CorruptedFolder',
+    'EvaluationCrop',
     'FastColorJitter',
     'FastGaussianBlur',
     'FastGrayscale',

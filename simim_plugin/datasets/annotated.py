@@ -10,7 +10,6 @@ import io
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 import cv2
@@ -167,7 +166,9 @@ def prefer_upright(
             stated = _stated_size(items[k])
         except Exception:  # it is named when it is loaded
             continue
-        fit = 'unknown' if stated is None else _fit(header, stated)
+        if stated is None:
+            continue
+        fit = _fit(header, stated)
         if fit == 'none':
             wrong.append(_mismatch(items[k], header, stated))
         elif header.orientation > 1:
@@ -212,21 +213,22 @@ def _is_upright(results: dict, header: Header) -> bool:
     labels = results.get('seg_map_path')
     if labels and header.orientation == 1:
         return False  # no need to read the label map
-    with suppress(OSError if labels else ()):  # its loader names it
+    try:
         stated = _stated_size(results)
-        if stated is None:
-            return True
-        fit = _fit(header, stated)
-        if fit == 'none' and not labels:
-            raise SimimError(
-                'An image has another size than its annotations: '
-                f'{_mismatch(results, header, stated)}; correct the '
-                'annotations, or get the image that was annotated.'
-            )
-        return fit == 'upright' or (
-            fit == 'both' and results.get('upright', False)
+    except OSError:  # the loader of the label map names it
+        return False
+    if stated is None:
+        return True
+    fit = _fit(header, stated)
+    if fit == 'none' and not labels:
+        raise SimimError(
+            'An image has another size than its annotations: '
+            f'{_mismatch(results, header, stated)}; correct the annotations, '
+            'or get the image that was annotated.'
         )
-    return False
+    return fit == 'upright' or (
+        fit == 'both' and results.get('upright', False)
+    )
 
 
 def _stated_size(results: dict) -> Size | None:

@@ -38,10 +38,10 @@ from tqdm import tqdm
 from ..environment import require
 from ..errors import SimimError
 from ..files import complete_file, complete_folder, full_disk_reported
+from ..pictures.walking import class_labels
 from .loading import LoadRGBImage
 from .local_cifar10 import LocalCIFAR10
 from .robustness import CORRUPTIONS, SEVERITIES, labelled_images
-from .walking import class_labels
 
 VERSION = 1
 """Increase it when the same arguments make other files."""

@@ -16,8 +16,8 @@ from rich.progress import track
 
 from ..errors import SimimError
 from ..pictures import UnreadableImageError, window_of
+from ..pictures.walking import EXTENSIONS, Census, walk_images
 from .loading import LoadRGBImage
-from .walking import EXTENSIONS, Census, walk_images
 
 
 @DATASETS.register_module()

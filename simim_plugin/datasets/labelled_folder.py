@@ -15,7 +15,7 @@ from mmpretrain.datasets import CustomDataset
 from mmpretrain.registry import DATASETS
 
 from ..errors import SimimError
-from .walking import (
+from ..pictures.walking import (
     EXTENSIONS,
     Census,
     class_folders,

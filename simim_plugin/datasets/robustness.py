@@ -15,7 +15,7 @@ from mmpretrain.registry import DATASETS
 from tqdm import tqdm
 
 from ..errors import SimimError
-from .walking import (
+from ..pictures.walking import (
     Census,
     class_folders,
     class_labels,

@@ -32,7 +32,7 @@ def array_to_rgb(
     Raises:
         SimimError: for anything else.
     """
-    shape = getattr(image, 'shape', ())
+    shape: tuple[int, ...] = getattr(image, 'shape', ())
     depth = shape[2] if len(shape) == 3 else 1
     depths = {3: (1, 3, 4), 1: (1, 3, 4)}.get(channels, (channels,))
     if (

@@ -61,10 +61,8 @@ def _stated_window(dataset: object) -> Window | None:
     )
     if centre is None or width is None:
         return None
-    centre, width = (
-        float(value if np.isscalar(value) else value[0])  # one, or several
-        for value in (centre, width)
-    )
+    # Either is one number, or several.
+    centre, width = (float(np.ravel(value)[0]) for value in (centre, width))
     # DICOM PS3.3, C.11.2.1.2: the linear function has a half-level offset.
     if getattr(dataset, 'VOILUTFunction', 'LINEAR') == 'LINEAR':
         centre, width = centre - 0.5, max(width - 1, 1e-6)

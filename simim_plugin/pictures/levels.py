@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from mmengine.logging import print_log
@@ -23,7 +24,7 @@ _SIXTEEN = 65535
 _said: set[str] = set()
 
 
-def check_window(window: Window) -> Window:
+def check_window(window: Any) -> Window:
     """Return ``window`` as two floats.
 
     Raises:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -50,7 +50,7 @@ def header_of(image: Image.Image) -> Header:
         exif = Image.Image.getexif(image)  # PNG's own reads the pixels
     else:
         exif = image.getexif()
-    orientation = exif.get(ExifTags.Base.Orientation)
+    orientation: Any = exif.get(ExifTags.Base.Orientation)
     # Pillow turns the size of a TIFF when it opens the file.
     tags = getattr(image, 'tag_v2', {})
     width, height = tags.get(256, image.width), tags.get(257, image.height)
@@ -61,7 +61,7 @@ def header_of(image: Image.Image) -> Header:
 
 def _has_late_exif(image: Image.Image) -> bool:
     """Return whether a PNG has its EXIF chunk behind its pixels."""
-    file = image.fp
+    file = getattr(image, 'fp', None)
     if 'exif' in image.info or file is None:
         return False
     place = file.tell()

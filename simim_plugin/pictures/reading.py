@@ -101,5 +101,5 @@ def _levels(image: Image.Image, data: bytes) -> np.ndarray:
 def _is_deep_colour(image: Image.Image) -> bool:
     """Return whether an RGB image has 16 bits a channel."""
     return image.mode in ('RGB', 'RGBA') and any(
-        ';16' in str(tile[3]) for tile in image.tile
+        ';16' in str(tile[3]) for tile in getattr(image, 'tile', ())
     )

@@ -13,16 +13,16 @@ from simim_plugin.datasets import (
     ImageFolder,
     LabelledFolder,
     labelled_folder,
-    walking,
 )
 from simim_plugin.datasets.robustness import labelled_images
-from simim_plugin.datasets.walking import (
+from simim_plugin.errors import SimimError
+from simim_plugin.pictures import walking
+from simim_plugin.pictures.walking import (
     EXTENSIONS,
     SYSTEM_FOLDERS,
     class_labels,
     list_images,
 )
-from simim_plugin.errors import SimimError
 
 
 @pytest.fixture

@@ -12,8 +12,18 @@ from mmpretrain.registry import TRANSFORMS
 from PIL import Image
 
 from simim_plugin.checkpoint import CheckpointError
-from simim_plugin.datasets import ImageFolder, LoadRGBImage
+from simim_plugin.datasets import (
+    EvaluationCrop,
+    ImageFolder,
+    LabelledFolder,
+    LoadRGBImage,
+)
 from simim_plugin.errors import SimimError
+from simim_plugin.evaluation import (
+    extract_features,
+    folder_dataset,
+    image_loader,
+)
 from simim_plugin.models import SiameseIMViT
 from simim_plugin.pictures import array_to_rgb, decode
 
@@ -197,3 +207,58 @@ def test_weights_of_three_channels(tmp_path, how, channels):
     wrong = SiameseIMViT(**given, pretrained=dict(file=file, channels='sum'))
     with pytest.raises(CheckpointError, match='mean, repeat'):
         wrong.init_weights()
+
+
+@pytest.mark.parametrize('size', [(70, 90), (90, 70), (32, 32), (33, 47)])
+def test_the_evaluation_crop_is_that_of_the_configs(size):
+    image = noise(*size)
+    crop = EvaluationCrop(28)
+    found = crop(dict(img=image))
+    assert found['img_shape'] == (28, 28)
+    expected = dict(img=image)
+    for step in (
+        dict(type='NumpyToPIL', to_rgb=False),
+        dict(type='torchvision/Resize', size=32, interpolation='bicubic'),
+        dict(type='torchvision/CenterCrop', size=28),
+    ):
+        expected = TRANSFORMS.build(step)(expected)
+    difference = found['img'].astype(int) - np.asarray(expected['img'])
+    assert np.abs(difference).max() <= 1
+
+
+@pytest.mark.parametrize('channels', [1, 5])
+def test_transfer(tmp_path, channels):
+    """Frozen features and one step of fine-tuning."""
+    for name in ('ant', 'bee'):
+        (tmp_path / name).mkdir()
+        planes = tiff(noise(40, 60)[..., :1].transpose(2, 0, 1))
+        if channels > 1:
+            bands = np.kron(BANDS, np.ones((6, 6, 1), np.uint8))
+            planes = tiff(bands.transpose(2, 0, 1))
+        (tmp_path / name / '0.tif').write_bytes(planes)
+    options = dict(
+        backbone=dict(in_channels=channels),
+        data_preprocessor=dict(mean=[120.0] * channels, std=[60.0] * channels),
+    )
+    encoder = get_model('siamese_im_vit-micro-p8_knn_demo', **options)
+    encoder.init_weights()
+    loader = image_loader(folder_dataset(tmp_path, 64, channels))
+    features, labels = extract_features(encoder, loader)
+    assert features.isfinite().all()
+    assert labels.tolist() == [0, 1]
+    name = 'siamese_im_vit-micro-p8_ft-1xb64-amp-coslr-10e_demo'
+    model = get_model(name, **options)
+    model.init_weights()
+    pipeline = [
+        dict(type='LoadRGBImage', channels=channels),
+        dict(type='RandomResizedCrop', scale=64, backend='cv2'),
+        dict(type='RandomFlip', prob=0.5),
+        dict(type='PackInputs'),
+    ]
+    dataset = LabelledFolder(str(tmp_path), pipeline=pipeline)
+    batch = default_collate([dataset[0], dataset[1]])
+    assert batch['inputs'].shape == (2, channels, 64, 64)
+    data = model.data_preprocessor(batch, True)
+    losses = model(**data, mode='loss')
+    losses['loss'].backward()
+    assert model.backbone.patch_embed.projection.weight.grad.abs().sum() > 0
