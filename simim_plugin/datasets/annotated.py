@@ -180,9 +180,8 @@ def prefer_upright(
             f'annotations in {source}: {"; ".join(wrong[:3])}{more}; correct '
             'the annotations, or get the images that were annotated.'
         )
-    answer = upright
-    if answer is None:
-        answer = fits['upright'] > fits['stored']
+    others = fits['upright'] > fits['stored']
+    answer = others if upright is None else upright
     if fits and is_main_process():
         _report(fits, source, answer, upright is not None)
     return answer
