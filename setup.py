@@ -101,6 +101,8 @@ openmmlab = [
     'mmsegmentation>=1',
 ]
 evaluation = ['imagecorruptions-imaug', 'scikit-learn']
+dicom = ['pydicom']
+multispectral = ['tifffile']
 convert = [
     'onnx',
     'onnxruntime',
@@ -112,6 +114,8 @@ convert = [
 test = [
     *evaluation,
     *convert,
+    *dicom,
+    *multispectral,
     'cyanure; python_version < "3.13"',  # no wheel for later ones
     'hypothesis',
     'pytest',
@@ -136,6 +140,7 @@ setup(
         'numpy',
         'opencv-python-headless',
         'pillow',
+        'simplejpeg',
         'torch',
         'torchvision',
         'tqdm',
@@ -145,6 +150,8 @@ setup(
         'openmmlab': openmmlab,
         'evaluation': evaluation,
         'convert': convert,
+        'dicom': dicom,
+        'multispectral': multispectral,
         'tensorboard': ['tensorboard'],
         'test': test,
         'dev': [*test, 'mypy', 'ruff'],

@@ -58,6 +58,8 @@ TASKS: dict[str, tuple[str, ...]] = {
     'logistic regression': ('sklearn',),
     'logistic regression with cyanure': ('cyanure',),
     'image corruption': ('imagecorruptions',),
+    'reading of DICOM': ('pydicom',),
+    'reading of more than three channels': ('tifffile',),
     'use of safetensors': ('safetensors',),
     'export to timm': ('timm',),
     'export to Hugging Face': ('safetensors', 'transformers'),

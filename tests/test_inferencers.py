@@ -14,6 +14,7 @@ from mmpretrain import (
     get_model,
     list_models,
 )
+from PIL import Image, ImageOps
 
 from simim_plugin import config_path
 from simim_plugin.checkpoint import CheckpointError, load_weights, to_official
@@ -126,6 +127,34 @@ def test_by_path_from_any_folder(kind, image, tmp_path, monkeypatch):
         assert len(found) == (2 if isinstance(given, list) else 1)
         for one in found:
             torch.testing.assert_close(one[-1], features[0])
+
+
+@pytest.mark.parametrize('tag', [1, 3, 6])
+@pytest.mark.parametrize('ending', ['jpg', 'webp', 'tiff'])
+def test_files_are_read_as_by_the_data_sets(tmp_path, ending, tag):
+    """Upright, whatever the camera stored."""
+    exif = Image.Exif()
+    exif[0x0112] = tag
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 12, 3), np.uint8)
+    image = Image.fromarray(pixels).resize((90, 70), Image.BICUBIC)
+    (tmp_path / 'images' / 'a').mkdir(parents=True)
+    file = tmp_path / 'images' / 'a' / f'0.{ending}'
+    image.save(file, exif=exif)
+    model = get_model(ENCODER)
+    model.init_weights()
+    model.eval()
+    extract = FeatureExtractor(model)
+    with torch.no_grad():
+        (expected,) = model.backbone(normalised(file))
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(file)))
+    for given in (str(file), upright[..., ::-1]):
+        (features,) = extract(given, stage='backbone')
+        torch.testing.assert_close(features[-1], expected[0])
+
+
+def test_other_pipelines_keep_their_reader(image):
+    model = get_model('resnet18_8xb32_in1k')
+    assert FeatureExtractor(model)(str(image))[0][0].shape == (512,)
 
 
 def test_files_by_name_are_never_unpickled(tmp_path):

@@ -15,7 +15,7 @@ LAYERS = (
     {'text'},
     {'errors'},
     {'files', 'environment', 'freezing', 'geometry', 'config_files'},
-    {'settings'},
+    {'pictures', 'settings'},
     {'inference', 'runs'},
     {'checkpoint', 'datasets', 'operators'},
     {'models', 'engine'},

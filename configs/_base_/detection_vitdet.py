@@ -106,7 +106,7 @@ drop_empty_boxes = dict(
 pack = dict(type='PackDetInputs')
 pack_with_objects = dict(
     pack, meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape',
-                     'scale_factor', 'instances'))
+                     'scale_factor', 'instances', 'upright'))
 train_pipeline = [
     load,
     annotate,

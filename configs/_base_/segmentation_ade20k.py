@@ -21,7 +21,11 @@ model = dict(
 # Data: BGR images; label 0 means unlabelled
 load = dict(type='LoadImageFromFile')
 load_labels = dict(type='LoadLabelMap')
-pack = dict(type='PackSegInputs')
+pack = dict(
+    type='PackSegInputs',
+    meta_keys=('img_path', 'seg_map_path', 'ori_shape', 'img_shape',
+               'pad_shape', 'scale_factor', 'flip', 'flip_direction',
+               'reduce_zero_label', 'upright'))
 train_pipeline = [
     load,
     load_labels,
@@ -74,7 +78,7 @@ default_hooks = dict(
     logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
     checkpoint=dict(type='mmpretrain.SafeCheckpointHook', by_epoch=False,
                     interval=16000, max_keep_ckpts=1),
-    visualization=dict(type='SegVisualizationHook'))
+    visualization=dict(type='AsLoadedVisualizationHook'))
 visualizer = dict(type='SegLocalVisualizer',
                   vis_backends=[dict(type='LocalVisBackend')])
 log_processor = dict(by_epoch=False)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ..errors import SimimError
 from ..text import clean
 from .adapters import load_adapters
+from .channels import adapt_channels
 from .grids import Grid, grid_of
 from .names import (
     OURS,
@@ -33,6 +34,10 @@ from .reading import CheckpointError, read_checkpoint
 
 _SAME_CONFIG = 'use the config that the checkpoint was made with'
 _RESIZE = 'resize_patches=True resizes the patch kernel'
+_CHANNELS = (
+    "pretrained=dict(file=..., channels='mean'), or 'repeat', adapts the "
+    'patch kernels to the channels'
+)
 _PATCHES = 'patch_embed.projection.weight'
 _BRANCHES = {
     'online': 'online',
@@ -177,6 +182,7 @@ def load_backbone(
     entry: str | None = None,
     resize_patches: bool = False,
     grid: Grid | None = None,
+    channels: str | None = None,
     partial: bool = False,
     stays_new: tuple[str, ...] = (),
 ) -> None:
@@ -202,6 +208,8 @@ def load_backbone(
         grid (tuple[int, int], optional): rows and columns of the file's
             positions. Needed for learned positions of a grid that is
             neither square nor the backbone's.
+        channels (str, optional): 'mean' or 'repeat' adapts patch kernels of
+            another number of channels. Defaults to None.
         partial (bool): whether to skip missing, mis-shaped and unknown
             tensors instead of raising. Defaults to False.
         stays_new (tuple[str, ...]): endings of the names that the file may
@@ -214,6 +222,8 @@ def load_backbone(
     weights = read_weights(file, branch, entry=entry)
     encoder = weights.part('backbone')
     resized, dropped = _adapt(backbone, encoder, weights, resize_patches, grid)
+    if channels is not None:
+        resized += _adapt_channels(backbone, encoder, channels)
     may_lack = ('ln2.weight', 'ln2.bias')
     wanted = {
         name: value
@@ -238,6 +248,11 @@ def _select(
         same_names = state.keys() == wanted.keys()
         resizable = same_names and _kernel(state) != _kernel(wanted)
         hint = _RESIZE if resizable else _SAME_CONFIG
+        if (
+            same_names
+            and state[_PATCHES].shape[1] != wanted[_PATCHES].shape[1]
+        ):
+            hint = _CHANNELS
         check_fit(wanted, state, file, hint)
         return state
     fitting = {
@@ -439,6 +454,18 @@ def _adapt(
         encoder[_PATCHES] = F.interpolate(kernels, new, mode='bicubic')
         resized.append(f'patch kernel {_change(old, new)}')
     return resized, dropped
+
+
+def _adapt_channels(
+    backbone: VisionTransformer, encoder: dict[str, Tensor], how: str
+) -> list[str]:
+    """Adapt patch kernels of other channels in place; describe it."""
+    kernels = encoder.get(_PATCHES)
+    new = backbone.patch_embed.projection.weight.shape[1]
+    if kernels is None or kernels.shape[1] == new:
+        return []
+    encoder[_PATCHES] = adapt_channels(kernels, new, how)
+    return [f'channels {kernels.shape[1]} -> {new} ({how})']
 
 
 def _kernel(state: StateDict) -> tuple[int, ...]:

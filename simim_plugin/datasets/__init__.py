@@ -1,7 +1,9 @@
 """Load images: pairs of views to pretrain, labelled images to evaluate."""
 
 from .block_mask import BlockwiseMask
+from .evaluation_crop import EvaluationCrop
 from .image_folder import ImageFolder
+from .inferencers import replace_preprocess
 from .labelled_folder import LabelledFolder
 from .loading import LoadRGBImage, UnreadableImageError
 from .local_cifar10 import LocalCIFAR10
@@ -19,6 +21,7 @@ from .single_draw_crop import SingleDrawCrop
 __all__ = [
     'BlockwiseMask',
     'CorruptedFolder',
+    'EvaluationCrop',
     'FastColorJitter',
     'FastGaussianBlur',
     'FastGrayscale',
@@ -34,3 +37,5 @@ __all__ = [
     'SingleDrawCrop',
     'UnreadableImageError',
 ]
+
+replace_preprocess()

@@ -43,12 +43,12 @@ from ..files import (
     full_disk_reported,
     read_text,
 )
+from ..pictures.walking import class_labels
 from ..runs.stopping import outlive_stop
 from ..text import clean as one_line
 from .loading import LoadRGBImage
 from .local_cifar10 import LocalCIFAR10
 from .robustness import CORRUPTIONS, SEVERITIES, labelled_images
-from .walking import class_labels
 
 VERSION = 1
 """Increase it when the same arguments make other files."""

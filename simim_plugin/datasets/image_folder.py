@@ -16,9 +16,10 @@ from mmpretrain.registry import DATASETS
 from rich.progress import track
 
 from ..errors import SimimError
+from ..pictures import UnreadableImageError, window_of
+from ..pictures.walking import EXTENSIONS, Census, walk_images
 from ..text import in_markup
-from .loading import UnreadableImageError
-from .walking import EXTENSIONS, walk_images
+from .loading import LoadRGBImage
 
 
 def fingerprint(paths: list[str], root: str) -> str:
@@ -77,8 +78,9 @@ class ImageFolder(BaseDataset):
         fix = 'pass --cfg-options train_dataloader.dataset.data_root=/images'
         if not os.path.isdir(root):
             raise FileNotFoundError(f'No image folder at {root!r}: {fix}.')
+        census = Census()
         folders = track(
-            walk_images(root),
+            walk_images(root, census=census),
             description=f'Listing the images in {in_markup(root)}',
             transient=True,
             disable=not is_main_process(),
@@ -90,10 +92,24 @@ class ImageFolder(BaseDataset):
                 f'{fix}.'
             )
         self.fingerprint = fingerprint(paths, root)
+        census.report(root)
+        self._find_window(paths)
         # One flag per image, in memory that loader workers share.
         self._broken = torch.zeros(len(paths), dtype=torch.uint8)
         self._broken.share_memory_()
         return [dict(img_path=path) for path in paths]
+
+    def _find_window(self, paths: list[str]) -> None:
+        """Measure the window of a ``LoadRGBImage`` that asks for it."""
+        for load in self.pipeline.transforms:
+            if isinstance(load, LoadRGBImage) and load.window == 'percentiles':
+                load.window = window_of(paths)
+                print_log(
+                    f'The images in {self.data_root} are read by '
+                    f'window={load.window}; set it in LoadRGBImage where '
+                    'other sets of them are read.',
+                    logger='current',
+                )
 
     @property
     def num_broken(self) -> int:

@@ -16,8 +16,14 @@ from mmpretrain.registry import DATASETS
 
 from ..errors import SimimError
 from ..files import check_regular
+from ..pictures.walking import (
+    EXTENSIONS,
+    Census,
+    class_folders,
+    class_labels,
+    images_by_class,
+)
 from ..text import clean
-from .walking import EXTENSIONS, class_labels, images_by_class
 
 
 @DATASETS.register_module()
@@ -27,7 +33,8 @@ class LabelledFolder(CustomDataset):
     Args:
         data_root (str): the folder of class folders. A label is the index
             of a folder in alphabetical order, which is ImageNet's usual
-            one. Names that start with a dot are left out.
+            one. Folders that are hidden, a system's or without images are
+            left out.
         list_file (str, optional): text file, plain or ``.gz``, with one
             image per line: ``CLASS/NAME``, or the name alone if it is
             ``CLASS_NUMBER.EXTENSION`` as in ImageNet, for example
@@ -58,30 +65,41 @@ class LabelledFolder(CustomDataset):
         if self.ann_file and self.list_file is None:
             check_regular(self.ann_file)
             return super().load_data_list()
-        labels = class_labels(root)
-        self._metainfo.setdefault('classes', tuple(map(clean, labels)))
         if self.list_file is not None:
+            labels = class_labels(root, self.extensions)
+            self._metainfo.setdefault('classes', tuple(map(clean, labels)))
             return _listed_images(Path(root), labels, self.list_file)
-        images = images_by_class(root, labels, self.extensions)
-        empty = [name for name, paths in images.items() if not paths]
-        if len(empty) == len(images):
+        images = self._images_by_class(root)
+        self._metainfo.setdefault('classes', tuple(map(clean, images)))
+        return [
+            dict(img_path=path, gt_label=label)
+            for label, paths in enumerate(images.values())
+            for path in paths
+        ]
+
+    def _images_by_class(self, root: str) -> dict[str, list[str]]:
+        census = Census()
+        folders = images_by_class(
+            root, class_folders(root), self.extensions, census
+        )
+        images = {name: paths for name, paths in folders.items() if paths}
+        if not images:
             raise SimimError(
                 f'There is no image in the sub-folders of {root}; it needs '
                 'one sub-folder of images per class.'
             )
-        if empty:
+        census.report(root)
+        if len(images) < len(folders):
+            empty = ', '.join(sorted(folders.keys() - images.keys()))
             print_log(
                 clean(
-                    f'{root} has classes without an image: {", ".join(empty)}'
+                    f'{root} has folders without an image, which are no '
+                    f'classes: {empty}.'
                 ),
                 'current',
                 logging.WARNING,
             )
-        return [
-            dict(img_path=path, gt_label=labels[name])
-            for name, paths in images.items()
-            for path in paths
-        ]
+        return images
 
 
 def check_same_classes(train: Any, name: str, other: Any) -> None:

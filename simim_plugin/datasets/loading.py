@@ -5,121 +5,94 @@ Shape key: H rows, W columns.
 
 from __future__ import annotations
 
-import io
+from typing import Any
 
-import cv2
-import numpy as np
 from mmcv.transforms import BaseTransform
 from mmengine import fileio
 from mmpretrain.registry import TRANSFORMS
-from PIL import Image
 
 from ..errors import SimimError
 from ..files import check_regular
+from ..pictures import (
+    UnreadableImageError,
+    Window,
+    array_to_rgb,
+    check_window,
+    decode,
+    naming,
+)
 
-_JPEG_END = b'\xff\xd9'
+__all__ = ['LoadRGBImage', 'UnreadableImageError', 'decode_rgb']
 
-
-class UnreadableImageError(SimimError):
-    """An image file that cannot be read; the message names it."""
-
-
-def decode_rgb(data: bytes) -> np.ndarray:
-    """Decode the bytes of an image file.
-
-    Greyscale, CMYK and palette images become RGB as Pillow converts them.
-    16-bit levels keep their upper byte; 32-bit levels count as 16 bits, or
-    as 8 bits if none exceeds 255. As in Pillow, alpha is dropped and the
-    EXIF orientation is ignored.
-
-    Returns:
-        numpy.ndarray: (H, W, 3) uint8, RGB.
-
-    Raises:
-        Exception: any error of Pillow, for an unreadable or truncated
-            file, or an image large enough to exhaust the memory.
-    """
-    file = io.BytesIO(data)
-    image: Image.Image = Image.open(file)  # reads the header only
-    # OpenCV decodes ordinary JPEGs to the same pixels in 3/4 of the time.
-    # Pillow handles files without the end marker, which may be truncated.
-    if (
-        image.format == 'JPEG'
-        and image.mode in ('L', 'RGB')
-        and data.endswith(_JPEG_END)
-    ):
-        pixels = cv2.imdecode(
-            np.frombuffer(data, np.uint8),
-            cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION,
-        )
-        if pixels is not None:
-            return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, pixels)
-    if image.mode == 'F':
-        raise ValueError('pixels are floats of unknown range')
-    if image.mode.startswith('I'):  # Pillow would clip at 255
-        levels = np.asarray(image)
-        eight = image.mode == 'I' and levels.max() < 256
-        grey = levels.clip(0, 65535) >> (0 if eight else 8)
-        return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
-    if image.mode == 'P':
-        image = image.convert('RGBA')  # no warning about alpha in palettes
-    return np.array(image.convert('RGB'))
+decode_rgb = decode
 
 
 @TRANSFORMS.register_module()
 class LoadRGBImage(BaseTransform):
-    """Load an image of any kind as 8-bit RGB.
+    """Load an image of any kind as 8-bit RGB, as a person sees it.
 
-    MMCV's ``LoadImageFromFile`` returns BGR, rotates the image by its EXIF
-    orientation, and does not name a file that it cannot decode.
+    MMCV's ``LoadImageFromFile`` returns BGR, does not know all formats, and
+    does not name a file that it cannot decode.
 
-    **Required Keys:** ``img_path``, or a BGR ``img`` (H, W, 3) from
-    MMPretrain's inferencers, which is converted to RGB
+    **Required Keys:** ``img_path``, or an ``img`` in BGR, see
+    :func:`simim_plugin.pictures.array_to_rgb`
 
-    **Added Keys:** ``img`` (H, W, 3) uint8 RGB, ``ori_shape`` and
+    **Added Keys:** ``img`` (H, W, N) uint8, RGB if N is 3, ``ori_shape`` and
     ``img_shape`` (H, W)
 
     Args:
         backend_args (dict, optional): file backend, as in
             ``mmengine.fileio.get``. Defaults to None: the path's prefix
             selects it.
+        window (tuple[float, float] | str, optional): levels that become 0
+            and 255 in images of more than 8 bits. 'percentiles' lets
+            ``ImageFolder`` find them once. Defaults to None: 16-bit levels
+            keep their upper byte.
+        channels (int): N; 3 for RGB, 1 for grey, or that of multispectral
+            images. It equals ``in_channels`` of the backbone. Defaults to 3.
     """
 
-    def __init__(self, backend_args: dict | None = None) -> None:
+    def __init__(
+        self,
+        backend_args: dict | None = None,
+        window: Window | str | None = None,
+        channels: int = 3,
+    ) -> None:
+        self.channels = channels
         self.backend_args = backend_args
+        self.window: Any = window
+        if window not in (None, 'percentiles'):
+            self.window = check_window(window)
 
     def transform(self, results: dict) -> dict:
         """Load ``results['img_path']``, or convert a given ``img`` to RGB.
 
         Raises:
             UnreadableImageError: if the file cannot be read or decoded.
+            SimimError: if a given ``img`` is no image.
         """
+        if self.window == 'percentiles':
+            raise SimimError(
+                "window='percentiles' of LoadRGBImage needs type='ImageFolder'"
+                ', which measures it; elsewhere set the two levels that it '
+                'prints, as in window=(0, 4095).'
+            )
         if 'img' in results:
-            results['img'] = np.ascontiguousarray(results['img'][..., ::-1])
-            return results
-        path = results['img_path']
-        try:
-            check_regular(path)
-            data = fileio.get(path, backend_args=self.backend_args)
-            image = decode_rgb(data)
-        # Decoders raise many types, from OSError to struct.error.
-        except Exception as error:
-            raise UnreadableImageError(
-                f'Cannot read the image {path} ({_reason(error)}): replace or '
-                'remove the file, or skip such files with '
-                "`type='ImageFolder', skip_broken=0.01`."
-            ) from error
+            image = array_to_rgb(results['img'], self.window, self.channels)
+        else:
+            path = results['img_path']
+            with naming(path):
+                check_regular(path)
+                data = fileio.get(path, backend_args=self.backend_args)
+                image = decode(
+                    data, window=self.window, name=path, channels=self.channels
+                )
         results['img'] = image
         results['ori_shape'] = results['img_shape'] = image.shape[:2]
         return results
 
     def __repr__(self) -> str:
-        return f'{type(self).__name__}(backend_args={self.backend_args})'
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, Image.UnidentifiedImageError):
-        return 'no image format that Pillow knows'
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return str(error).rstrip('.') or type(error).__name__
+        return (
+            f'{type(self).__name__}(backend_args={self.backend_args}, '
+            f'window={self.window}, channels={self.channels})'
+        )

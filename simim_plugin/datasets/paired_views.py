@@ -35,9 +35,9 @@ class PairedViews(BaseTransform):
     flipped left-right with probability 0.5, then passed through its colour
     transforms. This package's colour transforms expect RGB.
 
-    **Required Keys:** ``img`` (H, W, 3) uint8
+    **Required Keys:** ``img`` (H, W, N) uint8
 
-    **Modified Keys:** ``img``, [online, target], each (h, w, 3) uint8;
+    **Modified Keys:** ``img``, [online, target], each (h, w, N) uint8;
     ``img_shape``, (h, w)
 
     **Added Keys:** ``geometry``, a
@@ -75,12 +75,12 @@ class PairedViews(BaseTransform):
         """Replace ``results['img']`` by the two views; add their geometry.
 
         Raises:
-            SimimError: if the image is not (H, W, 3) uint8.
+            SimimError: if the image is not (H, W, N) uint8.
         """
         image = results['img']
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        if image.dtype != np.uint8 or image.ndim != 3:
             raise SimimError(
-                'PairedViews needs images of shape (H, W, 3) and type uint8, '
+                'PairedViews needs images of shape (H, W, N) and type uint8, '
                 f'but got {image.shape} and {image.dtype}: load them with '
                 '`LoadRGBImage`, and leave normalisation to the data '
                 'preprocessor.'

@@ -19,6 +19,8 @@ from mmpretrain.datasets.transforms.auto_augment import GaussianBlur
 from mmpretrain.datasets.transforms.processing import ColorJitter
 from mmpretrain.registry import TRANSFORMS
 
+from ..errors import SimimError
+
 Image = np.ndarray
 """(H, W, 3) uint8, RGB."""
 
@@ -32,8 +34,11 @@ def adjust_brightness(image: Image, factor: float) -> Image:
 
 def adjust_contrast(image: Image, factor: float) -> Image:
     """Scale the distance to the mean grey by ``factor``, at least 0."""
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    return _blend_levels(image, int(cv2.mean(grey)[0] + 0.5), factor)
+    if image.ndim == 3 and image.shape[2] == 3:
+        image_mean = cv2.mean(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))[0]
+    else:
+        image_mean = image.mean()
+    return _blend_levels(image, int(image_mean + 0.5), factor)
 
 
 def adjust_saturation(image: Image, factor: float) -> Image:
@@ -51,6 +56,14 @@ def adjust_hue(image: Image, turn: float) -> Image:
     # torchvision truncates too; the hue wraps around at 256.
     hsv[..., 0] += np.uint8(int(turn * 256) % 256)
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL, hsv)
+
+
+def _check_rgb(image: Image, what: str) -> None:
+    if image.ndim != 3 or image.shape[2] != 3:
+        raise SimimError(
+            f'{what} need images of three channels, not of shape '
+            f'{image.shape}; leave them out of the views (docs/images.md).'
+        )
 
 
 def _blend_levels(image: Image, anchor: float, factor: float) -> Image:
@@ -83,7 +96,14 @@ class FastColorJitter(ColorJitter):
         )
 
     def transform(self, results: dict) -> dict:
-        """Jitter ``results['img']``."""
+        """Jitter ``results['img']``.
+
+        Raises:
+            SimimError: if saturation or hue are to change other images than
+                RGB.
+        """
+        if self.saturation is not None or self.hue is not None:
+            _check_rgb(results['img'], 'saturation and hue of FastColorJitter')
         if np.random.rand() >= self.prob:
             return results
         order, *factors = self._rand_params()
@@ -114,7 +134,12 @@ class FastGrayscale(BaseTransform):
         self.prob = prob
 
     def transform(self, results: dict) -> dict:
-        """Convert ``results['img']`` to grey."""
+        """Convert ``results['img']`` to grey.
+
+        Raises:
+            SimimError: if it is not RGB.
+        """
+        _check_rgb(results['img'], 'FastGrayscale')
         if np.random.rand() < self.prob:
             grey = cv2.cvtColor(results['img'], cv2.COLOR_RGB2GRAY)
             results['img'] = cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)

@@ -15,8 +15,14 @@ from mmpretrain.registry import DATASETS
 from tqdm import tqdm
 
 from ..errors import SimimError
+from ..pictures.walking import (
+    Census,
+    class_folders,
+    class_labels,
+    images_by_class,
+    walk_images,
+)
 from ..text import clean
-from .walking import class_labels, images_by_class
 
 CLASS_LISTS = Path(__file__).parent / 'class_lists'
 """Class lists and reference errors; README.md names their sources."""
@@ -59,20 +65,28 @@ def imagenet_labels() -> dict[str, int]:
 
 
 def labelled_images(
-    root: str | os.PathLike[str], labels: Mapping[str, int]
+    root: str | os.PathLike[str],
+    labels: Mapping[str, int],
+    census: Census | None = None,
 ) -> list[tuple[str, int]]:
     """Return path and label of each image in the class folders of ``root``.
 
     Args:
         root (str | PathLike): a folder of ``CLASS/*.jpg`` or other images.
         labels (Mapping[str, int]): label of each class folder.
+        census (Census, optional): counts the files.
 
     Raises:
         SimimError: if a class has no folder or no image, or a folder is
             none of the classes.
     """
+    if not labels:
+        raise SimimError(
+            f'There is no image in the sub-folders of {root}; pass a folder '
+            'that holds one sub-folder of images per class.'
+        )
     _check_classes(root, labels.keys())
-    images = images_by_class(root, labels)
+    images = images_by_class(root, labels, census=census)
     empty = [name for name, paths in images.items() if not paths]
     if empty:
         raise SimimError(
@@ -88,8 +102,13 @@ def labelled_images(
 
 def _check_classes(root: str | os.PathLike[str], names: Set[str]) -> None:
     """Check that the sub-folders of ``root`` are exactly ``names``."""
-    found = class_labels(root).keys()
-    missing, unknown = names - found, found - names
+    found = set(class_folders(root))
+    missing = names - found
+    unknown = [
+        name
+        for name in found - names
+        if any(walk_images(os.path.join(root, name)))
+    ]
     if missing:
         raise SimimError(
             f'{root} lacks {_count(missing, "class folder")} of '
@@ -136,10 +155,13 @@ class ImageNetSketch(CustomDataset):
         """List one ``dict(img_path=..., gt_label=...)`` per image."""
         self.check_folders()
         labels = imagenet_labels()
+        census = Census()
         images = labelled_images(
             self.img_prefix,
             {wnid: labels[wnid] for wnid in read_wnids(self.WNIDS)},
+            census,
         )
+        census.report(self.img_prefix)
         return [dict(img_path=path, gt_label=label) for path, label in images]
 
 
@@ -211,13 +233,14 @@ class CorruptedFolder(CustomDataset):
         self.check_folders()
         root = Path(self.img_prefix)
         labels = self._labels(root)
+        census = Census()
         cells = tqdm(
             list(product(CORRUPTIONS, SEVERITIES)),
             clean(f'Listing {root}'),
             leave=False,
             disable=None if is_main_process() else True,
         )
-        return [
+        images = [
             dict(
                 img_path=path,
                 gt_label=label,
@@ -226,9 +249,11 @@ class CorruptedFolder(CustomDataset):
             )
             for corruption, severity in cells
             for path, label in labelled_images(
-                root / corruption / str(severity), labels
+                root / corruption / str(severity), labels, census
             )
         ]
+        census.report(root)
+        return images
 
     def _labels(self, root: Path) -> dict[str, int]:
         labels = class_labels(root / CORRUPTIONS[0] / str(SEVERITIES[0]))

@@ -8,7 +8,10 @@ require_in_configs('detection')
 from .. import operators  # noqa: F401  # before mmdet imports mmcv.ops
 
 # isort: split
+from mmdet.registry import TRANSFORMS
+
 from .. import evaluation  # noqa: F401  # registers components
+from ..datasets.annotated import LoadArray, LoadImage
 from ..inference import accept_collate_settings, correct_detection
 from .coco_metric import NamedCocoMetric
 from .datasets import (
@@ -44,3 +47,8 @@ __all__ = [
 
 accept_collate_settings()
 correct_detection()
+# The inferencers look for the first name, and put the second in its place.
+TRANSFORMS.register_module(name='LoadImageFromFile', module=LoadImage)
+TRANSFORMS.register_module(
+    name='LoadImageFromNDArray', module=LoadArray, force=True
+)

@@ -17,6 +17,7 @@ from mmdet.registry import DATA_SAMPLERS, DATASETS
 from mmengine.dataset import InfiniteSampler
 from mmengine.logging import print_log
 
+from ..datasets.annotated import prefer_upright
 from ..environment import require
 from ..errors import SimimError
 from .annotations import (
@@ -44,6 +45,12 @@ class _Checked:
     pipeline: Any
 
     find_ids = staticmethod(category_ids)
+
+    def __init__(
+        self, *args: Any, upright: bool | None = None, **kwargs: Any
+    ) -> None:
+        self.upright = upright
+        super().__init__(*args, **kwargs)
 
     def load_data_list(self) -> list[dict]:
         """List the images; called by the base class.
@@ -76,6 +83,9 @@ class _Checked:
         labelled = 'annotations' in content or not self.test_mode
         self._check_objects(listed, left_out, labelled)
         self._check_images(listed)
+        upright = prefer_upright(listed, self.ann_file, self.upright)
+        for item in listed:
+            item['upright'] = upright
         return listed
 
     def _listed(
@@ -195,6 +205,12 @@ class CheckedCocoDataset(_Checked, CocoDataset):
     """MMDetection's ``CocoDataset``, with files checked at the start.
 
     Categories are found by the names of the classes, in any order.
+
+    Args:
+        upright (bool, optional): whether annotations that fit an image as
+            stored and turned by its EXIF orientation are of the turned one.
+            Defaults to None: as most others of the set, else as stored.
+        **kwargs: see :class:`mmdet.datasets.CocoDataset`.
     """
 
     METAINFO: ClassVar[dict] = {**CocoDataset.METAINFO, 'labels_by_name': True}

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import mmcv
 from mmdet.engine.hooks import DetVisualizationHook
 from mmdet.registry import HOOKS
 from mmdet.structures import DetDataSample
-from mmengine import fileio
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from ..datasets.annotated import read_as_loaded
 from ..engine.unwrapping import unwrapped
 from ..errors import SimimError
 from .annotations import BOXES_ONLY
@@ -40,11 +39,10 @@ class PNGVisualizationHook(DetVisualizationHook):
             return
         folder = Path(runner.work_dir, runner.timestamp, self.test_out_dir)
         for sample in outputs:
-            data = fileio.get(sample.img_path, backend_args=self.backend_args)
             name = Path(sample.img_path).stem
             self._visualizer.add_datasample(
                 name,
-                mmcv.imfrombytes(data, channel_order='rgb'),
+                read_as_loaded(sample, self.backend_args),
                 data_sample=sample,
                 show=self.show,
                 wait_time=self.wait_time,

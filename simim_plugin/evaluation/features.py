@@ -33,16 +33,20 @@ QUIET_SECONDS = 5.0
 """Seconds between progress lines in a log."""
 
 
-def evaluation_transforms(size: int) -> list[dict]:
-    """Return ImageNet's resize, centre crop and packing of an RGB image.
+def evaluation_transforms(size: int, channels: int = 3) -> list[dict]:
+    """Return ImageNet's resize, centre crop and packing of an image.
 
     The short edge is resized to 256 / 224 of ``size`` by antialiased bicubic
     interpolation. Below 96 px it is resized to ``size`` and keeps its border.
 
     Args:
         size (int): height and width of the model's input, pixels.
+        channels (int): of the image. Defaults to 3, which Pillow resizes.
     """
     edge = round(size * 256 / 224) if size >= 96 else size
+    if channels != 3:
+        crop = dict(type='EvaluationCrop', size=size, edge=edge)
+        return [crop, dict(type='PackInputs')]
     return [
         dict(type='NumpyToPIL', to_rgb=False),
         dict(type='torchvision/Resize', size=edge, interpolation='bicubic'),
@@ -51,17 +55,21 @@ def evaluation_transforms(size: int) -> list[dict]:
     ]
 
 
-def folder_dataset(root: str | Path, size: int) -> LabelledFolder:
+def folder_dataset(
+    root: str | Path, size: int, channels: int = 3
+) -> LabelledFolder:
     """Return the labelled images of a folder with one sub-folder per class.
 
     Args:
         root (str | Path): folder of ``CLASS/*.jpg`` or other images.
         size (int): height and width of the model's input, pixels.
+        channels (int): of the model's input. Defaults to 3.
 
     Raises:
         SimimError: if the folder is missing or contains no image.
     """
-    pipeline = [LoadRGBImage(), *evaluation_transforms(size)]
+    load = LoadRGBImage(channels=channels)
+    pipeline = [load, *evaluation_transforms(size, channels)]
     return LabelledFolder(data_root=str(root), pipeline=pipeline)
 
 

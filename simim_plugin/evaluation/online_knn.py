@@ -73,10 +73,12 @@ class OnlineKNN(Hook):
             SimimError: if a folder is missing or has fewer images than there
                 are processes.
         """
-        size = unwrapped(runner.model).backbone.img_size[0]
+        backbone = unwrapped(runner.model).backbone
+        size = backbone.img_size[0]
+        channels = backbone.patch_embed.projection.in_channels
         self._loaders = []
         for folder, most in self.folders:
-            dataset = folder_dataset(folder, size)
+            dataset = folder_dataset(folder, size, channels)
             count = min(most or len(dataset), len(dataset))
             if count < get_world_size():
                 raise SimimError(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from mmengine.structures import BaseDataElement
 from mmpretrain.models import SelfSupDataPreprocessor
 from mmpretrain.registry import MODELS
@@ -13,9 +15,23 @@ from mmpretrain.registry import MODELS
 class PairDataPreprocessor(SelfSupDataPreprocessor):
     """MMPretrain's preprocessor, with the data samples left on the CPU.
 
-    The algorithm collates masks and boxes on the CPU and moves them once,
-    which avoids a copy per image and field.
+    It takes ``mean`` and ``std`` of any number of channels. The algorithm
+    collates masks and boxes on the CPU and moves them once, which avoids a
+    copy per image and field.
     """
+
+    def __init__(
+        self,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)  # which takes statistics of 1 or 3
+        self._enable_normalize = mean is not None
+        for name, values in (('mean', mean), ('std', std)):
+            if values is not None:
+                tensor = torch.tensor(values).view(-1, 1, 1)
+                self.register_buffer(name, tensor, persistent=False)
 
     def cast_data(self, data: Any) -> Any:
         """Move tensors to the device, but not data samples."""

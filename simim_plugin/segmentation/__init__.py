@@ -5,20 +5,30 @@ from ..environment import require_in_configs
 require_in_configs('segmentation')
 
 # ruff: noqa: E402
-from mmseg.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
+from mmseg.registry import (
+    OPTIM_WRAPPER_CONSTRUCTORS,
+    OPTIM_WRAPPERS,
+    TRANSFORMS,
+)
 
 from .. import operators  # noqa: F401  # before mmseg imports mmcv.ops
 
 # isort: split
 from .. import evaluation  # noqa: F401  # registers components
+from ..datasets.annotated import LoadArray, LoadImage
 from ..engine import AutocastOptimWrapper, LayerDecayConstructor
 from ..inference import accept_collate_settings, correct_segmentation
 from .backbone import SiameseIMSegViT
 from .data import CheckedADE20KDataset, CheckedSegDataset, LoadLabelMap
-from .hooks import MultiScaleTestHook, OneChannelHook
+from .hooks import (
+    AsLoadedVisualizationHook,
+    MultiScaleTestHook,
+    OneChannelHook,
+)
 from .probes import KNNSegHead, KNNSegLoop, LinearSegHead
 
 __all__ = [
+    'AsLoadedVisualizationHook',
     'CheckedADE20KDataset',
     'CheckedSegDataset',
     'KNNSegHead',
@@ -35,3 +45,8 @@ OPTIM_WRAPPER_CONSTRUCTORS.register_module(module=LayerDecayConstructor)
 
 accept_collate_settings()
 correct_segmentation()
+# The inferencers look for the first name, and put the second in its place.
+TRANSFORMS.register_module(name='LoadImageFromFile', module=LoadImage)
+TRANSFORMS.register_module(
+    name='LoadImageFromNDArray', module=LoadArray, force=True
+)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from mmengine import fileio, list_from_file
@@ -14,6 +15,7 @@ from mmseg.datasets import ADE20KDataset, BaseSegDataset
 from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import DATASETS, TRANSFORMS
 
+from ..datasets.annotated import prefer_upright
 from .label_maps import (
     IGNORED,
     LabelMapError,
@@ -36,9 +38,18 @@ __all__ = [
 class CheckedSegDataset(BaseSegDataset):
     """MMSegmentation's ``BaseSegDataset``, with files checked at the start.
 
-    It passes the number of classes to :class:`LoadLabelMap`. Arguments are
-    those of :class:`mmseg.datasets.BaseSegDataset`.
+    It passes the number of classes to :class:`LoadLabelMap`.
+
+    Args:
+        upright (bool, optional): whether label maps that fit an image as
+            stored and turned by its EXIF orientation are of the turned one.
+            Defaults to None: as most others of the set, else as stored.
+        **kwargs: see :class:`mmseg.datasets.BaseSegDataset`.
     """
+
+    def __init__(self, upright: bool | None = None, **kwargs: Any) -> None:
+        self.upright = upright
+        super().__init__(**kwargs)
 
     def load_data_list(self) -> list[dict]:
         """List the pairs; called by the base class.
@@ -60,7 +71,11 @@ class CheckedSegDataset(BaseSegDataset):
                 'data_root, data_prefix and img_suffix of the data set.'
             )
         if self.data_prefix.get('seg_map_path'):
-            self._check_pairs(listed, images, self.data_prefix['seg_map_path'])
+            maps = self.data_prefix['seg_map_path']
+            self._check_pairs(listed, images, maps)
+            upright = prefer_upright(listed, maps, self.upright, LabelMapError)
+            for pair in listed:
+                pair['upright'] = upright
         # The classes in the files, including those that label_map drops.
         known = self.METAINFO.get('classes') or self.metainfo.get('classes')
         if known:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from mmseg.engine.hooks import SegVisualizationHook
 from mmseg.models import SegTTAModel
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import HOOKS
+from mmseg.structures import SegDataSample
 
+from ..datasets.annotated import read_as_loaded
 from ..engine.unwrapping import unwrapped
 from ..errors import SimimError
 
@@ -49,3 +55,50 @@ class MultiScaleTestHook(Hook):
         if isinstance(runner.model, SegTTAModel):
             return  # wrapped by an earlier test of this Runner
         runner.model = SegTTAModel(module=unwrapped(runner.model))
+
+
+@HOOKS.register_module()
+class AsLoadedVisualizationHook(SegVisualizationHook):
+    """MMSegmentation's visualization hook, on images as they were loaded.
+
+    MMSegmentation turns images by their EXIF orientation, also where the
+    label maps are of the stored ones. Arguments are those of
+    :class:`mmseg.engine.SegVisualizationHook`.
+    """
+
+    drawn = 0
+    """Pictures of the test so far."""
+
+    def after_val_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict,
+        outputs: Sequence[SegDataSample],
+    ) -> None:
+        """Draw the first image of every ``interval``-th batch."""
+        step = runner.iter + batch_idx
+        if self.draw and step % self.interval == 0:
+            self._draw('val', outputs[0], step)
+
+    def after_test_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict,
+        outputs: Sequence[SegDataSample],
+    ) -> None:
+        """Draw all images of a batch."""
+        for sample in outputs if self.draw else ():
+            self.drawn += 1
+            self._draw('test', sample, self.drawn)
+
+    def _draw(self, mode: str, sample: SegDataSample, step: int) -> None:
+        self._visualizer.add_datasample(
+            f'{mode}_{Path(sample.img_path).name}',
+            read_as_loaded(sample, self.backend_args),
+            data_sample=sample,
+            show=self.show,
+            wait_time=self.wait_time,
+            step=step,
+        )

@@ -137,31 +137,6 @@ def test_every_kind_of_image_becomes_rgb(kind: str, mode: str) -> None:
     assert np.abs(pixels - expected).max() <= loss
 
 
-@pytest.mark.parametrize('kind', ['PNG', 'TIFF'])
-def test_16_bits_keep_the_upper_byte(kind: str) -> None:
-    levels = np.array([[0, 0x7FFF, 0x8000, 0xFFFF]], np.uint16)
-    pixels = decode_rgb(encode(Image.fromarray(levels), kind))
-    assert pixels.tolist() == [
-        [[level >> 8] * 3 for level in levels[0].tolist()]
-    ]
-
-
-@pytest.mark.parametrize(
-    ('levels', 'expected'),
-    [
-        ([0, 128, 255], [0, 128, 255]),
-        ([0, 128, 256], [0, 0, 1]),
-        ([-7, 65535, 70000], [0, 255, 255]),
-    ],
-)
-def test_32_bits_count_as_8_or_16(
-    levels: list[int], expected: list[int]
-) -> None:
-    image = Image.fromarray(np.array([levels], np.int32))
-    pixels = decode_rgb(encode(image, 'TIFF'))
-    assert pixels.tolist() == [[[level] * 3 for level in expected]]
-
-
 def test_palette_with_alpha_is_read_without_a_warning() -> None:
     image = plain('P')
     data = encode(image, 'PNG', transparency=bytes(range(256)))
@@ -169,14 +144,6 @@ def test_palette_with_alpha_is_read_without_a_warning() -> None:
         warnings.simplefilter('error')
         pixels = decode_rgb(data)
     assert (pixels == np.array(image.convert('RGB'))).all()
-
-
-@pytest.mark.parametrize('kind', ['JPEG', 'PNG'])
-def test_orientation_is_ignored(kind: str) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6  # a quarter turn
-    pixels = decode_rgb(encode(plain(), kind, exif=exif))
-    assert pixels.shape == (16, 24, 3)
 
 
 def test_jpeg_with_more_bytes_after_its_end() -> None:

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from simim_plugin.commands.visualize import find_images
-from simim_plugin.datasets import ImageFolder, LabelledFolder
+from simim_plugin.datasets import (
+    ImageFolder,
+    LabelledFolder,
+    labelled_folder,
+)
 from simim_plugin.datasets.robustness import labelled_images
-from simim_plugin.datasets.walking import EXTENSIONS, class_labels
 from simim_plugin.errors import SimimError
+from simim_plugin.pictures import walking
+from simim_plugin.pictures.walking import (
+    EXTENSIONS,
+    SYSTEM_FOLDERS,
+    class_labels,
+    list_images,
+)
 
 
 @pytest.fixture
@@ -51,3 +63,91 @@ def test_extensions_of_a_labelled_folder_may_be_given(root: Path) -> None:
 def test_a_folder_without_classes_is_refused(root: Path) -> None:
     with pytest.raises(SimimError, match='no folder of classes'):
         class_labels(root / 'ant')
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    found: list[str] = []
+    for module in (walking, labelled_folder):
+        monkeypatch.setattr(
+            module, 'print_log', lambda text, *_, **__: found.append(text)
+        )
+    return found
+
+
+@pytest.mark.parametrize('kind', [ImageFolder, LabelledFolder])
+def test_the_start_counts_files_by_ending(
+    tmp_path: Path, kind: type, said: list[str]
+) -> None:
+    touch(tmp_path, 'a/0.jpg', 'a/1.JPG', 'b/2.jfif', 'b/3.webp')
+    touch(tmp_path, 'a/x.txt', 'a/y.psd', 'b/z.TXT', 'b/README', 'b/.hidden')
+    kind(str(tmp_path))
+    assert said == [
+        f'Found 4 images (2 .jpg, 1 .jfif, 1 .webp) in {tmp_path}; left 4 '
+        'other files (2 .txt, 1 without ending, 1 .psd).'
+    ]
+
+
+@pytest.mark.skipif(os.name == 'nt', reason='folders of POSIX')
+@pytest.mark.parametrize('kind', [ImageFolder, LabelledFolder, list_images])
+def test_a_folder_that_may_not_be_listed_is_named(
+    tmp_path: Path, kind: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path, 'open/0.jpg', 'locked/0.jpg', 'open/inner/1.jpg')
+    # The tests may run as root, who may list everything.
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:
+        if os.fspath(path).endswith(locked):
+            raise PermissionError(13, 'Permission denied', os.fspath(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, 'scandir', refuse)
+    for locked in ('locked', 'inner'):
+        with pytest.raises(SimimError, match=f'{locked} .Permission denied'):
+            kind(str(tmp_path))
+
+
+def test_folders_of_systems_are_no_classes(
+    tmp_path: Path, said: list[str]
+) -> None:
+    touch(tmp_path, 'cat/0.jpg', 'dog/0.jpg', 'dog/__MACOSX/._0.jpg')
+    for name in (*SYSTEM_FOLDERS, '__MACOSX', '@eaDir', '.git', '.thumbs'):
+        touch(tmp_path, f'{name}/0.jpg', f'cat/{name}/0.jpg')
+    touch(tmp_path, 'notes/a.txt', 'empty/x')
+    dataset = LabelledFolder(str(tmp_path))
+    assert dataset.metainfo['classes'] == ('cat', 'dog')
+    assert class_labels(tmp_path) == {'cat': 0, 'dog': 1}
+    assert len(dataset) == len(ImageFolder(str(tmp_path))) == 2
+    (told,) = (text for text in said if 'no classes' in text)
+    assert told.endswith('no classes: empty, notes.')
+
+
+@pytest.mark.parametrize(
+    ('link', 'target'),
+    [('cat/up', '..'), ('cat/up', '../..'), ('all', '.'), ('self', 'self')],
+)
+def test_links_that_mix_classes_are_refused(
+    tmp_path: Path, link: str, target: str
+) -> None:
+    root = tmp_path / 'root'
+    touch(root, 'cat/0.jpg', 'dog/0.jpg')
+    (root / link).symlink_to(target)
+    with pytest.raises(SimimError, match=rf'root/{link} ') as caught:
+        LabelledFolder(str(root))
+    assert '\n' not in str(caught.value)
+
+
+def test_links_back_are_listed_once(tmp_path: Path, said: list[str]) -> None:
+    touch(tmp_path, 'cat/0.jpg', 'dog/0.jpg')
+    (tmp_path / 'cat/up').symlink_to('..')
+    (tmp_path / 'cat/self').symlink_to('self')
+    assert len(ImageFolder(str(tmp_path))) == 2
+    assert 'left 1 links to folders that were listed already' in said[0]
+    assert 'cat/up' in said[0]

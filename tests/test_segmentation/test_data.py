@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,12 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from mmengine.visualization import Visualizer
 from mmseg.datasets import ADE20KDataset
 from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import DATASETS, MODELS
+from mmseg.structures import SegDataSample
 from PIL import Image
 
-from simim_plugin.segmentation import CheckedADE20KDataset, LoadLabelMap
+from simim_plugin.pictures import turn
+from simim_plugin.segmentation import (
+    AsLoadedVisualizationHook,
+    CheckedADE20KDataset,
+    LoadLabelMap,
+)
 from simim_plugin.segmentation.data import LabelMapError
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs' / 'segmentation'
@@ -314,3 +322,77 @@ def test_smaller_than_the_crop_is_padded(tmp_path, training):
             model.eval()
             (result,) = model.test_step(batch)
         assert result.pred_sem_seg.shape == (50, 40)
+
+
+def turned_pair(root, stem, tag, upright=False, size=(24, 16)):
+    """Write an image with an EXIF tag, bright where its map has a 2."""
+    for folder in ('images', 'maps'):
+        (root / folder).mkdir(exist_ok=True)
+    labels = np.ones(size[::-1], np.uint8)
+    labels[:5, :9] = 2
+    exif = Image.Exif()
+    exif[0x0112] = tag
+    bright = Image.fromarray(labels * 120 - 60)
+    bright.save(root / 'images' / f'{stem}.jpg', exif=exif, quality=95)
+    save(root / 'maps' / f'{stem}.png', turn(labels, tag if upright else 1))
+
+
+def on_object(item) -> bool:
+    return bool(
+        ((item['img'][..., 0] > 128) == (item['gt_seg_map'] == 1)).all()
+    )
+
+
+@pytest.mark.parametrize('tag', range(1, 9))
+def test_label_maps_of_the_stored_image(tmp_path, tag):
+    turned_pair(tmp_path, 'a', tag)
+    assert on_object(dataset(tmp_path)[0])
+
+
+@pytest.mark.parametrize('tag', range(5, 9))
+def test_label_maps_of_the_upright_image(tmp_path, tag):
+    turned_pair(tmp_path, 'a', tag, upright=True)
+    turned_pair(tmp_path, 'b', 3, upright=True)  # follows the set
+    found = dataset(tmp_path)
+    assert found[0]['img'].shape == (24, 16, 3)
+    assert on_object(found[0])
+    assert on_object(found[1])
+    turned_pair(tmp_path, 'a', 4, upright=True)
+    assert on_object(dataset(tmp_path, upright=True)[1])
+
+
+def test_label_maps_of_other_sizes_are_counted(tmp_path):
+    for k in range(5):
+        pair(tmp_path, f'{k}', (9, 7))
+    for k in range(4):
+        Image.new('L', (7, 9), 1).save(tmp_path / f'maps/{k}.png')
+    with pytest.raises(LabelMapError) as caught:
+        dataset(tmp_path)
+    said = str(caught.value)
+    assert said.startswith('Of 5 images 4 have another size')
+    for part in ('maps/0.png', 'maps/2.png', '7 x 9 pixels', '; ...;'):
+        assert part in said
+
+
+@pytest.mark.parametrize('tag', [3, 6])
+def test_drawings_are_of_the_loaded_image(tmp_path, tag):
+    turned_pair(tmp_path, 'a', tag)
+    item = dataset(tmp_path)[0]
+    sample = SegDataSample(
+        metainfo=dict(
+            img_path=item['img_path'],
+            ori_shape=item['ori_shape'],
+            upright=item['upright'],
+        )
+    )
+    drawn = []
+    Visualizer.get_instance('drawings')
+    hook = AsLoadedVisualizationHook(draw=True, interval=1)
+    hook._visualizer = SimpleNamespace(
+        add_datasample=lambda name, image, **_: drawn.append((name, image))
+    )
+    hook.after_test_iter(None, 0, {}, [sample])
+    hook.after_val_iter(SimpleNamespace(iter=0), 0, {}, [sample])
+    assert [name for name, _ in drawn] == ['test_a.jpg', 'val_a.jpg']
+    for _, image in drawn:
+        assert np.array_equal(image, item['img'][..., ::-1])

@@ -1,0 +1,21 @@
+"""Read one picture: its format, levels, channels and orientation."""
+
+from .arrays import array_to_rgb
+from .files import UnreadableImageError, naming, window_of
+from .levels import Window, check_window
+from .orientation import Header, header_of, read_header, turn
+from .reading import decode
+
+__all__ = [
+    'Header',
+    'UnreadableImageError',
+    'Window',
+    'array_to_rgb',
+    'check_window',
+    'decode',
+    'header_of',
+    'naming',
+    'read_header',
+    'turn',
+    'window_of',
+]

@@ -1,0 +1,59 @@
+"""Name the files that cannot be read, and measure the levels of many."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+import numpy as np
+from mmengine import fileio
+from PIL import Image
+
+from ..errors import SimimError
+from ..files import check_regular
+from .levels import Window, measured_window
+from .reading import read_levels
+
+
+class UnreadableImageError(SimimError):
+    """An image file that cannot be read; the message names it."""
+
+
+@contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Turn any error into an :class:`UnreadableImageError` of a file."""
+    try:
+        yield
+    # Decoders raise many types, from OSError to struct.error.
+    except Exception as error:
+        raise UnreadableImageError(
+            f'Cannot read the image {path} ({_reason(error)}): replace or '
+            'remove the file, or skip such files with '
+            "`type='ImageFolder', skip_broken=0.01`."
+        ) from error
+
+
+def window_of(paths: Sequence[str], most: int = 64) -> Window | None:
+    """Measure the window of a set on evenly spaced images.
+
+    Args:
+        paths (Sequence[str]): its files.
+        most (int): images to read. Defaults to 64.
+
+    Returns:
+        tuple[float, float] | None: None if they have 8 bits a level.
+    """
+    levels = []
+    for k in np.linspace(0, len(paths) - 1, min(most, len(paths))).astype(int):
+        with suppress(UnreadableImageError), naming(paths[k]):
+            check_regular(paths[k])
+            levels.append(read_levels(fileio.get(paths[k])))
+    return measured_window(levels)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, Image.UnidentifiedImageError):
+        return 'no image format that Pillow knows'
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error).rstrip('.') or type(error).__name__

@@ -1,0 +1,100 @@
+"""The EXIF orientation of a picture: the turn that shows it upright.
+
+A camera stores the pixels as its sensor lies and writes a number from 1 to 8
+into the file. Shape key: H rows, W columns, C channels.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import IO, Any
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from ..files import check_regular
+
+_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: pixels[::-1].swapaxes(0, 1),
+    7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
+    8: lambda pixels: pixels[:, ::-1].swapaxes(0, 1),
+}
+_INVERSE = {6: 8, 8: 6}
+
+
+@dataclass(frozen=True)
+class Header:
+    """Size and orientation of a picture.
+
+    Args:
+        stored (tuple[int, int]): (H, W) of the stored pixels.
+        orientation (int): 1 (upright) to 8.
+    """
+
+    stored: tuple[int, int]
+    orientation: int
+
+    @property
+    def turned(self) -> tuple[int, int]:
+        """(H, W) as a person sees the picture."""
+        return self.stored[::-1] if self.orientation >= 5 else self.stored
+
+
+def header_of(image: Image.Image) -> Header:
+    """Return the header of an opened picture, whose pixels may be unread."""
+    if image.format == 'PNG' and not _has_late_exif(image):
+        exif = Image.Image.getexif(image)  # PNG's own reads the pixels
+    else:
+        exif = image.getexif()
+    orientation: Any = exif.get(ExifTags.Base.Orientation)
+    # Pillow turns the size of a TIFF when it opens the file.
+    tags = getattr(image, 'tag_v2', {})
+    width, height = tags.get(256, image.width), tags.get(257, image.height)
+    # Other numbers and types stand in files; they mean nothing.
+    known = isinstance(orientation, int) and orientation in _UPRIGHT
+    return Header((height, width), orientation if known else 1)
+
+
+def _has_late_exif(image: Image.Image) -> bool:
+    """Return whether a PNG has its EXIF chunk behind its pixels."""
+    file = getattr(image, 'fp', None)
+    if 'exif' in image.info or file is None:
+        return False
+    place = file.tell()
+    file.seek(8)
+    found = False
+    while len(head := file.read(8)) == 8 and not found:
+        found = head[4:] == b'eXIf'
+        file.seek(int.from_bytes(head[:4], 'big') + 4, os.SEEK_CUR)
+    file.seek(place)
+    return found
+
+
+def read_header(file: str | os.PathLike[str] | IO[bytes]) -> Header:
+    """Read the header of a picture, without its pixels.
+
+    Raises:
+        Exception: any error of Pillow, for an unreadable file.
+    """
+    if isinstance(file, (str, os.PathLike)):
+        check_regular(file)
+    with Image.open(file) as image:
+        return header_of(image)
+
+
+def turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn stored pixels (H, W) or (H, W, C) upright."""
+    if orientation not in _UPRIGHT:
+        return pixels
+    return np.ascontiguousarray(_UPRIGHT[orientation](pixels))
+
+
+def turn_back(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn upright pixels (H, W) or (H, W, C) as they are stored."""
+    return turn(pixels, _INVERSE.get(orientation, orientation))

@@ -1,0 +1,99 @@
+"""DICOM files through pydicom, by the window that they state."""
+
+import io
+
+import numpy as np
+import pytest
+
+from simim_plugin.datasets import ImageFolder
+from simim_plugin.datasets.walking import EXTENSIONS
+from simim_plugin.pictures import decode, window_of
+
+pydicom = pytest.importorskip('pydicom', reason='pydicom is not installed')
+
+
+def dicom(levels: np.ndarray, **values) -> bytes:
+    """Return a file of levels (H, W) int16 as stored."""
+    from pydicom.dataset import FileDataset, FileMetaDataset
+    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = CTImageStorage
+    meta.MediaStorageSOPInstanceUID = '1.2.3'
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    file = io.BytesIO()
+    data = FileDataset(file, {}, file_meta=meta, preamble=bytes(128))
+    data.SOPClassUID, data.SOPInstanceUID = CTImageStorage, '1.2.3'
+    data.Rows, data.Columns = levels.shape
+    data.SamplesPerPixel = 1
+    data.PhotometricInterpretation = 'MONOCHROME2'
+    data.BitsAllocated = data.BitsStored = 16
+    data.HighBit, data.PixelRepresentation = 15, 1
+    data.PixelData = levels.astype('<i2').tobytes()
+    for name, value in values.items():
+        setattr(data, name, value)
+    data.save_as(file, enforce_file_format=True)
+    return file.getvalue()
+
+
+LEVELS = np.linspace(-1000, 2000, 64).reshape(8, 8).astype(np.int16)
+WINDOW = dict(WindowCenter=40, WindowWidth=401)
+
+
+def expected(levels, low, high):
+    return np.round(np.clip((levels - low) / (high - low), 0, 1) * 255)
+
+
+def test_the_files_window_is_used():
+    found = decode(dicom(LEVELS, **WINDOW))
+    assert found.shape == (8, 8, 3)
+    by_hand = expected(LEVELS, -160.5, 239.5)
+    assert np.abs(found[..., 0] - by_hand).max() <= 1
+    # pydicom's own function, scaled to 8 bits.
+    from pydicom.pixels import apply_windowing
+
+    data = pydicom.dcmread(io.BytesIO(dicom(LEVELS, **WINDOW)))
+    theirs = (apply_windowing(LEVELS, data) + 32768) / 65535 * 255
+    assert np.abs(found[..., 0] - theirs).max() <= 1
+
+
+def test_the_rescaling_comes_first():
+    data = dicom(
+        LEVELS + 1024, RescaleSlope=2, RescaleIntercept=-2048, **WINDOW
+    )
+    by_hand = expected(2.0 * LEVELS, -160.5, 239.5)
+    assert np.abs(decode(data)[..., 0] - by_hand).max() <= 1
+
+
+def test_a_given_window_and_the_first_of_several():
+    found = decode(dicom(LEVELS, **WINDOW), window=(-1000, 2000))
+    assert np.abs(found[..., 0] - expected(LEVELS, -1000, 2000)).max() <= 1
+    several = dicom(LEVELS, WindowCenter=[40, 9], WindowWidth=[401, 9])
+    assert np.array_equal(decode(several), decode(dicom(LEVELS, **WINDOW)))
+
+
+def test_inverted_levels():
+    data = dicom(LEVELS, PhotometricInterpretation='MONOCHROME1', **WINDOW)
+    assert np.array_equal(decode(data), 255 - decode(dicom(LEVELS, **WINDOW)))
+
+
+@pytest.mark.parametrize(
+    ('values', 'words'),
+    [
+        ({}, 'from -1000 to 2000'),
+        (dict(NumberOfFrames=2), '2'),
+    ],
+    ids=['no window', 'frames'],
+)
+def test_what_cannot_be_read_is_said(values, words):
+    with pytest.raises(ValueError, match=words):
+        decode(dicom(LEVELS, **values))
+
+
+def test_a_folder_of_dicom_files(tmp_path):
+    assert '.dcm' in EXTENSIONS
+    (tmp_path / 'a.DCM').write_bytes(dicom(LEVELS, **WINDOW))
+    dataset = ImageFolder(str(tmp_path), pipeline=[dict(type='LoadRGBImage')])
+    assert dataset[0]['img'].shape == (8, 8, 3)
+    low, high = window_of([str(tmp_path / 'a.DCM')])
+    assert -1000 <= low < high <= 2000
