@@ -17,9 +17,9 @@ from mmpretrain.datasets import remove_transform
 
 from ..datasets import LoadRGBImage, PairedViews
 from ..datasets.paired_views import resize
-from ..datasets.walking import EXTENSIONS, list_images
 from ..errors import SimimError
 from ..evaluation import draw_pairs, match_patches
+from ..pictures.walking import EXTENSIONS, list_images
 from ..text import clean
 from ..visualization.curves import draw_runs, read_run
 from ..visualization.encoder import FrozenEncoder

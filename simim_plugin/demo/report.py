@@ -29,7 +29,6 @@ import simim_plugin
 
 from ..checkpoint import load_model
 from ..datasets import LoadRGBImage
-from ..datasets.walking import list_images
 from ..evaluation import (
     PatchMatches,
     draw_pairs,
@@ -40,6 +39,7 @@ from ..evaluation import (
     match_patches,
 )
 from ..files import last_checkpoint
+from ..pictures.walking import list_images
 from ..visualization import (
     draw_loss,
     draw_matches,

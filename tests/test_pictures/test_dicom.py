@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from simim_plugin.datasets import ImageFolder
-from simim_plugin.datasets.walking import EXTENSIONS
 from simim_plugin.pictures import decode, window_of
+from simim_plugin.pictures.walking import EXTENSIONS
 
 pydicom = pytest.importorskip('pydicom', reason='pydicom is not installed')
 
