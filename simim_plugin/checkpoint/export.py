@@ -60,12 +60,9 @@ def convert(
             'onnx'.
         branch (str): see :func:`simim_plugin.checkpoint.load_backbone`.
         num_heads (int, optional): attention heads of an unknown encoder.
-        entry (str, optional): see
-            :func:`simim_plugin.checkpoint.load_backbone`.
-        content (Mapping[str, Any], optional): the file's content, if it is
-            read already.
-        grid (tuple[int, int], optional): see
-            :func:`simim_plugin.checkpoint.load_backbone`.
+        entry (str, optional): as branch.
+        content (Mapping[str, Any], optional): the file's content, if read.
+        grid (tuple[int, int], optional): as branch.
 
     Returns:
         str: a report of what was written and compared.

@@ -188,56 +188,58 @@ def load_backbone(
 ) -> None:
     """Fill an encoder from a file of any known format, and log the result.
 
-    Positions of another grid are interpolated (bicubic, except the row of the
-    cls token). A trained norm after the last block is loaded if the backbone
-    has one (``final_norm=True``). The norm after the mean of the patch tokens
-    keeps its initial values if the file has none.
+    Positions of another grid are interpolated. A norm after the last block is
+    loaded if the backbone has one (``final_norm=True``). The norm after the
+    mean of the patch tokens keeps its values if the file has none.
 
     Args:
         backbone (VisionTransformer): the encoder to fill.
-        file (str | Path): a checkpoint of ours, MMPretrain, the released
-            code, timm, Hugging Face (file or folder), MAE, MoCo-v3, DINO,
-            iBOT or Detectron2's ViTDet.
-        branch (str): 'online' (or 'student'), or 'target' (or 'teacher').
-        entry (str, optional): the entry of the file, such as 'model_ema',
-            or the prefix of the names, such as 'student_backbone', that
-            leads to the encoder. Defaults to the first known one, which the
-            log names.
-        resize_patches (bool): whether to resize a patch kernel of another
-            size, bicubic. Defaults to False.
+        file (str | Path): of a format that docs/weights.md lists.
+        branch (str): 'online' ('student') or 'target' ('teacher').
+        entry (str, optional): an entry of the file, such as 'model_ema', or
+            a prefix of its names. Defaults to the first known one.
+        resize_patches (bool): resize a patch kernel, bicubic.
         grid (tuple[int, int], optional): rows and columns of the file's
-            positions. Needed for learned positions of a grid that is
-            neither square nor the backbone's.
+            positions, for learned ones of a grid that is not square.
         channels (str, optional): 'mean' or 'repeat' adapts patch kernels of
-            another number of channels. Defaults to None.
-        partial (bool): whether to skip missing, mis-shaped and unknown
-            tensors instead of raising. Defaults to False.
+            another number of channels.
+        partial (bool): skip missing, mis-shaped and unknown tensors.
         stays_new (tuple[str, ...]): endings of the names that the file may
-            lack. These tensors keep their values. Defaults to ().
+            lack.
 
     Raises:
-        CheckpointError: if the file is unsafe or broken, or any tensor of
-            the encoder is missing, mis-shaped or unknown.
+        CheckpointError: if the file is unsafe or broken, or a tensor of the
+            encoder is missing, mis-shaped or unknown.
     """
     weights = read_weights(file, branch, entry=entry)
     encoder = weights.part('backbone')
     resized, dropped = _adapt(backbone, encoder, weights, resize_patches, grid)
     if channels is not None:
         resized += _adapt_channels(backbone, encoder, channels)
-    may_lack = ('ln2.weight', 'ln2.bias')
-    wanted = {
-        name: value
-        for name, value in backbone.state_dict().items()
-        if name in encoder
-        or not (name in may_lack or name.endswith(stays_new))
-    }
-    state = {**encoder, **weights.unknown()}
-    fitting = _select(wanted, state, file, partial)
-    backbone.load_state_dict(fitting, strict=False)
-    dropped += ['misfits'] * (len(state) - len(fitting))
+    fitting, left_out = _fill(backbone, encoder, weights, partial, stays_new)
+    misfits = len(encoder) + len(weights.unknown()) - fitting
+    dropped += ['misfits'] * misfits
     dropped += _groups(weights, {'backbone', 'unknown'})
-    left_out = sorted(wanted.keys() - fitting.keys())
-    _report(len(fitting), weights, branch, resized, dropped, left_out)
+    _report(fitting, weights, branch, resized, dropped, left_out)
+
+
+def _fill(
+    backbone: VisionTransformer,
+    encoder: StateDict,
+    weights: Weights,
+    partial: bool,
+    stays_new: tuple[str, ...],
+) -> tuple[int, list[str]]:
+    """Fill an encoder; count the tensors, and name those that stay new."""
+    may_lack = ('ln2.weight', 'ln2.bias', *stays_new)
+    wanted = dict(backbone.state_dict())
+    for name in wanted.keys() - encoder.keys():
+        if name.endswith(may_lack):
+            del wanted[name]
+    state = {**encoder, **weights.unknown()}
+    fitting = _select(wanted, state, weights.file, partial)
+    backbone.load_state_dict(fitting, strict=False)
+    return len(fitting), sorted(wanted.keys() - fitting.keys())
 
 
 def _select(

@@ -17,6 +17,23 @@ from .command_line import find_config
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
+    args = parse_args(argv)
+    with one_line_errors():
+        report = convert(
+            args.source,
+            args.out,
+            args.to,
+            branch=args.branch,
+            num_heads=args.num_heads,
+            entry=args.entry,
+            grid=args.grid and tuple(args.grid),
+            content=args.config and merged_content(args.config, args.source),
+        )
+    print(report)
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the options."""
     parser = argparse.ArgumentParser(
         description='Convert the weights of a ViT, and check that the '
         'result computes the same features.'
@@ -58,19 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         help='of the run that trained adapters (LoRA), to merge them into '
         'the encoder',
     )
-    args = parser.parse_args(argv)
-    with one_line_errors():
-        report = convert(
-            args.source,
-            args.out,
-            args.to,
-            branch=args.branch,
-            num_heads=args.num_heads,
-            entry=args.entry,
-            grid=args.grid and tuple(args.grid),
-            content=args.config and merged_content(args.config, args.source),
-        )
-    print(report)
+    return parser.parse_args(argv)
 
 
 def merged_content(config: str, file: str) -> dict[str, Any]:

@@ -77,8 +77,8 @@ def configure(args: argparse.Namespace) -> Config:
 
     Raises:
         FileNotFoundError: for an unknown config.
-        SimimError: for float16 without a GPU, or for --restart-epoch
-            without --resume.
+        SimimError: for float16 without a GPU, or for an option that needs
+            --resume.
     """
     config = read_config(args)
     if args.no_validate:
@@ -89,20 +89,14 @@ def configure(args: argparse.Namespace) -> Config:
     for name in ('restart_epoch', 'extend', 'accept_changes'):
         if getattr(args, name) and not config.get('resume'):
             raise SimimError(
-                f'--{name.replace("_", "-")} changes how a run goes on; add '
-                '--resume.'
+                f'--{name.replace("_", "-")} changes how a run continues; add '
+                '--resume, or leave it out.'
             )
     if args.restart_epoch:
-        if not config.get('resume'):
-            raise SimimError(
-                '--restart-epoch repeats the interrupted epoch of a run that '
-                'goes on; add --resume, or leave it out.'
-            )
         config.train_cfg.restart_epoch = True
-    if args.extend:
-        config.extend = True
-    if args.accept_changes:
-        config.accept_changes = True
+    for name in ('extend', 'accept_changes'):
+        if getattr(args, name):
+            config[name] = True
     if args.pretrained is not None:
         # Pretraining loads all its parts, a classifier its backbone alone.
         whole = 'projector' in config.model

@@ -98,8 +98,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     curves = commands.add_parser('curves', help='logs of several runs')
     curves.set_defaults(draw=runs, heading='Training curves')
     _add_runs(curves)
-    for command in commands.choices.values():
-        add_traceback_option(command)
     return parser.parse_args(argv)
 
 
@@ -332,3 +330,4 @@ def _add_out(parser: argparse.ArgumentParser) -> None:
         default=Path('work_dirs', 'pictures', f'{name}.png'),
         help='.png, or .html. Defaults to %(default)s',
     )
+    add_traceback_option(parser)

@@ -136,12 +136,8 @@ def make_corruptions(
         if not _is_same(partial, manifest):
             (partial / 'manifest.json').write_text(json.dumps(manifest))
         work = _Corruptions(images, partial, size, seed)
-        loader = DataLoader(
-            work,
-            batch_size=None,
-            num_workers=num_workers,
-            worker_init_fn=outlive_stop,
-        )
+        options: Any = dict(batch_size=None, worker_init_fn=outlive_stop)
+        loader = DataLoader(work, num_workers=num_workers, **options)
         for _ in tqdm(loader, f'corruptions of {one_line(clean)}', unit='img'):
             pass
     return True

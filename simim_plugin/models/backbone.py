@@ -43,9 +43,7 @@ class SiameseIMViT(FrozenStages, VisionTransformer):
         frozen_stages (int): number of blocks to hold, with the patch
             embedding, the positions and the cls token. Defaults to -1, none.
         pretrained (str | dict, optional): file to start from, or arguments
-            of :func:`simim_plugin.checkpoint.load_backbone` such as
-            ``dict(file=..., branch='target')``. ``init_weights`` reads the
-            file without unpickling it.
+            of :func:`simim_plugin.checkpoint.load_backbone`.
         **kwargs: see :class:`mmpretrain.models.VisionTransformer`.
     """
 
