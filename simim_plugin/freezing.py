@@ -28,7 +28,7 @@ class FrozenStages:
         Args:
             stages (int): -1 for nothing, 0 for the patch embedding, the
                 positions and the cls token, n for n blocks too. With all
-                blocks the norm after them is frozen too.
+                blocks the norms after them are frozen too.
 
         Raises:
             SimimError: if there are fewer blocks.
@@ -58,7 +58,7 @@ class FrozenStages:
         names = ['patch_embed', 'pos_embed', 'cls_token', 'pre_norm']
         names += ['drop_after_pos']
         if self.frozen_stages == len(self.layers):
-            names.append('ln1')
+            names += ['ln1', 'ln2']
         for name in names:
             part = getattr(self, name, None)
             if part is not None:

@@ -72,6 +72,8 @@ def test_folders_are_taken_as_typed(folder):
         ('train_dataloader.dataset.pipeline.0.scale=(2, 3)', (2, 3)),
         ('model.backbone.arch=None', None),
         ('model.new=True', True),
+        ('default_hooks.checkpoint.interval=3', 3),
+        ('train_cfg.val_interval=3', 3),
         ('model.new=a b', 'a b'),
         ('model.new=[a,b]', ['a', 'b']),
     ],

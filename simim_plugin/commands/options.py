@@ -10,7 +10,7 @@ from typing import Any
 from mmengine.config import Config, DictAction
 
 _PATHS = re.compile(
-    r'(root|path|dir|folder|prefix|file|files|from|checkpoint|pretrained|'
+    r'(?:^|_)(root|path|dir|folder|prefix|file|files|from|checkpoint|pretrained|'
     r'train|val|img)$'
 )
 

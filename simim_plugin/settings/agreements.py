@@ -415,7 +415,7 @@ def image_sizes(whole: Whole) -> Faults:
 
 
 def classifier(whole: Whole) -> Faults:
-    """A head fits the encoder, the metrics and the preprocessor."""
+    """A head fits the encoder and the preprocessor."""
     encoder, head = whole.encoder, whole.at('model.head')
     if head is None or 'LinearClsHead' not in head.names:
         return
@@ -431,14 +431,6 @@ def classifier(whole: Whole) -> Faults:
             *('model.head.num_classes', classes),
             *(f'{given.path}.num_classes', given.get('num_classes')),
         )
-    for part in whole.named('Accuracy'):
-        top = part.get('topk', 1)
-        most = max([top] if isinstance(top, int) else top)
-        if classes is not None and most > classes:
-            yield (
-                f'{part.path}.topk is {top} and model.head has {classes} '
-                f'classes; set topk to at most {classes}.'
-            )
 
 
 # Segmentation
