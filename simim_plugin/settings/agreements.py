@@ -89,8 +89,9 @@ def encoder_of(part: Part | None) -> Encoder | None:
     given: Any = part.settings
     if 'SiameseIMSegViT' not in part.names:
         known = {'VisionTransformer', 'MAEViT', 'SiameseIMViTDet'}
+        names = [name for name in part.names if name != 'FrozenStages']
         zoo = getattr(part.made, 'arch_zoo', None)
-        if zoo is None or not known & {*part.names[:2]}:
+        if zoo is None or not known & {*names[:2]}:
             return None
         given = value_of(part, 'arch')
         if isinstance(given, str):
