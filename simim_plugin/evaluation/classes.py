@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
@@ -52,8 +51,8 @@ class ClassCountHook(Hook):
         if runner.val_loop is not None:
             val = runner.val_dataloader.dataset
             self._check(runner, 'validation', val)
-            leave_out_large_topk(runner.val_loop.evaluator, val)
             check_same_classes(train, 'validation', val)
+            leave_out_large_topk(runner.val_loop, val)
 
     def before_test(self, runner: Runner) -> None:
         """Check the test set.
@@ -64,7 +63,6 @@ class ClassCountHook(Hook):
         """
         dataset = runner.test_dataloader.dataset
         self._check(runner, 'test', dataset)
-        leave_out_large_topk(runner.test_loop.evaluator, dataset)
         classes = list(getattr(dataset, 'metainfo', {}).get('classes') or ())
         if classes != self.trained and sorted(classes) == sorted(self.trained):
             raise SimimError(
@@ -74,6 +72,7 @@ class ClassCountHook(Hook):
                 'metainfo=dict(classes=...) of the data set to the order of '
                 'the checkpoint.'
             )
+        leave_out_large_topk(getattr(runner, 'test_loop', None), dataset)
 
     def _check(self, runner: Runner, name: str, dataset: Any) -> None:
         classes = getattr(dataset, 'metainfo', {}).get('classes')
@@ -92,17 +91,17 @@ class ClassCountHook(Hook):
                 )
 
 
-def leave_out_large_topk(evaluator: Evaluator, dataset: Any) -> None:
+def leave_out_large_topk(loop: Any, dataset: Any) -> None:
     """Leave out the accuracies among more guesses than there are classes.
 
     MMPretrain's ``Accuracy`` raises a ValueError after the first epoch.
 
     Args:
-        evaluator (Evaluator): of the run.
+        loop: of the evaluation, with its ``evaluator``.
         dataset: which it evaluates.
     """
     classes = getattr(dataset, 'metainfo', {}).get('classes') or ()
-    for metric in evaluator.metrics:
+    for metric in getattr(getattr(loop, 'evaluator', None), 'metrics', ()):
         topk = getattr(metric, 'topk', ())
         possible = tuple(k for k in topk if k <= len(classes))
         if classes and possible != tuple(topk):
