@@ -127,10 +127,7 @@ def test_labelled_folders(evil, capsys, logged, kind, inside):
         refused(capsys, kind, place, *args)
     elif inside == 'train':
         data = kind(place, *args)
-        assert data.metainfo['classes'] == (
-            clean(CLASS),
-            clean(f'empty{CLASS}'),
-        )
+        assert data.metainfo['classes'] == (clean(CLASS),)
         assert 'without an image' in logged()
         missing = evil / f'list{FAKE}.txt'
         missing.write_text('a/\x1b[31m.png\n')

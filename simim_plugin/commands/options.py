@@ -9,6 +9,8 @@ from typing import Any
 
 from mmengine.config import Config, DictAction
 
+from ..errors import SimimError
+
 _PATHS = re.compile(
     r'(?:^|_)(root|path|dir|folder|prefix|file|files|from|checkpoint|pretrained|'
     r'train|val|img)$'
@@ -30,7 +32,7 @@ class OptionsAction(argparse.Action):
         for word in values:
             key, sign, value = word.partition('=')
             if not sign or not key:
-                parser.error(
+                raise SimimError(
                     f'{option_string} takes KEY=VALUE, and {word!r} is none; '
                     'quote a value with blanks, as in KEY="my value".'
                 )

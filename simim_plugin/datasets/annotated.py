@@ -32,6 +32,7 @@ from ..pictures import (
     naming,
     read_header,
 )
+from ..text import clean
 
 Size = tuple[int, int]
 """(H, W)."""
@@ -200,7 +201,7 @@ def _report(
         else ''
     )
     print_log(
-        f'{fits.total()} images of {source} have an EXIF orientation: '
+        f'{fits.total()} images of {clean(source)} have an EXIF orientation: '
         f'{fits["stored"]} are annotated as stored, {fits["upright"]} '
         f'upright, and {fits["both"]}, which fit both, are read '
         f'{"upright" if answer else "as stored"}{advice}.',

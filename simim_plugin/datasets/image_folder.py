@@ -18,7 +18,7 @@ from rich.progress import track
 from ..errors import SimimError
 from ..pictures import UnreadableImageError, window_of
 from ..pictures.walking import EXTENSIONS, Census, walk_images
-from ..text import in_markup
+from ..text import clean, in_markup
 from .loading import LoadRGBImage
 
 
@@ -105,7 +105,7 @@ class ImageFolder(BaseDataset):
             if isinstance(load, LoadRGBImage) and load.window == 'percentiles':
                 load.window = window_of(paths)
                 print_log(
-                    f'The images in {self.data_root} are read by '
+                    f'The images in {clean(self.data_root)} are read by '
                     f'window={load.window}; set it in LoadRGBImage where '
                     'other sets of them are read.',
                     logger='current',

@@ -20,6 +20,7 @@ from mmengine.logging import print_log
 from ..datasets.annotated import prefer_upright
 from ..environment import require
 from ..errors import SimimError
+from ..text import clean
 from .annotations import (
     CROWD,
     LeftOut,
@@ -162,7 +163,7 @@ class _Checked:
             said += f' Images with crowd regions only: {crowded}.'
         if said:
             print_log(
-                f'{self.ann_file} has {len(listed)} images.{said}',
+                clean(f'{self.ann_file} has {len(listed)} images.{said}'),
                 'current',
                 logging.WARNING,
             )

@@ -13,6 +13,7 @@ import numpy as np
 from mmengine.logging import print_log
 
 from ..errors import SimimError
+from ..text import clean
 
 Window = tuple[float, float]
 """The levels that become 0 and 255."""
@@ -111,8 +112,8 @@ def _warn_of_darkness(levels: np.ndarray, highest: int, name: str) -> None:
     _said.add(kind)
     fit = 2 ** highest.bit_length() - 1
     print_log(
-        f'{name} has {kind} a level, and levels from {int(levels.min())} to '
-        f'{highest} of {_SIXTEEN}: it is almost black as 8 bits. If the set '
+        f'{clean(name)} has {kind} a level, and levels from '
+        f'{int(levels.min())} to {highest} of {_SIXTEEN}: it is almost black as 8 bits. If the set '
         f'is like that, set window=(0, {fit}) of LoadRGBImage.',
         logger='current',
         level=logging.WARNING,

@@ -23,6 +23,7 @@ from mmengine.logging import print_log
 from PIL import features
 
 from ..errors import SimimError
+from ..text import clean
 
 StrPath = str | os.PathLike[str]
 
@@ -78,7 +79,7 @@ class Census:
                 f'; left {len(self.repeated)} links to folders that were '
                 f'listed already ({self.repeated[0]})'
             )
-        print_log(f'{text}.', logger='current')
+        print_log(clean(f'{text}.'), logger='current')
 
 
 def walk_images(

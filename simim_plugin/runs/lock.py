@@ -30,6 +30,7 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.logging import print_log
 
 from ..errors import SimimError
+from ..text import clean
 
 NAME = 'run.lock'
 BEAT = 10.0
@@ -184,7 +185,7 @@ class WorkDirLock:
             if not said:
                 print_log(
                     f'Waiting up to {SILENCE:.0f} s for a sign of life of the '
-                    f'run in {self.path.parent} ({_in_words(owner)}).',
+                    f'run in {clean(self.path.parent)} ({_in_words(owner)}).',
                     logger='current',
                 )
             said = True

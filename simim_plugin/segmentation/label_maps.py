@@ -20,6 +20,7 @@ from PIL import Image
 
 from ..errors import SimimError
 from ..files import check_regular
+from ..text import clean
 
 IGNORED = 255
 """Value of pixels that neither the loss nor a metric counts."""
@@ -205,7 +206,7 @@ def _say_absent(
         )
     part = '' if looked == len(pairs) else f' of {len(pairs)}'
     print_log(
-        f'In {looked}{part} label maps of {place} there is no pixel of '
+        f'In {looked}{part} label maps of {clean(place)} there is no pixel of '
         f'{len(absent)} of the {count} classes ({_some(absent)}); check '
         'their values and the classes if this is unexpected.',
         'current',
