@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
-from mmengine.config import DictAction
 from mmengine.runner import BaseLoop, Runner
 
 from ..errors import SimimError, one_line_errors
@@ -65,11 +64,6 @@ def sentence_of(error: Exception) -> str | None:
             return (
                 f'Cannot build {made} ({words}); correct its settings, or '
                 'add --traceback to see where.'
-            )
-        if isinstance(frame.f_locals.get('self'), DictAction):
-            return (
-                f'Cannot read --cfg-options {frame.f_locals.get("kv")!r}; '
-                'write KEY=VALUE with balanced brackets and quotes.'
             )
         if name.startswith('mmengine.config'):
             return (

@@ -81,7 +81,12 @@ def _value(config: Config, key: str, text: str) -> Any:
         return text
     if not re.search(r'[,\[\](){}]', text) and ' ' in text:
         return text  # DictAction would join the words
-    return DictAction._parse_iterable(text)
+    try:
+        return DictAction._parse_iterable(text)
+    except AssertionError as error:
+        raise SimimError(
+            f'Cannot read {key}={text} of --cfg-options; balance the brackets.'
+        ) from error
 
 
 def _setting(config: Any, path: Sequence[str]) -> Any:

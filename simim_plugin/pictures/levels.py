@@ -113,8 +113,9 @@ def _warn_of_darkness(levels: np.ndarray, highest: int, name: str) -> None:
     fit = 2 ** highest.bit_length() - 1
     print_log(
         f'{clean(name)} has {kind} a level, and levels from '
-        f'{int(levels.min())} to {highest} of {_SIXTEEN}: it is almost black as 8 bits. If the set '
-        f'is like that, set window=(0, {fit}) of LoadRGBImage.',
+        f'{int(levels.min())} to {highest} of {_SIXTEEN}: it is almost black '
+        f'as 8 bits. If the set is like that, set window=(0, {fit}) of '
+        'LoadRGBImage.',
         logger='current',
         level=logging.WARNING,
     )
