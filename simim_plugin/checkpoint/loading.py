@@ -231,10 +231,10 @@ def _fill(
     stays_new: tuple[str, ...],
 ) -> tuple[int, list[str]]:
     """Fill an encoder; count the tensors, and name those that stay new."""
-    may_lack = ('ln2.weight', 'ln2.bias', *stays_new)
+    may_lack = ('ln2.weight', 'ln2.bias')  # not those of the blocks
     wanted = dict(backbone.state_dict())
     for name in wanted.keys() - encoder.keys():
-        if name.endswith(may_lack):
+        if name in may_lack or name.endswith(stays_new):
             del wanted[name]
     state = {**encoder, **weights.unknown()}
     fitting = _select(wanted, state, weights.file, partial)
