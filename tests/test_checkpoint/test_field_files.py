@@ -39,16 +39,6 @@ BOTH = [
 ]
 
 
-@pytest.fixture
-def logged(monkeypatch):
-    lines = []
-    monkeypatch.setattr(
-        'simim_plugin.checkpoint.loading.print_log',
-        lambda line, logger: lines.append(line),
-    )
-    return lines
-
-
 def taken(file, **options) -> torch.Tensor:
     """Load an encoder and return its cls token."""
     encoder = our_vit()

@@ -46,17 +46,6 @@ def save(tmp_path):
     return write
 
 
-@pytest.fixture
-def logged(monkeypatch):
-    """Return the list of the lines that the loader logs."""
-    lines = []
-    monkeypatch.setattr(
-        'simim_plugin.checkpoint.loading.print_log',
-        lambda line, logger: lines.append(line),
-    )
-    return lines
-
-
 def check(file, tokens, **options):
     """Check that our encoder gives these tokens once the file is loaded."""
     vit = our_vit(final_norm=True)
