@@ -7,117 +7,11 @@ it leaves alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from collections.abc import Callable, Sequence
 
+from . import dense
 from .parts import Part
-from .signatures import default_of
-
-Faults = Iterator[str]
-
-
-@dataclass
-class Whole:
-    """A whole config: its settings and its parts."""
-
-    settings: Mapping
-    parts: list[Part]
-
-    def named(self, *names: str, below: str = '') -> list[Part]:
-        """Return the parts of some classes, or of classes that inherit."""
-        return [
-            part
-            for part in self.parts
-            if part.path.startswith(below) and {*names} & {*part.names}
-        ]
-
-    def at(self, path: str) -> Part | None:
-        """Return the part at a path."""
-        return next((p for p in self.parts if p.path == path), None)
-
-    @cached_property
-    def encoder(self) -> Encoder | None:
-        """The backbone, if it is a ViT of a known kind."""
-        return encoder_of(self.at('model.backbone'))
-
-
-@dataclass(frozen=True)
-class Encoder:
-    """The sizes of a ViT.
-
-    Args:
-        part (Part): its settings.
-        dims (int): channels.
-        layers (int): blocks.
-        heads (int): attention heads.
-        image (tuple[int, int]): height and width of the images, pixels.
-        patch (tuple[int, int]): height and width of a patch, pixels.
-    """
-
-    part: Part
-    dims: int
-    layers: int
-    heads: int
-    image: tuple[int, int]
-    patch: tuple[int, int]
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of patches."""
-        return (
-            self.image[0] // self.patch[0],
-            self.image[1] // self.patch[1],
-        )
-
-
-def pair(size: Any) -> tuple[int, int]:
-    """Return height and width of a size of one or two numbers."""
-    return (size, size) if isinstance(size, int) else (size[0], size[1])
-
-
-def value_of(part: Part, name: str) -> Any:
-    """Return a setting, or the default of its class."""
-    return part.get(name, default_of(part.made, name) if part.made else None)
-
-
-def encoder_of(part: Part | None) -> Encoder | None:
-    """Return the sizes of a ViT of ours or MMPretrain's, else None."""
-    if part is None or part.made is None:
-        return None
-    given: Any = part.settings
-    if 'SiameseIMSegViT' not in part.names:
-        known = {'VisionTransformer', 'MAEViT', 'SiameseIMViTDet'}
-        names = [name for name in part.names if name != 'FrozenStages']
-        zoo = getattr(part.made, 'arch_zoo', None)
-        if zoo is None or not known & {*names[:2]}:
-            return None
-        given = value_of(part, 'arch')
-        if isinstance(given, str):
-            given = zoo.get(given.lower())
-        if given is None:
-            return None
-    dims, layers, heads = (
-        given.get(name, default_of(part.made, name))
-        for name in ('embed_dims', 'num_layers', 'num_heads')
-    )
-    image, patch = (
-        pair(value_of(part, name)) for name in ('img_size', 'patch_size')
-    )
-    return Encoder(part, dims, layers, heads, image, patch)
-
-
-def differs(
-    one: str, first: Any, other: str, second: Any, why: str = ''
-) -> Faults:
-    """Yield the fault of two settings that must be equal."""
-    if first is not None and second is not None and first != second:
-        yield (
-            f'{one} is {first} and {other} is {second}; set both to the same'
-            f'{why}.'
-        )
-
+from .whole import Encoder, Faults, Whole, differs, pair, value_of
 
 # Runs
 
@@ -223,7 +117,7 @@ def blocks(encoder: Encoder) -> Faults:
             f'{part.path}.frozen_stages is {frozen} and there are '
             f'{encoder.layers} blocks; set at most {encoder.layers}.'
         )
-    indices = part.get('out_indices', ())
+    indices = part.get('out_indices') or ()
     indices = [indices] if isinstance(indices, int) else indices
     if any(not -encoder.layers <= i < encoder.layers for i in indices):
         yield (
@@ -356,6 +250,10 @@ _SIZED = {
     'RandomResizedCrop': 'scale',
     'SingleDrawCrop': 'scale',
     'CenterCrop': 'crop_size',
+    'RandomCrop': 'crop_size',
+    'Resize': 'scale',
+    'EvaluationCrop': 'size',
+    'torchvision/Resize': 'size',
     'torchvision/RandomResizedCrop': 'size',
     'torchvision/RandomCrop': 'size',
     'torchvision/CenterCrop': 'size',
@@ -376,15 +274,17 @@ def final_size(
     None if a later transform may change it, or none sets it.
     """
     for part in reversed(pipeline):
-        if part.kind in _SIZED:
-            name = _SIZED[part.kind]
+        if part.short in _SIZED:
+            name = _SIZED[part.short]
             size = part.get(name)
-            if isinstance(size, int) or (
-                isinstance(size, Sequence) and len(size) == 2
+            short_edge = part.short == 'torchvision/Resize'
+            if part.get('keep_ratio') or not (
+                (isinstance(size, int) and not short_edge)
+                or (isinstance(size, Sequence) and len(size) == 2)
             ):
-                return part, name, pair(size)
-            return None
-        if part.kind not in _SAME_SIZE:
+                return None
+            return part, name, pair(size)
+        if part.short not in _SAME_SIZE:
             return None
     return None
 
@@ -397,14 +297,7 @@ def image_sizes(whole: Whole) -> Faults:
     own = any(n in encoder.part.names for n in ('SiameseIMViT', 'MAEViT'))
     if not own or not {'ImageClassifier', 'MAE'} & {*model.names}:
         return
-    for place in ('train', 'val', 'test', 'test_cfg.train'):
-        path = f'{place}_dataloader.dataset.pipeline.'
-        transforms = [
-            part
-            for part in whole.parts
-            if part.path.startswith(path)
-            and part.path.removeprefix(path).isdigit()
-        ]
+    for transforms in whole.pipelines().values():
         last = final_size(transforms)
         if last is not None:
             part, name, size = last
@@ -413,6 +306,18 @@ def image_sizes(whole: Whole) -> Faults:
                     *(f'{part.path}.{name}', size),
                     *('model.backbone.img_size', encoder.image),
                 )
+
+
+def square_images(whole: Whole) -> Faults:
+    """OnlineKNN crops squares."""
+    encoder = whole.encoder
+    if encoder is not None and encoder.image[0] != encoder.image[1]:
+        for part in whole.named('OnlineKNN'):
+            yield (
+                f'{part.path} is an OnlineKNN, which crops squares, and '
+                f'model.backbone.img_size is {encoder.image}; remove the '
+                'hook, or set a square size.'
+            )
 
 
 def classifier(whole: Whole) -> Faults:
@@ -434,165 +339,6 @@ def classifier(whole: Whole) -> Faults:
         )
 
 
-# Segmentation
-
-
-def windows(whole: Whole) -> Faults:
-    """Images, windows and padding of a segmentor have one size."""
-    encoder, model = whole.encoder, whole.at('model')
-    if encoder is None or model is None or 'EncoderDecoder' not in model.names:
-        return
-    if not any(n.startswith('SiameseIM') for n in encoder.part.names):
-        return
-    test = model.get('test_cfg') or {}
-    given = model.get('data_preprocessor') or {}
-    sizes = {
-        'model.data_preprocessor.size': given.get('size'),
-        'model.data_preprocessor.test_cfg.size': (
-            given.get('test_cfg') or {}
-        ).get('size'),
-    }
-    if test.get('mode') == 'slide':
-        sizes['model.test_cfg.crop_size'] = test.get('crop_size')
-        yield from strides(test)
-        for path, size in sizes.items():
-            if size is not None:
-                yield from differs(
-                    *(path, pair(size)),
-                    *('model.backbone.img_size', encoder.image),
-                )
-    for part in whole.named('RandomCrop', below='train_dataloader'):
-        size = part.get('crop_size')
-        if isinstance(size, Sequence) and any(
-            side > limit
-            for side, limit in zip(size, encoder.image, strict=True)
-        ):
-            yield from differs(
-                *(f'{part.path}.crop_size', tuple(size)),
-                *('model.backbone.img_size', encoder.image),
-            )
-
-
-def strides(test: Mapping) -> Faults:
-    """Sliding windows overlap or touch."""
-    crop, stride = test.get('crop_size'), test.get('stride')
-    if crop is None or stride is None:
-        return
-    if any(
-        not 0 < step <= side
-        for step, side in zip(pair(stride), pair(crop), strict=True)
-    ):
-        yield (
-            f'model.test_cfg.stride is {stride} and crop_size is {crop}; set '
-            'strides from 1 to the size, so that the windows cover the image.'
-        )
-
-
-def dense_widths(whole: Whole) -> Faults:
-    """Heads of a segmentor fit the encoder and each other."""
-    encoder, neck = whole.encoder, whole.at('model.neck')
-    if encoder is None:
-        return
-    if neck is not None and 'Feature2Pyramid' in neck.names:
-        yield from differs(
-            *('model.neck.embed_dim', neck.get('embed_dim')),
-            *('the width of model.backbone', encoder.dims),
-        )
-    classes: dict[str, Any] = {}
-    for path in ('model.decode_head', 'model.auxiliary_head'):
-        head = whole.at(path)
-        if head is None or 'BaseDecodeHead' not in head.names:
-            continue
-        classes[path] = head.get('num_classes')
-        widths = head.get('in_channels')
-        for width in widths if isinstance(widths, Sequence) else [widths]:
-            yield from differs(
-                *(f'{path}.in_channels', width),
-                *('the width of model.backbone', encoder.dims),
-            )
-    if len(classes) == 2:
-        (one, first), (other, second) = classes.items()
-        yield from differs(
-            f'{one}.num_classes', first, f'{other}.num_classes', second
-        )
-
-
-# Detection
-
-
-def pyramid(whole: Whole) -> Faults:
-    """Levels, strides and widths of a ViTDet fit each other."""
-    encoder, neck = whole.encoder, whole.at('model.neck')
-    if encoder is None or neck is None:
-        return
-    if 'SiameseIMFeaturePyramid' not in neck.names:
-        return
-    yield from differs(
-        *('model.neck.in_channels', neck.get('in_channels')),
-        *('the width of model.backbone', encoder.dims),
-    )
-    width = value_of(neck, 'out_channels')
-    for path, name in (
-        ('model.rpn_head', 'in_channels'),
-        ('model.roi_head.bbox_roi_extractor', 'out_channels'),
-        ('model.roi_head.mask_roi_extractor', 'out_channels'),
-        ('model.roi_head.bbox_head', 'in_channels'),
-        ('model.roi_head.mask_head', 'in_channels'),
-    ):
-        part = whole.at(path)
-        if part is not None:
-            yield from differs(
-                *(f'{path}.{name}', part.get(name)),
-                *('model.neck.out_channels', width),
-            )
-    yield from level_strides(whole, encoder)
-    given = whole.at('model.data_preprocessor')
-    divisor = given.get('pad_size_divisor') if given else None
-    if divisor and divisor % encoder.patch[0]:
-        yield (
-            f'{given.path}.pad_size_divisor is {divisor} '  # type: ignore
-            f'and a patch has {encoder.patch[0]} pixels; set a multiple of '
-            'the patch.'
-        )
-
-
-def level_strides(whole: Whole, encoder: Encoder) -> Faults:
-    """Strides of boxes and regions are those of the levels."""
-    made = [encoder.patch[0] * factor for factor in (0.25, 0.5, 1, 2, 4)]
-    for path, name in (
-        ('model.rpn_head.anchor_generator', 'strides'),
-        ('model.roi_head.bbox_roi_extractor', 'featmap_strides'),
-        ('model.roi_head.mask_roi_extractor', 'featmap_strides'),
-    ):
-        part = whole.at(path)
-        given = part.get(name) if part else None
-        if given is not None and [*given] != made[: len(given)]:
-            levels = [int(s) if s == int(s) else s for s in made[: len(given)]]
-            yield from differs(
-                *(f'{path}.{name}', [*given]),
-                'the strides of the levels of model.neck',
-                levels,
-            )
-
-
-def detector_classes(whole: Whole) -> Faults:
-    """The heads of a detector have the same classes."""
-    box = whole.at('model.roi_head.bbox_head')
-    if box is None:
-        return
-    for path in (
-        'model.roi_head.mask_head',
-        'model.roi_head.bbox_head.loss_cls',
-    ):
-        part = whole.at(path)
-        if part is not None:
-            yield from differs(
-                *('model.roi_head.bbox_head.num_classes',),
-                box.get('num_classes'),
-                *(f'{path}.num_classes', part.get('num_classes')),
-            )
-
-
 AGREEMENTS: tuple[Callable[[Whole], Faults], ...] = (
     complete_loops,
     loader_workers,
@@ -606,10 +352,12 @@ AGREEMENTS: tuple[Callable[[Whole], Faults], ...] = (
     views,
     image_sizes,
     classifier,
-    windows,
-    dense_widths,
-    pyramid,
-    detector_classes,
+    square_images,
+    dense.windows,
+    dense.dense_widths,
+    dense.pyramid,
+    dense.regions,
+    dense.detector_classes,
 )
 
 
@@ -624,3 +372,10 @@ def stock_warm_up(whole: Whole) -> Faults:
                 f'{part.path} warms up for {end} steps and the run has '
                 f'{length}: the learning rate does not reach its value.'
             )
+
+
+WARNINGS: tuple[Callable[[Whole], Faults], ...] = (
+    stock_warm_up,
+    dense.padded_crops,
+    dense.detector_images,
+)

@@ -5,17 +5,18 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.runner import Runner
 
 from ..errors import SimimError
-from .agreements import AGREEMENTS, Whole, stock_warm_up
+from .agreements import AGREEMENTS, WARNINGS
 from .parts import Part, find_parts, found, known_names
 from .rules import RULES
 from .signatures import accepted, default_of
+from .whole import Faults, Whole
 
 _RUNNER = frozenset(inspect.signature(Runner.__init__).parameters) - {'self'}
 _TOP_LEVEL = _RUNNER | {
@@ -62,15 +63,24 @@ def check_settings(settings: Mapping, text: str = '') -> list[str]:
     settings = dict(settings)  # a Config is no Mapping
     scope = settings.get('default_scope', 'mmengine')
     whole = Whole(settings, find_parts(settings, scope))
-    for step in (_names, _values, _agreements):
-        faults = list(dict.fromkeys(step(whole)))
-        if faults:
-            raise SimimError(' '.join(faults))
+    for step in (_names, _values):
+        _refuse(step(whole))
+    faults, failed = _results(AGREEMENTS, whole)
+    _refuse(faults)
+    warnings, failed_too = _results(WARNINGS, whole)
     return [
         *_unread_names(settings, text),
         *_unread_keys(settings),
-        *stock_warm_up(whole),
+        *warnings,
+        *failed,
+        *failed_too,
     ]
+
+
+def _refuse(faults: Iterable[str]) -> None:
+    sentences = list(dict.fromkeys(faults))
+    if sentences:
+        raise SimimError(' '.join(sentences))
 
 
 def _names(whole: Whole) -> Iterator[str]:
@@ -196,12 +206,27 @@ def _sentence(path: str, value: Any, words: str) -> str:
     return f'{path} is {value!r}; set it to {words}.'
 
 
-def _agreements(whole: Whole) -> Iterator[str]:
-    for agreement in AGREEMENTS:
+def _results(
+    compare: Iterable[Callable[[Whole], Faults]], whole: Whole
+) -> tuple[list[str], list[str]]:
+    """Return what comparisons find, and a warning for each that fails.
+
+    A value in a form that a comparison does not know must neither end a run
+    nor hide that nothing was compared.
+    """
+    found: list[str] = []
+    failed: list[str] = []
+    for one in compare:
         try:
-            yield from agreement(whole)
-        except (AttributeError, LookupError, TypeError, ValueError):
-            continue  # values in a form that the check does not know pass
+            for sentence in one(whole):
+                found.append(sentence)
+        except Exception as error:
+            failed.append(
+                f'{one.__name__} of the check of settings failed '
+                f'({type(error).__name__}: {error}), so that what it compares '
+                'is unchecked; please report it.'
+            )
+    return found, failed
 
 
 def _below(settings: Mapping, path: str) -> Mapping:

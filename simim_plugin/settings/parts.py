@@ -45,6 +45,12 @@ class Part:
         return self.settings.get('type')
 
     @property
+    def short(self) -> str:
+        """The name of the type, without the library that registers it."""
+        name = getattr(self.kind, '__name__', self.kind or '')
+        return str(name).rpartition('.')[2]
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Names of the type and of the classes that it inherits."""
         if isinstance(self.kind, str) and '/' in self.kind:

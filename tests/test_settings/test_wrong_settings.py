@@ -1,13 +1,18 @@
 """Wrong settings of every task end in one sentence; right ones pass."""
 
 import argparse
+import copy
+import re
+from collections.abc import Iterator
 from functools import cache
 
 import pytest
 from mmengine.config import Config, DictAction
 
+import simim_plugin.evaluation  # noqa: F401
 from simim_plugin import config_path
 from simim_plugin.errors import SimimError
+from simim_plugin.settings import check as checking
 from simim_plugin.settings import check_settings
 
 NAMES = dict(
@@ -21,6 +26,7 @@ NAMES = dict(
     knn='siamese_im_vit-micro-p8_knn_demo.py',
     logistic='siamese_im_vit-micro-p8_logistic_demo.py',
     detection='siamese_im_vit-micro-p8_vitdet-1xb4-1000it_demo.py',
+    cascade='siamese_im_vit-base-p16_vitdet-cascade-16xb4-amp-100e_coco.py',
     lvis='siamese_im_vit-micro-p8_vitdet-1xb4-1000it_demo-lvis.py',
     upernet='siamese_im_vit-micro-p8_upernet-1xb16-amp-200i_demo.py',
     seg_linear='siamese_im_vit-micro-p8_seg-linear-1xb16-amp-200i_demo.py',
@@ -239,6 +245,12 @@ WRONG = [
         'test_dataloader.dataset.pipeline.3.size=32',
         'test_dataloader.dataset.pipeline.3.size',
     ),
+    ('tuning', 'val_dataloader.dataset.pipeline.3.size=32', 'val_data.*size'),
+    (
+        'logistic',
+        'test_cfg.train_dataloader.dataset.pipeline.3.size=32',
+        'test_cfg.train_dataloader.dataset.pipeline.3.size is',
+    ),
     ('logistic', 'test_cfg.pool=max', 'mean, cls'),
     ('logistic', 'test_cfg.classifier.l2=-1', 'l2 is -1'),
     ('knn', 'test_cfg.classifier.ks=(0,)', 'ks is'),
@@ -252,7 +264,43 @@ WRONG = [
     ('detection', 'model.roi_head.mask_head.num_classes=3', 'num_classes'),
     ('lvis', 'model.roi_head.bbox_head.loss_cls.num_classes=3', 'loss_cls'),
     ('lvis', 'model.roi_head.bbox_head.num_classes=0', 'num_classes is 0'),
+    (
+        'detection',
+        'model.rpn_head.anchor_generator.strides=[2,4,8]',
+        r'strides is \[2, 4, 8\] and .* \[2, 4, 8, 16, 32\]',
+    ),
+    (
+        'detection',
+        'model.roi_head.bbox_roi_extractor.roi_layer.output_size=14',
+        r'bbox_head.roi_feat_size is \(7, 7\) and .*output_size is \(14, 14',
+    ),
+    ('detection', 'model.train_cfg.rcnn.mask_size=14', 'mask_size is .14, 14'),
+    ('cascade', 'model.train_cfg.rcnn.1.mask_size=14', r'rcnn\.1\.mask_size'),
+    (
+        'cascade',
+        'model.roi_head.bbox_head.2.num_classes=3',
+        'bbox_head.2.num_classes is 3',
+    ),
+    (
+        'cascade',
+        'model.roi_head.bbox_head.1.in_channels=3',
+        'bbox_head.1.in_channels is 3',
+    ),
     # Segmentation
+    ('upernet', 'train_dataloader.dataset.pipeline.3.crop_size=128', 'crop_s'),
+    (
+        'seg_knn',
+        'test_cfg.train_dataloader.dataset.pipeline.3.crop_size=(128,64)',
+        r'test_cfg.train_dataloader.*crop_size is \(128, 64\)',
+    ),
+    (
+        'upernet',
+        'model.test_cfg.mode=whole model.data_preprocessor.size=(32,32)',
+        r'data_preprocessor.size is \(32, 32\)',
+    ),
+    ('upernet', 'model.decode_head.in_index=[0,1,2,4]', 'returns 4 blocks'),
+    ('upernet', 'model.auxiliary_head.in_index=7', 'auxiliary_head.in_index'),
+    ('upernet', 'model.neck.rescales=[2,1]', 'number of model.neck.rescales'),
     ('upernet', 'model.backbone.img_size=32', 'crop_size|size is'),
     ('upernet', 'model.test_cfg.stride=(0,42)', 'stride'),
     ('upernet', 'model.test_cfg.crop_size=(32,32)', 'crop_size is'),
@@ -270,7 +318,7 @@ WRONG = [
 )
 def test_a_wrong_setting_is_one_sentence(task, change, words):
     with pytest.raises(SimimError, match=words) as error:
-        check(task, change)
+        check(task, *change.split())
     sentence = str(error.value)
     assert sentence.endswith('.')
     assert '\n' not in sentence
@@ -316,6 +364,110 @@ def test_an_unread_setting_is_a_warning(change, words):
 def test_a_stock_warm_up_beyond_the_run_is_a_warning():
     (warning,) = check('upernet', 'train_cfg.max_iters=10')
     assert 'param_scheduler.0 warms up for 20 steps' in warning
+
+
+# Sizes that work, but not as meant, and the words of the warning
+SIZES = [
+    (
+        'detection',
+        'train_dataloader.dataset.pipeline.4.crop_size=(32,32)',
+        r'crop_size is \(32, 32\).*most of each image is padding',
+    ),
+    (
+        'detection',
+        'train_dataloader.dataset.pipeline.4.crop_size=(128,64)',
+        'interpolates its relative positions',
+    ),
+    (
+        'detection',
+        'model.data_preprocessor.pad_size_divisor=8',
+        r'train_.*divisor 8 and model.backbone.img_size 64: images of other',
+    ),
+    (
+        'detection',
+        'test_dataloader.dataset.pipeline.1.scale=(100,60)',
+        r'test_dataloader.*scale is \(100, 60\).*interpolates',
+    ),
+    (
+        'upernet',
+        'train_dataloader.dataset.pipeline.3.crop_size=(32,32)',
+        'padded to .64, 64.: most of each image is padding',
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ('task', 'change', 'words'), SIZES, ids=[' '.join(s[:2]) for s in SIZES]
+)
+def test_a_size_that_does_not_agree_is_a_warning(task, change, words):
+    warnings = check(task, change)
+    assert re.search(words, warnings[0])
+    assert all(re.search('img_size', warning) for warning in warnings)
+
+
+def test_a_comparison_that_fails_is_a_warning(monkeypatch):
+    """A bug in the check neither passes in silence nor ends a run."""
+
+    def broken(whole):
+        yield 'A fault.'
+        raise KeyError('patch')
+
+    monkeypatch.setattr(checking, 'WARNINGS', (broken,))
+    fault, failed = check('pretraining')
+    assert fault == 'A fault.'
+    assert "broken of the check of settings failed (KeyError: 'pat" in failed
+    monkeypatch.setattr(checking, 'AGREEMENTS', (broken,))
+    with pytest.raises(SimimError, match=r'^A fault\.$'):
+        check('pretraining')
+
+
+def paths(settings: object, depth: int = 3) -> Iterator[tuple]:
+    """Yield the path of every setting, down to a depth."""
+    if isinstance(settings, dict) and depth:
+        for key, value in settings.items():
+            yield (key,)
+            yield from ((key, *path) for path in paths(value, depth - 1))
+
+
+@pytest.mark.parametrize('task', ['row_mae', 'linear', 'cascade', 'upernet'])
+def test_a_config_without_one_setting_is_compared_or_refused(task):
+    whole = config_of(NAMES[task]).to_dict()
+    kept = {
+        key: value
+        for key, value in whole.items()
+        if re.match('model|train_|test_|optim|default_', key)
+    }
+    for number, path in enumerate(paths(kept)):
+        config = copy.deepcopy(kept)
+        inner = config
+        for key in path[:-1]:
+            inner = inner[key]
+        if number % 2:
+            del inner[path[-1]]
+        else:
+            inner[path[-1]] = None
+        try:
+            warnings = check_settings(config)
+        except SimimError:
+            continue
+        assert not [w for w in warnings if 'failed' in w], path
+
+
+def test_online_knn_needs_square_images():
+    base = config_of(NAMES['pretraining'])
+    config = Config(base.to_dict())
+    config.merge_from_dict(
+        parse(
+            'model.backbone.img_size=(64,128)',
+            'model.neck.grid=(8,16)',
+            'train_dataloader.dataset.pipeline.1.size=(64,128)',
+            'train_dataloader.dataset.pipeline.2.grid=(8,16)',
+        )
+    )
+    assert check_settings(config, base.text) == []
+    config.custom_hooks.append(dict(type='OnlineKNN', train='a', val='b'))
+    with pytest.raises(SimimError, match='OnlineKNN, which crops squares'):
+        check_settings(config)
 
 
 # Unusual settings that are right
