@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from itertools import chain
@@ -19,17 +18,8 @@ from ..errors import SimimError
 from ..pictures import UnreadableImageError, window_of
 from ..pictures.walking import EXTENSIONS, Census, walk_images
 from ..text import clean, in_markup
+from .fingerprint import fingerprint
 from .loading import LoadRGBImage
-
-
-def fingerprint(paths: list[str], root: str) -> str:
-    """Return a hash of the names of files, relative to a folder, in order.
-
-    A moved folder has the same. 1.3 million names take a second.
-    """
-    start = len(os.path.join(root, ''))
-    names = '\0'.join(path[start:] for path in paths)
-    return hashlib.blake2b(os.fsencode(names), digest_size=8).hexdigest()
 
 
 @DATASETS.register_module()

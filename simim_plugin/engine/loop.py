@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmpretrain.registry import LOOPS
 
 from ..checkpoint import CheckpointError
+from ..datasets.fingerprint import fingerprint_of
 from ..errors import SimimError
 from .seeding import SeededSampler, seed_by
 
@@ -77,6 +79,11 @@ class ExactEpochLoop(EpochBasedTrainLoop):
         seed_by(self.sampler.seed, self.runner.rank, self._iter, 1)
         super().run_iter(idx, data_batch)
 
+    @cached_property
+    def names(self) -> str:
+        """A hash of the names of the images."""
+        return fingerprint_of(self.dataloader.dataset)
+
     def layout(self) -> dict[str, Any]:
         """Return what determines the order of the images."""
         return dict(
@@ -85,7 +92,7 @@ class ExactEpochLoop(EpochBasedTrainLoop):
             batch_size=self.dataloader.batch_size,
             accumulated=self.accumulated,
             images=len(self.dataloader.dataset),
-            names=getattr(self.dataloader.dataset, 'fingerprint', ''),
+            names=self.names,
         )
 
     def restore(self, meta: dict[str, Any], file: str) -> None:

@@ -6,6 +6,7 @@ import copy
 import os
 import re
 from collections.abc import Iterator
+from functools import cached_property
 from logging import Logger
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from ..checkpoint import (
     load_weights,
     read_checkpoint,
 )
+from ..datasets.fingerprint import fingerprint_of
 from ..files import complete_file
 from ..runs.changes import Change, Kind, changes, fixed_ends, some
 from ..runs.lock import WorkDirLock
@@ -143,6 +145,8 @@ class CheckpointMixin(Runner):
             checkpoint['meta'].pop('config', None)
             if isinstance(self.train_loop, ExactEpochLoop):
                 self.train_loop.restore(checkpoint['meta'], filename)
+            else:
+                self._compare_images(checkpoint['meta'], filename)
             self._judge(found, checkpoint['meta'], filename)
             model.load_state_dict(state)
             self.logger.info(f'Loaded the checkpoint {filename!r}')
@@ -150,6 +154,33 @@ class CheckpointMixin(Runner):
             load_weights(model, filename, checkpoint)
         self._has_loaded = True
         return checkpoint
+
+    @cached_property
+    def _images(self) -> dict[str, Any]:
+        """Number and names of the training images of a stock loop."""
+        dataset: Any = self.train_dataloader.dataset
+        count = len(dataset) if hasattr(dataset, '__len__') else None
+        return dict(images=count, names=fingerprint_of(dataset))
+
+    def _compare_images(self, meta: dict, file: str) -> None:
+        """Refuse other images than those of the run in a checkpoint.
+
+        Raises:
+            CheckpointError: unless ``accept_changes`` is set.
+        """
+        before, now = meta.get('layout'), self._images
+        if not isinstance(before, dict) or not before.get('names'):
+            self.logger.info(
+                f'{file} does not say which images its run had; they are not '
+                'compared.'
+            )
+        elif before != now and not self.accept_changes:
+            raise CheckpointError(
+                f'The run of {file} had other images: {before.get("images")}, '
+                f'and this one has {now["images"]}, whose names, order, '
+                'labels or boxes differ; give it the same, or add '
+                '--accept-changes to go on with these.'
+            )
 
     def _list_changes(self, meta: Any, file: str) -> list[Change]:
         """Log the settings that differ from those of a checkpoint."""
@@ -225,9 +256,10 @@ class CheckpointMixin(Runner):
         """
         if self.work_dir_lock is not None:
             self.work_dir_lock.check()
-        if isinstance(self.train_loop, ExactEpochLoop):
-            layout = self.train_loop.layout()
-            kwargs['meta'] = dict(kwargs.get('meta') or {}, layout=layout)
+        loop = self.train_loop
+        exact = isinstance(loop, ExactEpochLoop)
+        layout = loop.layout() if exact else self._images
+        kwargs['meta'] = dict(kwargs.get('meta') or {}, layout=layout)
         file = Path(out_dir, filename)
         with complete_file(file) as part:
             super().save_checkpoint(out_dir, part.name, *args, **kwargs)

@@ -18,7 +18,7 @@ from simim_plugin.checkpoint import CheckpointError, read_checkpoint
 from simim_plugin.commands.command_line import build_runner
 from simim_plugin.commands.train import configure, parse_args
 from simim_plugin.datasets import ImageFolder
-from simim_plugin.datasets.image_folder import fingerprint
+from simim_plugin.datasets.fingerprint import fingerprint
 from simim_plugin.engine.schedule import replay
 from simim_plugin.errors import SimimError
 from simim_plugin.runs.changes import Kind, changes, fixed_ends, settings, some
@@ -402,3 +402,33 @@ def test_a_checkpoint_without_names_and_config_is_resumed(
     assert resume(at=9).iter == 12
     assert 'does not say which images' in log(tmp_path / 'on')
     assert 'no config to compare' in log(tmp_path / 'on')
+
+
+def test_other_images_of_a_stock_loop(tmp_path):
+    """Fine-tuning, detection and segmentation train in mmengine's loops."""
+    (tmp_path / 'tiny.py').write_text(TINY)
+    fill(tmp_path / 'images', 8)
+    fill(tmp_path / 'others', 8)
+    (tmp_path / 'others/000.png').rename(tmp_path / 'others/zzz.png')
+    stock = (
+        'train_cfg.type=EpochBasedTrainLoop',
+        'train_dataloader.sampler.type=DefaultSampler',
+        'default_hooks.checkpoint.interval=2',
+    )
+    start(tmp_path, tmp_path / 'run', *stock)
+    file = tmp_path / 'run/iter_2.pth'
+
+    def resume(*flags, images='images'):
+        on = tmp_path / 'on'
+        flags = ('--resume', str(file), *flags)
+        return start(tmp_path, on, *stock, flags=flags, images=images)
+
+    with pytest.raises(CheckpointError, match=r'other images.*--accept-ch'):
+        resume(images='others')
+    assert resume('--accept-changes', images='others').iter > 2
+    assert resume().iter > 2
+    content = read_checkpoint(file)
+    del content['meta']['layout']
+    torch.save(content, file)
+    assert resume(images='others').iter > 2
+    assert 'does not say which images' in log(tmp_path / 'on')
