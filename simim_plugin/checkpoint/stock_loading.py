@@ -11,6 +11,7 @@ would load the tensors that happen to fit.
 from __future__ import annotations
 
 from collections import OrderedDict
+from http.client import HTTPException
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlparse
@@ -21,6 +22,7 @@ from mmengine import runner
 from mmengine.dist import barrier, get_local_rank
 from mmengine.fileio import register_handler
 from mmengine.fileio.handlers import PickleHandler, YamlHandler
+from mmengine.logging import print_log
 from mmengine.model import weight_init
 from mmengine.runner import CheckpointLoader, checkpoint
 from torch import nn
@@ -97,23 +99,45 @@ def load_from_http(
     """Download a checkpoint once, and read it onto the CPU.
 
     Raises:
-        CheckpointError: if it cannot be downloaded or read.
+        CheckpointError: if it cannot be downloaded or read, or the file of
+            its name in the cache is from another address.
     """
     folder = Path(model_dir or Path(torch.hub.get_dir(), 'checkpoints'))
-    file = folder / Path(urlparse(filename).path).name
-    if get_local_rank() == 0 and not file.is_file():
+    name = Path(urlparse(filename).path).name
+    if name in ('', '..'):
+        raise CheckpointError(
+            f'The address {filename} names no file; correct it.'
+        )
+    file, source = folder / name, folder / f'{name}.url'
+    fresh = get_local_rank() == 0 and not file.is_file()
+    if fresh:
         folder.mkdir(parents=True, exist_ok=True)
         try:
             torch.hub.download_url_to_file(
                 filename, str(file), progress=progress
             )
-        except OSError as error:
+        except (OSError, HTTPException, ValueError) as error:
             raise CheckpointError(
                 f'Cannot download the checkpoint {filename} ({error}); '
                 'download it elsewhere, and pass the file.'
             ) from error
+        source.write_text(filename)
     barrier()
-    return load_from_local(str(file))
+    known = source.read_text() if source.is_file() else filename
+    if known != filename:
+        raise CheckpointError(
+            f'The file {file} is from {known} and not from {filename}; move '
+            'it away, or pass the path of a file.'
+        )
+    if not fresh:
+        print_log(f'Reads {file}, as downloaded before.', 'current')
+    try:
+        return load_from_local(str(file))
+    except CheckpointError:
+        if fresh:  # it may be cut off
+            file.unlink()
+            source.unlink()
+        raise
 
 
 def load_from_openmmlab(filename: str, map_location: Any = None) -> dict:
