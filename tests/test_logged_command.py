@@ -6,10 +6,16 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from simim_plugin.commands.running import progress, run_logged, run_script
+from simim_plugin.commands.running import (
+    progress,
+    run_logged,
+    run_script,
+    train_on,
+)
 from simim_plugin.errors import SimimError
 
 
@@ -84,6 +90,36 @@ def test_several_gpus_start_torchrun(tmp_path, monkeypatch):
         *('-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2'),
         *(str(script), '--cfg-options', 'a=1', '--launcher', 'pytorch'),
     ]
+
+
+@pytest.mark.parametrize(
+    ('said', 'expected'),
+    [
+        (
+            'a: 1 -> 2 would change the course of the run of run/b.pth; set '
+            'the same as before, or add --accept-changes to go on with the '
+            'new settings.',
+            'The training in run cannot go on: a: 1 -> 2 would change the '
+            'course of the run of run/b.pth; remove that folder to train '
+            'anew, or choose another --work-dir.',
+        ),
+        ('Too few images; add some.', 'Too few images; add some.'),
+    ],
+    ids=['changed', 'other'],
+)
+def test_an_option_that_a_command_lacks_is_not_advised(
+    tmp_path, monkeypatch, said, expected
+):
+    (tmp_path / 'train.py').write_text(
+        f'import sys; print(sys.argv[1:]); sys.exit("error: " + {said!r})'
+    )
+    monkeypatch.chdir(tmp_path)
+    log = tmp_path / 'log'
+    with pytest.raises(SimimError) as error:
+        train_on(tmp_path, ['a.py', '--cfg-options'], Path('run'), log)
+    assert str(error.value) == expected
+    words = ['a.py', '--work-dir', 'run', '--resume', '--cfg-options']
+    assert log.read_text().startswith(str(words))
 
 
 NESTED = """

@@ -19,7 +19,7 @@ from ..config_files import ABLATION_SCALES, config_path
 from ..errors import SimimError, one_line_errors
 from ..files import complete_file, last_checkpoint, write_json
 from ..text import clean
-from .running import run_script
+from .running import run_script, train_on
 
 PREFIX = 'siamese_im_row-'
 UNTRAINED = 'untrained'
@@ -222,13 +222,12 @@ def _pretrain(
     images = args.data / DATA[args.scale][1]
     words = [
         config_path(f'{PREFIX}{row}.py'),
-        *('--work-dir', str(work_dir), '--resume'),
         *('--cfg-options', f'randomness.seed={seed}'),
         f'train_dataloader.dataset.data_root={images}',
         *args.cfg_options,
     ]
     log = folder / 'pretraining.log'
-    run_script(tools / 'train.py', words, log, args.gpus)
+    train_on(tools, words, work_dir, log, args.gpus)
     return last_checkpoint(work_dir)
 
 

@@ -43,7 +43,7 @@ from .protocols import (
     TASKS,
     find_encoder,
 )
-from .running import run_script
+from .running import run_script, train_on
 
 
 def main(
@@ -300,9 +300,9 @@ class Evaluation:
             weights = self._classifier()
         elif task in ('linear', 'finetune'):
             training = folder / 'training'
-            words = [str(file), '--work-dir', str(training), '--resume']
-            words += ['--pretrained', str(weights)]
-            self._call('train.py', words, folder)
+            words = [str(file), '--pretrained', str(weights)]
+            log = folder / 'train.log'
+            train_on(self.tools, words, training, log, self.args.gpus)
             weights = last_checkpoint(training)
         words = [str(file), str(weights), '--out', str(metrics)]
         words += ['--work-dir', str(folder / 'testing')]

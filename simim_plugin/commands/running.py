@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,9 @@ from typing import TextIO
 
 from ..errors import SimimError
 from ..text import clean, without_colour
+
+_OPTIONS = '--(accept-changes|extend|restart-epoch|pretrained FILE)'
+"""Options of train.py that other commands do not have."""
 
 QUIET_SECONDS = 5.0
 """Seconds between two lines of progress."""
@@ -41,6 +45,38 @@ def run_script(
     command += [str(script), *words]
     run_logged(command, log)
     return command
+
+
+def train_on(
+    tools: Path, words: Sequence[str], work_dir: Path, log: Path, gpus: int = 1
+) -> None:
+    """Train in a folder, or resume what was begun there.
+
+    The figures of one command come from one set of settings, so there is no
+    option to go on with others.
+
+    Args:
+        tools (Path): folder of train.py.
+        words (Sequence[str]): arguments of train.py, the config first.
+        work_dir (Path): of the training.
+        log (Path): file for the output.
+        gpus (int): processes.
+
+    Raises:
+        SimimError: if the training fails, or was begun with other settings
+            or images.
+    """
+    words = [*words[:1], '--work-dir', str(work_dir), '--resume', *words[1:]]
+    try:
+        run_script(tools / 'train.py', words, log, gpus)
+    except SimimError as error:
+        cause, _, advice = str(error).rpartition('; ')
+        if not re.search(_OPTIONS, advice):
+            raise
+        raise SimimError(
+            f'The training in {work_dir} cannot go on: {cause}; remove that '
+            'folder to train anew, or choose another --work-dir.'
+        ) from error
 
 
 @contextmanager
