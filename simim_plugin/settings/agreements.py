@@ -7,7 +7,7 @@ it leaves alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from . import dense
 from .parts import Part
@@ -76,6 +76,27 @@ def checkpoints(whole: Whole) -> Faults:
             )
 
 
+def needed_hooks(whole: Whole) -> Faults:
+    """A logger needs a timer."""
+    given = whole.settings.get('default_hooks') or {}
+    if given.get('timer', 1) is None and given.get('logger', 1) is not None:
+        yield (
+            'default_hooks.timer is None, and the logger prints its times; '
+            'leave it out, or set default_hooks.logger to None, too.'
+        )
+
+
+def pipelines(whole: Whole) -> Faults:
+    """A data set has a pipeline."""
+    for place in ('train', 'val', 'test', 'test_cfg.train'):
+        data = whole.at(f'{place}_dataloader.dataset')
+        if data is not None and data.get('pipeline', True) in ([], ()):
+            yield (
+                f'{data.path}.pipeline is empty, so that no image is read; '
+                'set its transforms.'
+            )
+
+
 # Encoder
 
 
@@ -117,6 +138,16 @@ def blocks(encoder: Encoder) -> Faults:
             f'{part.path}.frozen_stages is {frozen} and there are '
             f'{encoder.layers} blocks; set at most {encoder.layers}.'
         )
+    arch = part.get('arch')
+    windows = (
+        arch.get('global_attn_indexes') if isinstance(arch, Mapping) else None
+    )
+    if any(not 0 <= i < encoder.layers for i in windows or ()):
+        yield (
+            f'{part.path}.arch.global_attn_indexes is {windows} and there '
+            f'are {encoder.layers} blocks; set indices from 0 to '
+            f'{encoder.layers - 1}.'
+        )
     indices = part.get('out_indices') or ()
     indices = [indices] if isinstance(indices, int) else indices
     if any(not -encoder.layers <= i < encoder.layers for i in indices):
@@ -144,6 +175,38 @@ def transformers(whole: Whole) -> Faults:
             yield (
                 f'{part.path}.embed_dims is {dims}; set a multiple of 4, '
                 'which the sin-cos positions need.'
+            )
+
+
+def whole_branches(whole: Whole) -> Faults:
+    """SiameseIM has all its parts, and a hook for its target branch."""
+    model = whole.at('model')
+    if model is None or not hasattr(model.made, 'update_target'):
+        return
+    for name in ('neck', 'head'):
+        if name in model.settings and model.get(name) is None:
+            yield f'model.{name} is None; {model.short} needs it: set it.'
+    training = whole.settings.get('train_cfg') is not None
+    if training and not whole.named('MomentumHook'):
+        yield (
+            'custom_hooks has no MomentumHook, which updates the target '
+            f"branch of {model.short}; add dict(type='MomentumHook', "
+            'base_momentum=0.995).'
+        )
+
+
+def channels(whole: Whole) -> Faults:
+    """The levels of a preprocessor are as many as the channels."""
+    given, encoder = whole.at('model.data_preprocessor'), whole.encoder
+    if given is None or encoder is None:
+        return
+    count = value_of(encoder.part, 'in_channels')
+    for name in ('mean', 'std'):
+        levels = given.get(name) or ()
+        if isinstance(count, int) and len(levels) not in (0, 1, count):
+            yield (
+                f'{given.path}.{name} has {len(levels)} values and the images '
+                f'of model.backbone have {count} channels; set as many.'
             )
 
 
@@ -330,6 +393,13 @@ def classifier(whole: Whole) -> Faults:
             *('model.head.in_channels', head.get('in_channels')),
             *('the width of model.backbone', encoder.dims),
         )
+        kind = value_of(encoder.part, 'out_type')
+        if kind not in ('cls_token', 'avg_featmap', 'avg_all'):
+            yield (
+                f'model.backbone.out_type is {kind!r}, which is no feature '
+                'of an image for model.head; set it to avg_featmap or '
+                'cls_token.'
+            )
     classes = head.get('num_classes')
     given = whole.at('model.data_preprocessor')
     if given is not None and whole.settings['model'].get('train_cfg'):
@@ -344,8 +414,12 @@ AGREEMENTS: tuple[Callable[[Whole], Faults], ...] = (
     loader_workers,
     warm_up,
     checkpoints,
+    needed_hooks,
+    pipelines,
     vit,
     transformers,
+    whole_branches,
+    channels,
     branches,
     pixels,
     masks,
@@ -374,8 +448,32 @@ def stock_warm_up(whole: Whole) -> Faults:
             )
 
 
+def late_steps(whole: Whole) -> Faults:
+    """Warn about a schedule that falls after the run, or that rises."""
+    run, wrapper = whole.at('train_cfg'), whole.at('optim_wrapper.optimizer')
+    for part in whole.named('MultiStepLR'):
+        epochs = part.get('by_epoch', True)
+        name = 'max_epochs' if epochs else 'max_iters'
+        length = run.get(name) if run else None
+        late = [m for m in part.get('milestones') or () if m >= (length or m)]
+        if length and late:
+            yield (
+                f'{part.path}.milestones has {late} and train_cfg.{name} is '
+                f'{length}: the learning rate does not fall there.'
+            )
+    lr = wrapper.get('lr') if wrapper else None
+    for part in whole.named('WarmupCosineLR', 'CosineAnnealingLR'):
+        least = part.get('eta_min')
+        if lr is not None and least is not None and least > lr:
+            yield (
+                f'{part.path}.eta_min is {least} and optim_wrapper.optimizer'
+                f'.lr {lr}: the learning rate rises to the end.'
+            )
+
+
 WARNINGS: tuple[Callable[[Whole], Faults], ...] = (
     stock_warm_up,
+    late_steps,
     dense.padded_crops,
     dense.detector_images,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -63,7 +64,7 @@ def check_settings(settings: Mapping, text: str = '') -> list[str]:
     settings = dict(settings)  # a Config is no Mapping
     scope = settings.get('default_scope', 'mmengine')
     whole = Whole(settings, find_parts(settings, scope))
-    for step in (_names, _values):
+    for step in (_names, _values, _odd_values):
         _refuse(step(whole))
     faults, failed = _results(AGREEMENTS, whole)
     _refuse(faults)
@@ -176,7 +177,9 @@ def _nearest(name: str, known: Iterable[str], otherwise: str = '') -> str:
 def _values(whole: Whole) -> Iterator[str]:
     for part in whole.parts:
         for name, value in part.settings.items():
-            yield from _wrong_value(part, part.names, name, value)
+            place = part.path.rpartition('.')[2]
+            owners = (*part.names, place)
+            yield from _wrong_value(part, owners, name, value)
         arch = part.get('arch')
         if isinstance(arch, Mapping):
             for name, value in arch.items():
@@ -186,6 +189,35 @@ def _values(whole: Whole) -> Iterator[str]:
             rule = RULES.get(f'{path.rpartition(".")[2]}.{name}')
             if rule and not rule.holds(value):
                 yield _sentence(f'{path}.{name}', value, rule.words)
+
+
+def _odd_values(whole: Whole) -> Iterator[str]:
+    """Values that no setting has: not-a-number, and words for yes or no."""
+    for part in whole.parts:
+        for name, value in part.settings.items():
+            known = part.made and isinstance(default_of(part.made, name), bool)
+            if known and isinstance(value, str):
+                yield _sentence(f'{part.path}.{name}', value, 'True or False')
+    for path in ('resume', 'auto_scale_lr.enable'):
+        above, _, name = path.rpartition('.')
+        within = _below(whole.settings, above) if above else whole.settings
+        if isinstance(within.get(name), str):
+            yield _sentence(path, within[name], 'True or False')
+    for name in _RUNNER & whole.settings.keys():
+        for path in _not_numbers(whole.settings[name], name):
+            yield f'{path} is nan; set it to a number.'
+
+
+def _not_numbers(value: Any, path: str) -> Iterator[str]:
+    if isinstance(value, float) and math.isnan(value):
+        yield path
+    pairs: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, Mapping):
+        pairs = value.items()
+    elif isinstance(value, list | tuple):
+        pairs = enumerate(value)
+    for key, item in pairs:
+        yield from _not_numbers(item, f'{path}.{key}')
 
 
 def _wrong_value(

@@ -18,6 +18,19 @@ def windows(whole: Whole) -> Faults:
         return
     test = model.get('test_cfg') or {}
     given = model.get('data_preprocessor') or {}
+    if test.get('mode') not in (None, 'slide', 'whole'):
+        yield (
+            f'model.test_cfg.mode is {test["mode"]!r}; set it to slide or '
+            'whole.'
+        )
+    for path in ('model.decode_head', 'model.auxiliary_head'):
+        head = whole.at(path)
+        if head is not None and given.get('seg_pad_val') is not None:
+            yield from differs(
+                *('model.data_preprocessor.seg_pad_val', given['seg_pad_val']),
+                *(f'{path}.ignore_index', head.get('ignore_index', 255)),
+                why=', so that padding has no label',
+            )
     sizes = {'model.data_preprocessor.size': given.get('size')}
     slides = test.get('mode') == 'slide'
     if slides or 'SiameseIMSegViT' in encoder.part.names:

@@ -128,6 +128,22 @@ def one_or_two(rule: Rule) -> Rule:
     )
 
 
+def _leaves(value: Any) -> list[Any]:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [leaf for item in value for leaf in _leaves(item)]
+    return [value]
+
+
+def leaves(rule: Rule) -> Rule:
+    """Return the rule of one value, or of lists of them."""
+
+    def holds(value: Any) -> bool:
+        found = _leaves(value)
+        return len(found) > 0 and all(map(rule.holds, found))
+
+    return Rule(holds, f'{rule.words}, or several')
+
+
 SHARE = number(0, 1)
 SIDE = one_or_two(count())
 DROP = number(0, below=1)
@@ -137,6 +153,7 @@ LENGTH = Rule(
     'a whole number at least 1',
 )
 CROP = rising(0, 1)
+LENGTHS = leaves(number(above=0, infinite=True))
 
 RULES: dict[str, Rule] = {
     # Runs
@@ -154,6 +171,7 @@ RULES: dict[str, Rule] = {
     'Optimizer.lr': number(above=0, most=10**4),
     'Optimizer.weight_decay': number(0, 10),
     'Optimizer.momentum': DROP,
+    'Adam.betas': each(DROP, 2),
     'Optimizer.betas': each(DROP),
     'ProbeLARS.trust': number(above=0),
     'clip_grad_norm_.max_norm': number(above=0, infinite=True),
@@ -190,6 +208,8 @@ RULES: dict[str, Rule] = {
     'VisualizationHook.interval': count(),
     'DetVisualizationHook.interval': count(),
     'SegVisualizationHook.interval': count(),
+    'CheckpointHook.max_keep_ckpts': NEVER,
+    'MultiStepParamScheduler.milestones': each(count()),
     # Views and masks
     'PairedViews.size': SIDE,
     'PairedViews.crop_scale': CROP,
@@ -205,7 +225,14 @@ RULES: dict[str, Rule] = {
     'FastGaussianBlur.prob': SHARE,
     'RandomResizedCrop.crop_ratio_range': CROP,
     'torchvision/RandomResizedCrop.scale': CROP,
+    'Resize.scale': LENGTHS,
+    'RandomResize.scale': LENGTHS,
+    'RandomResize.ratio_range': rising(0, math.inf),
+    'RandomCrop.crop_size': LENGTHS,
     # Models
+    'data_preprocessor.mean': either(each(number()), None),
+    'data_preprocessor.std': either(each(number(above=0)), None),
+    'VisionTransformer.in_channels': count(),
     'VisionTransformer.img_size': SIDE,
     'VisionTransformer.patch_size': SIDE,
     'VisionTransformer.drop_rate': DROP,
@@ -251,13 +278,29 @@ RULES: dict[str, Rule] = {
     'SiameseIMFeaturePyramid.out_channels': count(),
     'BBoxHead.num_classes': count(),
     'FCNMaskHead.num_classes': count(),
+    'AnchorGenerator.scales': each(number(above=0)),
+    'AnchorGenerator.ratios': each(number(above=0)),
+    'MaxIoUAssigner.pos_iou_thr': SHARE,
+    'MaxIoUAssigner.neg_iou_thr': leaves(SHARE),
+    'MaxIoUAssigner.min_pos_iou': SHARE,
+    'BaseSampler.num': count(),
+    'BaseSampler.pos_fraction': SHARE,
+    'nms.iou_threshold': SHARE,
+    'rcnn.score_thr': SHARE,
+    'rcnn.max_per_img': NEVER,
+    'rpn.max_per_img': NEVER,
+    'rpn_proposal.max_per_img': NEVER,
     'FederatedLoss.num_classes': count(),
     'FederatedLoss.num_sampled': count(),
     'FederatedLoss.power': number(),
     'BaseDecodeHead.num_classes': count(),
+    'BaseDecodeHead.channels': count(),
+    'BaseDecodeHead.dropout_ratio': SHARE,
+    'UPerHead.pool_scales': each(count()),
     'KNNSegHead.k': count(),
     'KNNSegHead.temperature': number(above=0),
     # Evaluation
+    'Accuracy.topk': leaves(count()),
     'FrozenFeatureLoop.pool': one_of('mean', 'cls'),
     'KNNClassifier.ks': each(count()),
     'KNNClassifier.temperature': number(above=0),

@@ -213,6 +213,26 @@ WRONG = [
         'train_dataloader.dataset.pipeline.1.target_size=100',
         'target_grid in pixels',
     ),
+    # Not-a-number and words for yes and no, anywhere
+    ('pretraining', 'model.data_preprocessor.mean=[nan,1,1]', 'mean is .nan'),
+    ('pretraining', 'model.data_preprocessor.std=[0,1,1]', 'std is .0, 1, 1'),
+    ('detection', 'param_scheduler.0.begin=nan', 'param_scheduler.0.begin is'),
+    ('pretraining', 'train_dataloader.drop_last=no', "is 'no'; set .* False"),
+    ('pretraining', 'auto_scale_lr.enable=maybe', "enable is 'maybe'"),
+    ('pretraining', 'resume=off', "resume is 'off'; set it to True or"),
+    ('pretraining', 'optim_wrapper.optimizer.betas=(0.9,)', 'betas is'),
+    ('pretraining', 'default_hooks.checkpoint.max_keep_ckpts=0', 'keep_ck'),
+    ('pretraining', 'custom_hooks=None', 'has no MomentumHook'),
+    ('pretraining', 'model.neck=None', 'neck is None; SiameseIM needs it'),
+    ('pretraining', 'model.head=None', 'head is None'),
+    ('pretraining', 'default_hooks.timer=None', 'timer is None'),
+    ('pretraining', 'train_dataloader.dataset.pipeline=[]', 'pipeline is emp'),
+    ('pretraining', 'model.data_preprocessor.mean=[1,2]', 'mean has 2 values'),
+    (
+        'pretraining',
+        'model.backbone.in_channels=4',
+        'has 3 values and .* 4 ch',
+    ),
     # Encoders and what follows them
     ('pretraining', 'model.backbone.img_size=63', 'multiple of the patch'),
     ('pretraining', 'model.backbone.img_size=0', 'img_size is 0'),
@@ -251,6 +271,8 @@ WRONG = [
         'test_cfg.train_dataloader.dataset.pipeline.3.size=32',
         'test_cfg.train_dataloader.dataset.pipeline.3.size is',
     ),
+    ('tuning', 'model.backbone.out_type=raw', 'no feature of an image'),
+    ('tuning', 'val_evaluator.topk=(0,)', r'topk is \(0,\)'),
     ('logistic', 'test_cfg.pool=max', 'mean, cls'),
     ('logistic', 'test_cfg.classifier.l2=-1', 'l2 is -1'),
     ('knn', 'test_cfg.classifier.ks=(0,)', 'ks is'),
@@ -286,7 +308,27 @@ WRONG = [
         'model.roi_head.bbox_head.1.in_channels=3',
         'bbox_head.1.in_channels is 3',
     ),
+    ('detection', 'model.rpn_head.anchor_generator.scales=[-8]', 'scales is'),
+    ('detection', 'model.train_cfg.rcnn.assigner.pos_iou_thr=7', 'thr is 7'),
+    ('detection', 'model.train_cfg.rcnn.sampler.num=0', 'sampler.num is 0'),
+    ('detection', 'model.test_cfg.rcnn.score_thr=2', 'score_thr is 2'),
+    ('detection', 'model.test_cfg.rpn.nms.iou_threshold=7', 'threshold is 7'),
+    ('detection', 'model.backbone.arch.global_attn_indexes=[9]', 'are 4 blo'),
+    (
+        'detection',
+        'train_dataloader.dataset.pipeline.3.ratio_range=(2,1)',
+        r'ratio_range is \(2, 1\)',
+    ),
+    (
+        'detection',
+        'train_dataloader.dataset.pipeline.4.crop_size=(0,0)',
+        r'crop_size is \(0, 0\)',
+    ),
     # Segmentation
+    ('upernet', 'model.test_cfg.mode=slidee', "is 'slidee'; set it to slide"),
+    ('upernet', 'model.data_preprocessor.seg_pad_val=3', 'padding has no lab'),
+    ('upernet', 'model.decode_head.dropout_ratio=2', 'dropout_ratio is 2'),
+    ('upernet', 'model.decode_head.loss_decode.loss_weight=nan', 'is nan'),
     ('upernet', 'train_dataloader.dataset.pipeline.3.crop_size=128', 'crop_s'),
     (
         'seg_knn',
@@ -468,6 +510,27 @@ def test_online_knn_needs_square_images():
     config.custom_hooks.append(dict(type='OnlineKNN', train='a', val='b'))
     with pytest.raises(SimimError, match='OnlineKNN, which crops squares'):
         check_settings(config)
+
+
+@pytest.mark.parametrize(
+    ('task', 'change', 'words'),
+    [
+        (
+            'detection',
+            'param_scheduler.1.milestones=[889,5000]',
+            r'milestones has \[5000\] and train_cfg.max_iters is 1000',
+        ),
+        (
+            'pretraining',
+            'param_scheduler.eta_min=5',
+            'the learning rate rises',
+        ),
+    ],
+    ids=['milestones', 'eta_min'],
+)
+def test_a_schedule_without_sense_is_a_warning(task, change, words):
+    (warning,) = check(task, change)
+    assert re.search(words, warning)
 
 
 # Unusual settings that are right
