@@ -109,6 +109,7 @@ class ExactEpochLoop(EpochBasedTrainLoop):
             CheckpointError: if the layouts differ.
         """
         before, now = dict(meta.get('layout', {})), self.layout()
+        length = len(self.dataloader)
         self.sampler.seed = now['seed'] = before.get('seed', now['seed'])
         if before and not before.setdefault('names', '') and now['names']:
             now['names'] = ''
@@ -117,7 +118,7 @@ class ExactEpochLoop(EpochBasedTrainLoop):
                 'number is compared.'
             )
         if self.restart_epoch:
-            meta['iter'] = meta['epoch'] * len(self.dataloader)
+            meta['iter'] = meta['epoch'] * length
         elif before != now and dict(before, names='') == dict(now, names=''):
             raise CheckpointError(
                 f'The run of {file} had other images: as many, but not of the '
@@ -132,6 +133,12 @@ class ExactEpochLoop(EpochBasedTrainLoop):
                 'same, or add --restart-epoch to begin the interrupted epoch '
                 'again.'
             )
+        elif not 0 <= meta['iter'] - meta['epoch'] * length <= length:
+            raise CheckpointError(
+                f'{file} says step {meta["iter"]} of epoch {meta["epoch"]}, '
+                f'and an epoch has {length} steps; resume from another '
+                'checkpoint.'
+            )
 
 
 def accumulative_counts(optim_wrapper: Any) -> int:
@@ -144,7 +151,11 @@ def accumulative_counts(optim_wrapper: Any) -> int:
 def _in_words(layout: dict[str, Any]) -> str:
     if not layout:
         return 'no note of its place in the data'
+    processes, batch, accumulated, images = (
+        layout.get(key, 'unknown')
+        for key in ('processes', 'batch_size', 'accumulated', 'images')
+    )
     return (
-        f'{layout["processes"]} processes x {layout["batch_size"]} images x '
-        f'{layout["accumulated"]} accumulated of {layout["images"]} images'
+        f'{processes} processes x {batch} images x {accumulated} accumulated '
+        f'of {images} images'
     )

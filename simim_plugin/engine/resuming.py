@@ -21,6 +21,7 @@ from ..checkpoint import (
     read_checkpoint,
 )
 from ..datasets.fingerprint import fingerprint_of
+from ..errors import SimimError
 from ..files import complete_file
 from ..runs.changes import Change, Kind, changes, fixed_ends, some
 from ..runs.lock import WorkDirLock
@@ -93,9 +94,11 @@ class CheckpointMixin(Runner):
         states = [copy.copy(vars(scheduler)) for scheduler in schedulers]
         try:
             super().resume(filename, *args, **kwargs)
-        except ValueError as error:
+        except (SimimError, OSError):
+            raise
+        except Exception as error:
             if 'parameter group' not in str(error):
-                raise
+                raise broken_state(filename, repr(error)) from error
             raise CheckpointError(
                 f'The optimizer of {filename} has other parameters than that '
                 'of this run; start a new run with --pretrained FILE.'
@@ -134,6 +137,8 @@ class CheckpointMixin(Runner):
         model = unwrapped(self.model)
         if self._resume:
             state = checkpoint.get('state_dict', {})
+            if not isinstance(state, dict):
+                raise broken_state(filename, 'state_dict')
             found = self._list_changes(checkpoint.get('meta'), filename)
             check_fit(model.state_dict(), state, filename)
             if not {'meta', 'optimizer'} <= checkpoint.keys():
@@ -141,6 +146,7 @@ class CheckpointMixin(Runner):
                     f'The checkpoint {filename} holds weights but no state '
                     'of a run; start a new run from it by --pretrained.'
                 )
+            check_state(checkpoint, filename)
             # mmengine would run this text as Python but never writes it.
             checkpoint['meta'].pop('config', None)
             if isinstance(self.train_loop, ExactEpochLoop):
@@ -148,12 +154,29 @@ class CheckpointMixin(Runner):
             else:
                 self._compare_images(checkpoint['meta'], filename)
             self._judge(found, checkpoint['meta'], filename)
+            self._check_schedules(checkpoint, filename)
             model.load_state_dict(state)
             self.logger.info(f'Loaded the checkpoint {filename!r}')
         else:
             load_weights(model, filename, checkpoint)
         self._has_loaded = True
         return checkpoint
+
+    def _check_schedules(self, checkpoint: dict, file: str) -> None:
+        """Refuse a file that lacks the state of a schedule to go on with."""
+        own, states = self.param_schedulers, checkpoint.get('param_schedulers')
+        if self._renewed or self._restarts or not isinstance(own, list):
+            return
+        if (
+            not isinstance(states, list)
+            or len(states) != len(own)
+            or not all(
+                isinstance(state, dict)
+                and isinstance(state.get('last_step'), int)
+                for state in states
+            )
+        ):
+            raise broken_state(file, 'param_schedulers')
 
     @cached_property
     def _images(self) -> dict[str, Any]:
@@ -269,6 +292,48 @@ class CheckpointMixin(Runner):
             for stop in file.parent.glob(STOP_NAME.format('*')):
                 if stop != file:
                     stop.unlink()
+
+
+def broken_state(file: str, what: str) -> CheckpointError:
+    """Return the error of a file whose state of a run is broken."""
+    return CheckpointError(
+        f'The state of a run in {file} is broken ({what[:200]}); resume from '
+        'another checkpoint, or start a new run from its weights by '
+        '--pretrained FILE.'
+    )
+
+
+def check_state(content: dict, file: str) -> None:
+    """Check the places of a file that say how a run stands.
+
+    Args:
+        content (dict): of the checkpoint.
+        file (str): its name, for the message.
+
+    Raises:
+        CheckpointError: if one has a value that no run writes.
+    """
+    for key in ('meta', 'optimizer', 'message_hub'):
+        if not isinstance(content.get(key), dict):
+            raise broken_state(file, key)
+    meta = content['meta']
+    layout = meta.get('layout', {})
+    if not isinstance(layout, dict):
+        raise broken_state(file, 'meta.layout')
+    numbers = {f'meta.{key}': meta.get(key) for key in ('iter', 'epoch')}
+    numbers |= {
+        f'meta.layout.{key}': value
+        for key, value in layout.items()
+        if key != 'names' and value is not None
+    }
+    if meta.get('seed') is not None:
+        numbers['meta.seed'] = meta['seed']
+    for key, value in numbers.items():
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if not whole or not 0 <= value < 2**63:
+            raise broken_state(file, key)
+    if not isinstance(layout.get('names', ''), str):
+        raise broken_state(file, 'meta.layout.names')
 
 
 def latest_checkpoint(

@@ -1,5 +1,6 @@
 """What has changed since the run of a checkpoint is listed and judged."""
 
+import copy
 import json
 import re
 import warnings
@@ -19,6 +20,7 @@ from simim_plugin.commands.command_line import build_runner
 from simim_plugin.commands.train import configure, parse_args
 from simim_plugin.datasets import ImageFolder
 from simim_plugin.datasets.fingerprint import fingerprint
+from simim_plugin.engine.resuming import check_state
 from simim_plugin.engine.schedule import replay
 from simim_plugin.errors import SimimError
 from simim_plugin.runs.changes import Kind, changes, fixed_ends, settings, some
@@ -358,6 +360,68 @@ def test_a_model_that_does_not_fit_is_refused_in_any_case(resume):
 def test_the_options_need_resume(base, tmp_path, option):
     with pytest.raises(SimimError, match=f'{option} .*add --resume'):
         start(base, tmp_path / 'on', flags=[option])
+
+
+# Broken states
+
+WHOLE = dict(
+    meta=dict(iter=3, epoch=1, seed=1, layout=dict(seed=1, images=4)),
+    optimizer={},
+    message_hub={},
+)
+
+
+@pytest.mark.parametrize(
+    ('place', 'value'),
+    [
+        ('meta', [1]),
+        ('meta', None),
+        ('optimizer', []),
+        ('message_hub', 5),
+        ('meta.iter', 'x'),
+        ('meta.iter', -5),
+        ('meta.iter', 2**70),
+        ('meta.iter', True),
+        ('meta.epoch', None),
+        ('meta.seed', 'x'),
+        ('meta.layout', [1]),
+        ('meta.layout.seed', -1),
+        ('meta.layout.images', '\x1b[1m\nerror: FAKE'),
+        ('meta.layout.names', 5),
+    ],
+)
+def test_a_state_that_no_run_writes_is_named(place, value):
+    check_state(WHOLE, 'file.pth')
+    content = copy.deepcopy(WHOLE)
+    *above, last = place.split('.')
+    inner = content
+    for key in above:
+        inner = inner[key]
+    inner[last] = value
+    with pytest.raises(CheckpointError, match=rf'broken \({place}\)'):
+        check_state(content, 'file.pth')
+
+
+@pytest.mark.parametrize(
+    ('change', 'words'),
+    [
+        (dict(state_dict=5), r'broken \(state_dict\)'),
+        (dict(param_schedulers=[]), r'broken \(param_schedulers\)'),
+        (dict(param_schedulers=[dict(last_step='x')]), r'broken \(param_sch'),
+        (dict(message_hub=dict(log_scalars=5)), r'broken \(AssertionError'),
+        (dict(optimizer=dict(state=5)), r'broken \(KeyError'),
+        (dict(meta=dict(iter=10**9)), 'step 1000000000 of epoch 1'),
+        (dict(meta=dict(layout=dict(seed=1))), 'unknown images'),
+    ],
+    ids=['weights', 'none', 'schedule', 'figures', 'optimizer', 'far', 'few'],
+)
+def test_a_broken_state_is_not_resumed(base, tmp_path, change, words):
+    content = read_checkpoint(base / 'run/iter_10.pth')
+    meta = {**content['meta'], **change.get('meta', {})}
+    torch.save({**content, **change, 'meta': meta}, tmp_path / 'file.pth')
+    flags = ['--resume', str(tmp_path / 'file.pth')]
+    with pytest.raises(CheckpointError, match=words):
+        start(base, tmp_path / 'on', flags=flags)
 
 
 # The images
