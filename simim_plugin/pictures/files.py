@@ -28,16 +28,19 @@ def naming(path: str) -> Iterator[None]:
     except Exception as error:
         raise UnreadableImageError(
             f'Cannot read the image {path} ({_reason(error)}): replace or '
-            'remove the file, or skip such files with '
-            "`type='ImageFolder', skip_broken=0.01`."
+            'remove the file, or skip such files of a training set with '
+            '`skip_broken=0.01`.'
         ) from error
 
 
-def window_of(paths: Sequence[str], most: int = 64) -> Window | None:
+def window_of(
+    paths: Sequence[str], channels: int = 3, most: int = 64
+) -> Window | None:
     """Measure the window of a set on evenly spaced images.
 
     Args:
         paths (Sequence[str]): its files.
+        channels (int): of the images. Defaults to 3.
         most (int): images to read. Defaults to 64.
 
     Returns:
@@ -47,7 +50,7 @@ def window_of(paths: Sequence[str], most: int = 64) -> Window | None:
     for k in np.linspace(0, len(paths) - 1, min(most, len(paths))).astype(int):
         with suppress(UnreadableImageError), naming(paths[k]):
             check_regular(paths[k])
-            levels.append(read_levels(fileio.get(paths[k])))
+            levels.append(read_levels(fileio.get(paths[k]), channels))
     return measured_window(levels)
 
 

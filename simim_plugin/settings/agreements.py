@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from .channels import channels_of
 from .parts import Part
 from .signatures import default_of
 
@@ -231,6 +232,47 @@ def blocks(encoder: Encoder) -> Faults:
             f'are {encoder.layers} blocks; set indices from 0 to '
             f'{encoder.layers - 1}.'
         )
+
+
+def channels(whole: Whole) -> Faults:
+    """Loaders, statistics and encoder have the same number of channels."""
+    backbone = whole.at('model.backbone')
+    if backbone is None or whole.encoder is None:
+        return
+    count = channels_of(whole.settings)
+    for part in whole.named('LoadRGBImage', 'LoadImage'):
+        yield from differs(
+            *(f'{part.path}.channels', part.get('channels', 3)),
+            *('model.backbone.in_channels', count),
+        )
+    given = whole.at('model.data_preprocessor')
+    for name in ('mean', 'std') if given else ():
+        values = given.get(name)  # type: ignore[union-attr]
+        if isinstance(values, Sequence) and len(values) != count:
+            yield (
+                f'model.data_preprocessor.{name} has {len(values)} values '
+                f'and model.backbone.in_channels is {count}; set one value '
+                'for each channel.'
+            )
+    for part in whole.parts:
+        if count != 3 and str(part.kind).startswith('torchvision/'):
+            yield (
+                f'{part.path} is {part.kind}, which takes images of Pillow, '
+                f'and model.backbone.in_channels is {count}; use a transform '
+                'of MMPretrain or MMCV in its place.'
+            )
+
+
+def counted_images(whole: Whole) -> Faults:
+    """No evaluation skips broken images."""
+    for part in whole.parts:
+        test = part.path.startswith(('val_', 'test_'))
+        if test and part.get('skip_broken'):
+            yield (
+                f'{part.path}.skip_broken is {part.get("skip_broken")}, and '
+                'an evaluation counts every image; set it for training sets '
+                'only, and replace or remove the broken files here.'
+            )
 
 
 # Pretraining
@@ -599,6 +641,8 @@ AGREEMENTS: tuple[Callable[[Whole], Faults], ...] = (
     warm_up,
     checkpoints,
     vit,
+    channels,
+    counted_images,
     transformers,
     branches,
     pixels,

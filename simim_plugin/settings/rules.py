@@ -148,7 +148,12 @@ RULES: dict[str, Rule] = {
     'DataLoader.batch_size': count(most=10**6),
     'DataLoader.num_workers': count(0, 1024),
     'DataLoader.prefetch_factor': either(count(most=1024), None),
-    'ImageFolder.skip_broken': SHARE,
+    'ImageSet.skip_broken': SHARE,
+    'LoadRGBImage.channels': count(most=512),
+    'LoadImage.channels': count(most=512),
+    'VisionTransformer.in_channels': count(most=512),
+    'ViTSAM.in_channels': count(most=512),
+    'MAE.in_channels': count(most=512),
     # Optimisation
     'OptimWrapper.accumulative_counts': count(most=10**6),
     'Optimizer.lr': number(above=0, most=10**4),
