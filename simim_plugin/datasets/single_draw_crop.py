@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from mmpretrain.datasets import RandomResizedCrop
 from mmpretrain.registry import TRANSFORMS
 
-from ..errors import SimimError
 from .evaluation_crop import Antialiased
 
 
@@ -20,17 +18,9 @@ class SingleDrawCrop(RandomResizedCrop):
     Clamping a box that does not fit changes its aspect ratio.
     ``RandomResizedCrop`` draws up to ten times instead. The released code
     probes with a single draw (docs/method.md). The arguments are those of
-    ``RandomResizedCrop``; ``max_attempts`` is refused. Images of other
+    ``RandomResizedCrop``; ``max_attempts`` has no effect. Images of other
     numbers of channels than three are resized by torchvision.
     """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        if self.max_attempts != 10:
-            raise SimimError(
-                'SingleDrawCrop draws once, so that max_attempts has no '
-                "effect; remove it, or use type='RandomResizedCrop'."
-            )
 
     def transform(self, results: dict) -> dict:
         """Crop ``results['img']`` and resize the crop."""

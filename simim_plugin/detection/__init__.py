@@ -55,3 +55,7 @@ TRANSFORMS.register_module(name='LoadImageFromFile', module=LoadImage)
 TRANSFORMS.register_module(
     name='LoadImageFromNDArray', module=LoadArray, force=True
 )
+# For pipelines of MMDetection's own, whose class drops run-length masks.
+TRANSFORMS.register_module(
+    name='LoadAnnotations', module=LoadInstances, force=True
+)

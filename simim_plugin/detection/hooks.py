@@ -95,6 +95,6 @@ class MaskHook(Hook):
         if loaders and not any(step.with_mask for step in loaders):
             raise SimimError(
                 'The model has a mask head and the training pipeline loads '
-                'no masks; set with_mask=True of LoadInstances, or use '
+                'no masks; set with_mask=True of LoadAnnotations, or use '
                 f'{BOXES_ONLY} or its settings to train boxes alone.'
             )

@@ -335,6 +335,23 @@ def branches(whole: Whole) -> Faults:
         )
 
 
+def pretrained_tokens(whole: Whole) -> Faults:
+    """Pretraining takes the tokens of the last block, the cls token first."""
+    backbone, model = whole.at('model.backbone'), whole.at('model')
+    if not (backbone and model and 'SiameseIM' in model.names):
+        return
+    for name, only in (
+        *(('out_type', 'raw'), ('out_indices', -1)),
+        ('with_cls_token', True),
+    ):
+        if backbone.get(name, only) != only:
+            yield (
+                f'model.backbone.{name} is {backbone.get(name)!r}, and '
+                'pretraining takes the cls token and the patches of the last '
+                'block; remove it.'
+            )
+
+
 def pixels(whole: Whole) -> Faults:
     """A decoder of pixels predicts the values of a patch."""
     encoder, neck = whole.encoder, whole.at('model.neck')
@@ -645,6 +662,7 @@ AGREEMENTS: tuple[Callable[[Whole], Faults], ...] = (
     counted_images,
     transformers,
     branches,
+    pretrained_tokens,
     pixels,
     masks,
     views,

@@ -137,6 +137,8 @@ LENGTH = Rule(
     'a whole number at least 1',
 )
 CROP = rising(0, 1)
+NO_EFFECT = Rule(lambda value: False, 'its default, since nothing reads it')
+"""Rule of what a class inherits and its own methods do not read."""
 
 RULES: dict[str, Rule] = {
     # Runs
@@ -262,6 +264,37 @@ RULES: dict[str, Rule] = {
     'BaseDecodeHead.num_classes': count(),
     'KNNSegHead.k': count(),
     'KNNSegHead.temperature': number(above=0),
+    # Inherited, but never read
+    'AnyChannelCrop.backend': NO_EFFECT,
+    'SiameseIMViTDet.out_indices': NO_EFFECT,
+    'SiameseIMViTDet.out_type': NO_EFFECT,
+    'SiameseIMViTDet.interpolate_mode': NO_EFFECT,
+    'SiameseIMViTDet.out_channels': NO_EFFECT,
+    'SiameseIMViTDet.use_abs_pos': NO_EFFECT,
+    'SiameseIMViTDet.layer_cfgs': NO_EFFECT,
+    'SiameseIMSegViT.attn_drop_rate': NO_EFFECT,
+    'PairDataPreprocessor.pad_size_divisor': NO_EFFECT,
+    'PairDataPreprocessor.pad_value': NO_EFFECT,
+    'NormedUniGradHead.eps': NO_EFFECT,
+    'PredictorHead.temperature': NO_EFFECT,
+    'LinearSegHead.norm_cfg': NO_EFFECT,
+    'LinearSegHead.conv_cfg': NO_EFFECT,
+    'LinearSegHead.act_cfg': NO_EFFECT,
+    'KNNSegHead.norm_cfg': NO_EFFECT,
+    'KNNSegHead.conv_cfg': NO_EFFECT,
+    'KNNSegHead.act_cfg': NO_EFFECT,
+    'FastColorJitter.backend': NO_EFFECT,
+    'SingleDrawCrop.max_attempts': NO_EFFECT,
+    'LoadLabelMap.imdecode_backend': NO_EFFECT,
+    'LoadInstances.with_keypoints': NO_EFFECT,
+    'ImageFolder.filter_cfg': NO_EFFECT,
+    'ImageFolder.data_prefix': NO_EFFECT,
+    'LabelledFolder.filter_cfg': NO_EFFECT,
+    'LabelledFolder.with_label': NO_EFFECT,
+    'LocalCIFAR10.filter_cfg': NO_EFFECT,
+    'CheckedSegDataset.filter_cfg': NO_EFFECT,
+    'CheckedSegDataset.ignore_index': NO_EFFECT,
+    'NumPy2LVISMetric.use_mp_eval': NO_EFFECT,
     # Evaluation
     'FrozenFeatureLoop.pool': one_of('mean', 'cls'),
     'KNNClassifier.ks': each(count()),
