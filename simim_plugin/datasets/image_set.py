@@ -71,9 +71,11 @@ class ImageSet:
         for load in image_loaders(self):
             if load.window != PERCENTILES or self.test_mode:
                 continue
-            count = len(self)  # type: ignore[arg-type]
-            paths = _Paths(self, count)
-            load.window = self.measured = window_of(paths, load.channels)
+            load.window = self.measured = window_of(
+                lambda k: self.get_data_info(k)['img_path'],  # type: ignore
+                len(self),  # type: ignore[arg-type]
+                load.channels,
+            )
             levels = (
                 'have 8 bits, which stay'
                 if load.window is None
@@ -130,20 +132,6 @@ class ImageSet:
                 f'be read, more than skip_broken={self.skip_broken} allows: '
                 f'fix the data or raise it{last}'
             )
-
-
-class _Paths:
-    """The paths of a data set's images, looked up one by one."""
-
-    def __init__(self, dataset: Any, count: int) -> None:
-        self.dataset, self.count = dataset, count
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> str:
-        path: str = self.dataset.get_data_info(int(index))['img_path']
-        return path
 
 
 def image_loaders(dataset: Any) -> Iterator[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 import numpy as np
@@ -34,12 +34,16 @@ def naming(path: str) -> Iterator[None]:
 
 
 def window_of(
-    paths: Sequence[str], channels: int = 3, most: int = 64
+    path_of: Callable[[int], str],
+    count: int,
+    channels: int = 3,
+    most: int = 64,
 ) -> Window | None:
     """Measure the window of a set on evenly spaced images.
 
     Args:
-        paths (Sequence[str]): its files.
+        path_of (Callable): from the index of an image to its file.
+        count (int): images of the set.
         channels (int): of the images. Defaults to 3.
         most (int): images to read. Defaults to 64.
 
@@ -47,10 +51,11 @@ def window_of(
         tuple[float, float] | None: None if they have 8 bits a level.
     """
     levels = []
-    for k in np.linspace(0, len(paths) - 1, min(most, len(paths))).astype(int):
-        with suppress(UnreadableImageError), naming(paths[k]):
-            check_regular(paths[k])
-            levels.append(read_levels(fileio.get(paths[k]), channels))
+    for k in np.linspace(0, count - 1, min(most, count)).astype(int):
+        path = path_of(int(k))
+        with suppress(UnreadableImageError), naming(path):
+            check_regular(path)
+            levels.append(read_levels(fileio.get(path), channels))
     return measured_window(levels)
 
 
