@@ -99,7 +99,7 @@ model = dict(
 # Data: large-scale jitter; resizing by Pillow, which antialiases
 load = dict(type='LoadImageFromFile')
 annotate = dict(
-    type='LoadInstances', with_bbox=True, with_mask=True, poly2mask=False)
+    type='LoadAnnotations', with_bbox=True, with_mask=True, poly2mask=False)
 drop_empty_boxes = dict(
     type='FilterAnnotations', min_gt_bbox_wh=(1e-2, 1e-2),
     keep_empty=False)  # images without objects stay

@@ -5,6 +5,8 @@ Shape key: C width, N channels, h x w a patch.
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
+
 from torch import Tensor
 
 from .reading import CheckpointError
@@ -41,3 +43,28 @@ def adapt_channels(kernels: Tensor, channels: int, how: str) -> Tensor:
         times = -(-channels // old)  # rounded up
         adapted = kernels.repeat(1, times, 1, 1)[:, :channels]
     return adapted * (old / channels)
+
+
+def adapt_all_channels(
+    state: MutableMapping[str, Tensor], channels: int, how: str | None
+) -> list[str]:
+    """Adapt the patch kernels of all branches of a model, in place.
+
+    Args:
+        state (MutableMapping[str, Tensor]): tensors of a whole model.
+        channels (int): N of the model that they fill.
+        how (str, optional): see :func:`adapt_channels`; None changes nothing.
+
+    Returns:
+        list[str]: the names of the kernels of another number of channels.
+    """
+    others = [
+        name
+        for name, kernels in state.items()
+        if name.endswith('patch_embed.projection.weight')
+        and kernels.ndim == 4
+        and kernels.shape[1] != channels
+    ]
+    for name in others if how is not None else ():
+        state[name] = adapt_channels(state[name], channels, str(how))
+    return others

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ..errors import SimimError
 from ..text import clean
 from .adapters import load_adapters
-from .channels import adapt_channels
+from .channels import adapt_all_channels, adapt_channels
 from .grids import Grid, grid_of
 from .names import (
     OURS,
@@ -360,22 +360,30 @@ def load_weights(
     _report(len(state), weights, 'online', resized, dropped)
 
 
-def load_model(model: nn.Module, path: str | Path) -> None:
+def load_model(
+    model: nn.Module, path: str | Path, channels: str | None = None
+) -> None:
     """Fill a whole SiameseIM model from a file of ours or a released one.
 
     Args:
         model (nn.Module): the :class:`SiameseIM` to fill.
         path (str | Path): a checkpoint of this package (``state_dict``) or
             of the released code (``model``).
+        channels (str, optional): as in :func:`load_backbone`.
 
     Raises:
         CheckpointError: if any tensor is missing, mis-shaped or unknown.
     """
     state = read_weights(path).state
     state.pop(UNREAD, None)
-    check_fit(model.state_dict(), state, path)
+    new = model.backbone.patch_embed.projection.in_channels
+    adapted = adapt_all_channels(state, new, channels)
+    hint = _CHANNELS if adapted and channels is None else _SAME_CONFIG
+    check_fit(model.state_dict(), state, path, hint)
     model.load_state_dict(state)
     line = f'Loaded all {len(state)} tensors of {path}'
+    if adapted:
+        line += f'; patch kernels adapted to {new} channels ({channels})'
     print_log(clean(line), 'current')
 
 

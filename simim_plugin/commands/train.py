@@ -59,6 +59,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='start a new run from these weights (ours or released ones)',
     )
     parser.add_argument(
+        '--adapt-channels',
+        choices=('mean', 'repeat'),
+        help='with --pretrained: adapt its patch kernels to in_channels',
+    )
+    parser.add_argument(
         '--amp', action='store_true', help='bf16 autocast, on a CPU too'
     )
     parser.add_argument(
@@ -102,6 +107,15 @@ def configure(args: argparse.Namespace) -> Config:
         whole = 'projector' in config.model
         part = config.model if whole else config.model.backbone
         part.pretrained = args.pretrained
+        if args.adapt_channels:
+            part.pretrained = dict(
+                file=args.pretrained, channels=args.adapt_channels
+            )
+    elif args.adapt_channels:
+        raise SimimError(
+            '--adapt-channels changes the weights that --pretrained names; '
+            'add --pretrained, or leave it out.'
+        )
     if args.auto_scale_lr:
         config.auto_scale_lr.enable = True
     if args.amp:

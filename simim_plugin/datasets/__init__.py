@@ -1,7 +1,7 @@
 """Load images: pairs of views to pretrain, labelled images to evaluate."""
 
 from .block_mask import BlockwiseMask
-from .evaluation_crop import EvaluationCrop
+from .evaluation_crop import AnyChannelCrop, EvaluationCrop
 from .image_folder import ImageFolder
 from .inferencers import replace_preprocess
 from .labelled_folder import LabelledFolder
@@ -19,6 +19,7 @@ from .robustness import (
 from .single_draw_crop import SingleDrawCrop
 
 __all__ = [
+    'AnyChannelCrop',
     'BlockwiseMask',
     'CorruptedFolder',
     'EvaluationCrop',

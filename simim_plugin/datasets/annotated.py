@@ -27,8 +27,10 @@ from ..pictures import (
     UnreadableImageError,
     Window,
     array_to_rgb,
-    check_window,
+    check_measured,
     decode,
+    decode_to_draw,
+    given_window,
     naming,
     read_header,
 )
@@ -52,19 +54,34 @@ class LoadImage(LoadImageFromFile):
     ``width``, or ``seg_map_path``, and ``upright``, the answer if these fit
     the stored image and the upright one
 
-    **Added Keys:** ``img`` (H, W, 3) uint8 BGR, ``img_shape`` and
+    **Added Keys:** ``img`` (H, W, N) uint8, BGR if N is 3, ``img_shape`` and
     ``ori_shape`` (H, W), ``upright`` (bool)
 
     Args:
-        window (tuple[float, float], optional): levels that become 0 and 255
-            in images of more than 8 bits.
+        window (tuple[float, float] | str, optional): as in
+            :class:`simim_plugin.datasets.LoadRGBImage`. Defaults to None.
+        channels (int): N, as there. Defaults to 3.
         **kwargs: see :class:`mmcv.transforms.LoadImageFromFile`. Another
             ``color_type`` or ``imdecode_backend`` is left to MMCV.
     """
 
-    def __init__(self, window: Window | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        window: Window | str | None = None,
+        channels: int = 3,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
-        self.window = None if window is None else check_window(window)
+        self.window = given_window(window)
+        self.channels = channels
+        stock = (self.color_type, self.imdecode_backend) != ('color', 'cv2')
+        if stock and (window is not None or channels != 3):
+            raise SimimError(
+                'color_type and imdecode_backend of LoadImageFromFile leave '
+                'the reading to MMCV, which knows no window and no channels; '
+                'remove them.'
+            )
+        self.stock = stock
 
     def transform(self, results: dict) -> dict | None:
         """Load ``results['img_path']``.
@@ -73,8 +90,9 @@ class LoadImage(LoadImageFromFile):
             UnreadableImageError: if the file cannot be read or decoded.
             SimimError: if the annotations are of another size.
         """
-        if (self.color_type, self.imdecode_backend) != ('color', 'cv2'):
+        if self.stock:
             return super().transform(results)
+        check_measured(self.window)
         path = results['img_path']
         try:
             with naming(path):
@@ -83,7 +101,9 @@ class LoadImage(LoadImageFromFile):
                 header = read_header(io.BytesIO(data))
             results['upright'] = _is_upright(results, header)
             with naming(path):
-                image = decode(data, results['upright'], self.window, path)
+                image = decode(
+                    data, results['upright'], self.window, path, self.channels
+                )
         except UnreadableImageError:
             if self.ignore_empty:
                 return None
@@ -91,7 +111,9 @@ class LoadImage(LoadImageFromFile):
         return self._packed(results, image)
 
     def _packed(self, results: dict, rgb: np.ndarray) -> dict:
-        image = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
+        image = rgb
+        if self.channels == 3:
+            image = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
         if self.to_float32:
             image = image.astype(np.float32)
         results['img'] = image
@@ -109,13 +131,15 @@ class LoadArray(LoadImage):
     """
 
     def transform(self, results: dict) -> dict:
-        """Convert ``results['img']`` to (H, W, 3) uint8 BGR.
+        """Convert ``results['img']`` to (H, W, N) uint8.
 
         Raises:
             SimimError: if it is no image.
         """
         results['img_path'] = None
-        return self._packed(results, array_to_rgb(results['img'], self.window))
+        check_measured(self.window)
+        image = array_to_rgb(results['img'], self.window, self.channels)
+        return self._packed(results, image)
 
 
 def read_as_loaded(
@@ -135,7 +159,7 @@ def read_as_loaded(
         data = fileio.get(sample.img_path, backend_args=backend_args)
         fit = _fit(read_header(io.BytesIO(data)), tuple(sample.ori_shape))
         upright = sample.get('upright', fit != 'stored')
-        return decode(data, upright, name=sample.img_path)
+        return decode_to_draw(data, upright, sample.img_path)
 
 
 def prefer_upright(

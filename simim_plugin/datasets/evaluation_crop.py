@@ -1,9 +1,12 @@
-"""Resize and centre crop of images of any number of channels."""
+"""Crops of images of any number of channels, antialiased."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from mmcv.transforms import BaseTransform
+from mmpretrain.datasets import RandomResizedCrop
 from mmpretrain.registry import TRANSFORMS
 
 from .paired_views import resize
@@ -51,3 +54,46 @@ class EvaluationCrop(BaseTransform):
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}(size={self.size}, edge={self.edge})'
+
+
+class Antialiased:
+    """Base that resizes a random crop by torchvision, before another class.
+
+    Pillow knows no other numbers of channels than 1, 3 and 4, and OpenCV has
+    no antialiasing.
+    """
+
+    scale: tuple[int, int]
+
+    def transform(self, results: dict) -> dict:
+        """Crop ``results['img']`` (H, W, N) uint8 and resize the crop."""
+        image = results['img']
+        top, left, height, width = self.rand_crop_params(image)  # type: ignore
+        crop = image[top : top + height, left : left + width]
+        results['img'] = resize(np.ascontiguousarray(crop), self.scale)
+        results['img_shape'] = results['img'].shape
+        return results
+
+
+@TRANSFORMS.register_module()
+class AnyChannelCrop(Antialiased, RandomResizedCrop):
+    """Random resized crop of images of any number of channels, bicubic.
+
+    Arguments are ``scale``, ``crop_ratio_range``, ``aspect_ratio_range`` and
+    ``max_attempts`` of :class:`mmpretrain.datasets.RandomResizedCrop`.
+
+    **Required Keys:** ``img`` (H, W, N) uint8
+
+    **Modified Keys:** ``img``, ``img_shape``
+    """
+
+    def __init__(
+        self,
+        scale: int | Sequence[int],
+        crop_ratio_range: tuple[float, float] = (0.08, 1.0),
+        aspect_ratio_range: tuple[float, float] = (3 / 4, 4 / 3),
+        max_attempts: int = 10,
+    ) -> None:
+        super().__init__(
+            scale, crop_ratio_range, aspect_ratio_range, max_attempts
+        )

@@ -7,14 +7,20 @@ process, but only pipelines that begin with ``LoadRGBImage`` get the file.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from functools import wraps
 from os import PathLike
 from typing import Any
 
+import numpy as np
+from mmengine import fileio
 from mmengine.dataset import default_collate
 from mmpretrain import FeatureExtractor, ImageClassificationInferencer
+from mmpretrain.apis import image_classification
 
+from ..inference import as_drawn
+from ..pictures import decode_to_draw, naming
 from .loading import LoadRGBImage
 
 
@@ -22,6 +28,8 @@ def replace_preprocess() -> None:
     """Replace the method of the inferencers that read images."""
     for kind in (FeatureExtractor, ImageClassificationInferencer):
         kind.preprocess = _by_pipeline(kind.preprocess)
+    stock = ImageClassificationInferencer.visualize
+    ImageClassificationInferencer.visualize = _as_read(stock)
 
 
 def _by_pipeline(stock: Callable[..., Iterator]) -> Callable[..., Iterator]:
@@ -43,3 +51,35 @@ def _by_pipeline(stock: Callable[..., Iterator]) -> Callable[..., Iterator]:
         yield from map(default_collate, chunks)
 
     return preprocess
+
+
+def _as_read(stock: Callable[..., Any]) -> Callable[..., Any]:
+    """Let the drawings show files and arrays as the pipeline reads them."""
+
+    @wraps(stock)
+    def visualize(self: Any, inputs: list, *args: Any, **kwargs: Any) -> Any:
+        transforms = getattr(self.pipeline, 'transforms', [None])
+        if not isinstance(transforms[0], LoadRGBImage):
+            return stock(self, inputs, *args, **kwargs)
+        named = [
+            as_drawn(image)
+            if isinstance(image, np.ndarray)
+            else os.fspath(image)
+            for image in inputs
+        ]
+        kept = image_classification.imread
+        image_classification.imread = _read
+        try:
+            return stock(self, named, *args, **kwargs)
+        finally:
+            image_classification.imread = kept
+
+    return visualize
+
+
+def _read(image: Any) -> Any:
+    """Read a file in BGR, as MMCV does; leave an array."""
+    if not isinstance(image, str):
+        return image
+    with naming(image):
+        return decode_to_draw(fileio.get(image), name=image)[..., ::-1]

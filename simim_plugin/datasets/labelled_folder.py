@@ -24,10 +24,11 @@ from ..pictures.walking import (
     images_by_class,
 )
 from ..text import clean
+from .image_set import ImageSet
 
 
 @DATASETS.register_module()
-class LabelledFolder(CustomDataset):
+class LabelledFolder(ImageSet, CustomDataset):
     """Images below ``data_root/CLASS/``; the sub-folders are the classes.
 
     Args:
@@ -39,7 +40,9 @@ class LabelledFolder(CustomDataset):
             image per line: ``CLASS/NAME``, or the name alone if it is
             ``CLASS_NUMBER.EXTENSION`` as in ImageNet, for example
             ``n01440764_10026.JPEG``. Defaults to None: all images.
-        **kwargs: ``pipeline`` and other arguments of
+        **kwargs: ``skip_broken`` of
+            :class:`simim_plugin.datasets.image_set.ImageSet`; ``pipeline``
+            and other arguments of
             :class:`mmpretrain.datasets.CustomDataset`.
 
     Raises:

@@ -11,14 +11,14 @@ from mmcv.transforms import BaseTransform
 from mmengine import fileio
 from mmpretrain.registry import TRANSFORMS
 
-from ..errors import SimimError
 from ..files import check_regular
 from ..pictures import (
     UnreadableImageError,
     Window,
     array_to_rgb,
-    check_window,
+    check_measured,
     decode,
+    given_window,
     naming,
 )
 
@@ -45,8 +45,8 @@ class LoadRGBImage(BaseTransform):
             ``mmengine.fileio.get``. Defaults to None: the path's prefix
             selects it.
         window (tuple[float, float] | str, optional): levels that become 0
-            and 255 in images of more than 8 bits. 'percentiles' lets
-            ``ImageFolder`` find them once. Defaults to None: 16-bit levels
+            and 255 in images of more than 8 bits. 'percentiles' lets the
+            training set find them once. Defaults to None: 16-bit levels
             keep their upper byte.
         channels (int): N; 3 for RGB, 1 for grey, or that of multispectral
             images. It equals ``in_channels`` of the backbone. Defaults to 3.
@@ -60,9 +60,7 @@ class LoadRGBImage(BaseTransform):
     ) -> None:
         self.channels = channels
         self.backend_args = backend_args
-        self.window: Any = window
-        if window not in (None, 'percentiles'):
-            self.window = check_window(window)
+        self.window: Any = given_window(window)
 
     def transform(self, results: dict) -> dict:
         """Load ``results['img_path']``, or convert a given ``img`` to RGB.
@@ -71,12 +69,7 @@ class LoadRGBImage(BaseTransform):
             UnreadableImageError: if the file cannot be read or decoded.
             SimimError: if a given ``img`` is no image.
         """
-        if self.window == 'percentiles':
-            raise SimimError(
-                "window='percentiles' of LoadRGBImage needs type='ImageFolder'"
-                ', which measures it; elsewhere set the two levels that it '
-                'prints, as in window=(0, 4095).'
-            )
+        check_measured(self.window)
         if 'img' in results:
             image = array_to_rgb(results['img'], self.window, self.channels)
         else:

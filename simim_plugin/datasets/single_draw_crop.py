@@ -8,6 +8,8 @@ import numpy as np
 from mmpretrain.datasets import RandomResizedCrop
 from mmpretrain.registry import TRANSFORMS
 
+from .evaluation_crop import Antialiased
+
 
 @TRANSFORMS.register_module()
 class SingleDrawCrop(RandomResizedCrop):
@@ -16,8 +18,15 @@ class SingleDrawCrop(RandomResizedCrop):
     Clamping a box that does not fit changes its aspect ratio.
     ``RandomResizedCrop`` draws up to ten times instead. The released code
     probes with a single draw (docs/method.md). The arguments are those of
-    ``RandomResizedCrop``; ``max_attempts`` has no effect.
+    ``RandomResizedCrop``; ``max_attempts`` has no effect. Images of other
+    numbers of channels than three are resized by torchvision.
     """
+
+    def transform(self, results: dict) -> dict:
+        """Crop ``results['img']`` and resize the crop."""
+        if results['img'].shape[2:] == (3,):
+            return super().transform(results)
+        return Antialiased.transform(self, results)  # type: ignore[arg-type]
 
     def rand_crop_params(self, img: np.ndarray) -> tuple[int, int, int, int]:
         """Draw a box.

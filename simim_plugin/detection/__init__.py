@@ -13,6 +13,7 @@ from mmdet.registry import TRANSFORMS
 from .. import evaluation  # noqa: F401  # registers components
 from ..datasets.annotated import LoadArray, LoadImage
 from ..inference import accept_collate_settings, correct_detection
+from .channels import AnyChannelDetPreprocessor, AnyChannelResize
 from .coco_metric import NamedCocoMetric
 from .datasets import (
     CheckedCocoDataset,
@@ -29,6 +30,8 @@ from .schedule import schedule
 from .vitdet import SiameseIMViTDet
 
 __all__ = [
+    'AnyChannelDetPreprocessor',
+    'AnyChannelResize',
     'CheckedCocoDataset',
     'CheckedLVISDataset',
     'FederatedLoss',
@@ -51,4 +54,8 @@ correct_detection()
 TRANSFORMS.register_module(name='LoadImageFromFile', module=LoadImage)
 TRANSFORMS.register_module(
     name='LoadImageFromNDArray', module=LoadArray, force=True
+)
+# For pipelines of MMDetection's own, whose class drops run-length masks.
+TRANSFORMS.register_module(
+    name='LoadAnnotations', module=LoadInstances, force=True
 )

@@ -18,6 +18,7 @@ from mmengine.dataset import InfiniteSampler
 from mmengine.logging import print_log
 
 from ..datasets.annotated import prefer_upright
+from ..datasets.image_set import ImageSet
 from ..environment import require
 from ..errors import SimimError
 from ..text import clean
@@ -34,7 +35,7 @@ from .annotations import (
 from .loading import LoadInstances
 
 
-class _Checked:
+class _Checked(ImageSet):
     """A COCO data set that refuses missing or unfit files in one sentence.
 
     Labels follow the names of the classes, whatever the order of the file.
@@ -42,8 +43,6 @@ class _Checked:
 
     ann_file: str
     metainfo: dict
-    test_mode: bool
-    pipeline: Any
 
     find_ids = staticmethod(category_ids)
 
@@ -211,6 +210,7 @@ class CheckedCocoDataset(_Checked, CocoDataset):
         upright (bool, optional): whether annotations that fit an image as
             stored and turned by its EXIF orientation are of the turned one.
             Defaults to None: as most others of the set, else as stored.
+        skip_broken (float): as in :class:`ImageSet`. Defaults to 0.
         **kwargs: see :class:`mmdet.datasets.CocoDataset`.
     """
 

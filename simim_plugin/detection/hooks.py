@@ -21,10 +21,33 @@ from .annotations import BOXES_ONLY
 class PNGVisualizationHook(DetVisualizationHook):
     """MMDetection's visualization hook, with PNG files for test pictures.
 
-    MMDetection names pictures after the images, as JPEGs for photographs, and
-    nests the folders of batches if the work folder is relative. Arguments are
-    those of :class:`mmdet.engine.DetVisualizationHook`.
+    MMDetection names pictures after the images, as JPEGs for photographs,
+    nests the folders of batches if the work folder is relative, and decodes
+    the images by MMCV. Arguments are those of
+    :class:`mmdet.engine.DetVisualizationHook`.
     """
+
+    def after_val_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict,
+        outputs: Sequence[DetDataSample],
+    ) -> None:
+        """Draw the first image of every ``interval``-th batch."""
+        step = runner.iter + batch_idx
+        if not self.draw or step % self.interval:
+            return
+        sample = outputs[0]
+        self._visualizer.add_datasample(
+            Path(sample.img_path).name if self.show else 'val_img',
+            read_as_loaded(sample, self.backend_args),
+            data_sample=sample,
+            show=self.show,
+            wait_time=self.wait_time,
+            pred_score_thr=self.score_thr,
+            step=step,
+        )
 
     def after_test_iter(
         self,
@@ -34,20 +57,23 @@ class PNGVisualizationHook(DetVisualizationHook):
         outputs: Sequence[DetDataSample],
     ) -> None:
         """Draw ground truth and predictions of a batch."""
-        if not self.draw or self.test_out_dir is None:
-            super().after_test_iter(runner, batch_idx, data_batch, outputs)
+        if not self.draw:
             return
-        folder = Path(runner.work_dir, runner.timestamp, self.test_out_dir)
+        folder = None
+        if self.test_out_dir is not None:
+            folder = Path(runner.work_dir, runner.timestamp, self.test_out_dir)
         for sample in outputs:
+            self._test_index += 1
             name = Path(sample.img_path).stem
             self._visualizer.add_datasample(
-                name,
+                name if folder or self.show else 'test_img',
                 read_as_loaded(sample, self.backend_args),
                 data_sample=sample,
                 show=self.show,
                 wait_time=self.wait_time,
                 pred_score_thr=self.score_thr,
-                out_file=str(folder / f'{name}.png'),
+                out_file=folder and str(folder / f'{name}.png'),
+                step=self._test_index,
             )
 
 
@@ -69,6 +95,6 @@ class MaskHook(Hook):
         if loaders and not any(step.with_mask for step in loaders):
             raise SimimError(
                 'The model has a mask head and the training pipeline loads '
-                'no masks; set with_mask=True of LoadInstances, or use '
+                'no masks; set with_mask=True of LoadAnnotations, or use '
                 f'{BOXES_ONLY} or its settings to train boxes alone.'
             )

@@ -11,7 +11,9 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
+from ..datasets.image_set import asking_for_window, image_loaders
 from ..errors import SimimError
+from ..pictures import check_measured
 from ..runs.faults import explain_lost_processes
 from ..runs.finite_loss import FiniteLoss
 from ..runs.history import BoundedHistory
@@ -19,7 +21,7 @@ from ..runs.lock import hold_work_dir, is_held
 from ..runs.open_files import explain_open_files
 from ..runs.processes import ProcessMixin
 from ..runs.stopping import StopHook, record_stop_signals
-from ..settings import check_settings
+from ..settings import check_settings, fit_channels
 from .checkpointing import BranchHook
 from .loop import accumulative_counts
 from .resuming import CheckpointMixin
@@ -50,11 +52,18 @@ class SiameseIMRunner(ScalingMixin, ProcessMixin, CheckpointMixin):
         """
         given = signature(Runner).bind(*args, **kwargs).arguments
         config = given.pop('cfg', None) or {}
+        left_out = fit_channels({**config, **given})
+        fit_channels(config)
         text = getattr(config, 'text', '')
         warnings = check_settings({**config, **given}, text)
         super().__init__(*args, **kwargs)
         for warning in warnings:
             self.logger.warning(warning)
+        if left_out:
+            self.logger.info(
+                'Left out, since they need images of three channels: '
+                f'{", ".join(left_out)}.'
+            )
 
     def train(self) -> nn.Module:
         """Train to the end, or until a signal.
@@ -99,7 +108,42 @@ class SiameseIMRunner(ScalingMixin, ProcessMixin, CheckpointMixin):
                 f'{accumulative_counts(self.optim_wrapper)} accumulated; '
                 'lower train_dataloader.batch_size.'
             )
+        self._share_window(loop.dataloader.dataset)
         return loop
+
+    def _share_window(self, dataset: Any) -> None:
+        """Give the evaluations the window that the training set measured."""
+        asking = [*asking_for_window([*dict(self.cfg.items()).values()])]
+        measured = [load.window for load in image_loaders(dataset)]
+        if not (asking and measured):
+            return
+        rest = (
+            *(self._val_dataloader, self._test_dataloader),
+            *(self._val_loop, self._test_loop),
+        )
+        for loader in [*asking, *asking_for_window(rest)]:
+            loader['window'] = measured[0]
+        self.dump_config()
+
+    def build_val_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        """Refuse levels that no training has measured.
+
+        Raises:
+            SimimError: if ``window`` is still 'percentiles'.
+        """
+        for part in asking_for_window([self._val_dataloader, loop]):
+            check_measured(part['window'])
+        return super().build_val_loop(loop)
+
+    def build_test_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        """Refuse levels that no training has measured.
+
+        Raises:
+            SimimError: if ``window`` is still 'percentiles'.
+        """
+        for part in asking_for_window([self._test_dataloader, loop]):
+            check_measured(part['window'])
+        return super().build_test_loop(loop)
 
     @master_only
     def dump_config(self) -> None:

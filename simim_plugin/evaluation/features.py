@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from ..datasets import LabelledFolder, LoadRGBImage
 from ..errors import SimimError
+from ..pictures import Window
 from ..runs.stopping import outlive_stop
 
 Pool = Literal['mean', 'cls']
@@ -56,7 +57,10 @@ def evaluation_transforms(size: int, channels: int = 3) -> list[dict]:
 
 
 def folder_dataset(
-    root: str | Path, size: int, channels: int = 3
+    root: str | Path,
+    size: int,
+    channels: int = 3,
+    window: Window | None = None,
 ) -> LabelledFolder:
     """Return the labelled images of a folder with one sub-folder per class.
 
@@ -64,11 +68,13 @@ def folder_dataset(
         root (str | Path): folder of ``CLASS/*.jpg`` or other images.
         size (int): height and width of the model's input, pixels.
         channels (int): of the model's input. Defaults to 3.
+        window (tuple[float, float], optional): of
+            :class:`simim_plugin.datasets.LoadRGBImage`. Defaults to None.
 
     Raises:
         SimimError: if the folder is missing or contains no image.
     """
-    load = LoadRGBImage(channels=channels)
+    load = LoadRGBImage(channels=channels, window=window)
     pipeline = [load, *evaluation_transforms(size, channels)]
     return LabelledFolder(data_root=str(root), pipeline=pipeline)
 

@@ -10,6 +10,7 @@ from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 from torch.utils.data import DataLoader, Subset
 
+from ..datasets.image_set import image_loaders
 from ..engine.unwrapping import unwrapped
 from ..errors import SimimError
 from .features import (
@@ -76,9 +77,11 @@ class OnlineKNN(Hook):
         backbone = unwrapped(runner.model).backbone
         size = backbone.img_size[0]
         channels = backbone.patch_embed.projection.in_channels
+        loads = [*image_loaders(runner.train_dataloader.dataset)]
+        window = loads[0].window if loads else None
         self._loaders = []
         for folder, most in self.folders:
-            dataset = folder_dataset(folder, size, channels)
+            dataset = folder_dataset(folder, size, channels, window)
             count = min(most or len(dataset), len(dataset))
             if count < get_world_size():
                 raise SimimError(

@@ -9,6 +9,7 @@ import torch
 from mmengine.structures import BaseDataElement
 from mmpretrain.models import SelfSupDataPreprocessor
 from mmpretrain.registry import MODELS
+from torch import nn
 
 
 @MODELS.register_module()
@@ -28,13 +29,23 @@ class PairDataPreprocessor(SelfSupDataPreprocessor):
     ) -> None:
         super().__init__(**kwargs)  # which takes statistics of 1 or 3
         self._enable_normalize = mean is not None
-        for name, values in (('mean', mean), ('std', std)):
-            if values is not None:
-                tensor = torch.tensor(values).view(-1, 1, 1)
-                self.register_buffer(name, tensor, persistent=False)
+        if mean is not None and std is not None:
+            set_statistics(self, mean, std)
 
     def cast_data(self, data: Any) -> Any:
         """Move tensors to the device, but not data samples."""
         if isinstance(data, BaseDataElement):
             return data
         return super().cast_data(data)
+
+
+def set_statistics(
+    preprocessor: nn.Module, mean: Sequence[float], std: Sequence[float]
+) -> None:
+    """Give a preprocessor statistics of any number of channels.
+
+    Those of the libraries take 1 or 3.
+    """
+    for name, values in (('mean', mean), ('std', std)):
+        tensor = torch.tensor(values).view(-1, 1, 1)
+        preprocessor.register_buffer(name, tensor, persistent=False)

@@ -34,8 +34,10 @@ class SiameseIM(BaseSelfSupervisor):
         projector (dict): the online projector.
         neck (dict): the relative-position decoder.
         head (dict): the loss.
-        pretrained (str, optional): checkpoint of a whole SiameseIM model,
-            from this package or the released code, to start from.
+        pretrained (str | dict, optional): checkpoint of a whole SiameseIM
+            model, from this package or the released code, to start from; or
+            ``dict(file=..., channels='mean')``, or 'repeat', which adapts
+            its patch kernels to another number of channels.
         **kwargs: see :class:`mmpretrain.models.BaseSelfSupervisor`.
     """
 
@@ -45,7 +47,7 @@ class SiameseIM(BaseSelfSupervisor):
         projector: dict,
         neck: dict,
         head: dict,
-        pretrained: str | None = None,
+        pretrained: str | dict | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(backbone=backbone, neck=neck, head=head, **kwargs)
@@ -105,7 +107,11 @@ class SiameseIM(BaseSelfSupervisor):
         super().init_weights()
         self.update_target(momentum=0.0)
         if self.pretrained is not None:
-            load_model(self, self.pretrained)
+            start = self.pretrained
+            if isinstance(start, dict):
+                load_model(self, start['file'], start.get('channels'))
+            else:
+                load_model(self, start)
 
     def _collate(
         self, data_samples: Sequence[DataSample]

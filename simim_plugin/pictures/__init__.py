@@ -1,8 +1,9 @@
 """Read one picture: its format, levels, channels and orientation."""
 
 from .arrays import array_to_rgb
+from .drawing import decode_to_draw
 from .files import UnreadableImageError, naming, window_of
-from .levels import Window, check_window
+from .levels import Window, check_measured, check_window, given_window
 from .orientation import Header, header_of, read_header, turn
 from .reading import decode
 
@@ -11,8 +12,11 @@ __all__ = [
     'UnreadableImageError',
     'Window',
     'array_to_rgb',
+    'check_measured',
     'check_window',
     'decode',
+    'decode_to_draw',
+    'given_window',
     'header_of',
     'naming',
     'read_header',

@@ -13,9 +13,7 @@ from PIL import Image
 from ..environment import require
 from .dicom import decode_dicom, is_dicom
 from .levels import Window, to_eight_bits
-from .orientation import header_of, turn, turn_back
-
-_TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
+from .orientation import TIFF, header_of, stated_turn, turn, turn_back
 
 
 def decode_channels(
@@ -44,8 +42,8 @@ def decode_channels(
     """
     if is_dicom(data) and channels == 1:
         return decode_dicom(data, window, name)[..., None]
-    if data.startswith(_TIFF) and channels > 1:
-        levels, orientation = _stack(data)
+    if is_tiff(data) and channels > 1:
+        levels, orientation = read_stack(data)
         levels = levels if turned else turn_back(levels, orientation)
     else:
         image: Image.Image = Image.open(io.BytesIO(data))
@@ -64,20 +62,25 @@ def decode_channels(
     return to_eight_bits(levels, window, name)
 
 
+def is_tiff(data: bytes) -> bool:
+    """Return whether a file is a TIFF, by its first bytes."""
+    return data.startswith(TIFF)
+
+
 def _grey(image: Image.Image) -> np.ndarray:
     if image.mode == 'F' or image.mode.startswith('I'):
         return np.asarray(image)
     return np.asarray(image.convert('L'))
 
 
-def _stack(data: bytes) -> tuple[np.ndarray, int]:
+def read_stack(data: bytes) -> tuple[np.ndarray, int]:
     """Read all channels of a TIFF upright, (H, W, N), and its orientation."""
     require('reading of more than three channels')
     import tifffile
 
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         series, tags = file.series[0], file.pages[0].tags
-        orientation = int(tags['Orientation'].value if 274 in tags else 1)
+        orientation = stated_turn(tags)
         levels, axes = series.asarray(), series.axes
     for kind in 'YX':
         if axes.count(kind) != 1:

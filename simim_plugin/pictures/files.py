@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 import numpy as np
@@ -28,26 +28,34 @@ def naming(path: str) -> Iterator[None]:
     except Exception as error:
         raise UnreadableImageError(
             f'Cannot read the image {path} ({_reason(error)}): replace or '
-            'remove the file, or skip such files with '
-            "`type='ImageFolder', skip_broken=0.01`."
+            'remove the file, or skip such files of a training set with '
+            '`skip_broken=0.01`.'
         ) from error
 
 
-def window_of(paths: Sequence[str], most: int = 64) -> Window | None:
+def window_of(
+    path_of: Callable[[int], str],
+    count: int,
+    channels: int = 3,
+    most: int = 64,
+) -> Window | None:
     """Measure the window of a set on evenly spaced images.
 
     Args:
-        paths (Sequence[str]): its files.
+        path_of (Callable): from the index of an image to its file.
+        count (int): images of the set.
+        channels (int): of the images. Defaults to 3.
         most (int): images to read. Defaults to 64.
 
     Returns:
         tuple[float, float] | None: None if they have 8 bits a level.
     """
     levels = []
-    for k in np.linspace(0, len(paths) - 1, min(most, len(paths))).astype(int):
-        with suppress(UnreadableImageError), naming(paths[k]):
-            check_regular(paths[k])
-            levels.append(read_levels(fileio.get(paths[k])))
+    for k in np.linspace(0, count - 1, min(most, count)).astype(int):
+        path = path_of(int(k))
+        with suppress(UnreadableImageError), naming(path):
+            check_regular(path)
+            levels.append(read_levels(fileio.get(path), channels))
     return measured_window(levels)
 
 

@@ -37,10 +37,35 @@ def check_window(window: Any) -> Window:
         low, high = 0.0, 0.0
     if not low < high:
         raise SimimError(
-            f'window={window!r} of LoadRGBImage is not a low and a higher '
+            f'window={window!r} of the loader is not a low and a higher '
             'level; set it as in window=(0, 4095).'
         )
     return low, high
+
+
+def given_window(window: Any) -> Any:
+    """Return ``window`` of a loader: None, 'percentiles' or two floats.
+
+    Raises:
+        SimimError: see :func:`check_window`.
+    """
+    if window is None or window == 'percentiles':
+        return window
+    return check_window(window)
+
+
+def check_measured(window: Any) -> None:
+    """Refuse a window that no training set has measured.
+
+    Raises:
+        SimimError: if it is still 'percentiles'.
+    """
+    if window == 'percentiles':
+        raise SimimError(
+            "window='percentiles' of the loader is measured on the training "
+            'set of a run; elsewhere use the config.py that the run wrote, '
+            'or set the two levels that it printed, as in window=(0, 4095).'
+        )
 
 
 def to_eight_bits(

@@ -14,7 +14,11 @@ from typing import IO, Any
 import numpy as np
 from PIL import ExifTags, Image
 
+from ..environment import require
 from ..files import check_regular
+
+TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
+"""First bytes of a TIFF."""
 
 _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: lambda pixels: pixels[:, ::-1],
@@ -84,8 +88,43 @@ def read_header(file: str | os.PathLike[str] | IO[bytes]) -> Header:
     """
     if isinstance(file, (str, os.PathLike)):
         check_regular(file)
-    with Image.open(file) as image:
-        return header_of(image)
+        with open(file, 'rb') as stream:
+            return read_header(stream)
+    try:
+        with Image.open(file) as image:
+            return header_of(image)
+    except Image.UnidentifiedImageError:
+        file.seek(0)
+        header = _beyond_pillow(file)
+        if header is None:
+            raise
+        return header
+
+
+def _beyond_pillow(file: IO[bytes]) -> Header | None:
+    """Return the header of a DICOM file or a TIFF of many channels."""
+    start = file.read(132)
+    file.seek(0)
+    if start.startswith(TIFF):
+        require('reading of more than three channels')
+        import tifffile
+
+        with tifffile.TiffFile(file) as tiff:
+            page = tiff.pages[0]
+            size = page.tags['ImageLength'].value, page.tags[256].value
+            return Header(size, stated_turn(page.tags))
+    if start[128:] == b'DICM':
+        require('reading of DICOM')
+        import pydicom
+
+        dataset = pydicom.dcmread(file, stop_before_pixels=True)
+        return Header((int(dataset.Rows), int(dataset.Columns)), 1)
+    return None
+
+
+def stated_turn(tags: Any) -> int:
+    """Return the orientation among the tags of a page of tifffile."""
+    return int(tags['Orientation'].value) if 'Orientation' in tags else 1
 
 
 def turn(pixels: np.ndarray, orientation: int) -> np.ndarray:

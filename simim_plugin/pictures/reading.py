@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from .channels import decode_channels
+from .channels import decode_channels, is_tiff, read_stack
 from .dicom import decode_dicom, dicom_levels, is_dicom
 from .jpeg import decode_jpeg
 from .levels import Window, to_eight_bits
@@ -65,14 +65,20 @@ def decode(
     return turn(pixels, orientation) if turned else pixels
 
 
-def read_levels(data: bytes) -> np.ndarray:
+def read_levels(data: bytes, channels: int = 3) -> np.ndarray:
     """Return the levels of an image file, (H, W) or (H, W, C), any type.
+
+    Args:
+        data (bytes): the file.
+        channels (int): see :func:`decode`.
 
     Raises:
         Exception: see :func:`decode`.
     """
     if is_dicom(data):
         return dicom_levels(data)[0]
+    if channels not in (1, 3) and is_tiff(data):
+        return read_stack(data)[0]
     return _levels(Image.open(io.BytesIO(data)), data)
 
 

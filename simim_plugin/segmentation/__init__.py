@@ -19,6 +19,7 @@ from ..datasets.annotated import LoadArray, LoadImage
 from ..engine import AutocastOptimWrapper, LayerDecayConstructor
 from ..inference import accept_collate_settings, correct_segmentation
 from .backbone import SiameseIMSegViT
+from .channels import AnyChannelSegPreprocessor
 from .data import CheckedADE20KDataset, CheckedSegDataset, LoadLabelMap
 from .hooks import (
     AsLoadedVisualizationHook,
@@ -28,6 +29,7 @@ from .hooks import (
 from .probes import KNNSegHead, KNNSegLoop, LinearSegHead
 
 __all__ = [
+    'AnyChannelSegPreprocessor',
     'AsLoadedVisualizationHook',
     'CheckedADE20KDataset',
     'CheckedSegDataset',

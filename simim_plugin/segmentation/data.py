@@ -16,6 +16,7 @@ from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import DATASETS, TRANSFORMS
 
 from ..datasets.annotated import prefer_upright
+from ..datasets.image_set import ImageSet
 from .label_maps import (
     IGNORED,
     LabelMapError,
@@ -35,7 +36,7 @@ __all__ = [
 
 
 @DATASETS.register_module()
-class CheckedSegDataset(BaseSegDataset):
+class CheckedSegDataset(ImageSet, BaseSegDataset):
     """MMSegmentation's ``BaseSegDataset``, with files checked at the start.
 
     It passes the number of classes to :class:`LoadLabelMap`.
@@ -44,6 +45,7 @@ class CheckedSegDataset(BaseSegDataset):
         upright (bool, optional): whether label maps that fit an image as
             stored and turned by its EXIF orientation are of the turned one.
             Defaults to None: as most others of the set, else as stored.
+        skip_broken (float): as in :class:`ImageSet`. Defaults to 0.
         **kwargs: see :class:`mmseg.datasets.BaseSegDataset`.
     """
 

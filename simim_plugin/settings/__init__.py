@@ -4,6 +4,7 @@ docs/settings.md lists the rules. None of the modules here imports another
 room, and nothing is built.
 """
 
+from .channels import fit_channels
 from .check import check_settings
 
-__all__ = ['check_settings']
+__all__ = ['check_settings', 'fit_channels']

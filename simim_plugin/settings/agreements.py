@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from . import dense
+from .channels import channels_of
 from .parts import Part
 from .whole import Encoder, Faults, Whole, differs, pair, value_of
 
@@ -158,6 +159,47 @@ def blocks(encoder: Encoder) -> Faults:
         )
 
 
+def channels(whole: Whole) -> Faults:
+    """Loaders, statistics and encoder have the same number of channels."""
+    backbone = whole.at('model.backbone')
+    if backbone is None or whole.encoder is None:
+        return
+    count = channels_of(whole.settings)
+    for part in whole.named('LoadRGBImage', 'LoadImage'):
+        yield from differs(
+            *(f'{part.path}.channels', part.get('channels', 3)),
+            *('model.backbone.in_channels', count),
+        )
+    given = whole.at('model.data_preprocessor')
+    for name in ('mean', 'std') if given else ():
+        values = given.get(name)  # type: ignore[union-attr]
+        if isinstance(values, Sequence) and len(values) not in (1, count):
+            yield (
+                f'model.data_preprocessor.{name} has {len(values)} values '
+                f'and model.backbone.in_channels is {count}; set one value '
+                'for each channel.'
+            )
+    for part in whole.parts:
+        if count != 3 and str(part.kind).startswith('torchvision/'):
+            yield (
+                f'{part.path} is {part.kind}, which takes images of Pillow, '
+                f'and model.backbone.in_channels is {count}; use a transform '
+                'of MMPretrain or MMCV in its place.'
+            )
+
+
+def counted_images(whole: Whole) -> Faults:
+    """No evaluation skips broken images."""
+    for part in whole.parts:
+        test = part.path.startswith(('val_', 'test_'))
+        if test and part.get('skip_broken'):
+            yield (
+                f'{part.path}.skip_broken is {part.get("skip_broken")}, and '
+                'an evaluation counts every image; set it for training sets '
+                'only, and replace or remove the broken files here.'
+            )
+
+
 # Pretraining
 
 
@@ -193,21 +235,6 @@ def whole_branches(whole: Whole) -> Faults:
             f"branch of {model.short}; add dict(type='MomentumHook', "
             'base_momentum=0.995).'
         )
-
-
-def channels(whole: Whole) -> Faults:
-    """The levels of a preprocessor are as many as the channels."""
-    given, encoder = whole.at('model.data_preprocessor'), whole.encoder
-    if given is None or encoder is None:
-        return
-    count = value_of(encoder.part, 'in_channels')
-    for name in ('mean', 'std'):
-        levels = given.get(name) or ()
-        if isinstance(count, int) and len(levels) not in (0, 1, count):
-            yield (
-                f'{given.path}.{name} has {len(levels)} values and the images '
-                f'of model.backbone have {count} channels; set as many.'
-            )
 
 
 def branches(whole: Whole) -> Faults:
@@ -248,6 +275,23 @@ def branches(whole: Whole) -> Faults:
             *('model.neck.num_patches', value_of(neck, 'num_patches')),
             *('the patches of model.backbone', rows * columns),
         )
+
+
+def pretrained_tokens(whole: Whole) -> Faults:
+    """Pretraining takes the tokens of the last block, the cls token first."""
+    backbone, model = whole.at('model.backbone'), whole.at('model')
+    if not (backbone and model and 'SiameseIM' in model.names):
+        return
+    for name, only in (
+        *(('out_type', 'raw'), ('out_indices', -1)),
+        ('with_cls_token', True),
+    ):
+        if backbone.get(name, only) != only:
+            yield (
+                f'model.backbone.{name} is {backbone.get(name)!r}, and '
+                'pretraining takes the cls token and the patches of the last '
+                'block; remove it.'
+            )
 
 
 def pixels(whole: Whole) -> Faults:
@@ -417,10 +461,12 @@ AGREEMENTS: tuple[Callable[[Whole], Faults], ...] = (
     needed_hooks,
     pipelines,
     vit,
+    channels,
+    counted_images,
     transformers,
     whole_branches,
-    channels,
     branches,
+    pretrained_tokens,
     pixels,
     masks,
     views,

@@ -154,6 +154,8 @@ LENGTH = Rule(
 )
 CROP = rising(0, 1)
 LENGTHS = leaves(number(above=0, infinite=True))
+NO_EFFECT = Rule(lambda value: False, 'its default, since nothing reads it')
+"""Rule of what a class inherits and its own methods do not read."""
 
 RULES: dict[str, Rule] = {
     # Runs
@@ -165,7 +167,12 @@ RULES: dict[str, Rule] = {
     'DataLoader.batch_size': count(most=10**6),
     'DataLoader.num_workers': count(0, 1024),
     'DataLoader.prefetch_factor': either(count(most=1024), None),
-    'ImageFolder.skip_broken': SHARE,
+    'ImageSet.skip_broken': SHARE,
+    'LoadRGBImage.channels': count(most=512),
+    'LoadImage.channels': count(most=512),
+    'VisionTransformer.in_channels': count(most=512),
+    'ViTSAM.in_channels': count(most=512),
+    'MAE.in_channels': count(most=512),
     # Optimisation
     'OptimWrapper.accumulative_counts': count(most=10**6),
     'Optimizer.lr': number(above=0, most=10**4),
@@ -232,7 +239,6 @@ RULES: dict[str, Rule] = {
     # Models
     'data_preprocessor.mean': either(each(number()), None),
     'data_preprocessor.std': either(each(number(above=0)), None),
-    'VisionTransformer.in_channels': count(),
     'VisionTransformer.img_size': SIDE,
     'VisionTransformer.patch_size': SIDE,
     'VisionTransformer.drop_rate': DROP,
@@ -299,6 +305,37 @@ RULES: dict[str, Rule] = {
     'UPerHead.pool_scales': each(count()),
     'KNNSegHead.k': count(),
     'KNNSegHead.temperature': number(above=0),
+    # Inherited, but never read
+    'AnyChannelCrop.backend': NO_EFFECT,
+    'SiameseIMViTDet.out_indices': NO_EFFECT,
+    'SiameseIMViTDet.out_type': NO_EFFECT,
+    'SiameseIMViTDet.interpolate_mode': NO_EFFECT,
+    'SiameseIMViTDet.out_channels': NO_EFFECT,
+    'SiameseIMViTDet.use_abs_pos': NO_EFFECT,
+    'SiameseIMViTDet.layer_cfgs': NO_EFFECT,
+    'SiameseIMSegViT.attn_drop_rate': NO_EFFECT,
+    'PairDataPreprocessor.pad_size_divisor': NO_EFFECT,
+    'PairDataPreprocessor.pad_value': NO_EFFECT,
+    'NormedUniGradHead.eps': NO_EFFECT,
+    'PredictorHead.temperature': NO_EFFECT,
+    'LinearSegHead.norm_cfg': NO_EFFECT,
+    'LinearSegHead.conv_cfg': NO_EFFECT,
+    'LinearSegHead.act_cfg': NO_EFFECT,
+    'KNNSegHead.norm_cfg': NO_EFFECT,
+    'KNNSegHead.conv_cfg': NO_EFFECT,
+    'KNNSegHead.act_cfg': NO_EFFECT,
+    'FastColorJitter.backend': NO_EFFECT,
+    'SingleDrawCrop.max_attempts': NO_EFFECT,
+    'LoadLabelMap.imdecode_backend': NO_EFFECT,
+    'LoadInstances.with_keypoints': NO_EFFECT,
+    'ImageFolder.filter_cfg': NO_EFFECT,
+    'ImageFolder.data_prefix': NO_EFFECT,
+    'LabelledFolder.filter_cfg': NO_EFFECT,
+    'LabelledFolder.with_label': NO_EFFECT,
+    'LocalCIFAR10.filter_cfg': NO_EFFECT,
+    'CheckedSegDataset.filter_cfg': NO_EFFECT,
+    'CheckedSegDataset.ignore_index': NO_EFFECT,
+    'NumPy2LVISMetric.use_mp_eval': NO_EFFECT,
     # Evaluation
     'Accuracy.topk': leaves(count()),
     'FrozenFeatureLoop.pool': one_of('mean', 'cls'),

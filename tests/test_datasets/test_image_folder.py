@@ -16,7 +16,7 @@ from simim_plugin.datasets import (
     ImageFolder,
     LoadRGBImage,
     UnreadableImageError,
-    image_folder,
+    image_set,
 )
 from simim_plugin.datasets.loading import decode_rgb
 
@@ -217,7 +217,7 @@ def test_skips_and_counts_broken_files_within_the_share(
 ) -> None:
     log: list[str] = []
     monkeypatch.setattr(
-        image_folder, 'print_log', lambda text, **_: log.append(text)
+        image_set, 'print_log', lambda text, **_: log.append(text)
     )
     root = fill(tmp_path / 'root', 18, 2)
     dataset = ImageFolder(str(root), skip_broken=0.1, pipeline=LOAD)
@@ -276,7 +276,7 @@ def test_processes_count_together_after_an_epoch(
         for _ in range(2)
     )
     monkeypatch.setattr(
-        image_folder, 'all_reduce', lambda flags, op: flags.copy_(seen)
+        image_set, 'all_reduce', lambda flags, op: flags.copy_(seen)
     )
     # prepare_data loads no replacement, which could be broken too.
     for dataset, index in ((one, 17), (two, 18), (two, 19)):

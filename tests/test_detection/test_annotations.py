@@ -8,6 +8,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from mmdet.datasets.transforms.loading import (
+    LoadAnnotations as StockAnnotations,
+)
 from mmdet.registry import DATASETS, HOOKS, METRICS, MODELS
 from mmdet.structures.mask import BitmapMasks, PolygonMasks
 from mmengine.config import Config
@@ -196,7 +199,7 @@ def test_run_length_masks_are_learned(tmp_path):
 
 def test_other_loaders_of_run_length_masks_are_refused(tmp_path):
     root = make(tmp_path, 'runs')
-    stock = [LOAD[0], dict(LOAD[1], type='LoadAnnotations')]
+    stock = [LOAD[0], dict(LOAD[1], type=StockAnnotations)]
     said = refused(root, pipeline=stock)
     assert 'has 8 run-length masks, which LoadAnnotations drops' in said
     stock[1]['poly2mask'] = True

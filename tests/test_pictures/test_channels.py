@@ -12,6 +12,7 @@ from mmpretrain.registry import TRANSFORMS
 from PIL import Image
 
 from simim_plugin.checkpoint import CheckpointError
+from simim_plugin.checkpoint.channels import adapt_channels
 from simim_plugin.datasets import (
     EvaluationCrop,
     ImageFolder,
@@ -262,3 +263,28 @@ def test_transfer(tmp_path, channels):
     losses = model(**data, mode='loss')
     losses['loss'].backward()
     assert model.backbone.patch_embed.projection.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize('how', ['mean', 'repeat'])
+def test_pretraining_starts_from_three_channels(tmp_path, how):
+    """Both branches get the adapted kernels, and nothing else changes."""
+    name, file = 'siamese_im_vit-micro-p8_demo', str(tmp_path / 'rgb.pth')
+    source = get_model(name)
+    source.init_weights()
+    torch.save(dict(state_dict=source.state_dict()), file)
+    backbone = dict(in_channels=5)
+    model = get_model(name, backbone=backbone)
+    model.pretrained = dict(file=file, channels=how)
+    model.init_weights()
+    old, new = source.state_dict(), model.state_dict()
+    kernels = {n for n in old if n.endswith('patch_embed.projection.weight')}
+    assert len(kernels) == 2
+    for tensor, value in new.items():
+        expected = old[tensor]
+        if tensor in kernels:
+            expected = adapt_channels(expected, 5, how)
+        assert torch.equal(value, expected)
+    strict = get_model(name, backbone=backbone)
+    strict.pretrained = file
+    with pytest.raises(CheckpointError, match="channels='mean'"):
+        strict.init_weights()

@@ -1,0 +1,57 @@
+"""Read any image file for a picture of it, whatever its levels and channels.
+
+Shape key: H rows, W columns.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .channels import is_tiff, read_stack
+from .dicom import is_dicom
+from .levels import measured_window, to_eight_bits
+from .orientation import turn_back
+from .reading import decode, in_three_channels, read_levels
+
+
+def decode_to_draw(
+    data: bytes, turned: bool = True, name: str = 'The image'
+) -> np.ndarray:
+    """Decode an image file to RGB.
+
+    Levels that need a window get that of the image's own percentiles. Of
+    more than four channels the first three are shown, of two the first.
+
+    Args:
+        data (bytes): the file.
+        turned (bool): turn the pixels upright by the EXIF orientation.
+        name (str): of the file, for messages.
+
+    Returns:
+        numpy.ndarray: (H, W, 3) uint8.
+
+    Raises:
+        Exception: see :func:`simim_plugin.pictures.decode`.
+    """
+    if is_dicom(data):
+        return decode(data, name=name)
+    stack = _many_channels(data, turned)
+    if stack is not None:
+        window = measured_window([stack])
+        return in_three_channels(to_eight_bits(stack, window, name))
+    levels = read_levels(data)
+    return decode(data, turned, measured_window([levels]), name)
+
+
+def _many_channels(data: bytes, turned: bool) -> np.ndarray | None:
+    """Return three channels or one of a TIFF of many, None for others."""
+    if not is_tiff(data):
+        return None
+    try:
+        levels, orientation = read_stack(data)
+    except (ImportError, ValueError):  # no tifffile, or a rare compression
+        return None
+    if levels.shape[2] in (1, 3, 4):
+        return None
+    levels = levels if turned else turn_back(levels, orientation)
+    return levels[..., :3] if levels.shape[2] > 4 else levels[..., 0]

@@ -1,0 +1,29 @@
+"""Images of any number of channels in MMSegmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mmseg.models import SegDataPreProcessor
+from mmseg.registry import MODELS
+
+from ..models.preprocessor import set_statistics
+
+
+@MODELS.register_module()
+class AnyChannelSegPreprocessor(SegDataPreProcessor):
+    """MMSegmentation's preprocessor for any number of channels.
+
+    Args:
+        mean (Sequence[float]): of each channel, in the order of the file.
+        std (Sequence[float]): of each channel.
+        **kwargs: see :class:`mmseg.models.SegDataPreProcessor`.
+    """
+
+    def __init__(
+        self, mean: Sequence[float], std: Sequence[float], **kwargs: Any
+    ) -> None:
+        # which takes statistics of 1 or 3
+        super().__init__(mean=mean[:1], std=std[:1], **kwargs)
+        set_statistics(self, mean, std)
