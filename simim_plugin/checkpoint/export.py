@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .. import __version__
 from ..environment import require
 from ..text import clean
-from .encoders import known_encoder
+from ..vit.arches import known_encoder
 from .loading import Weights, read_weights
 from .names import (
     OFFICIAL,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from mmengine.logging import print_log
 from mmpretrain.models import VisionTransformer
@@ -21,7 +22,9 @@ from ..errors import SimimError
 from ..text import clean
 from .adapters import load_adapters
 from .channels import adapt_channels
-from .grids import Grid, grid_of
+from .families import Family, encoder_options, family_of
+from .grids import Grid, bias_grid, grid_of, resize_bias
+from .joining import blocks_of
 from .names import (
     OURS,
     UNREAD,
@@ -87,6 +90,24 @@ class Weights:
         }
         return kernel.shape[0], len(layers), kernel.shape[2]
 
+    @property
+    def family(self) -> Family:
+        """How the authors of the encoder read images and features."""
+        return family_of(self.form.name, self.state)
+
+    def options(self, num_heads: int | None = None) -> dict[str, Any]:
+        """Return the arguments of a backbone that these tensors fill.
+
+        See :func:`encoder_options`.
+        """
+        return encoder_options(
+            self.part('backbone'),
+            self.about,
+            self.file,
+            num_heads,
+            self.family,
+        )
+
     def part(self, name: str) -> dict[str, Tensor]:
         """Return the tensors below ``name``, without that prefix."""
         return {
@@ -138,6 +159,7 @@ def read_weights(
         state = {_swap_branches(name): value for name, value in state.items()}
     about = content.get('config', content.get('meta'))
     about = about if isinstance(about, Mapping) else {}
+    about = about.get('vision_config', about)  # of CLIP and SigLIP
     if about.get('simim_plugin_final_norm') is False:  # ln1 is 1, 0
         for name in ('weight', 'bias'):
             state.pop(f'backbone.ln1.{name}', None)
@@ -268,7 +290,31 @@ def _select(
             f'{len(state)} encoder tensors does ({some(state)}); '
             'check which model it is of.'
         )
+    _refuse_half_blocks({**wanted, **state}, fitting, file)
     return fitting
+
+
+def _refuse_half_blocks(
+    known: StateDict, fitting: StateDict, file: str | Path
+) -> None:
+    """Refuse to fill a part of a block: its features would mean nothing.
+
+    Raises:
+        CheckpointError: naming the tensors that do not fit.
+    """
+    begun = {*blocks_of(fitting, '')}
+    missing = [
+        name
+        for name in known.keys() - fitting.keys()
+        if {*blocks_of([name], '')} & begun
+    ]
+    if missing:
+        raise CheckpointError(
+            f'The checkpoint {file} fits only a part of some blocks: '
+            f'{len(missing)} tensors do not fit ({some(sorted(missing))}); '
+            'partial=True takes whole blocks only, so build the backbone '
+            'with the options of the file.'
+        )
 
 
 def fill_pretrained(
@@ -436,11 +482,13 @@ def _adapt(
         if norm in _NORMS and name not in wanted:
             del encoder[name]
             dropped.append(_NORMS[norm])
-    extra = backbone.num_extra_tokens
+    extra = int('cls_token' in wanted)
     table = encoder.get('pos_embed')
     if not extra and encoder.pop('cls_token', None) is not None:
         dropped.append('cls token')
         table = None if table is None else table[:, 1:]
+    resized += _adapt_bias(backbone, wanted, encoder)
+    _zero_biases(wanted, encoder)
     if table is not None and not weights.unknown():
         goal = tuple(backbone.patch_resolution)
         ours = weights.form.name == OURS.name
@@ -456,6 +504,32 @@ def _adapt(
         encoder[_PATCHES] = F.interpolate(kernels, new, mode='bicubic')
         resized.append(f'patch kernel {_change(old, new)}')
     return resized, dropped
+
+
+def _adapt_bias(
+    backbone: VisionTransformer, wanted: StateDict, encoder: dict[str, Tensor]
+) -> list[str]:
+    """Resize tables of relative position bias in place; describe it."""
+    names = [name for name in encoder if name.endswith('.attn.bias_table')]
+    changed = [
+        name
+        for name in names
+        if name in wanted and wanted[name].shape != encoder[name].shape
+    ]
+    if not changed:
+        return []
+    old = bias_grid(encoder[changed[0]])
+    new = tuple(backbone.patch_resolution)
+    for name in changed:
+        encoder[name] = resize_bias(encoder[name], old, new)
+    return [f'relative bias {_change(old, new)}']
+
+
+def _zero_biases(wanted: StateDict, encoder: dict[str, Tensor]) -> None:
+    """Fill query, key and value biases that no block of the file has."""
+    names = [name for name in wanted if name.endswith('.attn.qkv.bias')]
+    if not any(name in encoder for name in names):
+        encoder |= {name: torch.zeros_like(wanted[name]) for name in names}
 
 
 def _adapt_channels(

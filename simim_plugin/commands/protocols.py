@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..checkpoint import Weights
-from ..checkpoint.encoders import BASE, HUGE, LARGE, MICRO, TINY
 from ..errors import SimimError
+from ..vit.arches import BASE, HUGE, LARGE, MICRO, TINY
 
 FROZEN = ('knn', 'linear', 'logistic')
 TASKS = (*FROZEN, 'finetune', 'robustness')

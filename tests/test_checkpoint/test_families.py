@@ -1,0 +1,210 @@
+"""Encoders of each family give the features of the library they come from.
+
+Each case is a small model of timm or transformers with random weights. The
+file is what that library writes.
+"""
+
+import pytest
+import timm
+import torch
+import transformers as hf
+
+from simim_plugin.checkpoint import load_backbone, read_weights
+from simim_plugin.models import SiameseIMViT
+
+from .helpers import DEPTH, DIMS, HEADS, PATCH, SIZE, images, scramble
+
+LARGER = 48
+EVA = dict(
+    use_abs_pos_emb=False,
+    use_rot_pos_emb=True,
+    rope_type='dinov3',
+    rope_temperature=100.0,
+    rope_rotate_half=True,
+    num_reg_tokens=4,
+    init_values=1e-5,
+    qkv_bias=False,
+    use_fc_norm=False,
+    global_pool='token',
+    dynamic_img_size=True,
+)
+TIMM = {
+    'dinov2': ('ViT', dict(init_values=1e-5)),
+    'dinov2-registers': (
+        'ViT',
+        dict(init_values=1e-5, reg_tokens=4, no_embed_class=True),
+    ),
+    'dinov2-giant': (
+        'ViT',
+        dict(
+            init_values=1e-5,
+            mlp_ratio=2.66667 * 2,
+            mlp_layer=timm.layers.SwiGLUPacked,
+            act_layer=torch.nn.SiLU,
+        ),
+    ),
+    'dinov3': ('Eva', EVA),
+    'dinov3-qkv-bias': ('Eva', {**EVA, 'qkv_bias': True}),
+    'dinov3-plus': ('Eva', {**EVA, 'swiglu_mlp': True}),
+    'beit': (
+        'Beit',
+        dict(init_values=0.1, use_rel_pos_bias=True, use_abs_pos_emb=False),
+    ),
+    'beit-shared': (
+        'Beit',
+        dict(
+            init_values=0.1,
+            use_shared_rel_pos_bias=True,
+            use_abs_pos_emb=False,
+        ),
+    ),
+    'i-jepa': ('ViT', dict(class_token=False, global_pool='avg')),
+    'siglip': ('ViT', dict(class_token=False, global_pool='map')),
+    'clip': ('ViT', dict(pre_norm=True)),
+    'deit3': ('ViT', dict(init_values=1e-5, no_embed_class=True)),
+    'qk-norm': ('ViT', dict(qk_norm=True)),
+    'deit-distilled': ('Distilled', {}),
+    'augreg': ('ViT', {}),
+}
+CLASSES = {
+    'ViT': timm.models.VisionTransformer,
+    'Eva': timm.models.eva.Eva,
+    'Beit': timm.models.beit.Beit,
+    'Distilled': timm.models.deit.VisionTransformerDistilled,
+}
+NAMES = {
+    'dinov2': 'DINOv2',
+    'dinov2-registers': 'DINOv2',
+    'dinov2-giant': 'DINOv2',
+    'dinov3': 'DINOv3',
+    'dinov3-qkv-bias': 'DINOv3',
+    'dinov3-plus': 'DINOv3',
+    'beit': 'BEiT',
+    'beit-shared': 'BEiT',
+    'i-jepa': 'I-JEPA',
+    'siglip': 'SigLIP',
+    'clip': 'CLIP',
+    'deit3': 'DeiT-III',
+    'qk-norm': 'plain ViT',
+    'deit-distilled': 'DeiT',
+    'augreg': 'plain ViT',
+}
+
+
+def timm_model(kind, size=SIZE):
+    cls, options = TIMM[kind]
+    model = CLASSES[cls](
+        img_size=size,
+        patch_size=PATCH,
+        embed_dim=DIMS,
+        depth=DEPTH,
+        num_heads=HEADS,
+        num_classes=0,
+        **options,
+    )
+    return scramble(model)
+
+
+def ours(file, size, **options):
+    """Build and fill the backbone that a file asks for."""
+    weights = read_weights(file)
+    backbone = SiameseIMViT(
+        img_size=size, **weights.options(HEADS), **options
+    )
+    scramble(backbone, seed=99)
+    load_backbone(backbone, file)
+    return backbone.eval()
+
+
+def equal(found, wanted):
+    return (found - wanted).abs().max() <= 1e-5 * max(1, wanted.abs().max())
+
+
+@pytest.mark.parametrize('kind', TIMM)
+def test_timm_models(tmp_path, kind):
+    model = timm_model(kind)
+    file = tmp_path / 'encoder.pth'
+    torch.save(model.state_dict(), file)
+    assert read_weights(file).family.name == NAMES[kind]
+    with torch.no_grad():
+        wanted = model.forward_features(images())
+        assert equal(ours(file, SIZE)(images())[0], wanted)
+
+
+@pytest.mark.parametrize(
+    'kind', [kind for kind in TIMM if not kind.startswith('beit')]
+)
+def test_timm_models_at_a_larger_size(tmp_path, kind):
+    """BEiT has several rules: see the test of Hugging Face's models."""
+    model = timm_model(kind)
+    file = tmp_path / 'encoder.pth'
+    torch.save(model.state_dict(), file)
+    larger = timm_model(kind, LARGER)
+    filtered = model.state_dict()
+    if TIMM[kind][0] != 'Eva':
+        filtered = timm.models.vision_transformer.checkpoint_filter_fn(
+            filtered, larger
+        )
+    larger.load_state_dict(filtered)
+    with torch.no_grad():
+        wanted = larger.forward_features(images(LARGER))
+        built = ours(file, LARGER)(images(LARGER))[0]
+        dynamic = ours(file, SIZE)(images(LARGER))[0]
+    assert equal(built, wanted)
+    assert equal(dynamic, wanted)
+
+
+COMMON = dict(
+    hidden_size=DIMS,
+    num_hidden_layers=DEPTH,
+    num_attention_heads=HEADS,
+    image_size=SIZE,
+    patch_size=PATCH,
+)
+HUGGING_FACE = {
+    'dinov2': ('Dinov2', {}, 'DINOv2'),
+    'dinov2-swiglu': ('Dinov2', dict(use_swiglu_ffn=True), 'DINOv2'),
+    'dinov2-registers': ('Dinov2WithRegisters', {}, 'DINOv2'),
+    'dinov3': ('DINOv3ViT', dict(num_register_tokens=4), 'DINOv3'),
+    'dinov3-plus': (
+        'DINOv3ViT',
+        dict(num_register_tokens=4, use_gated_mlp=True),
+        'DINOv3',
+    ),
+    'msn': ('ViTMSN', {}, 'plain ViT'),
+    'i-jepa': ('IJepa', {}, 'I-JEPA'),
+    'beit': ('Beit', dict(use_relative_position_bias=True), 'BEiT'),
+    'beit-shared': (
+        'Beit',
+        dict(use_shared_relative_position_bias=True),
+        'BEiT',
+    ),
+    'deit': ('DeiT', {}, 'DeiT'),
+    'siglip': ('SiglipVision', {}, 'SigLIP'),
+    'clip': ('CLIPVision', {}, 'CLIP'),
+}
+
+
+@pytest.mark.parametrize('kind', HUGGING_FACE)
+def test_hugging_face_models(tmp_path, kind):
+    name, options, family = HUGGING_FACE[kind]
+    hidden = {} if name.startswith('Dinov2') else dict(
+        intermediate_size=4 * DIMS
+    )
+    config = getattr(hf, f'{name}Config')(**COMMON, **hidden, **options)
+    model = scramble(getattr(hf, f'{name}Model')(config))
+    model.save_pretrained(tmp_path)
+    assert read_weights(tmp_path).family.name == family
+    interpolate = {}
+    if name != 'DINOv3ViT' and not name.startswith('Dinov2'):
+        interpolate = dict(interpolate_pos_encoding=True)
+    for size in (SIZE, LARGER):
+        with torch.no_grad():
+            wanted = model(
+                images(size), output_hidden_states=True, **interpolate
+            )
+            found = ours(tmp_path, size)(images(size))[0]
+        tokens = wanted.last_hidden_state
+        if name == 'CLIPVision':  # it has the norm on the cls token only
+            tokens = model.vision_model.post_layernorm(tokens)
+        assert equal(found, tokens), size
