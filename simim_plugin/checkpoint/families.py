@@ -34,6 +34,7 @@ class Family(NamedTuple):
             resized image, which is bicubic in all families.
         pool (str): the feature of an image, 'cls' or 'mean' of the patches.
         eps (float): of the norms.
+        antialias (bool): filter interpolated positions.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Family(NamedTuple):
     crop: float = 224 / 256
     pool: str = 'mean'
     eps: float = 1e-6
+    antialias: bool = False
 
 
 PLAIN = Family('plain ViT')
@@ -52,6 +54,7 @@ FAMILIES = (
     Family('MoCo-v3', pool='cls'),
     Family('DINO', pool='cls'),
     Family('DINOv2', pool='cls'),
+    Family('DINOv2 with registers', pool='cls', antialias=True),
     Family('DINOv3', crop=1.0, pool='cls', eps=1e-5),
     Family('BEiT', *_HALF, crop=0.9),
     Family('I-JEPA', crop=0.9),
@@ -76,9 +79,7 @@ def family_of(form: str, state: StateDict) -> Family:
     has = {name.removeprefix('backbone.') for name in state}
     scaled = 'layers.0.attn.gamma1.weight' in has
     table = state.get('backbone.pos_embed')
-    if 'mask_token' in {name.partition('.')[2] for name in state} and scaled:
-        name = 'DINOv2' if table is not None else 'DINOv3'
-    elif 'pre_norm.weight' in has:
+    if 'pre_norm.weight' in has:
         name = 'CLIP'
     elif 'layers.0.attn.bias_table' in has:
         name = 'BEiT'
@@ -86,7 +87,9 @@ def family_of(form: str, state: StateDict) -> Family:
         name = 'SigLIP'
     elif table is None:
         name = 'DINOv3'
-    elif scaled and ('registers' in has or bool(table[:, 0].any())):
+    elif scaled and 'registers' in has:
+        name = 'DINOv2 with registers'
+    elif scaled and bool(table[:, 0].any()):
         name = 'DINOv2'
     elif scaled:
         name = 'DeiT-III'
@@ -154,6 +157,7 @@ def encoder_options(
         qkv_bias=('layers.0.attn.qkv.bias' in state, True),
         pre_norm=('pre_norm.weight' in state, False),
         final_norm=('ln1.weight' in state, False),
+        interpolate_antialias=(family.antialias, False),
     )
     options |= {
         name: value for name, (value, off) in cases.items() if value != off
@@ -162,8 +166,8 @@ def encoder_options(
         options['rotary'] = True
     if 'layers.0.attn.gamma1.weight' in state:
         options['layer_scale_init_value'] = 1.0
-    if about.get('hidden_act') in _ACTIVATIONS:
-        act = _ACTIVATIONS[about['hidden_act']]
+    act = _activation(about, file, gated)
+    if act is not None:
         options['layer_cfgs'] = dict(act_cfg=act)
     eps = about.get('layer_norm_eps', family.eps)
     if eps != PLAIN.eps:
@@ -176,6 +180,28 @@ _ACTIVATIONS = {
     'gelu_pytorch_tanh': dict(type='GELU', approximate='tanh'),
 }
 """Hugging Face's names of activations other than GELU."""
+
+
+def _activation(
+    about: Mapping[str, Any], file: str, gated: bool
+) -> dict | None:
+    """Return the config of an activation that is not GELU.
+
+    Raises:
+        CheckpointError: for one that no option builds.
+    """
+    name = about.get('hidden_act', 'gelu')
+    if gated and about.get('model_type') == 'dinov3_vit':
+        known = name == 'silu'
+    else:
+        known = name == 'gelu' or name in _ACTIVATIONS
+    if not known:
+        raise CheckpointError(
+            f'The config.json of {file} has hidden_act={name!r}, which the '
+            'ViT of this package does not have; use an encoder that '
+            'docs/encoders.md lists.'
+        )
+    return _ACTIVATIONS.get(name) if not gated else None
 
 
 def _hidden(state: StateDict) -> tuple[int, bool]:

@@ -15,11 +15,11 @@ import torch
 import torch.nn.functional as F
 from mmengine.logging import print_log
 from mmpretrain.models import VisionTransformer
-from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor, nn
 
 from ..errors import SimimError
 from ..text import clean
+from ..vit import resize_table
 from .adapters import load_adapters
 from .channels import adapt_channels
 from .families import Family, encoder_options, family_of
@@ -425,6 +425,37 @@ def load_model(model: nn.Module, path: str | Path) -> None:
     print_log(clean(line), 'current')
 
 
+def start_from(model: nn.Module, source: str | Mapping[str, Any]) -> bool:
+    """Start a pretraining from a file, and log what it fills.
+
+    A whole SiameseIM model fills all parts. Any other file fills the online
+    encoder.
+
+    Args:
+        model (nn.Module): the :class:`SiameseIM` to fill.
+        source (str | Mapping[str, Any]): a file, or arguments of
+            :func:`load_backbone`, which fill the encoder alone.
+
+    Returns:
+        bool: whether the file filled all parts.
+
+    Raises:
+        CheckpointError: see :func:`load_model` and :func:`load_backbone`.
+    """
+    if not isinstance(source, Mapping):
+        parts = _groups(read_weights(source), set())
+        if {'projector', 'neck', 'target'} <= {*parts}:
+            load_model(model, source)
+            return True
+    fill_pretrained(model.backbone, source)
+    print_log(
+        'The target encoder starts from the same weights; the projector and '
+        'the decoder are new',
+        'current',
+    )
+    return False
+
+
 def check_fit(
     wanted: StateDict,
     state: StateDict,
@@ -494,7 +525,11 @@ def _adapt(
         ours = weights.form.name == OURS.name
         found = grid_of(table[0, extra:], weights.file, grid, goal, ours)
         if found != goal:
-            table = resize_pos_embed(table, found, goal, 'bicubic', extra)
+            antialias = getattr(backbone, 'interpolate_antialias', False)
+            patches = resize_table(
+                table[:, extra:], found, goal, antialias=antialias
+            )
+            table = torch.cat([table[:, :extra], patches], dim=1)
             resized.append(f'positions {_change(found, goal)}')
     if table is not None:
         encoder['pos_embed'] = table

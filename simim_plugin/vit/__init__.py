@@ -6,7 +6,7 @@ leave_out_multimodal()
 
 # ruff: noqa: E402
 from .arches import ARCHES, KnownEncoder, known_encoder
-from .encoder import PlainViT
+from .encoder import PlainViT, resize_table
 from .layers import ExtendedAttention, ExtendedLayer, Places, RotaryPositions
 
 __all__ = [
@@ -18,4 +18,5 @@ __all__ = [
     'PlainViT',
     'RotaryPositions',
     'known_encoder',
+    'resize_table',
 ]

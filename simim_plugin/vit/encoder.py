@@ -7,12 +7,13 @@ token, and registers if there are), T = E + V tokens, C channels.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import isqrt
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from mmengine.model import ModuleList
 from mmpretrain.models import VisionTransformer
-from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor, nn
 
 from ..errors import SimimError
@@ -25,6 +26,30 @@ from .layers import (
     RotaryPositions,
     bias_index,
 )
+
+
+def resize_table(
+    table: Tensor,
+    old: Grid,
+    new: Grid,
+    mode: str = 'bicubic',
+    antialias: bool = False,
+) -> Tensor:
+    """Interpolate a table of positions (1, N, C) to another grid.
+
+    Args:
+        table (Tensor): (1, N, C) of patches only.
+        old (tuple[int, int]): its rows and columns.
+        new (tuple[int, int]): those of the result.
+        mode (str): of :func:`torch.nn.functional.interpolate`. Defaults to
+            'bicubic'.
+        antialias (bool): filter. Defaults to False.
+    """
+    if tuple(old) == tuple(new):
+        return table
+    image = table.float().transpose(1, 2).unflatten(2, tuple(old))
+    image = F.interpolate(image, tuple(new), mode=mode, antialias=antialias)
+    return image.flatten(2).transpose(1, 2).to(table.dtype)
 
 
 def check_choice(name: str, value: Any, choices: Any) -> None:
@@ -60,6 +85,9 @@ class PlainViT(VisionTransformer):
             attention. It has the grid of ``img_size``. Defaults to False.
         qk_norm (bool): normalise queries and keys. Defaults to False.
         ffn_type (str): see :class:`ExtendedLayer`. Defaults to 'origin'.
+        interpolate_antialias (bool): interpolate the table of positions with
+            a low-pass filter, as DINOv2 with registers does. Defaults to
+            False.
         **kwargs: see :class:`mmpretrain.models.VisionTransformer`; LayerScale
             is ``layer_scale_init_value``.
 
@@ -83,11 +111,13 @@ class PlainViT(VisionTransformer):
         relative_bias: bool = False,
         qk_norm: bool = False,
         ffn_type: str = 'origin',
+        interpolate_antialias: bool = False,
         **kwargs: Any,
     ) -> None:
         check_choice('arch', arch, self.arch_zoo)
         check_choice('ffn_type', ffn_type, FFN_TYPES)
         super().__init__(arch, **kwargs)
+        self.interpolate_antialias = interpolate_antialias
         self.table_extra = self.num_extra_tokens  # rows before the patches'
         self.registers = None
         if num_registers:
@@ -141,14 +171,23 @@ class PlainViT(VisionTransformer):
         )
 
     def _prepare_pos_embed(
-        self, state_dict: dict[str, Tensor], *args: Any, **kwargs: Any
+        self, state_dict: dict[str, Tensor], prefix: str, *args: Any
     ) -> None:
-        """Resize a table as MMPretrain does; registers have no row in it."""
-        extra, self.num_extra_tokens = self.num_extra_tokens, self.table_extra
-        try:
-            super()._prepare_pos_embed(state_dict, *args, **kwargs)
-        finally:
-            self.num_extra_tokens = extra
+        """Resize the table of a state dict, of a square grid, in place."""
+        name, extra = f'{prefix}pos_embed', self.table_extra
+        if self.pos_embed is None or name not in state_dict:
+            return
+        table = state_dict[name]
+        if table.shape != self.pos_embed.shape:
+            side = isqrt(table.shape[1] - extra)
+            patches = resize_table(
+                table[:, extra:],
+                (side, side),
+                self.patch_resolution,
+                self.interpolate_mode,
+                self.interpolate_antialias,
+            )
+            state_dict[name] = torch.cat([table[:, :extra], patches], dim=1)
 
     def forward(
         self, images: Tensor, visible: Tensor | None = None
@@ -181,14 +220,13 @@ class PlainViT(VisionTransformer):
 
     def _positions(self, grid: Grid) -> Tensor:
         """Return the positions (1, N, C) of the patches of a grid."""
-        table = resize_pos_embed(
-            self.pos_embed,
+        return resize_table(
+            self.pos_embed[:, self.table_extra :],
             self.patch_resolution,
             grid,
             self.interpolate_mode,
-            self.table_extra,
+            self.interpolate_antialias,
         )
-        return table[:, self.table_extra :]
 
     def _outputs(self, patches: Tensor, *places: Places) -> list[Tensor]:
         """Return the tokens (B, E + V, C) after each of ``out_indices``."""
@@ -212,6 +250,19 @@ class PlainViT(VisionTransformer):
             yield cls_token.expand(batch, -1, -1)
         if self.registers is not None:
             yield self.registers.expand(batch, -1, -1)
+
+    def get_layer_depth(
+        self, param_name: str, prefix: str = ''
+    ) -> tuple[int, int]:
+        """Return the depth of a parameter and the number of depths.
+
+        As in MMPretrain; registers and the norm before the blocks have the
+        depth of the cls token.
+        """
+        first = ('registers', 'pre_norm.')
+        if param_name.removeprefix(prefix).startswith(first):
+            param_name = f'{prefix}cls_token'
+        return super().get_layer_depth(param_name, prefix)
 
     def places(
         self, grid: Grid, visible: Tensor | None = None

@@ -4,6 +4,8 @@ Each case is a small model of timm or transformers with random weights. The
 file is what that library writes.
 """
 
+from functools import partial
+
 import pytest
 import timm
 import torch
@@ -24,6 +26,7 @@ EVA = dict(
     num_reg_tokens=4,
     init_values=1e-5,
     qkv_bias=False,
+    norm_layer=partial(torch.nn.LayerNorm, eps=1e-5),
     use_fc_norm=False,
     global_pool='token',
     dynamic_img_size=True,
@@ -38,7 +41,7 @@ TIMM = {
         'ViT',
         dict(
             init_values=1e-5,
-            mlp_ratio=2.66667 * 2,
+            mlp_ratio=5.5,
             mlp_layer=timm.layers.SwiGLUPacked,
             act_layer=torch.nn.SiLU,
         ),
@@ -60,7 +63,7 @@ TIMM = {
     ),
     'i-jepa': ('ViT', dict(class_token=False, global_pool='avg')),
     'siglip': ('ViT', dict(class_token=False, global_pool='map')),
-    'clip': ('ViT', dict(pre_norm=True)),
+    'clip': ('ViT', dict(pre_norm=True, norm_layer=EVA['norm_layer'])),
     'deit3': ('ViT', dict(init_values=1e-5, no_embed_class=True)),
     'qk-norm': ('ViT', dict(qk_norm=True)),
     'deit-distilled': ('Distilled', {}),
@@ -74,7 +77,7 @@ CLASSES = {
 }
 NAMES = {
     'dinov2': 'DINOv2',
-    'dinov2-registers': 'DINOv2',
+    'dinov2-registers': 'DINOv2 with registers',
     'dinov2-giant': 'DINOv2',
     'dinov3': 'DINOv3',
     'dinov3-qkv-bias': 'DINOv3',
@@ -108,9 +111,7 @@ def timm_model(kind, size=SIZE):
 def ours(file, size, **options):
     """Build and fill the backbone that a file asks for."""
     weights = read_weights(file)
-    backbone = SiameseIMViT(
-        img_size=size, **weights.options(HEADS), **options
-    )
+    backbone = SiameseIMViT(img_size=size, **weights.options(HEADS), **options)
     scramble(backbone, seed=99)
     load_backbone(backbone, file)
     return backbone.eval()
@@ -143,7 +144,7 @@ def test_timm_models_at_a_larger_size(tmp_path, kind):
     filtered = model.state_dict()
     if TIMM[kind][0] != 'Eva':
         filtered = timm.models.vision_transformer.checkpoint_filter_fn(
-            filtered, larger
+            filtered, larger, antialias=kind == 'dinov2-registers'
         )
     larger.load_state_dict(filtered)
     with torch.no_grad():
@@ -164,11 +165,15 @@ COMMON = dict(
 HUGGING_FACE = {
     'dinov2': ('Dinov2', {}, 'DINOv2'),
     'dinov2-swiglu': ('Dinov2', dict(use_swiglu_ffn=True), 'DINOv2'),
-    'dinov2-registers': ('Dinov2WithRegisters', {}, 'DINOv2'),
+    'dinov2-registers': (
+        'Dinov2WithRegisters',
+        {},
+        'DINOv2 with registers',
+    ),
     'dinov3': ('DINOv3ViT', dict(num_register_tokens=4), 'DINOv3'),
     'dinov3-plus': (
         'DINOv3ViT',
-        dict(num_register_tokens=4, use_gated_mlp=True),
+        dict(num_register_tokens=4, use_gated_mlp=True, hidden_act='silu'),
         'DINOv3',
     ),
     'msn': ('ViTMSN', {}, 'plain ViT'),
@@ -188,8 +193,8 @@ HUGGING_FACE = {
 @pytest.mark.parametrize('kind', HUGGING_FACE)
 def test_hugging_face_models(tmp_path, kind):
     name, options, family = HUGGING_FACE[kind]
-    hidden = {} if name.startswith('Dinov2') else dict(
-        intermediate_size=4 * DIMS
+    hidden = (
+        {} if name.startswith('Dinov2') else dict(intermediate_size=4 * DIMS)
     )
     config = getattr(hf, f'{name}Config')(**COMMON, **hidden, **options)
     model = scramble(getattr(hf, f'{name}Model')(config))
