@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from ..vit.arches import known_encoder
+from ..vit.arches import ARCHES, known_encoder
 from .joining import StateDict, blocks_of
 from .reading import CheckpointError
 
@@ -182,6 +182,18 @@ _ACTIVATIONS = {
 """Hugging Face's names of activations other than GELU."""
 
 
+def options_text(options: Mapping[str, Any]) -> str:
+    """Write options of a backbone as in a config.
+
+    Args:
+        options (Mapping[str, Any]): of :func:`encoder_options`.
+    """
+    arch = options['arch']
+    name = next((n for n, known in ARCHES.items() if known == arch), None)
+    options = {**options, 'arch': name or arch}
+    return ', '.join(f'{key}={value!r}' for key, value in options.items())
+
+
 def _activation(
     about: Mapping[str, Any], file: str, gated: bool
 ) -> dict | None:
@@ -246,7 +258,7 @@ def _heads(
 
 
 _OTHERS = (
-    (('layers.0.blocks.0.attn.relative_position_bias_table',), 'Swin'),
+    (('layers.0.blocks.0.', '.w_msa.'), 'Swin'),
     (
         (
             'downsample_layers.0.0.weight',
@@ -269,7 +281,7 @@ _OTHERS = (
 
 def other_model(names: Iterable[str]) -> str:
     """Return which model that is no plain ViT has such names, '' if none."""
-    names = [*names]
+    names = [name for name in names if not name.startswith('outside.')]
     for marks, model in _OTHERS:
         if any(mark in name for mark in marks for name in names):
             return model

@@ -22,7 +22,7 @@ from ..text import clean
 from ..vit import resize_table
 from .adapters import load_adapters
 from .channels import adapt_channels
-from .families import Family, encoder_options, family_of
+from .families import Family, encoder_options, family_of, options_text
 from .grids import Grid, bias_grid, grid_of, resize_bias
 from .joining import blocks_of
 from .names import (
@@ -107,6 +107,14 @@ class Weights:
             num_heads,
             self.family,
         )
+
+    def needed_options(self, num_heads: int | None) -> str:
+        """Return a clause that names the options of a backbone."""
+        try:
+            options = self.options(num_heads)
+        except CheckpointError:
+            return _SAME_CONFIG
+        return f'the file is for a backbone of {options_text(options)}'
 
     def part(self, name: str) -> dict[str, Tensor]:
         """Return the tensors below ``name``, without that prefix."""
@@ -259,25 +267,29 @@ def _fill(
         if name in may_lack or name.endswith(stays_new):
             del wanted[name]
     state = {**encoder, **weights.unknown()}
-    fitting = _select(wanted, state, weights.file, partial)
+    num_heads = getattr(backbone, 'arch_settings', {}).get('num_heads')
+    fitting = _select(wanted, state, weights, partial, num_heads)
     backbone.load_state_dict(fitting, strict=False)
     return len(fitting), sorted(wanted.keys() - fitting.keys())
 
 
 def _select(
-    wanted: StateDict, state: StateDict, file: str | Path, partial: bool
+    wanted: StateDict,
+    state: StateDict,
+    weights: Weights,
+    partial: bool,
+    num_heads: int | None,
 ) -> StateDict:
     """Return all tensors, or only those that fit if ``partial``."""
     if not partial:
-        same_names = state.keys() == wanted.keys()
-        resizable = same_names and _kernel(state) != _kernel(wanted)
-        hint = _RESIZE if resizable else _SAME_CONFIG
-        if (
-            same_names
-            and state[_PATCHES].shape[1] != wanted[_PATCHES].shape[1]
-        ):
+        hint = _SAME_CONFIG
+        if state.keys() != wanted.keys():
+            hint = weights.needed_options(num_heads)
+        elif _kernel(state) != _kernel(wanted):
+            hint = _RESIZE
+        elif state[_PATCHES].shape[1] != wanted[_PATCHES].shape[1]:
             hint = _CHANNELS
-        check_fit(wanted, state, file, hint)
+        check_fit(wanted, state, weights.file, hint)
         return state
     fitting = {
         name: value
@@ -286,11 +298,11 @@ def _select(
     }
     if not fitting:
         raise CheckpointError(
-            f'The checkpoint {file} does not fit the model: none of its '
-            f'{len(state)} encoder tensors does ({some(state)}); '
+            f'The checkpoint {weights.file} does not fit the model: none of '
+            f'its {len(state)} encoder tensors does ({some(state)}); '
             'check which model it is of.'
         )
-    _refuse_half_blocks({**wanted, **state}, fitting, file)
+    _refuse_half_blocks({**wanted, **state}, fitting, weights.file)
     return fitting
 
 

@@ -378,8 +378,8 @@ def from_any(
         form, state = _below_prefix(state, file)
     if form is OFFICIAL:
         return Found(form, from_official(state), taken, others)
+    _refuse_others(state, file)
     if form.name != OURS.name:
-        _refuse_others(state, file)
         state = join_parts(state)
     renamed = {
         name

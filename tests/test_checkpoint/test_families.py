@@ -4,8 +4,6 @@ Each case is a small model of timm or transformers with random weights. The
 file is what that library writes.
 """
 
-from functools import partial
-
 import pytest
 import timm
 import torch
@@ -14,98 +12,10 @@ import transformers as hf
 from simim_plugin.checkpoint import load_backbone, read_weights
 from simim_plugin.models import SiameseIMViT
 
+from .families import NAMES, TIMM, saved, timm_model
 from .helpers import DEPTH, DIMS, HEADS, PATCH, SIZE, images, scramble
 
 LARGER = 48
-EVA = dict(
-    use_abs_pos_emb=False,
-    use_rot_pos_emb=True,
-    rope_type='dinov3',
-    rope_temperature=100.0,
-    rope_rotate_half=True,
-    num_reg_tokens=4,
-    init_values=1e-5,
-    qkv_bias=False,
-    norm_layer=partial(torch.nn.LayerNorm, eps=1e-5),
-    use_fc_norm=False,
-    global_pool='token',
-    dynamic_img_size=True,
-)
-TIMM = {
-    'dinov2': ('ViT', dict(init_values=1e-5)),
-    'dinov2-registers': (
-        'ViT',
-        dict(init_values=1e-5, reg_tokens=4, no_embed_class=True),
-    ),
-    'dinov2-giant': (
-        'ViT',
-        dict(
-            init_values=1e-5,
-            mlp_ratio=5.5,
-            mlp_layer=timm.layers.SwiGLUPacked,
-            act_layer=torch.nn.SiLU,
-        ),
-    ),
-    'dinov3': ('Eva', EVA),
-    'dinov3-qkv-bias': ('Eva', {**EVA, 'qkv_bias': True}),
-    'dinov3-plus': ('Eva', {**EVA, 'swiglu_mlp': True}),
-    'beit': (
-        'Beit',
-        dict(init_values=0.1, use_rel_pos_bias=True, use_abs_pos_emb=False),
-    ),
-    'beit-shared': (
-        'Beit',
-        dict(
-            init_values=0.1,
-            use_shared_rel_pos_bias=True,
-            use_abs_pos_emb=False,
-        ),
-    ),
-    'i-jepa': ('ViT', dict(class_token=False, global_pool='avg')),
-    'siglip': ('ViT', dict(class_token=False, global_pool='map')),
-    'clip': ('ViT', dict(pre_norm=True, norm_layer=EVA['norm_layer'])),
-    'deit3': ('ViT', dict(init_values=1e-5, no_embed_class=True)),
-    'qk-norm': ('ViT', dict(qk_norm=True)),
-    'deit-distilled': ('Distilled', {}),
-    'augreg': ('ViT', {}),
-}
-CLASSES = {
-    'ViT': timm.models.VisionTransformer,
-    'Eva': timm.models.eva.Eva,
-    'Beit': timm.models.beit.Beit,
-    'Distilled': timm.models.deit.VisionTransformerDistilled,
-}
-NAMES = {
-    'dinov2': 'DINOv2',
-    'dinov2-registers': 'DINOv2 with registers',
-    'dinov2-giant': 'DINOv2',
-    'dinov3': 'DINOv3',
-    'dinov3-qkv-bias': 'DINOv3',
-    'dinov3-plus': 'DINOv3',
-    'beit': 'BEiT',
-    'beit-shared': 'BEiT',
-    'i-jepa': 'I-JEPA',
-    'siglip': 'SigLIP',
-    'clip': 'CLIP',
-    'deit3': 'DeiT-III',
-    'qk-norm': 'plain ViT',
-    'deit-distilled': 'DeiT',
-    'augreg': 'plain ViT',
-}
-
-
-def timm_model(kind, size=SIZE):
-    cls, options = TIMM[kind]
-    model = CLASSES[cls](
-        img_size=size,
-        patch_size=PATCH,
-        embed_dim=DIMS,
-        depth=DEPTH,
-        num_heads=HEADS,
-        num_classes=0,
-        **options,
-    )
-    return scramble(model)
 
 
 def ours(file, size, **options):
@@ -123,9 +33,7 @@ def equal(found, wanted):
 
 @pytest.mark.parametrize('kind', TIMM)
 def test_timm_models(tmp_path, kind):
-    model = timm_model(kind)
-    file = tmp_path / 'encoder.pth'
-    torch.save(model.state_dict(), file)
+    model, file = saved(kind, tmp_path)
     assert read_weights(file).family.name == NAMES[kind]
     with torch.no_grad():
         wanted = model.forward_features(images())
@@ -137,9 +45,7 @@ def test_timm_models(tmp_path, kind):
 )
 def test_timm_models_at_a_larger_size(tmp_path, kind):
     """BEiT has several rules: see the test of Hugging Face's models."""
-    model = timm_model(kind)
-    file = tmp_path / 'encoder.pth'
-    torch.save(model.state_dict(), file)
+    model, file = saved(kind, tmp_path)
     larger = timm_model(kind, LARGER)
     filtered = model.state_dict()
     if TIMM[kind][0] != 'Eva':
