@@ -6,7 +6,7 @@ leave_out_multimodal()
 
 # ruff: noqa: E402
 from .arches import ARCHES, KnownEncoder, known_encoder
-from .encoder import PlainViT, resize_table
+from .encoder import PlainViT, check_choice, resize_table
 from .layers import ExtendedAttention, ExtendedLayer, Places, RotaryPositions
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     'Places',
     'PlainViT',
     'RotaryPositions',
+    'check_choice',
     'known_encoder',
     'resize_table',
 ]

@@ -6,7 +6,6 @@ token, and registers if there are), T = E + V tokens, C channels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from math import isqrt
 from typing import Any, ClassVar
 
@@ -25,6 +24,7 @@ from .layers import (
     Places,
     RotaryPositions,
     bias_index,
+    extra_tokens,
 )
 
 
@@ -47,7 +47,9 @@ def resize_table(
     """
     if tuple(old) == tuple(new):
         return table
-    image = table.float().transpose(1, 2).unflatten(2, tuple(old))
+    image = table.transpose(1, 2).unflatten(2, tuple(old))
+    if image.dtype != torch.float64:  # half precision has no bicubic
+        image = image.float()
     image = F.interpolate(image, tuple(new), mode=mode, antialias=antialias)
     return image.flatten(2).transpose(1, 2).to(table.dtype)
 
@@ -230,7 +232,7 @@ class PlainViT(VisionTransformer):
 
     def _outputs(self, patches: Tensor, *places: Places) -> list[Tensor]:
         """Return the tokens (B, E + V, C) after each of ``out_indices``."""
-        tokens = torch.cat([*self._extra(len(patches)), patches], dim=1)
+        tokens = torch.cat([*extra_tokens(self, len(patches)), patches], dim=1)
         tokens = self.pre_norm(self.drop_after_pos(tokens))
         outputs = []
         for index, layer in enumerate(self.layers):
@@ -240,16 +242,6 @@ class PlainViT(VisionTransformer):
             if index in self.out_indices:
                 outputs.append(tokens)
         return outputs
-
-    def _extra(self, batch: int) -> Iterator[Tensor]:
-        """Yield the extra tokens of a batch, each (B, any, C)."""
-        if self.cls_token is not None:
-            cls_token = self.cls_token
-            if self.pos_embed is not None:
-                cls_token = cls_token + self.pos_embed[:, :1]
-            yield cls_token.expand(batch, -1, -1)
-        if self.registers is not None:
-            yield self.registers.expand(batch, -1, -1)
 
     def get_layer_depth(
         self, param_name: str, prefix: str = ''

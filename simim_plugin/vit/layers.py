@@ -128,6 +128,53 @@ def bias_index(grid: Grid, extra: int) -> Tensor:
     return index
 
 
+def extra_tokens(vit: Any, batch: int) -> list[Tensor]:
+    """Return the tokens of a ViT before its patches, each (B, any, C).
+
+    Args:
+        vit (nn.Module): with ``cls_token``, ``registers`` and ``pos_embed``,
+            each a parameter or None. The first row of the positions is the
+            cls token's.
+        batch (int): B.
+    """
+    tokens = []
+    if vit.cls_token is not None:
+        cls_token = vit.cls_token
+        if vit.pos_embed is not None:
+            cls_token = cls_token + vit.pos_embed[:, :1]
+        tokens.append(cls_token.expand(batch, -1, -1))
+    if vit.registers is not None:
+        tokens.append(vit.registers.expand(batch, -1, -1))
+    return tokens
+
+
+def swiglu(dims: int, ffn_type: str, hidden: int, **options: Any) -> SwiGLUFFN:
+    """Build MMPretrain's SwiGLU.
+
+    Args:
+        dims (int): C.
+        ffn_type (str): 'swiglu', ``hidden`` channels, or 'swiglu_fused',
+            2/3 of them, rounded up to a multiple of 8.
+        hidden (int): channels.
+        **options: see :class:`mmpretrain.models.utils.SwiGLUFFN`.
+    """
+    if ffn_type == 'swiglu_fused':
+        hidden = (hidden * 2 // 3 + 7) // 8 * 8
+    return SwiGLUFFN(dims, hidden, **options)
+
+
+def query_key_norms(
+    qk_norm: bool, norm_cfg: dict, head_dims: int
+) -> tuple[nn.Module, nn.Module]:
+    """Build the norms of queries and keys, or identities."""
+    if not qk_norm:
+        return nn.Identity(), nn.Identity()
+    return (
+        build_norm_layer(norm_cfg, head_dims),
+        build_norm_layer(norm_cfg, head_dims),
+    )
+
+
 class ExtendedAttention(MultiheadAttention):
     """MMPretrain's attention with places and normalised queries and keys.
 
@@ -143,10 +190,9 @@ class ExtendedAttention(MultiheadAttention):
         self, *, qk_norm: bool, bias_rows: int, norm_cfg: dict, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        self.q_norm, self.k_norm = nn.Identity(), nn.Identity()
-        if qk_norm:
-            self.q_norm = build_norm_layer(norm_cfg, self.head_dims)
-            self.k_norm = build_norm_layer(norm_cfg, self.head_dims)
+        self.q_norm, self.k_norm = query_key_norms(
+            qk_norm, norm_cfg, self.head_dims
+        )
         self.bias_table: nn.Parameter | None = None
         if bias_rows:
             self.bias_table = nn.Parameter(
@@ -186,8 +232,7 @@ class ExtendedLayer(TransformerEncoderLayer):
     Args:
         qk_norm (bool): see :class:`ExtendedAttention`.
         bias_rows (int): see :class:`ExtendedAttention`.
-        ffn_type (str): 'origin', 'swiglu' (``feedforward_channels`` wide) or
-            'swiglu_fused' (2/3 of it, rounded up to a multiple of 8).
+        ffn_type (str): 'origin', or one of :func:`swiglu`.
         **kwargs: see MMPretrain's ``TransformerEncoderLayer``.
     """
 
@@ -217,12 +262,10 @@ class ExtendedLayer(TransformerEncoderLayer):
             layer_scale_init_value=scale,
         )
         if ffn_type != 'origin':
-            hidden = kwargs['feedforward_channels']
-            if ffn_type == 'swiglu_fused':
-                hidden = (hidden * 2 // 3 + 7) // 8 * 8
-            self.ffn = SwiGLUFFN(
+            self.ffn = swiglu(
                 self.embed_dims,
-                hidden,
+                ffn_type,
+                kwargs['feedforward_channels'],
                 layer_scale_init_value=scale,
                 dropout_layer=drop_path,
             )
