@@ -170,9 +170,7 @@ def encoder_options(
     if act is not None:
         options['layer_cfgs'] = dict(act_cfg=act)
     eps = about.get('layer_norm_eps', family.eps)
-    if eps != PLAIN.eps:
-        options['norm_cfg'] = dict(type='LN', eps=eps)
-    return options
+    return dict(options, norm_cfg=dict(type='LN', eps=eps))
 
 
 _ACTIVATIONS = {

@@ -520,6 +520,9 @@ def _adapt(
     """
     wanted = backbone.state_dict()
     resized, dropped = [], []
+    for plain, own in getattr(backbone, 'aliases', ()):
+        for name in [name for name in encoder if name.endswith(plain)]:
+            encoder[name.removesuffix(plain) + own] = encoder.pop(name)
     for name in [*encoder]:
         norm = name.partition('.')[0]
         if norm in _NORMS and name not in wanted:
@@ -557,7 +560,7 @@ def _adapt_bias(
     backbone: VisionTransformer, wanted: StateDict, encoder: dict[str, Tensor]
 ) -> list[str]:
     """Resize tables of relative position bias in place; describe it."""
-    names = [name for name in encoder if name.endswith('.attn.bias_table')]
+    names = [name for name in encoder if name.endswith('bias_table')]
     changed = [
         name
         for name in names

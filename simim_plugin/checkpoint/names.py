@@ -379,8 +379,7 @@ def from_any(
     if form is OFFICIAL:
         return Found(form, from_official(state), taken, others)
     _refuse_others(state, file)
-    if form.name != OURS.name:
-        state = join_parts(state)
+    state = join_parts(state) if form.name != OURS.name else _as_plain(state)
     renamed = {
         name
         if name.startswith(('outside.', 'target.backbone.'))
@@ -393,6 +392,26 @@ def from_any(
     elif form.name != OURS.name:
         place_tokens(renamed)
     return Found(form, renamed, taken, others)
+
+
+def _as_plain(state: StateDict) -> dict[str, Tensor]:
+    """Give the blocks of our segmentation backbone the names of a ViT's."""
+    plain = {}
+    for name, value in state.items():
+        if name.endswith('.relative_position_index'):  # follows from the grid
+            continue
+        for theirs, ours in _SEGMENTATION_BLOCKS:
+            if name.endswith(theirs):
+                name = name.removesuffix(theirs) + ours
+        plain[name] = value
+    return plain
+
+
+_SEGMENTATION_BLOCKS = (
+    ('.gamma_1', '.attn.gamma1.weight'),
+    ('.gamma_2', '.ffn.gamma2.weight'),
+    ('.attn.relative_position_bias_table', '.attn.bias_table'),
+)
 
 
 def _refuse_others(state: StateDict, file: Any) -> None:

@@ -27,10 +27,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..checkpoint import fill_pretrained, refuse_init_cfg
+from ..errors import SimimError
 from ..freezing import FrozenStages
 from ..geometry import Grid
 from ..vit import ARCHES, RotaryPositions, check_choice, resize_table
-from ..vit.layers import FFN_TYPES, extra_tokens
+from ..vit.layers import FFN_TYPES, extra_tokens, layer_depth
 from .attention import attend
 from .extended_block import extend_layers, extended_block
 
@@ -76,7 +77,8 @@ class SiameseIMViTDet(FrozenStages, ViTSAM):
         **kwargs: see :class:`mmpretrain.models.ViTSAM`.
 
     Raises:
-        SimimError: for an unknown ``arch`` or ``ffn_type``.
+        SimimError: for an unknown ``arch`` or ``ffn_type``, and for
+            ``relative_bias``, which BEiT's encoders need.
     """
 
     arch_zoo: ClassVar = {
@@ -102,10 +104,16 @@ class SiameseIMViTDet(FrozenStages, ViTSAM):
         pre_norm: bool = False,
         final_norm: bool = False,
         interpolate_antialias: bool = False,
+        relative_bias: bool = False,
         pretrained: str | dict | None = None,
         **kwargs: Any,
     ) -> None:
         refuse_init_cfg('SiameseIMViTDet', kwargs.get('init_cfg'))
+        if relative_bias:
+            raise SimimError(
+                "ViTDet's windows have no place for BEiT's relative bias; use "
+                'another encoder for detection, or leave relative_bias out.'
+            )
         check_choice('arch', arch, self.arch_zoo)
         check_choice('ffn_type', ffn_type, FFN_TYPES)
         patch_size = kwargs.get('patch_size', 16)
@@ -223,14 +231,8 @@ class SiameseIMViTDet(FrozenStages, ViTSAM):
     def get_layer_depth(
         self, param_name: str, prefix: str = ''
     ) -> tuple[int, int]:
-        """Return the depth of a parameter and the number of depths.
-
-        See :class:`simim_plugin.vit.PlainViT`.
-        """
-        first = ('registers', 'pre_norm.')
-        if param_name.removeprefix(prefix).startswith(first):
-            param_name = f'{prefix}cls_token'
-        return super().get_layer_depth(param_name, prefix)
+        """See :func:`simim_plugin.vit.layers.layer_depth`."""
+        return layer_depth(self, param_name, prefix)
 
 
 def block(layer: TransformerEncoderLayer, tokens: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ from .layers import (
     RotaryPositions,
     bias_index,
     extra_tokens,
+    layer_depth,
 )
 
 
@@ -246,15 +247,8 @@ class PlainViT(VisionTransformer):
     def get_layer_depth(
         self, param_name: str, prefix: str = ''
     ) -> tuple[int, int]:
-        """Return the depth of a parameter and the number of depths.
-
-        As in MMPretrain; registers and the norm before the blocks have the
-        depth of the cls token.
-        """
-        first = ('registers', 'pre_norm.')
-        if param_name.removeprefix(prefix).startswith(first):
-            param_name = f'{prefix}cls_token'
-        return super().get_layer_depth(param_name, prefix)
+        """See :func:`simim_plugin.vit.layers.layer_depth`."""
+        return layer_depth(self, param_name, prefix)
 
     def places(
         self, grid: Grid, visible: Tensor | None = None

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from mmpretrain.models import VisionTransformer
 from mmpretrain.models.backbones.vision_transformer import (
     TransformerEncoderLayer,
 )
@@ -146,6 +147,23 @@ def extra_tokens(vit: Any, batch: int) -> list[Tensor]:
     if vit.registers is not None:
         tokens.append(vit.registers.expand(batch, -1, -1))
     return tokens
+
+
+def layer_depth(vit: Any, name: str, prefix: str) -> tuple[int, int]:
+    """Return the depth of a parameter and the number of depths.
+
+    As in MMPretrain's ``VisionTransformer``: 0 is the patch embedding, the
+    last follows the blocks. Registers and the norm before the blocks have
+    the depth of the cls token.
+
+    Args:
+        vit (nn.Module): with ``num_layers``.
+        name (str): of the parameter.
+        prefix (str): of the names of the ViT's parameters.
+    """
+    if name.removeprefix(prefix).startswith(('registers', 'pre_norm.')):
+        name = f'{prefix}cls_token'
+    return VisionTransformer.get_layer_depth(vit, name, prefix)
 
 
 def swiglu(dims: int, ffn_type: str, hidden: int, **options: Any) -> SwiGLUFFN:

@@ -5,6 +5,7 @@ import torch
 
 from simim_plugin.checkpoint import CheckpointError, read_weights
 from simim_plugin.detection import SiameseIMViTDet
+from simim_plugin.errors import SimimError
 from simim_plugin.models import SiameseIMViT
 
 from ..test_checkpoint.families import TIMM, saved
@@ -120,6 +121,8 @@ def test_gradients_reach_every_parameter(tmp_path, with_cp):
 def test_the_relative_bias_of_beit_is_refused(tmp_path):
     _, file = saved('beit', tmp_path)
     given = options(file)
+    with pytest.raises(SimimError, match='no place'):
+        SiameseIMViTDet(**given)
     del given['relative_bias']
     with pytest.raises(CheckpointError, match='relative_bias=True'):
         SiameseIMViTDet(**given).init_weights()

@@ -74,7 +74,7 @@ def test_the_options_of_the_file_are_named(tmp_path):
     with pytest.raises(CheckpointError) as error:
         continued(file, num_registers=0, layer_scale_init_value=0.0)
     assert 'patch_size=8, num_registers=4, final_norm=True' in str(error.value)
-    assert 'layer_scale_init_value=1.0.' in str(error.value)
+    assert 'layer_scale_init_value=1.0, norm_cfg=' in str(error.value)
 
 
 def test_depths_of_extra_tokens():
