@@ -33,6 +33,13 @@ _FIXED = re.compile(
 """Buffers that follow from the shapes."""
 
 
+def without_fixed(state: StateDict) -> dict[str, Tensor]:
+    """Leave out the buffers that follow from the shapes of a model."""
+    return {
+        name: value for name, value in state.items() if not _FIXED.search(name)
+    }
+
+
 def join_parts(state: StateDict) -> dict[str, Tensor]:
     """Stack query, key and value, and the gate and the value of SwiGLU.
 
@@ -42,9 +49,7 @@ def join_parts(state: StateDict) -> dict[str, Tensor]:
     Args:
         state (Mapping[str, Tensor]): under the names of the file.
     """
-    joined = {
-        name: value for name, value in state.items() if not _FIXED.search(name)
-    }
+    joined = without_fixed(state)
     for name in state:
         if found := _QUERY.match(name):
             _join_query(joined, found['start'], found['end'])

@@ -24,7 +24,7 @@ from .adapters import load_adapters
 from .channels import adapt_channels
 from .families import Family, encoder_options, family_of, options_text
 from .grids import Grid, bias_grid, grid_of, resize_bias
-from .joining import blocks_of
+from .joining import blocks_of, without_fixed
 from .names import (
     OURS,
     UNREAD,
@@ -262,7 +262,7 @@ def _fill(
 ) -> tuple[int, list[str]]:
     """Fill an encoder; count the tensors, and name those that stay new."""
     may_lack = ('ln2.weight', 'ln2.bias')  # not those of the blocks
-    wanted = dict(backbone.state_dict())
+    wanted = without_fixed(backbone.state_dict())
     for name in wanted.keys() - encoder.keys():
         if name in may_lack or name.endswith(stays_new):
             del wanted[name]
@@ -396,7 +396,7 @@ def load_weights(
         return
     weights = read_weights(file, content=content)
     weights.state.pop(UNREAD, None)
-    wanted = model.state_dict()
+    wanted = without_fixed(model.state_dict())
     parts = {name.partition('.')[0] for name in wanted} | {'unknown'}
     dropped = _groups(weights, parts)
     state: dict[str, Tensor] = {}
@@ -414,7 +414,7 @@ def load_weights(
         if name.partition('.')[0] in parts
     }
     check_fit(wanted, state, file)
-    model.load_state_dict(state)
+    model.load_state_dict(state, strict=False)  # without fixed buffers
     _report(len(state), weights, 'online', resized, dropped)
 
 

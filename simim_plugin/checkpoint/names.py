@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from .families import other_model
-from .joining import StateDict, join_parts, place_tokens
+from .joining import StateDict, join_parts, place_tokens, without_fixed
 from .reading import CheckpointError
 
 Rows = tuple[tuple[str, str], ...]
@@ -397,9 +397,7 @@ def from_any(
 def _as_plain(state: StateDict) -> dict[str, Tensor]:
     """Give the blocks of our segmentation backbone the names of a ViT's."""
     plain = {}
-    for name, value in state.items():
-        if name.endswith('.relative_position_index'):  # follows from the grid
-            continue
+    for name, value in without_fixed(state).items():
         for theirs, ours in _SEGMENTATION_BLOCKS:
             if name.endswith(theirs):
                 name = name.removesuffix(theirs) + ours
