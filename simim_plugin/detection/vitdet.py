@@ -203,7 +203,7 @@ class SiameseIMViTDet(FrozenStages, ViTSAM):
 
     def _extended(self, patches: Tensor, grid: Grid) -> Tensor:
         """Encode patches (B, N, C) of other encoders to (B, H, W, C)."""
-        extra = extra_tokens(self, len(patches))
+        extra = extra_tokens(self, patches.shape[0])
         tokens = torch.cat([*extra, patches], dim=1)  # (B, T, C)
         if self.pre_norm is not None:
             tokens = self.pre_norm(tokens)

@@ -274,7 +274,7 @@ class SiameseIMSegViT(FrozenStages, MAE):
         patches, grid = self.patch_embed(images)  # (B, N, C)
         if self.pos_embed is not None:
             patches = patches + self.pos_embed[:, self.table_extra :]
-        extra = extra_tokens(self, len(patches))
+        extra = extra_tokens(self, patches.shape[0])
         tokens = torch.cat([*extra, patches], dim=1)  # (B, T, C)
         if self.pre_norm is not None:
             tokens = self.pre_norm(tokens)

@@ -233,7 +233,9 @@ class PlainViT(VisionTransformer):
 
     def _outputs(self, patches: Tensor, *places: Places) -> list[Tensor]:
         """Return the tokens (B, E + V, C) after each of ``out_indices``."""
-        tokens = torch.cat([*extra_tokens(self, len(patches)), patches], dim=1)
+        tokens = torch.cat(
+            [*extra_tokens(self, patches.shape[0]), patches], dim=1
+        )
         tokens = self.pre_norm(self.drop_after_pos(tokens))
         outputs = []
         for index, layer in enumerate(self.layers):

@@ -38,7 +38,10 @@ TIMM = {
     ),
     'dinov3': ('Eva', EVA),
     'dinov3-qkv-bias': ('Eva', {**EVA, 'qkv_bias': True}),
-    'dinov3-plus': ('Eva', {**EVA, 'swiglu_mlp': True}),
+    'dinov3-plus': (
+        'Eva',
+        {**EVA, 'swiglu_mlp': True, 'swiglu_align_to': 8},
+    ),
     'beit': (
         'Beit',
         dict(init_values=0.1, use_rel_pos_bias=True, use_abs_pos_emb=False),

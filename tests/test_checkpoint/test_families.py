@@ -9,7 +9,12 @@ import timm
 import torch
 import transformers as hf
 
-from simim_plugin.checkpoint import load_backbone, read_weights
+from simim_plugin.checkpoint import (
+    CheckpointError,
+    load_backbone,
+    read_weights,
+)
+from simim_plugin.checkpoint.export import convert
 from simim_plugin.models import SiameseIMViT
 
 from .families import NAMES, TIMM, saved, timm_model
@@ -119,3 +124,31 @@ def test_hugging_face_models(tmp_path, kind):
         if name == 'CLIPVision':  # it has the norm on the cls token only
             tokens = model.vision_model.post_layernorm(tokens)
         assert equal(found, tokens), size
+
+
+@pytest.mark.parametrize('to', ['timm', 'slim', 'onnx'])
+@pytest.mark.parametrize('kind', TIMM)
+def test_exports(tmp_path, kind, to):
+    """The converter compares the features of what it wrote."""
+    if to == 'onnx' and kind not in ('dinov2-registers', 'dinov3', 'beit'):
+        pytest.skip('three kinds stand for all options of the graph')
+    _, file = saved(kind, tmp_path)
+    out = tmp_path / 'out.pth'
+    report = convert(file, out, to, num_heads=HEADS)
+    assert 'differ by at most' in report
+    if to == 'onnx':
+        return
+    one, two = read_weights(file), read_weights(out)
+    assert two.options(HEADS) == one.options(HEADS)
+    for name, value in one.part('backbone').items():
+        if kind == 'deit-distilled' and name in ('cls_token', 'pos_embed'):
+            continue  # timm's registers leave the cls token no position
+        again = two.part('backbone')[name]
+        assert torch.allclose(again, value, atol=1e-7), name
+
+
+def test_hugging_face_has_no_such_vit(tmp_path):
+    _, file = saved('dinov2-registers', tmp_path)
+    with pytest.raises(CheckpointError, match=r'num_registers=4.*to timm'):
+        convert(file, tmp_path / 'hf', 'hf', num_heads=HEADS)
+    assert not (tmp_path / 'hf').exists()
