@@ -86,6 +86,7 @@ _TIMM = (*_TIMM_ENCODER, ('head.', 'head.fc.'))
 _EXTENDED = (
     *_EXTENDED_ENCODER,
     ('head_dist.', 'head_dist.'),
+    ('fc.', 'projector.'),  # MSN
     ('lm_head.', 'lm_head.'),
     ('attn_pool.', 'attn_pool.'),  # SigLIP in timm
     ('head.', 'head.fc.'),
@@ -328,6 +329,10 @@ _ENTRIES = (
 )
 """Entries of tensors, the first of which is taken. DeepSpeed writes 'module',
 timm, DeiT and MMEngine the averaged weights beside the others."""
+_BRANCHES = ('student', 'teacher', 'encoder', 'target_encoder')
+"""Entries of one encoder each: DINO and iBOT, I-JEPA and MSN."""
+_CHUNKS = re.compile(r'(?<![^.])blocks\.\d+\.(?=\d+\.)')
+"""DINOv2's training puts its blocks into chunks."""
 _WRAPPERS = re.compile(
     r'(?:^|(?<=\.))(?:module|_orig_mod|_fsdp_wrapped_module|'
     r'_checkpoint_wrapped_module)\.'
@@ -382,7 +387,7 @@ def from_any(
     state = join_parts(state) if form.name != OURS.name else _as_plain(state)
     renamed = {
         name
-        if name.startswith(('outside.', 'target.backbone.'))
+        if name.startswith(('outside.', 'target.'))
         else _rename(name, form, 0, 1) or f'unknown.{name}': value
         for name, value in state.items()
     }
@@ -432,11 +437,7 @@ def _tensors(
 ) -> tuple[dict[str, Tensor], str, list[str]]:
     """Return the tensors of an entry, its name, and the other entries."""
     entries = [name for name in _ENTRIES if _holds_tensors(content, name)]
-    branches = [
-        name
-        for name in ('student', 'teacher')
-        if _holds_tensors(content, name)
-    ]
+    branches = [name for name in _BRANCHES if _holds_tensors(content, name)]
     inside: Mapping[str, Any] = content
     taken = ''
     if entry is not None and _holds_tensors(content, entry):
@@ -450,7 +451,7 @@ def _tensors(
             for name, value in content[branch].items()
         }
     state = {
-        _WRAPPERS.sub('', str(name)): value
+        _CHUNKS.sub('blocks.', _WRAPPERS.sub('', str(name))): value
         for name, value in inside.items()
         if isinstance(value, Tensor)
     }
