@@ -119,13 +119,16 @@ _MOCO_V3 = (
     *_within('momentum_encoder.', _TIMM_ENCODER, 'target.'),
     ('predictor.', 'predictor.'),
 )
-_DINO = (  # and iBOT, with one branch or both
-    *_within('backbone.', _EXTENDED_ENCODER),
-    ('head.', 'projector.'),
-    *_within('student.backbone.', _EXTENDED_ENCODER),
-    ('student.head.', 'projector.'),
-    *_within('teacher.backbone.', _EXTENDED_ENCODER, 'target.'),
-    ('teacher.head.', 'target.projector.'),
+_DINO = tuple(  # and iBOT and DINOv2, with one branch or both
+    row
+    for branch, goal in (('', ''), ('student.', ''), ('teacher.', 'target.'))
+    for row in (
+        *_within(f'{branch}backbone.', _EXTENDED_ENCODER, goal),
+        *(
+            (f'{branch}{head}.', f'{goal}projector.')
+            for head in ('head', 'dino_head', 'ibot_head')
+        ),
+    )
 )
 _HUGGING_FACE_BLOCKS = (
     ('.layernorm_before.', '.ln1.'),
