@@ -66,6 +66,19 @@ FAMILIES = (
 _BY_NAME = {family.name: family for family in FAMILIES}
 
 
+def described(family: Family) -> str:
+    """Describe how the features of a family are read."""
+    pool = 'cls token' if family.pool == 'cls' else 'mean of the patches'
+    mean, std = (
+        ' '.join(f'{value:.1f}' for value in values)
+        for values in (family.mean, family.std)
+    )
+    return (
+        f'a {family.name}: {pool}, mean {mean}, std {std}, bicubic, centre '
+        f'crop of {100 * family.crop:.1f} % of the short edge'
+    )
+
+
 def family_of(form: str, state: StateDict) -> Family:
     """Return the family of an encoder.
 
