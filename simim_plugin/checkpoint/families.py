@@ -111,8 +111,8 @@ def family_of(form: str, state: StateDict) -> Family:
     elif 'cls_token' not in has:
         name = 'I-JEPA'
     else:
-        name = {'MMPretrain': 'SiameseIM', 'released SiameseIM': 'SiameseIM'}
-        name = name.get(form, form)
+        name = form.replace('MMPretrain', 'SiameseIM')
+        name = name.removeprefix('released ')
     return _BY_NAME.get(name, PLAIN)
 
 

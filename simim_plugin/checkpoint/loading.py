@@ -437,7 +437,7 @@ def load_model(model: nn.Module, path: str | Path) -> None:
     print_log(clean(line), 'current')
 
 
-def start_from(model: nn.Module, source: str | Mapping[str, Any]) -> bool:
+def start_from(model: Any, source: str | Mapping[str, Any]) -> bool:
     """Start a pretraining from a file, and log what it fills.
 
     A whole SiameseIM model fills all parts. Any other file fills the online

@@ -504,8 +504,8 @@ def _below_prefix(
                 'encoder; test it by the config of its run, or merge it by '
                 'tools/convert.py --config.'
             )
-        other = other_model(state)
-        held = f'tensors of {other}, such as ' if other else ''
+        model = other_model(state)
+        held = f'tensors of {model}, such as ' if model else ''
         raise CheckpointError(
             f'The checkpoint {file} does not fit the model: it holds no ViT '
             f'of a known format, but {held}{some(state) or "no tensor"}; '

@@ -96,7 +96,8 @@ def attend(
     Returns:
         Tensor: (B, T, C).
     """
-    attn, side, size = layer.attn, layer.window_size, patches.shape[1:3]
+    attn, side = layer.attn, layer.window_size
+    size = patches.shape[1], patches.shape[2]
     windows, padded = patches, size
     if side:
         windows, padded = window_partition(patches, side)
@@ -120,7 +121,9 @@ def attend(
         _before(F.pad(extra_key, (0, distances)), wide_key, copies),
         _before(extra_value, value, copies),
     )
-    attended = merge_heads(attn, attended, windows.shape[1:3])
+    attended = merge_heads(
+        attn, attended, (windows.shape[1], windows.shape[2])
+    )
     if side:
         attended = window_unpartition(attended, side, padded, size)
         key, value = (

@@ -81,6 +81,9 @@ class SiameseIMViTDet(FrozenStages, ViTSAM):
             ``relative_bias``, which BEiT's encoders need.
     """
 
+    pos_embed: Any  # parameters or None
+    cls_token: Any
+    registers: Any
     arch_zoo: ClassVar = {
         **{name[0]: arch for name, arch in QUARTERS.items()},
         **QUARTERS,

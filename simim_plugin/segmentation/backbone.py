@@ -129,6 +129,8 @@ class SiameseIMSegViT(FrozenStages, MAE):
             unknown ``arch`` or ``ffn_type``.
     """
 
+    pos_embed: Any  # parameters or None
+    cls_token: Any
     aliases = (
         ('.attn.gamma1.weight', '.gamma_1'),
         ('.ffn.gamma2.weight', '.gamma_2'),

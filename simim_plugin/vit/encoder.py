@@ -98,6 +98,8 @@ class PlainViT(VisionTransformer):
         SimimError: for an unknown ``arch`` or ``ffn_type``.
     """
 
+    pos_embed: Any  # parameters or None
+    cls_token: Any
     arch_zoo: ClassVar = {
         **VisionTransformer.arch_zoo,
         **{name[0]: arch for name, arch in ARCHES.items()},

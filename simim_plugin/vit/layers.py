@@ -225,14 +225,7 @@ class ExtendedAttention(MultiheadAttention):
             .permute(2, 0, 3, 1, 4)
             .unbind(0)
         )  # (B, H, T, D) each
-        query, key = self.q_norm(query), self.k_norm(key)
-        if places.rotation is not None:
-            query = rotate(query, places.rotation)
-            key = rotate(key, places.rotation)
-        bias = None
-        if self.bias_table is not None:
-            bias = self.bias_table[places.bias_index]  # (..., T, T, H)
-            bias = bias.movedim(-1, -3).to(query.dtype)
+        query, key, bias = self.place(query, key, places)
         attended = F.scaled_dot_product_attention(
             query,
             key,
@@ -242,6 +235,28 @@ class ExtendedAttention(MultiheadAttention):
         )
         attended = self.proj(attended.transpose(1, 2).flatten(2))
         return self.out_drop(self.gamma1(self.proj_drop(attended)))
+
+    def place(
+        self, query: Tensor, key: Tensor, places: Places
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Normalise and rotate queries and keys, and return their bias.
+
+        Args:
+            query (Tensor): (B, H, T, D).
+            key (Tensor): (B, H, T, D).
+            places (Places): of the tokens.
+
+        Returns:
+            tuple[Tensor, Tensor, Tensor | None]: both, and (..., H, T, T).
+        """
+        query, key = self.q_norm(query), self.k_norm(key)
+        if places.rotation is not None:
+            query = rotate(query, places.rotation)
+            key = rotate(key, places.rotation)
+        if self.bias_table is None:
+            return query, key, None
+        bias = self.bias_table[places.bias_index]  # (..., T, T, H)
+        return query, key, bias.movedim(-1, -3).to(query.dtype)
 
 
 class ExtendedLayer(TransformerEncoderLayer):
