@@ -27,7 +27,7 @@ class FrozenStages:
 
         Args:
             stages (int): -1 for nothing, 0 for the patch embedding, the
-                positions and the cls token, n for n blocks too. With all
+                positions and the extra tokens, n for n blocks too. With all
                 blocks the norms after them are frozen too.
 
         Raises:
@@ -55,8 +55,8 @@ class FrozenStages:
     def _frozen(self) -> Iterator[nn.Module | nn.Parameter]:
         if self.frozen_stages < 0:
             return
-        names = ['patch_embed', 'pos_embed', 'cls_token', 'pre_norm']
-        names += ['drop_after_pos']
+        names = ['patch_embed', 'pos_embed', 'cls_token', 'registers']
+        names += ['pre_norm', 'drop_after_pos']
         if self.frozen_stages == len(self.layers):
             names += ['ln1', 'ln2']
         for name in names:

@@ -40,6 +40,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path not in long)
 
 
+@pytest.fixture
+def logged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the list of the lines that the loader logs."""
+    lines: list[str] = []
+    monkeypatch.setattr(
+        'simim_plugin.checkpoint.loading.print_log',
+        lambda line, logger: lines.append(line),
+    )
+    return lines
+
+
 @pytest.fixture(scope='session')
 def images(tmp_path_factory) -> Path:
     """Write a folder of 24 small images."""

@@ -15,7 +15,7 @@ LAYERS = (
     {'text'},
     {'errors'},
     {'files', 'environment', 'freezing', 'geometry', 'config_files'},
-    {'pictures', 'settings'},
+    {'pictures', 'settings', 'vit'},
     {'inference', 'runs'},
     {'checkpoint', 'datasets', 'operators'},
     {'models', 'engine'},

@@ -40,6 +40,8 @@ from simim_plugin.visualization.tokens import (
     principal_parts,
 )
 
+from .test_checkpoint.families import saved
+
 GRID = (4, 6)
 KNN = 'siamese_im_vit-micro-p8_knn_demo.py'
 
@@ -437,6 +439,37 @@ def test_encoder_returns_tokens_and_attention(checkpoint, photos):
     value = inputs[0].unflatten(-1, (3, 4, 32))[:, :, 2]  # (B, 65, A, 32)
     by_hand = torch.einsum('ban,bnac->bac', shares, value).flatten(1)
     torch.testing.assert_close(by_hand, outputs[0][:, 0])
+
+
+@pytest.mark.parametrize('kind', ['dinov2-registers', 'dinov3', 'beit'])
+def test_encoders_of_other_methods(kind, tmp_path):
+    """Registers are no patches, and places count in the attention."""
+    _, file = saved(kind, tmp_path)
+    encoder = FrozenEncoder(file, size=32, num_heads=4)
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    assert encoder([image]).shape == (1, 4, 4, 64)
+    shares = encoder.cls_attention([image])
+    assert shares.shape == (1, 4, 17)
+    layer = encoder.backbone.layers[-1].attn
+    values, outputs = [], []
+    layer.qkv.register_forward_hook(lambda m, x, y: values.append(y))
+    layer.proj.register_forward_pre_hook(lambda m, x: outputs.append(x[0]))
+    encoder([image])
+    value = values[0].unflatten(-1, (3, 4, 16))[:, :, 2]
+    registers = encoder.backbone.num_extra_tokens - 1
+    value = torch.cat([value[:, :1], value[:, 1 + registers :]], dim=1)
+    by_hand = torch.einsum('ban,bnac->bac', shares, value).flatten(1)
+    if registers:
+        assert (shares.sum(dim=-1) < 1).all()
+    else:
+        torch.testing.assert_close(by_hand, outputs[0][:, 0])
+
+
+def test_no_attention_without_a_cls_token(tmp_path):
+    _, file = saved('i-jepa', tmp_path)
+    encoder = FrozenEncoder(file, num_heads=4)
+    with pytest.raises(SimimError, match='no cls token'):
+        encoder.cls_attention([np.zeros((32, 32, 3), np.uint8)])
 
 
 def test_encoder_for_another_size(checkpoint):

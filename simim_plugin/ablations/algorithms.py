@@ -108,7 +108,7 @@ class PartialTargetSiameseIM(SiameseIM):
             [~torch.as_tensor(s.target_tokens) for s in data_samples]
         ).to(visible.device)  # (B, K)
         online = self.backbone(online_view, visible)
-        online = self.projector(online)  # (B, 1 + V, D)
+        online = self.projector(online)  # (B, E + V, D)
         relative = self.neck.relative(geometry)  # (B, N, 2 D)
         relative = relative.take_along_dim(chosen[..., None], dim=1)
         prediction = self.neck.decode(online, visible, relative)
@@ -122,7 +122,7 @@ class PartialTargetSiameseIM(SiameseIM):
             whole = self.encode_target(view)  # (B, N, D)
             return whole.take_along_dim(chosen[..., None], dim=1)
         tokens = self.target['backbone'](view, chosen)
-        return self.target['projector'](tokens)[:, 1:]
+        return self.target['projector'](tokens)[:, self._extra :]
 
 
 @MODELS.register_module()
@@ -152,7 +152,7 @@ class SmallTargetSiameseIM(SiameseIM):
         backbone: Any = self.target['backbone']
         patches, _ = backbone.patch_embed(view)  # (B, N, C)
         tokens = backbone.encode(patches + self.target_positions)
-        return self.target['projector'](tokens)[:, 1:]
+        return self.target['projector'](tokens)[:, self._extra :]
 
 
 def scaled_table(grid: Grid, units: Grid, dim: int) -> Tensor:

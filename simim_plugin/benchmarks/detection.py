@@ -21,7 +21,7 @@ from mmpretrain.models.backbones.vit_sam import Attention
 from torch import Tensor, nn
 
 from ..config_files import config_path
-from ..detection.vitdet import (
+from ..detection.attention import (
     attend,
     merge_heads,
     split_heads,

@@ -22,6 +22,7 @@ from .loading import (
     load_weights,
     read_weights,
     refuse_init_cfg,
+    start_from,
 )
 from .names import from_official, to_official
 from .reading import CheckpointError, read_checkpoint
@@ -39,6 +40,7 @@ __all__ = [
     'read_checkpoint',
     'read_weights',
     'refuse_init_cfg',
+    'start_from',
     'to_official',
 ]
 

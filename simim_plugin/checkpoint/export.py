@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from .. import __version__
 from ..environment import require
 from ..text import clean
-from .encoders import known_encoder
+from ..vit.arches import known_encoder
+from .families import options_text
 from .loading import Weights, read_weights
 from .names import (
     OFFICIAL,
@@ -27,6 +28,7 @@ from .names import (
 )
 from .portable import Features, Portable, released_forward
 from .reading import CheckpointError, read_checkpoint
+from .timm_export import build_extended, extended
 
 BOUND, ONNX_BOUND = 1e-5, 1e-4
 # float32 rounds features by about 1e-6 of their size, so the bound grows with
@@ -247,6 +249,11 @@ def _write_timm(
             'timm only one of them; convert it to plugin.'
         )
     named = _own(to_timm(model.state_dict()))
+    if extended(model):
+        vit, named, call = build_extended(model, named)
+        named = _own(named)
+    else:
+        vit, call = _build_timm(model, named)
     if file.suffix == '.safetensors':
         require('use of safetensors')
         from safetensors.torch import save_file
@@ -254,7 +261,6 @@ def _write_timm(
         save_file(named, file)
     else:
         torch.save(named, file)
-    vit, call = _build_timm(model, named)
     vit.load_state_dict(read_checkpoint(file))
     vit.eval()
     tokens = vit.forward_features(images)
@@ -307,6 +313,11 @@ def _write_hugging_face(
     require('export to Hugging Face')
     import transformers
 
+    if extended(model):
+        raise CheckpointError(
+            "Hugging Face's ViTModel is a plain ViT, and this encoder is of "
+            f'{options_text(model.options)}; convert it to timm.'
+        )
     _save_hugging_face(folder, model)
     vit = transformers.ViTModel.from_pretrained(
         folder, add_pooling_layer=False

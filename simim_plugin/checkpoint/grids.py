@@ -8,6 +8,7 @@ from __future__ import annotations
 from math import isqrt
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .reading import CheckpointError
@@ -60,6 +61,32 @@ def grid_of(
         f'The checkpoint {file} has learned positions of {count} patches, '
         'which do not tell their grid; pass grid=(rows, columns).'
     )
+
+
+def bias_grid(table: Tensor) -> Grid:
+    """Return the grid of a table of relative position bias, a square.
+
+    Args:
+        table (Tensor): ((2 R - 1)^2 + 3, heads).
+    """
+    side = (isqrt(len(table) - 3) + 1) // 2
+    return side, side
+
+
+def resize_bias(table: Tensor, old: Grid, new: Grid) -> Tensor:
+    """Interpolate a table of relative position bias, bilinear.
+
+    This is Hugging Face's rule. Its last three rows stay.
+
+    Args:
+        table (Tensor): ((2 R - 1) (2 C - 1) + 3, heads).
+        old (tuple[int, int]): R and C.
+        new (tuple[int, int]): of the result.
+    """
+    sizes = [[2 * n - 1 for n in grid] for grid in (old, new)]
+    distances = table[:-3].T.unflatten(1, sizes[0])[None]
+    distances = F.interpolate(distances, sizes[1], mode='bilinear')
+    return torch.cat([distances[0].flatten(1).T, table[-3:]])
 
 
 def fixed_grid(table: Tensor) -> Grid | None:

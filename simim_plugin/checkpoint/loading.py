@@ -11,17 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from mmengine.logging import print_log
 from mmpretrain.models import VisionTransformer
-from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor, nn
 
 from ..errors import SimimError
 from ..text import clean
+from ..vit import resize_table
 from .adapters import load_adapters
 from .channels import adapt_all_channels, adapt_channels
-from .grids import Grid, grid_of
+from .families import Family, encoder_options, family_of, options_text
+from .grids import Grid, bias_grid, grid_of, resize_bias
+from .joining import blocks_of, without_fixed
 from .names import (
     OURS,
     UNREAD,
@@ -87,6 +90,32 @@ class Weights:
         }
         return kernel.shape[0], len(layers), kernel.shape[2]
 
+    @property
+    def family(self) -> Family:
+        """How the authors of the encoder read images and features."""
+        return family_of(self.form.name, self.state)
+
+    def options(self, num_heads: int | None = None) -> dict[str, Any]:
+        """Return the arguments of a backbone that these tensors fill.
+
+        See :func:`encoder_options`.
+        """
+        return encoder_options(
+            self.part('backbone'),
+            self.about,
+            self.file,
+            num_heads,
+            self.family,
+        )
+
+    def needed_options(self, num_heads: int | None) -> str:
+        """Return a clause that names the options of a backbone."""
+        try:
+            options = self.options(num_heads)
+        except CheckpointError:
+            return _SAME_CONFIG
+        return f'the file is for a backbone of {options_text(options)}'
+
     def part(self, name: str) -> dict[str, Tensor]:
         """Return the tensors below ``name``, without that prefix."""
         return {
@@ -138,6 +167,7 @@ def read_weights(
         state = {_swap_branches(name): value for name, value in state.items()}
     about = content.get('config', content.get('meta'))
     about = about if isinstance(about, Mapping) else {}
+    about = about.get('vision_config', about)  # of CLIP and SigLIP
     if about.get('simim_plugin_final_norm') is False:  # ln1 is 1, 0
         for name in ('weight', 'bias'):
             state.pop(f'backbone.ln1.{name}', None)
@@ -232,30 +262,34 @@ def _fill(
 ) -> tuple[int, list[str]]:
     """Fill an encoder; count the tensors, and name those that stay new."""
     may_lack = ('ln2.weight', 'ln2.bias')  # not those of the blocks
-    wanted = dict(backbone.state_dict())
+    wanted = without_fixed(backbone.state_dict())
     for name in wanted.keys() - encoder.keys():
         if name in may_lack or name.endswith(stays_new):
             del wanted[name]
     state = {**encoder, **weights.unknown()}
-    fitting = _select(wanted, state, weights.file, partial)
+    num_heads = getattr(backbone, 'arch_settings', {}).get('num_heads')
+    fitting = _select(wanted, state, weights, partial, num_heads)
     backbone.load_state_dict(fitting, strict=False)
     return len(fitting), sorted(wanted.keys() - fitting.keys())
 
 
 def _select(
-    wanted: StateDict, state: StateDict, file: str | Path, partial: bool
+    wanted: StateDict,
+    state: StateDict,
+    weights: Weights,
+    partial: bool,
+    num_heads: int | None,
 ) -> StateDict:
     """Return all tensors, or only those that fit if ``partial``."""
     if not partial:
-        same_names = state.keys() == wanted.keys()
-        resizable = same_names and _kernel(state) != _kernel(wanted)
-        hint = _RESIZE if resizable else _SAME_CONFIG
-        if (
-            same_names
-            and state[_PATCHES].shape[1] != wanted[_PATCHES].shape[1]
-        ):
+        hint = _SAME_CONFIG
+        if state.keys() != wanted.keys():
+            hint = weights.needed_options(num_heads)
+        elif _kernel(state) != _kernel(wanted):
+            hint = _RESIZE
+        elif state[_PATCHES].shape[1] != wanted[_PATCHES].shape[1]:
             hint = _CHANNELS
-        check_fit(wanted, state, file, hint)
+        check_fit(wanted, state, weights.file, hint)
         return state
     fitting = {
         name: value
@@ -264,11 +298,35 @@ def _select(
     }
     if not fitting:
         raise CheckpointError(
-            f'The checkpoint {file} does not fit the model: none of its '
-            f'{len(state)} encoder tensors does ({some(state)}); '
+            f'The checkpoint {weights.file} does not fit the model: none of '
+            f'its {len(state)} encoder tensors does ({some(state)}); '
             'check which model it is of.'
         )
+    _refuse_half_blocks({**wanted, **state}, fitting, weights.file)
     return fitting
+
+
+def _refuse_half_blocks(
+    known: StateDict, fitting: StateDict, file: str | Path
+) -> None:
+    """Refuse to fill a part of a block: its features would mean nothing.
+
+    Raises:
+        CheckpointError: naming the tensors that do not fit.
+    """
+    begun = {*blocks_of(fitting, '')}
+    missing = [
+        name
+        for name in known.keys() - fitting.keys()
+        if {*blocks_of([name], '')} & begun
+    ]
+    if missing:
+        raise CheckpointError(
+            f'The checkpoint {file} fits only a part of some blocks: '
+            f'{len(missing)} tensors do not fit ({some(sorted(missing))}); '
+            'partial=True takes whole blocks only, so build the backbone '
+            'with the options of the file.'
+        )
 
 
 def fill_pretrained(
@@ -338,7 +396,7 @@ def load_weights(
         return
     weights = read_weights(file, content=content)
     weights.state.pop(UNREAD, None)
-    wanted = model.state_dict()
+    wanted = without_fixed(model.state_dict())
     parts = {name.partition('.')[0] for name in wanted} | {'unknown'}
     dropped = _groups(weights, parts)
     state: dict[str, Tensor] = {}
@@ -356,7 +414,7 @@ def load_weights(
         if name.partition('.')[0] in parts
     }
     check_fit(wanted, state, file)
-    model.load_state_dict(state)
+    model.load_state_dict(state, strict=False)  # without fixed buffers
     _report(len(state), weights, 'online', resized, dropped)
 
 
@@ -385,6 +443,39 @@ def load_model(
     if adapted:
         line += f'; patch kernels adapted to {new} channels ({channels})'
     print_log(clean(line), 'current')
+
+
+def start_from(model: Any, source: str | Mapping[str, Any]) -> bool:
+    """Start a pretraining from a file, and log what it fills.
+
+    A whole SiameseIM model fills all parts. Any other file fills the online
+    encoder.
+
+    Args:
+        model (nn.Module): the :class:`SiameseIM` to fill.
+        source (str | Mapping[str, Any]): a file, or arguments of
+            :func:`load_backbone`. Others than ``file`` and ``channels``
+            fill the encoder alone.
+
+    Returns:
+        bool: whether the file filled all parts.
+
+    Raises:
+        CheckpointError: see :func:`load_model` and :func:`load_backbone`.
+    """
+    given = source if isinstance(source, Mapping) else dict(file=source)
+    if given.keys() <= {'file', 'channels'}:
+        parts = _groups(read_weights(given['file']), set())
+        if {'projector', 'neck', 'target'} <= {*parts}:
+            load_model(model, given['file'], given.get('channels'))
+            return True
+    fill_pretrained(model.backbone, source)
+    print_log(
+        'The target encoder starts from the same weights; the projector and '
+        'the decoder are new',
+        'current',
+    )
+    return False
 
 
 def check_fit(
@@ -439,22 +530,31 @@ def _adapt(
     """
     wanted = backbone.state_dict()
     resized, dropped = [], []
+    for plain, own in getattr(backbone, 'aliases', ()):
+        for name in [name for name in encoder if name.endswith(plain)]:
+            encoder[name.removesuffix(plain) + own] = encoder.pop(name)
     for name in [*encoder]:
         norm = name.partition('.')[0]
         if norm in _NORMS and name not in wanted:
             del encoder[name]
             dropped.append(_NORMS[norm])
-    extra = backbone.num_extra_tokens
+    extra = int('cls_token' in wanted)
     table = encoder.get('pos_embed')
     if not extra and encoder.pop('cls_token', None) is not None:
         dropped.append('cls token')
         table = None if table is None else table[:, 1:]
+    resized += _adapt_bias(backbone, wanted, encoder)
+    _zero_biases(wanted, encoder)
     if table is not None and not weights.unknown():
         goal = tuple(backbone.patch_resolution)
         ours = weights.form.name == OURS.name
         found = grid_of(table[0, extra:], weights.file, grid, goal, ours)
         if found != goal:
-            table = resize_pos_embed(table, found, goal, 'bicubic', extra)
+            antialias = getattr(backbone, 'interpolate_antialias', False)
+            patches = resize_table(
+                table[:, extra:], found, goal, antialias=antialias
+            )
+            table = torch.cat([table[:, :extra], patches], dim=1)
             resized.append(f'positions {_change(found, goal)}')
     if table is not None:
         encoder['pos_embed'] = table
@@ -464,6 +564,32 @@ def _adapt(
         encoder[_PATCHES] = F.interpolate(kernels, new, mode='bicubic')
         resized.append(f'patch kernel {_change(old, new)}')
     return resized, dropped
+
+
+def _adapt_bias(
+    backbone: VisionTransformer, wanted: StateDict, encoder: dict[str, Tensor]
+) -> list[str]:
+    """Resize tables of relative position bias in place; describe it."""
+    names = [name for name in encoder if name.endswith('bias_table')]
+    changed = [
+        name
+        for name in names
+        if name in wanted and wanted[name].shape != encoder[name].shape
+    ]
+    if not changed:
+        return []
+    old = bias_grid(encoder[changed[0]])
+    new = tuple(backbone.patch_resolution)
+    for name in changed:
+        encoder[name] = resize_bias(encoder[name], old, new)
+    return [f'relative bias {_change(old, new)}']
+
+
+def _zero_biases(wanted: StateDict, encoder: dict[str, Tensor]) -> None:
+    """Fill query, key and value biases that no block of the file has."""
+    names = [name for name in wanted if name.endswith('.attn.qkv.bias')]
+    if not any(name in encoder for name in names):
+        encoder |= {name: torch.zeros_like(wanted[name]) for name in names}
 
 
 def _adapt_channels(

@@ -3,7 +3,8 @@
 Our parts are ``backbone`` (the online encoder), ``projector``, ``neck``,
 ``target`` (a second backbone and projector) and ``head``. In ``backbone``,
 ``ln1`` is the norm after the blocks and ``ln2`` the norm after the mean of the
-patch tokens. A table describes each format: its names, ours.
+patch tokens. A table describes each format: its names, ours. In the other
+direction the first row of a name of ours counts.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
+from .families import other_model
+from .joining import StateDict, join_parts, place_tokens, without_fixed
 from .reading import CheckpointError
 
-StateDict = Mapping[str, Tensor]
 Rows = tuple[tuple[str, str], ...]
 
 
@@ -49,6 +50,15 @@ _TIMM_BLOCKS = (
     ('.mlp.fc1.', '.ffn.layers.0.0.'),
     ('.mlp.fc2.', '.ffn.layers.1.'),
 )
+_EXTENDED_BLOCKS = (
+    *_TIMM_BLOCKS,
+    ('.ls1.gamma', '.attn.gamma1.weight'),
+    ('.ls2.gamma', '.ffn.gamma2.weight'),
+    ('.gamma_1', '.attn.gamma1.weight'),
+    ('.gamma_2', '.ffn.gamma2.weight'),
+    ('.mlp.', '.ffn.'),
+    ('.attn.relative_position_bias_table', '.attn.bias_table'),
+)
 _TIMM_ENCODER = (
     ('cls_token', 'backbone.cls_token'),
     ('pos_embed', 'backbone.pos_embed'),
@@ -58,7 +68,29 @@ _TIMM_ENCODER = (
     ('fc_norm.', 'backbone.ln2.'),
     ('masked_embed', 'masked.masked_embed'),  # iBOT's students
 )
+_EXTENDED_ENCODER = (
+    *_TIMM_ENCODER,
+    ('reg_token', 'backbone.registers'),
+    ('register_tokens', 'backbone.registers'),  # DINOv2's authors
+    ('storage_tokens', 'backbone.registers'),  # DINOv3's authors
+    ('dist_token', 'backbone.distilled'),  # DeiT
+    ('norm_pre.', 'backbone.pre_norm.'),  # CLIP in timm
+    (
+        'rel_pos_bias.relative_position_bias_table',
+        'backbone.shared_bias_table',
+    ),  # BEiT's pretraining
+    ('mask_token', 'masked.mask_token'),
+    ('local_cls_norm.', 'local_cls_norm.'),  # of small crops only
+)
 _TIMM = (*_TIMM_ENCODER, ('head.', 'head.fc.'))
+_EXTENDED = (
+    *_EXTENDED_ENCODER,
+    ('head_dist.', 'head_dist.'),
+    ('fc.', 'projector.'),  # MSN
+    ('lm_head.', 'lm_head.'),
+    ('attn_pool.', 'attn_pool.'),  # SigLIP in timm
+    ('head.', 'head.fc.'),
+)
 _OFFICIAL = (
     *_TIMM,  # fine-tuned files contain only these
     ('decoder_embed.', 'projector.embed.'),
@@ -87,13 +119,16 @@ _MOCO_V3 = (
     *_within('momentum_encoder.', _TIMM_ENCODER, 'target.'),
     ('predictor.', 'predictor.'),
 )
-_DINO = (  # and iBOT, with one branch or both
-    *_within('backbone.', _TIMM_ENCODER),
-    ('head.', 'projector.'),
-    *_within('student.backbone.', _TIMM_ENCODER),
-    ('student.head.', 'projector.'),
-    *_within('teacher.backbone.', _TIMM_ENCODER, 'target.'),
-    ('teacher.head.', 'target.projector.'),
+_DINO = tuple(  # and iBOT and DINOv2, with one branch or both
+    row
+    for branch, goal in (('', ''), ('student.', ''), ('teacher.', 'target.'))
+    for row in (
+        *_within(f'{branch}backbone.', _EXTENDED_ENCODER, goal),
+        *(
+            (f'{branch}{head}.', f'{goal}projector.')
+            for head in ('head', 'dino_head', 'ibot_head')
+        ),
+    )
 )
 _HUGGING_FACE_BLOCKS = (
     ('.layernorm_before.', '.ln1.'),
@@ -102,6 +137,23 @@ _HUGGING_FACE_BLOCKS = (
     ('.attention.output.dense.', '.attn.proj.'),
     ('.intermediate.dense.', '.ffn.layers.0.0.'),
     ('.output.dense.', '.ffn.layers.1.'),
+    # DINOv2
+    ('.norm1.', '.ln1.'),
+    ('.norm2.', '.ln2.'),
+    ('.layer_scale1.lambda1', '.attn.gamma1.weight'),
+    ('.layer_scale2.lambda1', '.ffn.gamma2.weight'),
+    ('.mlp.fc1.', '.ffn.layers.0.0.'),
+    ('.mlp.fc2.', '.ffn.layers.1.'),
+    ('.mlp.weights_in.', '.ffn.w12.'),
+    ('.mlp.weights_out.', '.ffn.w3.'),
+    # BEiT
+    ('.lambda_1', '.attn.gamma1.weight'),
+    ('.lambda_2', '.ffn.gamma2.weight'),
+    (
+        '.attention.attention.relative_position_bias.'
+        'relative_position_bias_table',
+        '.attn.bias_table',
+    ),
 )
 _HUGGING_FACE_BARE = (
     ('embeddings.cls_token', 'backbone.cls_token'),
@@ -111,9 +163,69 @@ _HUGGING_FACE_BARE = (
         'backbone.patch_embed.projection.',
     ),
     ('embeddings.mask_token', 'masked.mask_token'),
+    ('embeddings.register_tokens', 'backbone.registers'),
+    ('embeddings.distillation_token', 'backbone.distilled'),
+    (
+        'encoder.relative_position_bias.relative_position_bias_table',
+        'backbone.shared_bias_table',
+    ),
     ('encoder.layer.', 'backbone.layers.'),
     ('layernorm.', 'backbone.ln1.'),
+    ('pooler.layernorm.', 'backbone.ln2.'),  # BEiT, after the mean
     ('pooler.', 'pooler.'),
+)
+_HUGGING_FACE_DINOV3 = (
+    ('embeddings.cls_token', 'backbone.cls_token'),
+    ('embeddings.patch_embeddings.', 'backbone.patch_embed.projection.'),
+    ('embeddings.register_tokens', 'backbone.registers'),
+    ('embeddings.mask_token', 'masked.mask_token'),
+    ('layer.', 'backbone.layers.'),
+    ('norm.', 'backbone.ln1.'),
+)
+_HUGGING_FACE_DINOV3_BLOCKS = (
+    ('.norm1.', '.ln1.'),
+    ('.norm2.', '.ln2.'),
+    ('.attention.qkv.', '.attn.qkv.'),
+    ('.attention.o_proj.', '.attn.proj.'),
+    ('.layer_scale1.lambda1', '.attn.gamma1.weight'),
+    ('.layer_scale2.lambda1', '.ffn.gamma2.weight'),
+    ('.mlp.up_proj.', '.ffn.layers.0.0.'),
+    ('.mlp.down_proj.', '.ffn.layers.1.'),
+    ('.mlp.', '.ffn.'),
+)
+_HUGGING_FACE_CLIP = (  # and SigLIP
+    ('embeddings.class_embedding', 'backbone.cls_token'),
+    ('embeddings.position_embedding.weight', 'backbone.pos_embed'),
+    ('embeddings.patch_embedding.', 'backbone.patch_embed.projection.'),
+    ('pre_layrnorm.', 'backbone.pre_norm.'),
+    ('encoder.layers.', 'backbone.layers.'),
+    ('post_layernorm.', 'backbone.ln1.'),
+    ('head.', 'attn_pool.'),
+)
+_HUGGING_FACE_CLIP_BLOCKS = (
+    ('.layer_norm1.', '.ln1.'),
+    ('.layer_norm2.', '.ln2.'),
+    ('.self_attn.qkv.', '.attn.qkv.'),
+    ('.self_attn.out_proj.', '.attn.proj.'),
+    ('.mlp.fc1.', '.ffn.layers.0.0.'),
+    ('.mlp.fc2.', '.ffn.layers.1.'),
+)
+_OPEN_CLIP = (  # and OpenAI's
+    ('class_embedding', 'backbone.cls_token'),
+    ('positional_embedding', 'backbone.pos_embed'),
+    ('conv1.', 'backbone.patch_embed.projection.'),
+    ('ln_pre.', 'backbone.pre_norm.'),
+    ('transformer.resblocks.', 'backbone.layers.'),
+    ('ln_post.', 'backbone.ln1.'),
+    ('proj', 'text_projection'),
+)
+_OPEN_CLIP_BLOCKS = (
+    ('.ln_1.', '.ln1.'),
+    ('.ln_2.', '.ln2.'),
+    ('.attn.in_proj_', '.attn.qkv.'),
+    ('.attn.out_proj.', '.attn.proj.'),
+    ('.mlp.c_fc.', '.ffn.layers.0.0.'),
+    ('.mlp.c_proj.', '.ffn.layers.1.'),
 )
 _HUGGING_FACE = (
     *_HUGGING_FACE_BARE,
@@ -146,7 +258,7 @@ OURS = Format(
 OFFICIAL = Format(
     'released SiameseIM', 'mm_cls_token', _OFFICIAL, _TIMM_BLOCKS
 )
-TIMM = Format('timm', 'patch_embed.proj.weight', _TIMM, _TIMM_BLOCKS)
+TIMM = Format('timm', 'patch_embed.proj.weight', _EXTENDED, _EXTENDED_BLOCKS)
 HUGGING_FACE = Format(
     'Hugging Face',
     'embeddings.patch_embeddings.projection.weight',
@@ -162,6 +274,19 @@ FORMATS = (
     HUGGING_FACE,
     HUGGING_FACE._replace(mark=f'vit.{HUGGING_FACE.mark}'),
     Format(
+        HUGGING_FACE.name,
+        'embeddings.patch_embeddings.weight',
+        _HUGGING_FACE_DINOV3,
+        _HUGGING_FACE_DINOV3_BLOCKS,
+    ),
+    Format(
+        HUGGING_FACE.name,
+        'embeddings.patch_embedding.weight',
+        _HUGGING_FACE_CLIP,
+        _HUGGING_FACE_CLIP_BLOCKS,
+    ),
+    Format('CLIP', 'ln_pre.weight', _OPEN_CLIP, _OPEN_CLIP_BLOCKS),
+    Format(
         'MoCo-v3',
         'base_encoder.patch_embed.proj.weight',
         _MOCO_V3,
@@ -169,7 +294,10 @@ FORMATS = (
     ),
     *(
         Format(
-            'DINO', f'{prefix}.patch_embed.proj.weight', _DINO, _TIMM_BLOCKS
+            'DINO',
+            f'{prefix}.patch_embed.proj.weight',
+            _DINO,
+            _EXTENDED_BLOCKS,
         )
         for prefix in ('student.backbone', 'teacher.backbone', 'backbone')
     ),
@@ -204,6 +332,10 @@ _ENTRIES = (
 )
 """Entries of tensors, the first of which is taken. DeepSpeed writes 'module',
 timm, DeiT and MMEngine the averaged weights beside the others."""
+_BRANCHES = ('student', 'teacher', 'encoder', 'target_encoder')
+"""Entries of one encoder each: DINO and iBOT, I-JEPA and MSN."""
+_CHUNKS = re.compile(r'(?<![^.])blocks\.\d+\.(?=\d+\.)')
+"""DINOv2's training puts its blocks into chunks."""
 _WRAPPERS = re.compile(
     r'(?:^|(?<=\.))(?:module|_orig_mod|_fsdp_wrapped_module|'
     r'_checkpoint_wrapped_module)\.'
@@ -254,18 +386,53 @@ def from_any(
         form, state = _below_prefix(state, file)
     if form is OFFICIAL:
         return Found(form, from_official(state), taken, others)
-    if form.name == HUGGING_FACE.name:
-        state = _join_qkv(state)
+    _refuse_others(state, file)
+    state = join_parts(state) if form.name != OURS.name else _as_plain(state)
     renamed = {
         name
-        if name.startswith(('outside.', 'target.backbone.'))
+        if name.startswith(('outside.', 'target.'))
         else _rename(name, form, 0, 1) or f'unknown.{name}': value
         for name, value in state.items()
     }
     if form.name == 'Detectron2' and 'backbone.pos_embed' in renamed:
         # It keeps the row of the cls token, but not the token.
         renamed['backbone.pos_embed'] = renamed['backbone.pos_embed'][:, 1:]
+    elif form.name != OURS.name:
+        place_tokens(renamed)
     return Found(form, renamed, taken, others)
+
+
+def _as_plain(state: StateDict) -> dict[str, Tensor]:
+    """Give the blocks of our segmentation backbone the names of a ViT's."""
+    plain = {}
+    for name, value in without_fixed(state).items():
+        for theirs, ours in _SEGMENTATION_BLOCKS:
+            if name.endswith(theirs):
+                name = name.removesuffix(theirs) + ours
+        plain[name] = value
+    return plain
+
+
+_SEGMENTATION_BLOCKS = (
+    ('.gamma_1', '.attn.gamma1.weight'),
+    ('.gamma_2', '.ffn.gamma2.weight'),
+    ('.attn.relative_position_bias_table', '.attn.bias_table'),
+)
+
+
+def _refuse_others(state: StateDict, file: Any) -> None:
+    """Refuse a model that is a ViT in names only.
+
+    Raises:
+        CheckpointError: naming it.
+    """
+    other = other_model(state)
+    if other:
+        raise CheckpointError(
+            f'The checkpoint {file} holds the tensors of {other}, which the '
+            'ViT of this package cannot compute; use an encoder that '
+            'docs/encoders.md lists.'
+        )
 
 
 def _tensors(
@@ -273,11 +440,7 @@ def _tensors(
 ) -> tuple[dict[str, Tensor], str, list[str]]:
     """Return the tensors of an entry, its name, and the other entries."""
     entries = [name for name in _ENTRIES if _holds_tensors(content, name)]
-    branches = [
-        name
-        for name in ('student', 'teacher')
-        if _holds_tensors(content, name)
-    ]
+    branches = [name for name in _BRANCHES if _holds_tensors(content, name)]
     inside: Mapping[str, Any] = content
     taken = ''
     if entry is not None and _holds_tensors(content, entry):
@@ -291,7 +454,7 @@ def _tensors(
             for name, value in content[branch].items()
         }
     state = {
-        _WRAPPERS.sub('', str(name)): value
+        _CHUNKS.sub('blocks.', _WRAPPERS.sub('', str(name))): value
         for name, value in inside.items()
         if isinstance(value, Tensor)
     }
@@ -341,10 +504,12 @@ def _below_prefix(
                 'encoder; test it by the config of its run, or merge it by '
                 'tools/convert.py --config.'
             )
+        model = other_model(state)
+        held = f'tensors of {model}, such as ' if model else ''
         raise CheckpointError(
             f'The checkpoint {file} does not fit the model: it holds no ViT '
-            f'of a known format, but {some(state) or "no tensor"}; check '
-            'which model it is of.'
+            f'of a known format, but {held}{some(state) or "no tensor"}; '
+            'check which model it is of.'
         )
     online = sorted(p for p in prefixes if not _TARGETS.search(p))
     target = sorted(prefixes - {*online})
@@ -425,21 +590,6 @@ def to_hugging_face(state: StateDict) -> dict[str, Tensor]:
         else:
             split[name] = value
     return split
-
-
-def _join_qkv(state: StateDict) -> dict[str, Tensor]:
-    """Stack Hugging Face's query, key and value maps into one."""
-    joined = dict(state)
-    for name in state:
-        if '.attention.query.' in name:
-            parts = [
-                joined.pop(name.replace('.query.', f'.{part}.'))
-                for part in ('query', 'key', 'value')
-                if name.replace('.query.', f'.{part}.') in joined
-            ]
-            if len(parts) == 3:
-                joined[name.replace('.query.', '.qkv.')] = torch.cat(parts)
-    return joined
 
 
 def _rename_all(

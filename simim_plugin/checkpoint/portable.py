@@ -9,14 +9,15 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from mmpretrain.models import VisionTransformer
 from torch import Tensor, nn
 
-from .encoders import known_encoder
-from .grids import Grid, grid_of
+from ..vit import PlainViT
+from .grids import Grid, bias_grid, grid_of
 from .loading import Weights, check_fit
 from .names import StateDict
-from .reading import CheckpointError
+
+DEFAULT_GRID = (16, 16)
+"""Of encoders whose positions are rotary: they have no grid of their own."""
 
 
 class Features(NamedTuple):
@@ -59,21 +60,22 @@ class Portable(nn.Module):
         super().__init__()
         encoder, head = weights.part('backbone'), weights.part('head')
         self.dims, self.depth, self.patch = weights.shape()
-        try:
-            positions = encoder['pos_embed'][0, 1:]
-            self.hidden = len(encoder['layers.0.ffn.layers.0.0.weight'])
-        except KeyError as error:
-            raise CheckpointError(
-                f'The checkpoint {weights.file} has no encoder tensor '
-                f'{error}; only plain ViTs can be converted.'
-            ) from error
-        rows, columns = grid_of(positions, weights.file, grid)
-        self.size = rows * self.patch, columns * self.patch
-        self.num_heads = self._find_heads(weights, num_heads)
-        self.eps = weights.about.get('layer_norm_eps', 1e-6)
+        self.options = weights.options(num_heads)
+        arch = self.options['arch']
+        self.num_heads = arch['num_heads']
+        self.hidden = arch['feedforward_channels']
+        self.eps = self.options.get('norm_cfg', {}).get('eps', 1e-6)
         self.final_norm = 'ln1.weight' in encoder
         self.fc_norm = 'ln2.weight' in encoder
         self.qkv_bias = 'layers.0.attn.qkv.bias' in encoder
+        extra = int('cls_token' in encoder)
+        rows, columns = grid or DEFAULT_GRID
+        if 'pos_embed' in encoder:
+            table = encoder['pos_embed'][0, extra:]
+            rows, columns = grid_of(table, weights.file, grid)
+        elif 'layers.0.attn.bias_table' in encoder:
+            rows, columns = bias_grid(encoder['layers.0.attn.bias_table'])
+        self.size = rows * self.patch, columns * self.patch
         self.backbone = self._build_backbone()
         state = weights.unknown()
         state |= {f'backbone.{name}': x for name, x in encoder.items()}
@@ -100,32 +102,10 @@ class Portable(nn.Module):
         height, width = self.size
         return height if height == width else self.size
 
-    def _find_heads(self, weights: Weights, num_heads: int | None) -> int:
-        known = known_encoder(self.dims, self.depth)
-        heads = num_heads or weights.about.get('num_attention_heads')
-        heads = heads or (known.heads if known else 0)
-        valid = isinstance(heads, int) and heads > 0
-        if not valid or self.dims % heads:
-            raise CheckpointError(
-                f'The checkpoint {weights.file} does not tell how many '
-                f'attention heads share its {self.dims} channels '
-                f'(found {heads!r}); pass --num-heads.'
-            )
-        return heads
-
-    def _build_backbone(self) -> VisionTransformer:
-        backbone = VisionTransformer(
-            arch=dict(
-                embed_dims=self.dims,
-                num_layers=self.depth,
-                num_heads=self.num_heads,
-                feedforward_channels=self.hidden,
-            ),
+    def _build_backbone(self) -> PlainViT:
+        backbone = PlainViT(
+            **{'final_norm': False, **self.options},
             img_size=self.size,
-            patch_size=self.patch,
-            qkv_bias=self.qkv_bias,
-            norm_cfg=dict(type='LN', eps=self.eps),
-            final_norm=self.final_norm,
             out_type='avg_featmap' if self.fc_norm else 'raw',
         )
         backbone.out_type = 'raw'  # forward applies fc_norm itself
@@ -137,7 +117,9 @@ class Portable(nn.Module):
         if not self.pools:
             return Features(tokens)
         pooled = (
-            self.backbone.ln2(tokens[:, 1:].mean(dim=1))
+            self.backbone.ln2(
+                tokens[:, self.backbone.num_extra_tokens :].mean(dim=1)
+            )
             if self.fc_norm
             else tokens[:, 0]
         )

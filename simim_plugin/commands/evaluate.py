@@ -8,7 +8,6 @@ by hand.
 from __future__ import annotations
 
 import argparse
-import copy
 import hashlib
 import json
 import subprocess
@@ -25,23 +24,24 @@ from mmpretrain.registry import DATASETS, MODELS
 
 from .. import __version__
 from ..checkpoint import read_weights
+from ..checkpoint.families import described
 from ..checkpoint.names import OFFICIAL, OURS
 from ..config_files import config_path
 from ..errors import SimimError
 from ..evaluation import robustness_average
 from ..files import complete_file, last_checkpoint, write_json
 from ..text import clean
+from ..vit import ARCHES
 from .command_line import find_config
 from .config_errors import add_traceback_option, explained_errors
 from .options import add_options, merge
 from .protocols import (
-    ENCODERS,
-    FROZEN,
     PAPER,
     PREFIX,
     SCALES,
     TASKS,
     find_encoder,
+    fit_model,
 )
 from .running import run_script, train_on
 
@@ -124,6 +124,11 @@ def _parser() -> argparse.ArgumentParser:
         default='online',
         help='the encoder to evaluate, of a file with two',
     )
+    parser.add_argument(
+        '--num-heads',
+        type=int,
+        help='attention heads, of an encoder that nothing tells them of',
+    )
     parser.add_argument('--seed', type=int, default=0, help='of all tasks')
     parser.add_argument(
         '--gpus', type=int, default=1, help='processes, one on each GPU'
@@ -167,17 +172,18 @@ class Evaluation:
             self.checkpoint = untrained(pretraining, args)
         weights = read_weights(self.checkpoint, args.branch)
         self.fine_tuned = 'head.fc.weight' in weights.state
-        self.final_norm = 'backbone.ln1.weight' in weights.state
         self.encoder = find_encoder(weights)
+        self.options = weights.options(args.num_heads)
+        self.family = weights.family
         self.scale = SCALES[self.encoder.scale]
         self.data = args.data or Path(self.scale.data)
         self._check_options()
         self._check_data()
         self.settings |= dict(
             sha256=_digest(self.checkpoint),
-            arch=self.encoder.arch,
+            encoder=self.options,
+            family=self.family.name,
             names=weights.form.name,
-            final_norm=self.final_norm,
             data=str(self.data),
         )
         if 'robustness' in args.tasks:
@@ -253,6 +259,7 @@ class Evaluation:
 
         Finished tasks are kept, and an interrupted training is resumed.
         """
+        print(f'The encoder is read as {clean(described(self.family))}.')
         file = self.args.work_dir / 'results.json'
         results: dict[str, Any] = dict(
             checkpoint=str(self.args.checkpoint), tasks={}
@@ -335,18 +342,7 @@ class Evaluation:
     def _config(self, task: str, name: str) -> Config:
         """Adapt a packaged config to the encoder, the data and the options."""
         config = Config.fromfile(config_path(f'{name}.py'))
-        model = config.model
-        width, depth, patch = next(
-            key for key, value in ENCODERS.items() if value == self.encoder
-        )
-        model.backbone.arch = copy.deepcopy(self.encoder.arch)
-        model.backbone.patch_size = patch
-        if task in FROZEN:  # fine-tuning has its own norm
-            model.backbone.final_norm = self.final_norm
-        if model.get('head') is not None:
-            model.head.in_channels = width
-        if 'frozen_stages' in model.backbone:
-            model.backbone.frozen_stages = depth
+        fit_model(config, task, self.options, self.family)
         as_folders = (self.data / 'train').is_dir()
         for dataset in _datasets(config._cfg_dict):
             if dataset['type'] == 'LocalCIFAR10' and as_folders:
@@ -376,9 +372,11 @@ class Evaluation:
 
 def table(results: dict[str, Any]) -> str:
     """Return a Markdown table of our figures beside those of the paper."""
+    encoder = dict(results['encoder'])
     own = results['names'] in (OURS.name, OFFICIAL.name)
-    own = own and not results['final_norm']  # other methods have one
-    paper = PAPER if own and results['arch'] == 'base' else {}
+    arch = {**encoder.pop('arch')}
+    plain = encoder.keys() == {'patch_size', 'norm_cfg'}  # others have more
+    paper = PAPER if own and plain and arch == ARCHES['base'] else {}
     rows = [
         '| task | metric | *ours* | *paper* | config | simim_plugin | date |',
         '|---|---|---|---|---|---|---|',

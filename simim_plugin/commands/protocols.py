@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from mmengine.config import Config
 
 from ..checkpoint import Weights
-from ..checkpoint.encoders import BASE, HUGE, LARGE, MICRO, TINY
+from ..checkpoint.families import PLAIN, Family
 from ..errors import SimimError
+from ..vit.arches import ARCHES, HUGE, LARGE, MICRO, TINY
 
 FROZEN = ('knn', 'linear', 'logistic')
 TASKS = (*FROZEN, 'finetune', 'robustness')
@@ -83,28 +86,26 @@ class Encoder(NamedTuple):
 
     Args:
         scale (str): key of ``SCALES``.
-        arch (str | dict): of the backbone.
         finetune (str, optional): name of its own fine-tuning config.
     """
 
-    scale: str
-    arch: str | dict[str, int]
+    scale: str = 'in1k'
     finetune: str | None = None
 
 
 ENCODERS = {
-    (BASE.width, BASE.depth, 16): Encoder('in1k', 'base'),
     (LARGE.width, LARGE.depth, 16): Encoder(
-        'in1k', 'large', 'large-p16_ft-8xb128-amp-coslr-50e_in1k'
+        finetune='large-p16_ft-8xb128-amp-coslr-50e_in1k'
     ),
     (HUGE.width, HUGE.depth, 14): Encoder(
-        'in1k', 'huge', 'huge-p14_ft-8xb128-amp-coslr-50e_in1k'
+        finetune='huge-p14_ft-8xb128-amp-coslr-50e_in1k'
     ),
-    (TINY.width, TINY.depth, 4): Encoder('cifar10', 'deit-tiny'),
-    (MICRO.width, MICRO.depth, 4): Encoder('cifar10', MICRO.arch),
-    (MICRO.width, MICRO.depth, 8): Encoder('demo', MICRO.arch),
+    (TINY.width, TINY.depth, 4): Encoder('cifar10'),
+    (MICRO.width, MICRO.depth, 4): Encoder('cifar10'),
+    (MICRO.width, MICRO.depth, 8): Encoder('demo'),
 }
-"""Encoders by width, number of blocks and patch size."""
+"""Encoders by width, number of blocks and patch size. All others are
+evaluated by the configs of a ViT-B on ImageNet."""
 
 
 def find_encoder(weights: Weights) -> Encoder:
@@ -112,16 +113,66 @@ def find_encoder(weights: Weights) -> Encoder:
 
     Raises:
         CheckpointError: if the weights have no patch embedding.
-        SimimError: if no packaged config evaluates such an encoder.
     """
-    width, depth, patch = weights.shape()
-    if (width, depth, patch) not in ENCODERS:
-        known = ', '.join(f'{w} x {d} / {p}' for w, d, p in ENCODERS)
+    return ENCODERS.get(weights.shape(), Encoder())
+
+
+def fit_model(
+    config: Config, task: str, options: dict[str, Any], family: Family
+) -> None:
+    """Adapt the model of a packaged config to an encoder, in place.
+
+    Frozen encoders are read as their authors do: with their final norm, and
+    kNN and linear probing with their pooling. All tasks take their mean and
+    std, and their crop of test images.
+
+    Args:
+        config (Config): of a task.
+        task (str): one of ``TASKS``.
+        options (dict[str, Any]): of the encoder.
+        family (Family): of the encoder.
+
+    Raises:
+        SimimError: if the images are no whole number of patches.
+    """
+    model, options = config.model, dict(options)
+    backbone, arch = model.backbone, options['arch']
+    size, patch = backbone.img_size, options['patch_size']
+    if size % patch:
         raise SimimError(
-            f'The encoder in {weights.file} has width {width}, {depth} '
-            f'blocks and patches of {patch} px, which no packaged config is '
-            f'for (width x blocks / patch: {known}); inherit one of '
-            'configs/classification and run it by tools/train.py or '
-            'tools/test.py.'
+            f'{task} reads images of {size} px, which are no whole number of '
+            f'patches of {patch} px; inherit the config and choose another '
+            'size.'
         )
-    return ENCODERS[width, depth, patch]
+    names = {tuple(known.values()): name for name, known in ARCHES.items()}
+    options['arch'] = names.get(tuple(arch.values()), arch)
+    if task not in FROZEN:  # fine-tuning has its own norm
+        options.pop('final_norm', None)
+    backbone.update(options)
+    if model.get('head') is not None:
+        model.head.in_channels = arch['embed_dims']
+    if 'frozen_stages' in backbone:
+        backbone.frozen_stages = arch['num_layers']
+    has_cls = options.get('with_cls_token', True)
+    if task == 'knn':
+        config.test_cfg.pool = family.pool
+    elif task == 'logistic' and not has_cls:
+        config.test_cfg.pool = 'mean'
+    elif task == 'linear' and family.pool == 'cls':
+        backbone.out_type = 'cls_token'
+    if family.mean != PLAIN.mean:
+        model.data_preprocessor.mean = [*family.mean]
+        model.data_preprocessor.std = [*family.std]
+    if family.crop != PLAIN.crop and size == 224:
+        _resize(config._cfg_dict, round(size / family.crop))
+
+
+def _resize(node: Any, edge: int) -> None:
+    """Set the short edge of every evaluation crop below ``node``."""
+    if isinstance(node, dict):
+        if node.get('type') == 'torchvision/Resize':
+            node['size'] = edge
+        node = [*node.values()]
+    if isinstance(node, list | tuple):
+        for part in node:
+            _resize(part, edge)

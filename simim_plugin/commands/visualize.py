@@ -147,7 +147,7 @@ def matches(args: argparse.Namespace) -> Captioned:
     views = PairedViews(size=encoder.size, crop_scale=(0.2, 1.0))
     transform = Compose([LoadRGBImage(), views])
     drawn = draw_pairs(transform, [str(path) for path in paths], args.seed)
-    found = match_patches(encoder, drawn)
+    found = match_patches(encoder, drawn, grid=encoder.grid)
     figure = draw_matches(
         [pair['img'] for pair in drawn], {'Nearest patches': found}
     )

@@ -11,25 +11,40 @@ Shape key: B batch, H x W patches, N = H W, C channels, D channels of a head.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from mmdet.registry import MODELS
 from mmengine.model.weight_init import trunc_normal_
 from mmpretrain.models import ViTSAM
 from mmpretrain.models.backbones.vit_sam import (
-    Attention,
     TransformerEncoderLayer,
-    get_rel_pos,
     window_partition,
     window_unpartition,
 )
+from mmpretrain.models.utils import build_norm_layer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..checkpoint import fill_pretrained, refuse_init_cfg
+from ..errors import SimimError
 from ..freezing import FrozenStages
+from ..geometry import Grid
+from ..vit import ARCHES, RotaryPositions, check_choice, resize_table
+from ..vit.layers import FFN_TYPES, extra_tokens, layer_depth
+from .attention import attend
+from .extended_block import extend_layers, extended_block
+
+QUARTERS = {
+    name: dict(
+        arch,
+        global_attn_indexes=[
+            k * arch['num_layers'] // 4 - 1 for k in range(1, 5)
+        ],
+    )
+    for name, arch in ARCHES.items()
+}
+"""Architectures in which the last block of each quarter is global."""
 
 
 @MODELS.register_module()
@@ -37,9 +52,10 @@ class SiameseIMViTDet(FrozenStages, ViTSAM):
     """ViTDet's backbone, for images of any size.
 
     Args:
-        arch (str | dict): 'base', 'large', 'huge', or the dictionary of
-            :class:`mmpretrain.models.ViTSAM`, with the indices of global
-            blocks in ``global_attn_indexes``.
+        arch (str | dict): 'tiny', 'small', 'base', 'large', 'huge' or
+            'giant', or the dictionary of :class:`mmpretrain.models.ViTSAM`,
+            with the indices of global blocks in ``global_attn_indexes``.
+            Defaults to 'base'.
         img_size (int): side of the training images, pixels. The relative
             positions of global blocks have this size and are interpolated
             for other images. Defaults to 1024.
@@ -50,14 +66,28 @@ class SiameseIMViTDet(FrozenStages, ViTSAM):
             pass instead of keeping them. Defaults to False.
         frozen_stages (int): as in
             :class:`simim_plugin.models.SiameseIMViT`. Defaults to -1.
+        with_cls_token (bool): keep the cls token. Defaults to False.
+        num_registers, absolute_positions, rotary, qk_norm, ffn_type,
+        layer_scale_init_value, pre_norm, final_norm, interpolate_antialias:
+            as in :class:`simim_plugin.vit.PlainViT`, and off by default.
         pretrained (str | dict, optional): as in
             :class:`simim_plugin.models.SiameseIMViT`. A patch kernel of
             another size is resized. The relative positions, which a plain
             ViT lacks, start at zero.
         **kwargs: see :class:`mmpretrain.models.ViTSAM`.
+
+    Raises:
+        SimimError: for an unknown ``arch`` or ``ffn_type``, and for
+            ``relative_bias``, which BEiT's encoders need.
     """
 
-    num_extra_tokens = 0  # no cls token
+    pos_embed: Any  # parameters or None
+    cls_token: Any
+    registers: Any
+    arch_zoo: ClassVar = {
+        **{name[0]: arch for name, arch in QUARTERS.items()},
+        **QUARTERS,
+    }
 
     def __init__(
         self,
@@ -67,24 +97,69 @@ class SiameseIMViTDet(FrozenStages, ViTSAM):
         pretrain_img_size: int = 224,
         with_cp: bool = False,
         frozen_stages: int = -1,
+        with_cls_token: bool = False,
+        num_registers: int = 0,
+        absolute_positions: bool = True,
+        rotary: bool = False,
+        qk_norm: bool = False,
+        ffn_type: str = 'origin',
+        layer_scale_init_value: float = 0.0,
+        pre_norm: bool = False,
+        final_norm: bool = False,
+        interpolate_antialias: bool = False,
+        relative_bias: bool = False,
         pretrained: str | dict | None = None,
         **kwargs: Any,
     ) -> None:
         refuse_init_cfg('SiameseIMViTDet', kwargs.get('init_cfg'))
+        if relative_bias:
+            raise SimimError(
+                "ViTDet's windows have no place for BEiT's relative bias; use "
+                'another encoder for detection, or leave relative_bias out.'
+            )
+        check_choice('arch', arch, self.arch_zoo)
+        check_choice('ffn_type', ffn_type, FFN_TYPES)
         patch_size = kwargs.get('patch_size', 16)
+        norm_cfg = kwargs.get('norm_cfg', dict(type='LN', eps=1e-6))
+        if pre_norm:  # CLIP's patches have no bias
+            kwargs.setdefault('patch_cfg', dict(bias=False))
         # ViTSAM has one size for both; its position table is not used.
         super().__init__(
             arch,
             img_size=pretrain_img_size,
             out_channels=0,
             use_abs_pos=False,
-            layer_cfgs=dict(input_size=(img_size // patch_size,) * 2),
-            **kwargs,
+            **{
+                **kwargs,
+                'layer_cfgs': dict(
+                    kwargs.get('layer_cfgs', {}),
+                    input_size=(img_size // patch_size,) * 2,
+                ),
+            },
         )
         rows, columns = self.patch_resolution
-        self.pos_embed = nn.Parameter(
-            torch.zeros(1, rows * columns, self.embed_dims)
+        dims = self.embed_dims
+        self.table_extra = int(with_cls_token)
+        self.num_extra_tokens = self.table_extra + num_registers
+        self.pos_embed = self.cls_token = self.registers = None
+        if absolute_positions:
+            count = self.table_extra + rows * columns
+            self.pos_embed = nn.Parameter(torch.zeros(1, count, dims))
+        if with_cls_token:
+            self.cls_token = nn.Parameter(torch.zeros(1, 1, dims))
+        if num_registers:
+            self.registers = nn.Parameter(torch.zeros(1, num_registers, dims))
+        heads = self.arch_settings['num_heads']
+        self.rotary = RotaryPositions(dims // heads) if rotary else None
+        self.interpolate_antialias = interpolate_antialias
+        self.pre_norm = build_norm_layer(norm_cfg, dims) if pre_norm else None
+        self.ln1 = build_norm_layer(norm_cfg, dims) if final_norm else None
+        options = (layer_scale_init_value, qk_norm, ffn_type)
+        self.extended = bool(
+            self.num_extra_tokens or rotary or options != (0, False, 'origin')
         )
+        if self.extended:
+            extend_layers(self, norm_cfg, *options)
         self.with_cp = with_cp
         self.freeze(frozen_stages)
         self.pretrained = pretrained
@@ -99,7 +174,11 @@ class SiameseIMViTDet(FrozenStages, ViTSAM):
         for layer in self.layers.modules():
             if isinstance(layer, nn.Linear):
                 trunc_normal_(layer.weight, std=0.02)
-                nn.init.zeros_(layer.bias)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+        for token in (self.cls_token, self.registers):
+            if token is not None:
+                nn.init.normal_(token, std=0.02)
         if self.pretrained is not None:
             fill_pretrained(
                 self,
@@ -110,24 +189,53 @@ class SiameseIMViTDet(FrozenStages, ViTSAM):
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
         """Encode images (B, 3, height, width) to features (B, C, H, W)."""
-        tokens, (height, width) = self.patch_embed(images)
-        tokens = tokens.unflatten(1, (height, width))  # (B, H, W, C)
-        tokens = tokens + self._positions(height, width)
-        for layer in self.layers:
-            if self.with_cp and self.training:
-                tokens = checkpoint(block, layer, tokens, use_reentrant=False)
-            else:
-                tokens = block(layer, tokens)
+        tokens, grid = self.patch_embed(images)  # (B, N, C)
+        if self.pos_embed is not None:
+            tokens = tokens + self._positions(grid)
+        if self.extended:
+            tokens = self._extended(tokens, grid)
+        else:
+            if self.pre_norm is not None:
+                tokens = self.pre_norm(tokens)
+            tokens = tokens.unflatten(1, grid)  # (B, H, W, C)
+            for layer in self.layers:
+                tokens = self._run(block, layer, tokens)
+        if self.ln1 is not None:
+            tokens = self.ln1(tokens)
         return (tokens.permute(0, 3, 1, 2).contiguous(),)
 
-    def _positions(self, height: int, width: int) -> Tensor:
-        """Return the position table, interpolated to (1, H, W, C)."""
-        table = self.pos_embed.unflatten(1, self.patch_resolution)
-        if self.patch_resolution != (height, width):
-            table = F.interpolate(
-                table.permute(0, 3, 1, 2), (height, width), mode='bicubic'
-            ).permute(0, 2, 3, 1)
-        return table
+    def _extended(self, patches: Tensor, grid: Grid) -> Tensor:
+        """Encode patches (B, N, C) of other encoders to (B, H, W, C)."""
+        extra = extra_tokens(self, patches.shape[0])
+        tokens = torch.cat([*extra, patches], dim=1)  # (B, T, C)
+        if self.pre_norm is not None:
+            tokens = self.pre_norm(tokens)
+        rotation = None
+        if self.rotary is not None:
+            rotation = self.rotary(grid, patches.device)
+        for layer in self.layers:
+            tokens = self._run(extended_block, layer, tokens, grid, rotation)
+        return tokens[:, self.num_extra_tokens :].unflatten(1, grid)
+
+    def _run(self, function: Any, *args: Any) -> Tensor:
+        """Apply a block, with its activations recomputed if asked."""
+        if self.with_cp and self.training:
+            return checkpoint(function, *args, use_reentrant=False)
+        return function(*args)
+
+    def _positions(self, grid: Grid) -> Tensor:
+        """Return the positions (1, N, C), interpolated to a grid."""
+        table = self.pos_embed[:, self.table_extra :]
+        antialias = self.interpolate_antialias
+        return resize_table(
+            table, self.patch_resolution, grid, antialias=antialias
+        )
+
+    def get_layer_depth(
+        self, param_name: str, prefix: str = ''
+    ) -> tuple[int, int]:
+        """See :func:`simim_plugin.vit.layers.layer_depth`."""
+        return layer_depth(self, param_name, prefix)
 
 
 def block(layer: TransformerEncoderLayer, tokens: Tensor) -> Tensor:
@@ -143,72 +251,3 @@ def block(layer: TransformerEncoderLayer, tokens: Tensor) -> Tensor:
         attended = attend(layer.attn, normed)
     tokens = tokens + drop_path(attended)
     return layer.ffn(layer.ln2(tokens), identity=tokens)
-
-
-def attend(attn: Attention, tokens: Tensor) -> Tensor:
-    """Apply attention with decomposed relative positions to (B, H, W, C)."""
-    _, height, width, _ = tokens.shape
-    query, key, value = split_heads(attn, tokens)
-    query, key = with_relative_positions(attn, query, key, height, width)
-    # Fused kernels need values as wide as keys.
-    padded = F.pad(value, (0, key.shape[-1] - value.shape[-1]))
-    attended = F.scaled_dot_product_attention(query, key, padded, scale=1.0)
-    attended = attended[..., : value.shape[-1]]
-    return merge_heads(attn, attended, (height, width))
-
-
-def split_heads(attn: Attention, tokens: Tensor) -> tuple[Tensor, ...]:
-    """Project tokens (B, H, W, C) to q, k and v, each (B, heads, N, D)."""
-    qkv = attn.qkv(tokens.flatten(1, 2))  # (B, N, 3 C)
-    qkv = qkv.unflatten(2, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
-    return qkv.unbind(0)
-
-
-def merge_heads(
-    attn: Attention, attended: Tensor, size: tuple[int, int]
-) -> Tensor:
-    """Project the output of all heads (B, heads, N, D) to (B, H, W, C)."""
-    attended = attended.transpose(1, 2).flatten(2)  # (B, N, C)
-    return attn.proj(attended).unflatten(1, size)
-
-
-def with_relative_positions(
-    attn: Attention, query: Tensor, key: Tensor, height: int, width: int
-) -> tuple[Tensor, Tensor]:
-    """Widen query and key until their products are the logits.
-
-    Decomposed relative positions add q.R_y for the key's row and q.R_x for
-    its column to q.k / sqrt(D). The query receives its products with all rows
-    and columns, and the key a one-hot mark of its own, which avoids N x N
-    logits.
-
-    Args:
-        attn (Attention): holds the tables, one vector per distance.
-        query (Tensor): (B, heads, N, D).
-        key (Tensor): (B, heads, N, D).
-        height (int): H, patches per column.
-        width (int): W, patches per row.
-
-    Returns:
-        tuple[Tensor, Tensor]: both (B, heads, N, D + H + W), or (B, heads,
-        N, D) without relative positions.
-    """
-    scaled = query * attn.scale
-    if not attn.use_rel_pos:
-        return scaled, key
-    placed = query.unflatten(2, (height, width))
-    rows = get_rel_pos(height, height, attn.rel_pos_h)  # (H, H, D)
-    columns = get_rel_pos(width, width, attn.rel_pos_w)  # (W, W, D)
-    vertical = torch.einsum('bnhwd,hkd->bnhwk', placed, rows).flatten(2, 3)
-    horizontal = torch.einsum('bnhwd,wkd->bnhwk', placed, columns)
-    index = torch.arange(height * width, device=key.device)
-    row, column = (
-        F.one_hot(index // width, height),
-        F.one_hot(index % width, width),
-    )
-    marks = torch.cat([row, column], dim=1).to(key)  # (N, H + W)
-    marks = marks.expand(*key.shape[:2], -1, -1)
-    return (
-        torch.cat([scaled, vertical, horizontal.flatten(2, 3)], dim=-1),
-        torch.cat([key, marks], dim=-1),
-    )

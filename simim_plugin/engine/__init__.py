@@ -2,6 +2,7 @@
 
 from .checkpointing import SafeCheckpointHook
 from .collapse import CollapseMonitor
+from .holding import HoldBackboneHook
 from .loop import ExactEpochLoop
 from .momentum import MomentumHook
 from .nonfinite import NonFiniteGuard
@@ -15,6 +16,7 @@ __all__ = [
     'AutocastOptimWrapper',
     'CollapseMonitor',
     'ExactEpochLoop',
+    'HoldBackboneHook',
     'LayerDecayConstructor',
     'MomentumHook',
     'NonFiniteGuard',

@@ -146,6 +146,7 @@ class CollapseMonitor(Hook):
         self.max_cos_batch = max_cos_batch
         self.stop = stop
         self._parts: dict[str, nn.Module] = {}
+        self._extra = 1  # tokens before the patches
         self._handles: list[RemovableHandle] = []
         self._seen: dict[str, Tensor] = {}
         self._beyond: Counter[str] = Counter()
@@ -157,6 +158,7 @@ class CollapseMonitor(Hook):
         if isinstance(target, nn.ModuleDict) and 'projector' in target:
             self._parts['target'] = target['projector']
             self._parts['prediction'] = model.neck
+            self._extra = model.backbone.num_extra_tokens
         else:
             runner.logger.info(
                 f'CollapseMonitor has nothing to watch: '
@@ -181,7 +183,7 @@ class CollapseMonitor(Hook):
             self._handles.pop().remove()
         if not self._seen:
             return
-        target = self._seen.pop('target')[:, 1:]  # without the cls token
+        target = self._seen.pop('target')[:, self._extra :]
         prediction = self._seen.pop('prediction')
         whole = prediction.shape == target.shape  # variants predict a part
         figures = feature_figures(target, prediction if whole else None)

@@ -21,7 +21,7 @@ from mmengine.model import BaseModel
 from torch import Tensor
 
 from ..errors import SimimError
-from ..geometry import PairGeometry
+from ..geometry import Grid, PairGeometry
 from .features import encode_images, frozen
 from .random_state import same_random_state
 
@@ -71,7 +71,10 @@ class PatchMatches:
 
 
 def match_patches(
-    model: BaseModel, pairs: Sequence[dict[str, Any]], batch_size: int = 64
+    model: BaseModel,
+    pairs: Sequence[dict[str, Any]],
+    batch_size: int = 64,
+    grid: Grid | None = None,
 ) -> PatchMatches:
     """Find the nearest online patch of every target patch.
 
@@ -82,13 +85,15 @@ def match_patches(
             and the target view (H, W, 3) uint8 RGB, ``geometry`` is a
             :class:`~simim_plugin.geometry.PairGeometry`.
         batch_size (int): pairs per batch.
+        grid (tuple[int, int], optional): rows and columns of the patches of
+            a view. Defaults to those of the backbone's ``img_size``.
 
     Raises:
         SimimError: if there are no pairs.
     """
     if not pairs:
         raise SimimError('There are no pairs of views to match; pass some.')
-    grid = tuple(model.backbone.patch_resolution)
+    grid = grid or tuple(model.backbone.patch_resolution)
     nearest = []
     with frozen(model):
         for start in range(0, len(pairs), batch_size):

@@ -1,6 +1,7 @@
 """The neck: predict every patch of one view from the other, by position.
 
-Shape key: B batch, V visible online patches, N target patches, D channels.
+Shape key: B batch, E extra tokens (the cls token, and registers if there
+are), V visible online patches, N target patches, D channels.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ class RelativePositionDecoder(BaseModule):
     """Self-attention over the online tokens and one mask token per target
     patch, which carries the position of that patch in the online view.
 
-    Paper section 3.2, eq. 2 and 3. The cls token is context only: nothing
-    is predicted for it (docs/method.md, "Decoder").
+    Paper section 3.2, eq. 2 and 3. Extra tokens are context only: nothing
+    is predicted for them (docs/method.md, "Decoder").
 
     Args:
         grid (tuple[int, int]): rows and columns of patches of both views.
@@ -65,7 +66,7 @@ class RelativePositionDecoder(BaseModule):
         """Predict the target view's features.
 
         Args:
-            online (Tensor): (B, 1 + V, D) projected cls token and visible
+            online (Tensor): (B, E + V, D) projected extra tokens and visible
                 patches of the online view.
             visible (Tensor): (B, V) row-major indices of those patches.
             geometry (PairGeometry): the B pairs of views.
@@ -86,11 +87,12 @@ class RelativePositionDecoder(BaseModule):
         self, online: Tensor, visible: Tensor, relative: Tensor
     ) -> Tensor:
         """Predict (B, N, D) at relative embeddings (B, N, 2 D)."""
-        cls_token, context = online[:, :1], online[:, 1:]
+        count = online.shape[1] - visible.shape[1]
+        extra, context = online[:, :count], online[:, count:]
         positions = self.pos_embed[0, 1:]  # (N, D); the cls row is zero
         context = context + positions[visible]  # (B, V, D)
         queries = self.mask_token + self.relative_map(relative)  # (B, N, D)
-        tokens = torch.cat([cls_token, context, queries], dim=1)
+        tokens = torch.cat([extra, context, queries], dim=1)
         for layer in self.layers:
-            tokens = layer(tokens)  # (B, 1 + V + N, D)
+            tokens = layer(tokens)  # (B, E + V + N, D)
         return self.predict(tokens[:, -queries.shape[1] :])

@@ -1,7 +1,7 @@
 """Siamese Image Modeling (CVPR 2023): the algorithm.
 
-Shape key: B batch, N patches, V visible patches, C backbone channels,
-D decoder channels.
+Shape key: B batch, N patches, V visible patches, E extra tokens (the cls
+token, and registers if there are), C backbone channels, D decoder channels.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from ..checkpoint import load_model
+from ..checkpoint import start_from
 from ..errors import SimimError
 from ..geometry import PairGeometry
 
@@ -34,10 +34,11 @@ class SiameseIM(BaseSelfSupervisor):
         projector (dict): the online projector.
         neck (dict): the relative-position decoder.
         head (dict): the loss.
-        pretrained (str | dict, optional): checkpoint of a whole SiameseIM
-            model, from this package or the released code, to start from; or
-            ``dict(file=..., channels='mean')``, or 'repeat', which adapts
-            its patch kernels to another number of channels.
+        pretrained (str | dict, optional): file to start from: a whole
+            SiameseIM model of this package or the released code, or the
+            encoder of any family that docs/encoders.md lists. Or arguments
+            of :func:`simim_plugin.checkpoint.start_from`, such as
+            ``dict(file=..., channels='mean')``.
         **kwargs: see :class:`mmpretrain.models.BaseSelfSupervisor`.
     """
 
@@ -74,8 +75,8 @@ class SiameseIM(BaseSelfSupervisor):
         """
         online_view, target_view = inputs
         visible, geometry = self._collate(data_samples)
-        online = self.backbone(online_view, visible)  # (B, 1 + V, C)
-        online = self.projector(online)  # (B, 1 + V, D)
+        online = self.backbone(online_view, visible)  # (B, E + V, C)
+        online = self.projector(online)  # (B, E + V, D)
         prediction = self.neck(online, visible, geometry)  # (B, N, D)
         target = self.encode_target(target_view)  # (B, N, D)
         return self.head.loss(prediction, target)
@@ -83,8 +84,8 @@ class SiameseIM(BaseSelfSupervisor):
     @torch.no_grad()
     def encode_target(self, view: Tensor) -> Tensor:
         """Return target features (B, N, D) of a whole view (B, 3, H, W)."""
-        (tokens,) = self.target['backbone'](view)  # (B, 1 + N, C)
-        return self.target['projector'](tokens)[:, 1:]
+        (tokens,) = self.target['backbone'](view)  # (B, E + N, C)
+        return self.target['projector'](tokens)[:, self._extra :]
 
     @torch.no_grad()
     def update_target(self, momentum: float) -> None:
@@ -103,15 +104,16 @@ class SiameseIM(BaseSelfSupervisor):
         torch._foreach_lerp_(target, online, 1 - momentum)
 
     def init_weights(self) -> None:
-        """Initialise the online branch, then copy it to the target."""
+        """Initialise the online branch, load ``pretrained``, and copy the
+        online branch to the target if the file has no target."""
         super().init_weights()
-        self.update_target(momentum=0.0)
-        if self.pretrained is not None:
-            start = self.pretrained
-            if isinstance(start, dict):
-                load_model(self, start['file'], start.get('channels'))
-            else:
-                load_model(self, start)
+        if self.pretrained is None or not start_from(self, self.pretrained):
+            self.update_target(momentum=0.0)
+
+    @property
+    def _extra(self) -> int:
+        """E, the number of tokens before the patches."""
+        return self.backbone.num_extra_tokens
 
     def _collate(
         self, data_samples: Sequence[DataSample]

@@ -8,29 +8,63 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 import torch.nn.functional as F
-from mmpretrain.models import VisionTransformer
+from mmpretrain.models.utils import SwiGLUFFN, build_norm_layer
 from mmseg.models.backbones import MAE
 from mmseg.models.backbones.mae import MAEAttention
 from mmseg.registry import MODELS
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..checkpoint import fill_pretrained, refuse_init_cfg
 from ..errors import SimimError
 from ..freezing import FrozenStages
 from ..models.positions import absolute_table
-
-NEW = (
-    'relative_position_bias_table',
-    'relative_position_index',
-    'gamma_1',
-    'gamma_2',
+from ..vit import ARCHES, RotaryPositions, check_choice
+from ..vit.layers import (
+    FFN_TYPES,
+    bias_index,
+    extra_tokens,
+    layer_depth,
+    query_key_norms,
+    rotate,
+    swiglu,
 )
-"""Parameters of a block that a pretrained encoder lacks."""
+
+NEW = ('relative_position_bias_table', 'gamma_1', 'gamma_2')
+"""Parameters of a block that a pretrained encoder may lack."""
 
 
 class RelativeBiasAttention(MAEAttention):
-    """MMSegmentation's attention with relative position bias, fused."""
+    """MMSegmentation's attention with relative position bias, fused.
+
+    Args:
+        stock (MAEAttention): what it replaces.
+        extra (int): tokens before the patches.
+        rotation (Tensor, optional): (2, N, C / H) of rotary positions.
+        qkv_bias (bool): of the map to queries, keys and values.
+        qk_norm (bool): normalise queries and keys.
+        norm_cfg (dict): of these norms.
+    """
+
+    def __init__(
+        self,
+        stock: MAEAttention,
+        extra: int,
+        rotation: Tensor | None,
+        qkv_bias: bool,
+        qk_norm: bool,
+        norm_cfg: dict,
+    ) -> None:
+        super().__init__(
+            stock.embed_dims, stock.num_heads, stock.window_size, qkv_bias
+        )
+        index = bias_index(stock.window_size, extra)
+        self.relative_position_index = index
+        self.register_buffer('rotation', rotation, persistent=False)
+        self.q_norm, self.k_norm = query_key_norms(
+            qk_norm, norm_cfg, stock.embed_dims // stock.num_heads
+        )
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Attend from (B, T, C) to (B, T, C)."""
@@ -40,6 +74,10 @@ class RelativeBiasAttention(MAEAttention):
             .view(batch, count, 3, self.num_heads, -1)
             .permute(2, 0, 3, 1, 4)
         )  # (B, H, T, C / H) each
+        query, key = self.q_norm(query), self.k_norm(key)
+        if self.rotation is not None:
+            query = rotate(query, self.rotation)
+            key = rotate(key, self.rotation)
         index = self.relative_position_index.flatten()
         bias = self.relative_position_bias_table.T[:, index]  # (H, T x T)
         tokens = F.scaled_dot_product_attention(
@@ -63,6 +101,10 @@ class SiameseIMSegViT(FrozenStages, MAE):
     start as the sin-cos table instead of zeros.
 
     Args:
+        arch (str | dict, optional): 'tiny', 'small', 'base', 'large', 'huge'
+            or 'giant', or the dictionary of
+            :class:`simim_plugin.vit.PlainViT`. Defaults to None: the
+            arguments of ``MAE``.
         pretrained (str | dict, optional): file to start from, or the
             arguments of ``load_backbone`` as ``dict(file=...,
             branch='target')``. ``init_weights`` reads it without unpickling.
@@ -70,39 +112,129 @@ class SiameseIMSegViT(FrozenStages, MAE):
             ``init_values``.
         frozen_stages (int): as in
             :class:`simim_plugin.models.SiameseIMViT`. Defaults to -1.
-        init_values (float): LayerScale at the start. Defaults to 1.
+        init_values (float): LayerScale at the start, which is always on, as
+            is the relative bias. Defaults to 1.
+        layer_scale_init_value (float, optional): another name of
+            ``init_values``.
+        qkv_bias (bool): of the attention. Defaults to True.
+        layer_cfgs (dict, optional): may hold ``act_cfg``.
+        with_cls_token, num_registers, absolute_positions, rotary, qk_norm,
+        ffn_type, pre_norm, interpolate_antialias: as in
+            :class:`simim_plugin.vit.PlainViT`.
         init_cfg (dict, optional): as in MMEngine, but not 'Pretrained'.
         **kwargs: see :class:`mmseg.models.MAE`.
 
     Raises:
-        SimimError: for an ``init_cfg`` of type 'Pretrained'.
+        SimimError: for an ``init_cfg`` of type 'Pretrained', and for an
+            unknown ``arch`` or ``ffn_type``.
     """
 
-    num_extra_tokens = 1
+    pos_embed: Any  # parameters or None
+    cls_token: Any
+    aliases = (
+        ('.attn.gamma1.weight', '.gamma_1'),
+        ('.ffn.gamma2.weight', '.gamma_2'),
+        ('.attn.bias_table', '.attn.relative_position_bias_table'),
+    )
+    """Names of a plain ViT, and of this backbone."""
 
     def __init__(
         self,
+        arch: str | Mapping[str, int] | None = None,
         *,
         pretrained: str | Mapping[str, Any] | None = None,
         frozen_stages: int = -1,
         init_values: float = 1.0,
+        layer_scale_init_value: float | None = None,
+        relative_bias: bool = True,
+        qkv_bias: bool = True,
+        layer_cfgs: Mapping[str, Any] | None = None,
+        with_cls_token: bool = True,
+        num_registers: int = 0,
+        absolute_positions: bool = True,
+        rotary: bool = False,
+        qk_norm: bool = False,
+        ffn_type: str = 'origin',
+        pre_norm: bool = False,
+        interpolate_antialias: bool = False,
         init_cfg: dict | None = None,
         **kwargs: Any,
     ) -> None:
         refuse_init_cfg('SiameseIMSegViT', init_cfg)
+        check_choice('ffn_type', ffn_type, FFN_TYPES)
+        if not relative_bias:
+            raise SimimError(
+                'SiameseIMSegViT always has a relative bias, which starts at '
+                '0; leave relative_bias out.'
+            )
+        kwargs |= layer_cfgs or {}
+        if layer_scale_init_value is not None:
+            init_values = layer_scale_init_value
+        hidden = None
+        if arch is not None:
+            check_choice('arch', arch, ARCHES)
+            shape = ARCHES[arch] if isinstance(arch, str) else {**arch}
+            hidden = shape.pop('feedforward_channels')
+            kwargs |= shape
+            kwargs['mlp_ratio'] = max(1, hidden // shape['embed_dims'])
         super().__init__(init_values=init_values, init_cfg=init_cfg, **kwargs)
         self.pretrained = pretrained
         self.patch_resolution = self.patch_shape
+        self.interpolate_antialias = interpolate_antialias
+        self.table_extra = int(with_cls_token)
+        self.num_extra_tokens = self.table_extra + num_registers
+        self.registers = None
+        if num_registers:
+            self.registers = nn.Parameter(
+                torch.zeros(1, num_registers, self.embed_dims)
+            )
+        if not with_cls_token:
+            self.cls_token = None
+            self.pos_embed = nn.Parameter(self.pos_embed.data[:, 1:])
+        if not absolute_positions:
+            self.pos_embed = None
+        self.pre_norm = None
+        if pre_norm:
+            self.pre_norm = build_norm_layer(self.norm_cfg, self.embed_dims)
+            self.patch_embed.projection.bias = None  # as in CLIP
+        self._extend_layers(rotary, qkv_bias, qk_norm, ffn_type, hidden)
         self.freeze(frozen_stages)
 
-    def _build_layers(self) -> None:
-        """Build the blocks of the base class with fused attention."""
-        super()._build_layers()
+    def _extend_layers(
+        self,
+        rotary: bool,
+        qkv_bias: bool,
+        qk_norm: bool,
+        ffn_type: str,
+        hidden: int | None,
+    ) -> None:
+        """Give the blocks of the base class our attention and SwiGLU."""
+        rotation = None
+        if rotary:
+            positions = RotaryPositions(self.embed_dims // self.num_heads)
+            rotation = positions(self.patch_shape, torch.device('cpu'))
         for layer in self.layers:
-            stock = layer.attn
             layer.attn = RelativeBiasAttention(
-                stock.embed_dims, stock.num_heads, stock.window_size, True
+                layer.attn,
+                self.num_extra_tokens,
+                rotation,
+                qkv_bias,
+                qk_norm,
+                self.norm_cfg,
             )
+            if ffn_type != 'origin':
+                width = hidden or self.mlp_ratio * self.embed_dims
+                layer.ffn = swiglu(
+                    self.embed_dims, ffn_type, width, add_identity=False
+                )
+
+    def fix_init_weight(self) -> None:
+        """Scale the last map of each branch down with its depth."""
+        for depth, layer in enumerate(self.layers, 1):
+            swiglu = isinstance(layer.ffn, SwiGLUFFN)
+            last = layer.ffn.w3 if swiglu else layer.ffn.layers[1]
+            for linear in (layer.attn.proj, last):
+                linear.weight.data.div_((2 * depth) ** 0.5)
 
     def init_weights(self) -> None:
         """Initialise as in MMSegmentation, then load ``pretrained``.
@@ -110,9 +242,17 @@ class SiameseIMSegViT(FrozenStages, MAE):
         Raises:
             CheckpointError: if ``pretrained`` is unsafe or does not fit.
         """
+        tokens = self.cls_token, self.registers
+        if self.cls_token is None:  # MMSegmentation expects one
+            self.cls_token = nn.Parameter(torch.zeros(1, 1, self.embed_dims))
         super().init_weights()
-        table = absolute_table(self.patch_shape, self.embed_dims)
-        self.pos_embed.data.copy_(table)
+        self.cls_token = tokens[0]
+        if self.registers is not None:
+            nn.init.trunc_normal_(self.registers, std=0.02)
+        if self.pos_embed is not None:
+            rows = self.pos_embed.shape[1]
+            table = absolute_table(self.patch_shape, self.embed_dims)
+            self.pos_embed.data.copy_(table[:, -rows:])
         if self.pretrained is not None:
             fill_pretrained(self, self.pretrained, stays_new=NEW)
 
@@ -133,15 +273,25 @@ class SiameseIMSegViT(FrozenStages, MAE):
                 'of model.data_preprocessor and its test_cfg, and crop_size '
                 'of model.test_cfg to the same.'
             )
-        return super().forward(images)
+        patches, grid = self.patch_embed(images)  # (B, N, C)
+        if self.pos_embed is not None:
+            patches = patches + self.pos_embed[:, self.table_extra :]
+        extra = extra_tokens(self, patches.shape[0])
+        tokens = torch.cat([*extra, patches], dim=1)  # (B, T, C)
+        if self.pre_norm is not None:
+            tokens = self.pre_norm(tokens)
+        outputs = []
+        for index, layer in enumerate(self.layers):
+            tokens = layer(tokens)
+            if self.final_norm and index == self.num_layers - 1:
+                tokens = self.norm1(tokens)
+            if index in self.out_indices:
+                featmap = tokens[:, self.num_extra_tokens :].unflatten(1, grid)
+                outputs.append(featmap.permute(0, 3, 1, 2).contiguous())
+        return tuple(outputs)
 
     def get_layer_depth(
         self, param_name: str, prefix: str = ''
     ) -> tuple[int, int]:
-        """Return the depth of a parameter and the number of depths.
-
-        Layer-wise lr decay uses them as in MMPretrain's
-        ``VisionTransformer``: 0 is the patch embedding, the last follows the
-        blocks.
-        """
-        return VisionTransformer.get_layer_depth(self, param_name, prefix)
+        """See :func:`simim_plugin.vit.layers.layer_depth`."""
+        return layer_depth(self, param_name, prefix)

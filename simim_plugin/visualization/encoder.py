@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from mmengine.device import get_device
 from mmengine.model import BaseModel
-from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor, nn
 
 from ..checkpoint import read_weights
 from ..checkpoint.portable import Portable
 from ..errors import SimimError
 from ..evaluation.features import encode_images, frozen
+from ..vit import ExtendedAttention
 
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 
@@ -60,19 +61,15 @@ class FrozenEncoder(BaseModel):
                 f'{max(1, round(size / plain.patch)) * plain.patch}.'
             )
         self.size = size
+        self.patch = plain.patch
         self.backbone = plain.backbone
-        grid = (size // plain.patch,) * 2
-        self.backbone.pos_embed.data = resize_pos_embed(
-            self.backbone.pos_embed.data, self.grid, grid, 'bicubic'
-        )
-        self.backbone.patch_resolution = grid
         self.to(get_device())
 
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of patches."""
-        rows, cols = self.backbone.patch_resolution
-        return rows, cols
+        side = self.size // self.patch
+        return side, side
 
     def forward(self, images: Sequence[np.ndarray]) -> Tensor:
         """Encode images to patch tokens.
@@ -95,19 +92,38 @@ class FrozenEncoder(BaseModel):
             images (Sequence[np.ndarray]): B times (H, W, 3) uint8 RGB.
 
         Returns:
-            Tensor: (B, A, 1 + N) float32, on the CPU. The shares sum to 1:
-            first the cls token itself, then the patches, row by row.
+            Tensor: (B, A, 1 + N) float32, on the CPU: first the cls token
+            itself, then the patches, row by row. With the shares of
+            registers, which are left out, they sum to 1.
+
+        Raises:
+            SimimError: if the encoder has no cls token.
         """
+        if self.backbone.cls_token is None:
+            raise SimimError(
+                'The encoder has no cls token, so there is no attention of '
+                'it; leave out the picture that shows it.'
+            )
         attention: Any = self.backbone.layers[-1].attn
         shares: list[Tensor] = []
 
-        def record(layer: nn.Linear, _: Any, qkv: Tensor) -> None:
-            parts = qkv.unflatten(-1, (3, attention.num_heads, -1))
-            q, k, _ = parts.permute(2, 0, 3, 1, 4)  # (B, A, 1 + N, D / A)
-            logits = q[:, :, :1] @ k.mT / q.shape[-1] ** 0.5
-            shares.append(logits.float().softmax(dim=-1)[:, :, 0])
+        def record(_: nn.Module, inputs: tuple, __: Any) -> None:
+            tokens, *places = inputs
+            parts = attention.qkv(tokens)
+            parts = parts.unflatten(-1, (3, attention.num_heads, -1))
+            q, k, _ = parts.permute(2, 0, 3, 1, 4)  # (B, A, T, D / A)
+            bias: Tensor | float = 0.0
+            if isinstance(attention, ExtendedAttention):
+                q, k, found = attention.place(q, k, *places)
+                bias = 0.0 if found is None else found[..., :1, :]
+            logits = q[:, :, :1] @ k.mT / q.shape[-1] ** 0.5 + bias
+            of_cls = logits.float().softmax(dim=-1)[:, :, 0]
+            extra = self.backbone.num_extra_tokens
+            shares.append(
+                torch.cat([of_cls[..., :1], of_cls[..., extra:]], dim=-1)
+            )
 
-        handle = attention.qkv.register_forward_hook(record)
+        handle = attention.register_forward_hook(record)
         try:
             with frozen(self):
                 encode_images(self, images)

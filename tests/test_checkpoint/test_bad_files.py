@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+import timm
 import torch
 from mmpretrain.models import ImageClassifier, ResNet, SwinTransformer
 
@@ -191,11 +192,32 @@ def test_values_that_are_not_finite(tmp_path, refuse, value):
         ),
         (
             dict(state_dict=SwinTransformer('tiny').state_dict()),
-            r'missing.*unknown \(norm3',
+            'tensors of Swin',
         ),
         (timm_vit(embed_dim=128).state_dict(), 'of another shape'),
-        (timm_vit(reg_tokens=4).state_dict(), r'unknown.reg_token'),
-        (timm_vit(init_values=1.0).state_dict(), r'layers\.0\.ls1\.gamma'),
+        (
+            {**timm_vit().state_dict(), 'blocks.0.attn.sink': torch.ones(4)},
+            r'unknown \(layers\.0\.attn\.sink',
+        ),
+        (
+            {**timm_vit().state_dict(), 'sink': torch.ones(4)},
+            r'unknown \(unknown\.sink',
+        ),
+        (
+            timm.create_model('convnext_atto').state_dict(),
+            'tensors of ConvNeXt',
+        ),
+        (
+            {
+                **timm_vit().state_dict(),
+                'blocks.0.mlp.norm.weight': torch.ones(4),
+            },
+            'tensors of EVA-02',
+        ),
+        (
+            {'text_model.encoder.layers.0.mlp.fc1.weight': torch.ones(4, 4)},
+            'tensors of a text encoder',
+        ),
     ],
 )
 def test_other_architectures_and_tasks(tmp_path, refuse, content, words):

@@ -18,10 +18,10 @@ from simim_plugin.checkpoint import (
     load_weights,
     to_official,
 )
-from simim_plugin.checkpoint.encoders import MICRO
 from simim_plugin.checkpoint.export import convert
 from simim_plugin.checkpoint.names import to_timm
 from simim_plugin.environment import MissingDependency
+from simim_plugin.vit.arches import MICRO
 
 from ..conftest import ROOT
 from ..test_models.helpers import small_model

@@ -283,13 +283,13 @@ def test_patch_kernels_are_resized_on_request(save, logged):
 def test_partial_skips_tensors_that_do_not_fit(save, logged):
     state = timm_vit().state_dict()
     del state['cls_token']
-    state['norm_pre.weight'] = torch.ones(DIMS)
-    state['blocks.1.mlp.fc1.weight'] = torch.ones(3, DIMS)
+    state['norm_other.weight'] = torch.ones(DIMS)
+    state['pos_embed'] = torch.ones(1, SIZE**2 // PATCH**2 + 1, 3)
     file = save(state)
     backbone = our_vit()
     before = {k: v.clone() for k, v in backbone.state_dict().items()}
     with pytest.raises(
-        CheckpointError, match=r'missing.*another shape.*unknown.norm_pre'
+        CheckpointError, match=r'missing.*another shape.*unknown.norm_other'
     ):
         load_backbone(backbone, file)
     for name, value in backbone.state_dict().items():
@@ -297,8 +297,15 @@ def test_partial_skips_tensors_that_do_not_fit(save, logged):
     load_backbone(backbone, file, partial=True)
     after = backbone.state_dict()
     kept = {k for k in after if torch.equal(after[k], before[k])}
-    assert kept == {'cls_token', 'layers.1.ffn.layers.0.0.weight'}
-    assert 'NOT filled: 2 (cls_token, layers.1' in logged[0]
+    assert kept == {'cls_token', 'pos_embed'}
+    assert 'NOT filled: 2 (cls_token, pos_embed' in logged[0]
+
+
+def test_partial_takes_whole_blocks_only(save):
+    state = timm_vit().state_dict()
+    state['blocks.1.ls1.gamma'] = torch.ones(DIMS)
+    with pytest.raises(CheckpointError, match=r'part of some blocks: 1 .*1\.'):
+        load_backbone(our_vit(), save(state), partial=True)
 
 
 def test_deeper_encoders_are_refused(save):

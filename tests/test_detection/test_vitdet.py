@@ -11,7 +11,8 @@ from torch import nn
 import simim_plugin.engine  # noqa: F401  registers the constructor
 from simim_plugin.checkpoint import CheckpointError, read_weights
 from simim_plugin.detection import SiameseIMFeaturePyramid, SiameseIMViTDet
-from simim_plugin.detection.vitdet import attend, block
+from simim_plugin.detection.attention import attend
+from simim_plugin.detection.vitdet import block
 from simim_plugin.errors import SimimError
 
 from ..parity import relative_error

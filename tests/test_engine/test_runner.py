@@ -7,11 +7,12 @@ import pickle
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
 from mmengine.registry import init_default_scope
 
 from simim_plugin.checkpoint import CheckpointError, read_checkpoint
-from simim_plugin.engine import SiameseIMRunner
+from simim_plugin.engine import HoldBackboneHook, SiameseIMRunner
 from simim_plugin.engine.schedule import cosine_momentum
 from simim_plugin.errors import SimimError
 from simim_plugin.models import SiameseIM
@@ -251,3 +252,38 @@ def test_logged_learning_rate_is_the_one_in_use(make_runner, tmp_path):
     assert scalars(tmp_path)[0]['base_lr'] == pytest.approx(scaled)
     (log,) = (tmp_path / 'run').glob('*/*.log')
     assert f'The learning rate is {scaled:.4g} for' in log.read_text()
+
+
+@pytest.mark.parametrize('accumulated', [1, 2])
+def test_a_held_backbone_moves_after_its_epochs_only(make_runner, accumulated):
+    model = small_model()
+    before = [w.detach().clone() for w in model.backbone.parameters()]
+    new = [w.detach().clone() for w in model.neck.parameters()]
+    moved = []
+
+    class Watch(Hook):
+        priority = 'LOW'
+
+        def after_train_epoch(self, runner):
+            parts = ((before, model.backbone), (new, model.neck))
+            moved.append(
+                [
+                    not all(map(torch.equal, old, part.parameters()))
+                    for old, part in parts
+                ]
+            )
+
+    runner = make_runner(
+        model,
+        train_cfg=dict(by_epoch=True, max_epochs=3),
+        optim_wrapper=dict(accumulative_counts=accumulated),
+        custom_hooks=[dict(type='HoldBackboneHook', epochs=2), Watch()],
+    )
+    model.init_weights = lambda: None  # keep the weights above
+    runner.train()
+    assert moved == [[False, True], [False, True], [True, True]]
+
+
+def test_a_backbone_is_held_for_an_epoch_at_least():
+    with pytest.raises(SimimError, match='epochs=0'):
+        HoldBackboneHook(epochs=0)

@@ -15,7 +15,11 @@ from mmpretrain.registry import DATASETS, METRICS, MODELS
 from mmpretrain.structures import DataSample
 
 from simim_plugin import __version__, config_path
-from simim_plugin.checkpoint import load_backbone, load_weights
+from simim_plugin.checkpoint import (
+    load_backbone,
+    load_weights,
+    read_weights,
+)
 from simim_plugin.checkpoint.names import to_timm
 from simim_plugin.commands import evaluate as suite
 from simim_plugin.commands.evaluate import (
@@ -26,7 +30,13 @@ from simim_plugin.commands.evaluate import (
     parse_args,
     table,
 )
-from simim_plugin.commands.protocols import ENCODERS, SCALES, TASKS
+from simim_plugin.commands.protocols import (
+    ENCODERS,
+    SCALES,
+    TASKS,
+    Encoder,
+    find_encoder,
+)
 from simim_plugin.datasets.corruptions import make_corruptions
 from simim_plugin.datasets.robustness import (
     CORRUPTIONS,
@@ -36,8 +46,10 @@ from simim_plugin.datasets.robustness import (
 from simim_plugin.demo.data import make_demo_data
 from simim_plugin.errors import SimimError
 from simim_plugin.files import last_checkpoint
+from simim_plugin.vit.arches import BASE, LARGE, MICRO, known_encoder
 
-from ..test_checkpoint.helpers import our_vit, scramble, wrap
+from ..test_checkpoint.families import saved
+from ..test_checkpoint.helpers import images, our_vit, scramble, wrap
 
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'
 DEMO = 'siamese_im_vit-micro-p8_demo.py'
@@ -121,12 +133,15 @@ def test_cifar_is_read_from_folders_where_they_are_there(demo, tmp_path):
 
 
 @pytest.mark.parametrize('task', TASKS)
-@pytest.mark.parametrize('key', ENCODERS, ids=str)
+@pytest.mark.parametrize(
+    'key', [*ENCODERS, (192, 12, 16), (384, 12, 16), (768, 12, 14)], ids=str
+)
 def test_every_config_fits_the_encoder(demo, key, task):
     width, depth, patch = key
     run = evaluation(demo)
-    run.encoder = ENCODERS[key]
+    run.encoder = ENCODERS.get(key, Encoder())
     run.scale = SCALES[run.encoder.scale]
+    run.options = dict(arch=known_encoder(width, depth).arch, patch_size=patch)
     for name in run._configs(task):
         config = run._config(task, name)
         with torch.device('meta'):
@@ -148,15 +163,20 @@ def test_unknown_encoder_and_task_and_data(demo, tmp_path):
     state = torch.load(demo / 'encoder.pth')['state_dict']
     blocks = {k: v for k, v in state.items() if '.layers.3.' not in k}
     torch.save(dict(state_dict=blocks), tmp_path / 'three.pth')
-    args = parse_args([str(tmp_path / 'three.pth'), '--tasks', 'knn'])
-    with pytest.raises(SimimError, match='width 128, 3 blocks and patches of'):
-        Evaluation(args, TOOLS)
+    words = [str(tmp_path / 'three.pth'), '--tasks', 'knn']
+    words += ['--data', str(demo / 'data/demo')]
+    words += ['--work-dir', str(tmp_path / 'three')]
+    with pytest.raises(SimimError, match=r'128 channels.*pass --num-heads'):
+        Evaluation(parse_args(words), TOOLS)
+    run = Evaluation(parse_args([*words, '--num-heads', '4']), TOOLS)
+    assert run.encoder.scale == 'in1k'
+    assert run.options['arch']['num_layers'] == 3
 
 
 def test_a_folder_without_images_of_cifar10(demo, tmp_path):
     (tmp_path / 'data').mkdir()
     file = tmp_path / 'vit.pth'
-    vit = our_vit(arch=ENCODERS[128, 4, 4].arch, patch_size=4)
+    vit = our_vit(arch=MICRO.arch, patch_size=4)
     torch.save(vit.state_dict(), file)
     words = [str(file), '--work-dir', str(tmp_path / 'out')]
     words += ['--data', str(tmp_path / 'data')]
@@ -190,7 +210,7 @@ def test_robustness_data_is_looked_for_before_fine_tuning(demo, tmp_path):
     evaluation(demo, *words)
     run = evaluation(demo)
     run.args = parse_args(['a.pth', *words])
-    run.encoder = ENCODERS[768, 12, 16]
+    run.encoder = Encoder()
     run.scale = SCALES['in1k']
     with pytest.raises(SimimError, match='no ImageNetA at'):
         run._check_data()
@@ -245,7 +265,7 @@ def test_untrained_encoder_of_another_config_is_not_taken(demo, tmp_path):
 
 @pytest.mark.parametrize('task', ['knn', 'linear', 'logistic', 'finetune'])
 def test_a_norm_after_the_last_block_is_kept_for_probes(demo, tmp_path, task):
-    settings = dict(arch=ENCODERS[128, 4, 8].arch, img_size=64)
+    settings = dict(arch=MICRO.arch, img_size=64)
     vit = our_vit(**settings, final_norm=True)
     state = to_timm(wrap(vit.state_dict(), 'backbone.'))
     torch.save(state, tmp_path / 'mae.pth')
@@ -289,10 +309,10 @@ def test_untrained_encoder_of_a_config(demo):
     assert all(torch.equal(found[k], v) for k, v in expected.items())
 
 
+PLAIN_BASE = dict(arch=BASE.arch, patch_size=16, norm_cfg=dict(type='LN'))
 RESULTS = dict(
-    arch='base',
+    encoder=PLAIN_BASE,
     names='MMPretrain',
-    final_norm=False,
     checkpoint='a.pth',
     branch='online',
     sha256='0123456789',
@@ -329,8 +349,9 @@ def test_table_marks_whose_numbers_are_whose():
         (dict(names='released SiameseIM'), True),
         (dict(names='MAE'), False),
         (dict(names='timm'), False),
-        (dict(final_norm=True), False),  # MMPretrain's own MAE
-        (dict(arch='large'), False),
+        # MMPretrain's own MAE
+        (dict(encoder=dict(PLAIN_BASE, final_norm=True)), False),
+        (dict(encoder=dict(PLAIN_BASE, arch=LARGE.arch)), False),
     ],
 )
 def test_the_papers_number_is_beside_its_method_alone(change, shown):
@@ -362,7 +383,7 @@ def test_all_four_sets_and_the_papers_average(demo, tmp_path, monkeypatch):
     monkeypatch.setattr(Evaluation, '_check_data', lambda self: None)
     words = ['--tasks', 'robustness', '--work-dir', str(tmp_path)]
     run = evaluation(demo, *words)
-    run.scale, run.encoder = SCALES['in1k'], ENCODERS[768, 12, 16]
+    run.scale, run.encoder = SCALES['in1k'], Encoder()
     run.fine_tuned = True
     hits = dict(a=1, r=2, sketch=3, c=2)
 
@@ -443,3 +464,54 @@ def test_all_tasks_of_the_demo(demo):
     assert again.stdout.count('done before') == 1
     # The other tasks of the run stay in the table.
     assert json.loads((demo / 'all/results.json').read_text()) == results
+
+
+READ = {
+    'dinov2-registers': ('cls', 'cls_token', 123.675, 256),
+    'i-jepa': ('mean', 'avg_featmap', 123.675, 249),
+    'siglip': ('mean', 'avg_featmap', 127.5, 249),
+    'clip': ('cls', 'cls_token', 122.7709383, 249),
+    'dinov3': ('cls', 'cls_token', 123.675, 224),
+}
+
+
+@pytest.mark.parametrize('kind', READ)
+def test_encoders_are_read_as_their_authors_do(tmp_path, kind, capsys):
+    """Pooling, mean and crop; each config computes the library's tokens."""
+    library, file = saved(kind, tmp_path)
+    (tmp_path / 'data' / 'train').mkdir(parents=True)
+    words = [str(file), '--data', str(tmp_path / 'data'), '--num-heads', '4']
+    run = Evaluation(
+        parse_args([*words, '--work-dir', str(tmp_path / 'out')]), TOOLS
+    )
+    pool, out_type, mean, edge = READ[kind]
+    knn = run._config('knn', *run._configs('knn'))
+    linear = run._config('linear', *run._configs('linear'))
+    logistic = run._config('logistic', *run._configs('logistic'))
+    assert knn.test_cfg.pool == pool
+    assert linear.model.backbone.out_type == out_type
+    has_cls = kind not in ('i-jepa', 'siglip')
+    assert logistic.test_cfg.pool == ('cls' if has_cls else 'mean')
+    for config in (knn, linear, logistic):
+        assert config.model.data_preprocessor.mean[0] == mean
+        pipeline = config.test_dataloader.dataset.pipeline
+        assert pipeline[2].size == edge
+    knn.model.backbone.img_size = 32
+    model = MODELS.build(knn.model)
+    load_weights(model, file)
+    with torch.no_grad():
+        tokens = model.eval().backbone(images(32))[0]
+        wanted = library.forward_features(images(32))
+    assert (tokens - wanted).abs().max() <= 1e-5 * wanted.abs().max()
+
+
+def test_a_patch_that_does_not_divide_the_images(tmp_path):
+    vit = our_vit(patch_size=12, img_size=48)
+    torch.save(vit.state_dict(), tmp_path / 'vit.pth')
+    (tmp_path / 'data' / 'train').mkdir(parents=True)
+    words = [str(tmp_path / 'vit.pth'), '--data', str(tmp_path / 'data')]
+    words += ['--num-heads', '4', '--work-dir', str(tmp_path / 'out')]
+    run = Evaluation(parse_args(words), TOOLS)
+    assert find_encoder(read_weights(tmp_path / 'vit.pth')) == run.encoder
+    with pytest.raises(SimimError, match=r'224 px.*patches of 12 px'):
+        run._config('knn', *run._configs('knn'))

@@ -37,7 +37,11 @@ SMALL = KnownEncoder('small', 384, 12, 6)
 BASE = KnownEncoder('base', 768, 12, 12)
 LARGE = KnownEncoder('large', 1024, 24, 16)
 HUGE = KnownEncoder('huge', 1280, 32, 16)
-_STANDARD = (TINY, SMALL, BASE, LARGE, HUGE)
+GIANT = KnownEncoder('giant', 1536, 40, 24)
+_STANDARD = (TINY, SMALL, BASE, LARGE, HUGE, GIANT)
+
+ARCHES = {vit.name: vit.arch for vit in _STANDARD}
+"""The ``arch`` of each name, the same in all three backbones."""
 
 
 def known_encoder(width: int, depth: int) -> KnownEncoder | None:

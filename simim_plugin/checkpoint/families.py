@@ -1,0 +1,299 @@
+"""The families of published encoders: options, preprocessing and pooling.
+
+The tensors tell most of it, by their names and shapes. The rest stands in
+one table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from ..vit.arches import ARCHES, known_encoder
+from .joining import StateDict, blocks_of
+from .reading import CheckpointError
+
+_IMAGENET = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+_HALF = (127.5,) * 3, (127.5,) * 3
+_CLIP = (
+    (122.7709383, 116.7460125, 104.09373615),
+    (68.5005327, 66.6321579, 70.32316305),
+)
+
+
+class Family(NamedTuple):
+    """How the authors of a family of encoders read images and features.
+
+    Args:
+        name (str): as in docs/encoders.md.
+        mean (tuple[float, ...]): of R, G and B, levels 0 to 255.
+        std (tuple[float, ...]): as ``mean``.
+        crop (float): side of the centre crop over the short edge of the
+            resized image, which is bicubic in all families.
+        pool (str): the feature of an image, 'cls' or 'mean' of the patches.
+        eps (float): of the norms.
+        antialias (bool): filter interpolated positions.
+    """
+
+    name: str
+    mean: tuple[float, ...] = _IMAGENET[0]
+    std: tuple[float, ...] = _IMAGENET[1]
+    crop: float = 224 / 256
+    pool: str = 'mean'
+    eps: float = 1e-6
+    antialias: bool = False
+
+
+PLAIN = Family('plain ViT')
+FAMILIES = (
+    PLAIN,
+    Family('SiameseIM'),
+    Family('MAE'),
+    Family('MoCo-v3', pool='cls'),
+    Family('DINO', pool='cls'),
+    Family('DINOv2', pool='cls'),
+    Family('DINOv2 with registers', pool='cls', antialias=True),
+    Family('DINOv3', crop=1.0, pool='cls', eps=1e-5),
+    Family('BEiT', *_HALF, crop=0.9),
+    Family('I-JEPA', crop=0.9),
+    Family('DeiT', crop=0.9, pool='cls'),
+    Family('DeiT-III', crop=0.9, pool='cls'),
+    Family('SigLIP', *_HALF, crop=0.9),
+    Family('CLIP', *_CLIP, crop=0.9, pool='cls', eps=1e-5),
+)
+_BY_NAME = {family.name: family for family in FAMILIES}
+
+
+def described(family: Family) -> str:
+    """Describe how the features of a family are read."""
+    pool = 'cls token' if family.pool == 'cls' else 'mean of the patches'
+    mean, std = (
+        ' '.join(f'{value:.1f}' for value in values)
+        for values in (family.mean, family.std)
+    )
+    return (
+        f'a {family.name}: {pool}, mean {mean}, std {std}, bicubic, centre '
+        f'crop of {100 * family.crop:.1f} % of the short edge'
+    )
+
+
+def family_of(form: str, state: StateDict) -> Family:
+    """Return the family of an encoder.
+
+    The names of MAE, MoCo-v3 and DINO (iBOT) tell them. MSN and AugReg have
+    the names and the shapes of a plain ViT.
+
+    Args:
+        form (str): name of the format of the names.
+        state (Mapping[str, Tensor]): under our names.
+    """
+    has = {name.removeprefix('backbone.') for name in state}
+    scaled = 'layers.0.attn.gamma1.weight' in has
+    table = state.get('backbone.pos_embed')
+    if 'pre_norm.weight' in has:
+        name = 'CLIP'
+    elif 'layers.0.attn.bias_table' in has:
+        name = 'BEiT'
+    elif any(name.startswith('attn_pool.') for name in state):
+        name = 'SigLIP'
+    elif table is None:
+        name = 'DINOv3'
+    elif scaled and 'registers' in has:
+        name = 'DINOv2 with registers'
+    elif scaled and bool(table[:, 0].any()):
+        name = 'DINOv2'
+    elif scaled:
+        name = 'DeiT-III'
+    elif 'registers' in has:
+        name = 'DeiT'
+    elif 'cls_token' not in has:
+        name = 'I-JEPA'
+    else:
+        name = form.replace('MMPretrain', 'SiameseIM')
+        name = name.removeprefix('released ')
+    return _BY_NAME.get(name, PLAIN)
+
+
+def encoder_options(
+    state: StateDict,
+    about: Mapping[str, Any],
+    file: str,
+    num_heads: int | None = None,
+    family: Family = PLAIN,
+) -> dict[str, Any]:
+    """Return the arguments of a backbone that fits an encoder's tensors.
+
+    Args:
+        state (Mapping[str, Tensor]): below ``backbone.``, without it.
+        about (Mapping[str, Any]): what the file says of its model.
+        file (str): the source, for the error.
+        num_heads (int, optional): attention heads, if nothing tells them.
+        family (Family): of the encoder, for the eps of the norms.
+
+    Returns:
+        dict[str, Any]: ``arch`` and ``patch_size``, and of the options of
+        :class:`simim_plugin.models.SiameseIMViT` those that are on.
+
+    Raises:
+        CheckpointError: if a tensor of every ViT is missing, or nothing
+            tells the number of heads.
+    """
+    try:
+        kernel = state['patch_embed.projection.weight']
+        hidden, gated = _hidden(state)
+        state['layers.0.attn.proj.weight']
+    except KeyError as error:
+        raise CheckpointError(
+            f'The checkpoint {file} has no encoder tensor {error}; only '
+            'plain ViTs can be read.'
+        ) from error
+    width, depth = kernel.shape[0], len({*blocks_of(state, '')})
+    options: dict[str, Any] = dict(
+        arch=dict(
+            embed_dims=width,
+            num_layers=depth,
+            num_heads=_heads(state, about, file, num_heads, width, depth),
+            feedforward_channels=hidden,
+        ),
+        patch_size=kernel.shape[2],
+    )
+    cases = dict(
+        in_channels=(kernel.shape[1], 3),
+        num_registers=(_count(state.get('registers')), 0),
+        with_cls_token=('cls_token' in state, True),
+        absolute_positions=('pos_embed' in state, True),
+        relative_bias=('layers.0.attn.bias_table' in state, False),
+        qk_norm=('layers.0.attn.q_norm.weight' in state, False),
+        ffn_type=('swiglu' if gated else 'origin', 'origin'),
+        qkv_bias=('layers.0.attn.qkv.bias' in state, True),
+        pre_norm=('pre_norm.weight' in state, False),
+        final_norm=('ln1.weight' in state, False),
+        interpolate_antialias=(family.antialias, False),
+    )
+    options |= {
+        name: value for name, (value, off) in cases.items() if value != off
+    }
+    if 'pos_embed' not in state and 'relative_bias' not in options:
+        options['rotary'] = True
+    if 'layers.0.attn.gamma1.weight' in state:
+        options['layer_scale_init_value'] = 1.0
+    act = _activation(about, file, gated)
+    if act is not None:
+        options['layer_cfgs'] = dict(act_cfg=act)
+    eps = about.get('layer_norm_eps', family.eps)
+    return dict(options, norm_cfg=dict(type='LN', eps=eps))
+
+
+_ACTIVATIONS = {
+    'quick_gelu': dict(type='mmpretrain.QuickGELU'),
+    'gelu_pytorch_tanh': dict(type='GELU', approximate='tanh'),
+}
+"""Hugging Face's names of activations other than GELU."""
+
+
+def options_text(options: Mapping[str, Any]) -> str:
+    """Write options of a backbone as in a config.
+
+    Args:
+        options (Mapping[str, Any]): of :func:`encoder_options`.
+    """
+    arch = options['arch']
+    name = next((n for n, known in ARCHES.items() if known == arch), None)
+    options = {**options, 'arch': name or arch}
+    return ', '.join(f'{key}={value!r}' for key, value in options.items())
+
+
+def _activation(
+    about: Mapping[str, Any], file: str, gated: bool
+) -> dict | None:
+    """Return the config of an activation that is not GELU.
+
+    Raises:
+        CheckpointError: for one that no option builds.
+    """
+    name = about.get('hidden_act', 'gelu')
+    if gated and about.get('model_type') == 'dinov3_vit':
+        known = name == 'silu'
+    else:
+        known = name == 'gelu' or name in _ACTIVATIONS
+    if not known:
+        raise CheckpointError(
+            f'The config.json of {file} has hidden_act={name!r}, which the '
+            'ViT of this package does not have; use an encoder that '
+            'docs/encoders.md lists.'
+        )
+    return _ACTIVATIONS.get(name) if not gated else None
+
+
+def _hidden(state: StateDict) -> tuple[int, bool]:
+    """Return the hidden channels of the MLPs, and whether they are SwiGLU."""
+    if 'layers.0.ffn.w12.weight' in state:
+        return len(state['layers.0.ffn.w12.weight']) // 2, True
+    return len(state['layers.0.ffn.layers.0.0.weight']), False
+
+
+def _count(tokens: Tensor | None) -> int:
+    return 0 if tokens is None else tokens.shape[1]
+
+
+def _heads(
+    state: StateDict,
+    about: Mapping[str, Any],
+    file: str,
+    given: int | None,
+    width: int,
+    depth: int,
+) -> int:
+    """Return the number of attention heads."""
+    heads = given or about.get('num_attention_heads')
+    table = state.get('layers.0.attn.bias_table')
+    norm = state.get('layers.0.attn.q_norm.weight')
+    if not heads and table is not None:
+        heads = table.shape[1]
+    if not heads and norm is not None:
+        heads = width // len(norm)
+    if not heads and 'pos_embed' not in state:
+        heads = width // 64  # DINOv3, ViT-H+ too
+    known = known_encoder(width, depth)
+    heads = heads or (known.heads if known else 0)
+    valid = isinstance(heads, int) and heads > 0
+    if not valid or width % heads:
+        raise CheckpointError(
+            f'The checkpoint {file} does not tell how many attention heads '
+            f'share its {width} channels (found {heads!r}); pass '
+            '--num-heads.'
+        )
+    return heads
+
+
+_OTHERS = (
+    (('layers.0.blocks.0.', '.w_msa.'), 'Swin'),
+    (
+        (
+            'downsample_layers.0.0.weight',
+            'stages.0.blocks.0.conv_dw.weight',
+            'stages.0.0.dwconv.weight',
+        ),
+        'ConvNeXt',
+    ),
+    (('patch_embed.backbone.', 'patch_embed.conv1.'), 'a hybrid ViT'),
+    (('layer1.0.conv1.weight',), 'a ResNet'),
+    (('encoder.blocks.0.residual1.',), 'CAPI'),
+    (('.mlp.norm.', '.mlp.ffn_ln.', '.attn.inner_attn_ln.'), 'EVA-02'),
+    (
+        ('text_model.', 'token_embedding.', 'encoder.layer.0.attention.self.'),
+        'a text encoder',
+    ),
+)
+"""Parts of names, and the models that have them."""
+
+
+def other_model(names: Iterable[str]) -> str:
+    """Return which model that is no plain ViT has such names, '' if none."""
+    names = [name for name in names if not name.startswith('outside.')]
+    for marks, model in _OTHERS:
+        if any(mark in name for mark in marks for name in names):
+            return model
+    return ''

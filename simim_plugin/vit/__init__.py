@@ -1,0 +1,23 @@
+"""One plain ViT with the options of published encoders."""
+
+from ..environment import leave_out_multimodal
+
+leave_out_multimodal()
+
+# ruff: noqa: E402
+from .arches import ARCHES, KnownEncoder, known_encoder
+from .encoder import PlainViT, check_choice, resize_table
+from .layers import ExtendedAttention, ExtendedLayer, Places, RotaryPositions
+
+__all__ = [
+    'ARCHES',
+    'ExtendedAttention',
+    'ExtendedLayer',
+    'KnownEncoder',
+    'Places',
+    'PlainViT',
+    'RotaryPositions',
+    'check_choice',
+    'known_encoder',
+    'resize_table',
+]

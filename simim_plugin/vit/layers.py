@@ -1,0 +1,309 @@
+"""Transformer layers of encoders that are not SiameseIM's.
+
+Shape key: B batch, T tokens, N patches, H heads, C channels, D channels of a
+head.
+"""
+
+from __future__ import annotations
+
+from math import pi
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from mmpretrain.models import VisionTransformer
+from mmpretrain.models.backbones.vision_transformer import (
+    TransformerEncoderLayer,
+)
+from mmpretrain.models.utils import (
+    MultiheadAttention,
+    SwiGLUFFN,
+    build_norm_layer,
+)
+from torch import Tensor, nn
+
+from ..errors import SimimError
+from ..geometry import Grid
+
+FFN_TYPES = ('origin', 'swiglu', 'swiglu_fused')
+
+
+class Places(NamedTuple):
+    """The positions of the patches, for the attention.
+
+    Args:
+        rotation (Tensor, optional): (2, ..., N, D), cosine and sine.
+        bias_index (Tensor, optional): (..., T, T) rows of the bias table.
+    """
+
+    rotation: Tensor | None = None
+    bias_index: Tensor | None = None
+
+
+NOWHERE = Places()
+
+
+class RotaryPositions(nn.Module):
+    """Axial rotary positions as DINOv3 has them.
+
+    The centres of the patches have coordinates from -1 to 1 in both
+    directions, whatever the grid. Period k of D / 4 is
+    base^(2 k / (D / 2)), and the rows come before the columns.
+
+    Args:
+        head_dims (int): D, a multiple of 4.
+        base (float): of the periods. Defaults to 100.
+
+    Raises:
+        SimimError: if ``head_dims`` is no multiple of 4.
+    """
+
+    def __init__(self, head_dims: int, base: float = 100.0) -> None:
+        super().__init__()
+        if head_dims % 4:
+            raise SimimError(
+                'Rotary positions need a multiple of 4 channels in each '
+                f'attention head, not {head_dims}; change embed_dims or '
+                'num_heads of arch.'
+            )
+        self.head_dims = head_dims
+        self.base = base
+
+    def forward(self, grid: Grid, device: torch.device) -> Tensor:
+        """Return cosine and sine (2, N, D) of a grid, float32."""
+        dims = self.head_dims // 4
+        exponents = torch.arange(dims, device=device) / (2 * dims)
+        periods = self.base ** (2 * exponents)
+        rows, columns = (
+            2 * (torch.arange(n, device=device) + 0.5) / n - 1 for n in grid
+        )
+        centres = torch.stack(
+            torch.meshgrid(rows, columns, indexing='ij'), dim=-1
+        )  # (R, C, 2)
+        angles = 2 * pi * centres.flatten(0, 1)[..., None] / periods
+        angles = angles.flatten(1).repeat(1, 2)  # (N, D)
+        return torch.stack([angles.cos(), angles.sin()])
+
+
+def rotate(tokens: Tensor, rotation: Tensor) -> Tensor:
+    """Rotate queries or keys.
+
+    Args:
+        tokens (Tensor): (..., T, D), tokens without a place first.
+        rotation (Tensor): (2, ..., N, D), cosine and sine of the patches.
+    """
+    cosine, sine = rotation.to(tokens.dtype)
+    extra = tokens.shape[-2] - cosine.shape[-2]
+    placed = tokens[..., extra:, :]
+    first, second = placed.chunk(2, dim=-1)
+    turned = torch.cat([-second, first], dim=-1)
+    placed = placed * cosine + turned * sine
+    return torch.cat([tokens[..., :extra, :], placed], dim=-2)
+
+
+def bias_index(grid: Grid, extra: int) -> Tensor:
+    """Return which row of a bias table each pair of tokens has.
+
+    The table of BEiT has (2 R - 1) (2 C - 1) rows for the distances of
+    patches, and three for pairs with a token that has no place: query, key,
+    both.
+
+    Args:
+        grid (tuple[int, int]): R rows and C columns of patches.
+        extra (int): tokens before the patches.
+
+    Returns:
+        Tensor: (T, T) int64.
+    """
+    rows, columns = grid
+    count = (2 * rows - 1) * (2 * columns - 1)
+    row = torch.arange(rows).repeat_interleave(columns)
+    column = torch.arange(columns).repeat(rows)
+    down = row[:, None] - row[None] + rows - 1
+    right = column[:, None] - column[None] + columns - 1
+    index = torch.zeros((extra + len(row),) * 2, dtype=torch.int64)
+    index[extra:, extra:] = down * (2 * columns - 1) + right
+    index[:extra, :] = count
+    index[:, :extra] = count + 1
+    index[:extra, :extra] = count + 2
+    return index
+
+
+def extra_tokens(vit: Any, batch: int) -> list[Tensor]:
+    """Return the tokens of a ViT before its patches, each (B, any, C).
+
+    Args:
+        vit (nn.Module): with ``cls_token``, ``registers`` and ``pos_embed``,
+            each a parameter or None. The first row of the positions is the
+            cls token's.
+        batch (int): B.
+    """
+    tokens = []
+    if vit.cls_token is not None:
+        cls_token = vit.cls_token
+        if vit.pos_embed is not None:
+            cls_token = cls_token + vit.pos_embed[:, :1]
+        tokens.append(cls_token.expand(batch, -1, -1))
+    if vit.registers is not None:
+        tokens.append(vit.registers.expand(batch, -1, -1))
+    return tokens
+
+
+def layer_depth(vit: Any, name: str, prefix: str) -> tuple[int, int]:
+    """Return the depth of a parameter and the number of depths.
+
+    As in MMPretrain's ``VisionTransformer``: 0 is the patch embedding, the
+    last follows the blocks. Registers and the norm before the blocks have
+    the depth of the cls token.
+
+    Args:
+        vit (nn.Module): with ``num_layers``.
+        name (str): of the parameter.
+        prefix (str): of the names of the ViT's parameters.
+    """
+    if name.removeprefix(prefix).startswith(('registers', 'pre_norm.')):
+        name = f'{prefix}cls_token'
+    return VisionTransformer.get_layer_depth(vit, name, prefix)
+
+
+def swiglu(dims: int, ffn_type: str, hidden: int, **options: Any) -> SwiGLUFFN:
+    """Build MMPretrain's SwiGLU.
+
+    Args:
+        dims (int): C.
+        ffn_type (str): 'swiglu', ``hidden`` channels, or 'swiglu_fused',
+            2/3 of them, rounded up to a multiple of 8.
+        hidden (int): channels.
+        **options: see :class:`mmpretrain.models.utils.SwiGLUFFN`.
+    """
+    if ffn_type == 'swiglu_fused':
+        hidden = (hidden * 2 // 3 + 7) // 8 * 8
+    return SwiGLUFFN(dims, hidden, **options)
+
+
+def query_key_norms(
+    qk_norm: bool, norm_cfg: dict, head_dims: int
+) -> tuple[nn.Module, nn.Module]:
+    """Build the norms of queries and keys, or identities."""
+    if not qk_norm:
+        return nn.Identity(), nn.Identity()
+    return (
+        build_norm_layer(norm_cfg, head_dims),
+        build_norm_layer(norm_cfg, head_dims),
+    )
+
+
+class ExtendedAttention(MultiheadAttention):
+    """MMPretrain's attention with places and normalised queries and keys.
+
+    Args:
+        qk_norm (bool): normalise the queries and keys of every head.
+        bias_rows (int): rows of the table of relative position bias, 0 for
+            none.
+        norm_cfg (dict): of the query and key norm.
+        **kwargs: see :class:`mmpretrain.models.utils.MultiheadAttention`.
+    """
+
+    def __init__(
+        self, *, qk_norm: bool, bias_rows: int, norm_cfg: dict, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.q_norm, self.k_norm = query_key_norms(
+            qk_norm, norm_cfg, self.head_dims
+        )
+        self.bias_table: nn.Parameter | None = None
+        if bias_rows:
+            self.bias_table = nn.Parameter(
+                torch.zeros(bias_rows, self.num_heads)
+            )
+
+    def forward(self, tokens: Tensor, places: Places = NOWHERE) -> Tensor:
+        """Attend from (B, T, C) to (B, T, C)."""
+        query, key, value = (
+            self.qkv(tokens)
+            .unflatten(2, (3, self.num_heads, -1))
+            .permute(2, 0, 3, 1, 4)
+            .unbind(0)
+        )  # (B, H, T, D) each
+        query, key, bias = self.place(query, key, places)
+        attended = F.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=bias,
+            dropout_p=self.attn_drop if self.training else 0.0,
+        )
+        attended = self.proj(attended.transpose(1, 2).flatten(2))
+        return self.out_drop(self.gamma1(self.proj_drop(attended)))
+
+    def place(
+        self, query: Tensor, key: Tensor, places: Places
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Normalise and rotate queries and keys, and return their bias.
+
+        Args:
+            query (Tensor): (B, H, T, D).
+            key (Tensor): (B, H, T, D).
+            places (Places): of the tokens.
+
+        Returns:
+            tuple[Tensor, Tensor, Tensor | None]: both, and (..., H, T, T).
+        """
+        query, key = self.q_norm(query), self.k_norm(key)
+        if places.rotation is not None:
+            query = rotate(query, places.rotation)
+            key = rotate(key, places.rotation)
+        if self.bias_table is None:
+            return query, key, None
+        bias = self.bias_table[places.bias_index]  # (..., T, T, H)
+        return query, key, bias.movedim(-1, -3).to(query.dtype)
+
+
+class ExtendedLayer(TransformerEncoderLayer):
+    """MMPretrain's layer with the attention above and SwiGLU.
+
+    Args:
+        qk_norm (bool): see :class:`ExtendedAttention`.
+        bias_rows (int): see :class:`ExtendedAttention`.
+        ffn_type (str): 'origin', or one of :func:`swiglu`.
+        **kwargs: see MMPretrain's ``TransformerEncoderLayer``.
+    """
+
+    def __init__(
+        self,
+        *,
+        qk_norm: bool = False,
+        bias_rows: int = 0,
+        ffn_type: str = 'origin',
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        drop_path = dict(
+            type='DropPath', drop_prob=kwargs.get('drop_path_rate', 0.0)
+        )
+        scale = kwargs.get('layer_scale_init_value', 0.0)
+        self.attn = ExtendedAttention(
+            qk_norm=qk_norm,
+            bias_rows=bias_rows,
+            norm_cfg=kwargs['norm_cfg'],
+            embed_dims=self.embed_dims,
+            num_heads=kwargs['num_heads'],
+            attn_drop=kwargs.get('attn_drop_rate', 0.0),
+            proj_drop=kwargs.get('drop_rate', 0.0),
+            dropout_layer=drop_path,
+            qkv_bias=kwargs.get('qkv_bias', True),
+            layer_scale_init_value=scale,
+        )
+        if ffn_type != 'origin':
+            self.ffn = swiglu(
+                self.embed_dims,
+                ffn_type,
+                kwargs['feedforward_channels'],
+                layer_scale_init_value=scale,
+                dropout_layer=drop_path,
+            )
+
+    def forward(self, tokens: Tensor, places: Places = NOWHERE) -> Tensor:
+        """Apply the layer to (B, T, C)."""
+        tokens = tokens + self.attn(self.ln1(tokens), places)
+        return self.ffn(self.ln2(tokens), identity=tokens)

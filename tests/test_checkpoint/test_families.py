@@ -1,0 +1,294 @@
+"""Encoders of each family give the features of the library they come from.
+
+Each case is a small model of timm or transformers with random weights. The
+file is what that library writes.
+"""
+
+import re
+
+import pytest
+import timm
+import torch
+import transformers as hf
+
+from simim_plugin.checkpoint import (
+    CheckpointError,
+    load_backbone,
+    read_weights,
+)
+from simim_plugin.checkpoint.export import convert
+from simim_plugin.models import SiameseIMViT
+
+from .families import NAMES, TIMM, saved, timm_model
+from .helpers import (
+    DEPTH,
+    DIMS,
+    HEADS,
+    PATCH,
+    SIZE,
+    images,
+    scramble,
+    wrap,
+)
+
+LARGER = 48
+
+
+def ours(file, size, branch='online'):
+    """Build and fill the backbone that a file asks for."""
+    weights = read_weights(file, branch)
+    backbone = SiameseIMViT(img_size=size, **weights.options(HEADS))
+    scramble(backbone, seed=99)
+    load_backbone(backbone, file, branch=branch)
+    return backbone.eval()
+
+
+def equal(found, wanted):
+    return (found - wanted).abs().max() <= 1e-5 * max(1, wanted.abs().max())
+
+
+@pytest.mark.parametrize('kind', TIMM)
+def test_timm_models(tmp_path, kind):
+    model, file = saved(kind, tmp_path)
+    assert read_weights(file).family.name == NAMES[kind]
+    with torch.no_grad():
+        wanted = model.forward_features(images())
+        assert equal(ours(file, SIZE)(images())[0], wanted)
+
+
+@pytest.mark.parametrize(
+    'kind', [kind for kind in TIMM if not kind.startswith('beit')]
+)
+def test_timm_models_at_a_larger_size(tmp_path, kind):
+    """BEiT has several rules: see the test of Hugging Face's models."""
+    model, file = saved(kind, tmp_path)
+    larger = timm_model(kind, LARGER)
+    filtered = model.state_dict()
+    if TIMM[kind][0] != 'Eva':
+        filtered = timm.models.vision_transformer.checkpoint_filter_fn(
+            filtered, larger, antialias=kind == 'dinov2-registers'
+        )
+    larger.load_state_dict(filtered)
+    with torch.no_grad():
+        wanted = larger.forward_features(images(LARGER))
+        built = ours(file, LARGER)(images(LARGER))[0]
+        dynamic = ours(file, SIZE)(images(LARGER))[0]
+    assert equal(built, wanted)
+    assert equal(dynamic, wanted)
+
+
+def dinov2(state):
+    """Name the tensors as the authors' training does, in chunks."""
+    return dict(
+        teacher={
+            re.sub(r'blocks\.(\d+)', r'backbone.blocks.0.\1', name)
+            if name.startswith('blocks.')
+            else f'backbone.{name}'.replace('reg_token', 'register_tokens'): x
+            for name, x in {**state, 'mask_token': torch.ones(1, DIMS)}.items()
+        }
+        | {'dino_head.mlp.0.weight': torch.ones(3, DIMS)}
+    )
+
+
+def dinov3(state):
+    """Name the tensors as the authors do; keys have a masked bias."""
+    named = {
+        'mask_token': torch.ones(1, DIMS),
+        'rope_embed.periods': torch.ones(DIMS // HEADS // 4),
+        'local_cls_norm.weight': torch.ones(DIMS),
+    }
+    for name, value in state.items():
+        name = name.replace('reg_token', 'storage_tokens')
+        name = re.sub(r'gamma_(\d)', r'ls\1.gamma', name)
+        for ours, theirs in ((r'fc1_g', 'w1'), ('fc1_x', 'w2')):
+            name = name.replace(ours, theirs)
+        if 'mlp.fc2' in name and 'blocks.0.mlp.fc1_g.weight' in state:
+            name = name.replace('fc2', 'w3')
+        if name.endswith('attn.q_bias'):
+            start, nan = name.removesuffix('q_bias'), value * torch.nan
+            v = state[f'{start}v_bias']
+            named[f'{start}qkv.bias'] = torch.cat([value, v * 7, v])
+            named[f'{start}qkv.bias_mask'] = torch.cat([v, nan, v])
+        elif not name.endswith('attn.v_bias'):
+            named[name] = value
+    return named
+
+
+def i_jepa(state):
+    """Name the tensors as the authors do; the target is another encoder."""
+    target = {name: value + 1 for name, value in state.items()}
+    return dict(
+        encoder=wrap(state, 'module.'),
+        predictor={'module.mask_token': torch.ones(1, 1, 3)},
+        target_encoder=wrap(target, 'module.'),
+        epoch=300,
+    )
+
+
+def msn(state):
+    head = {'fc.fc1.weight': torch.ones(3, DIMS)}
+    return dict(
+        encoder=wrap({**state, **head}, 'module.'),
+        target_encoder=wrap({**state, **head}, 'module.'),
+    )
+
+
+def beit(state):
+    """Name the tensors as BEiT's pretraining does."""
+    named = {
+        'mask_token': torch.ones(1, 1, DIMS),
+        'lm_head.bias': torch.ones(3),
+    }
+    for name, value in state.items():
+        named[name] = value
+        if name.endswith('relative_position_bias_table'):
+            start = name.removesuffix('bias_table')
+            named[f'{start}index'] = torch.ones(17, 17, dtype=torch.int64)
+    return dict(model=named)
+
+
+def open_clip(state):
+    """Name the tensors as OpenCLIP does, beside a text encoder."""
+    rows = (
+        ('blocks.', 'transformer.resblocks.'),
+        ('norm1.', 'ln_1.'),
+        ('norm2.', 'ln_2.'),
+        ('mlp.fc1.', 'mlp.c_fc.'),
+        ('mlp.fc2.', 'mlp.c_proj.'),
+        ('attn.qkv.', 'attn.in_proj_'),
+        ('attn.proj.', 'attn.out_proj.'),
+        ('patch_embed.proj.', 'conv1.'),
+        ('norm_pre.', 'ln_pre.'),
+    )
+    named = {}
+    for name, value in state.items():
+        for timm_name, theirs in rows:
+            name = name.replace(timm_name, theirs)
+        name = {
+            'cls_token': 'class_embedding',
+            'pos_embed': 'positional_embedding',
+        }.get(name, re.sub(r'^norm\.', 'ln_post.', name))
+        named[f'visual.{name}'] = value.squeeze()
+    return named | {
+        'visual.conv1.weight': state['patch_embed.proj.weight'],
+        'visual.proj': torch.ones(DIMS, 3),
+        'token_embedding.weight': torch.ones(5, 3),
+        'transformer.resblocks.0.ln_1.weight': torch.ones(3),
+        'positional_embedding': torch.ones(7, 3),
+    }
+
+
+AUTHORS = [
+    ('dinov2-registers', dinov2, 'DINOv2 with registers'),
+    ('dinov2', dinov2, 'DINOv2'),
+    ('dinov3', dinov3, 'DINOv3'),
+    ('dinov3-qkv-bias', dinov3, 'DINOv3'),
+    ('dinov3-plus', dinov3, 'DINOv3'),
+    ('i-jepa', i_jepa, 'I-JEPA'),
+    ('augreg', msn, 'plain ViT'),
+    ('beit', beit, 'BEiT'),
+    ('beit-shared', beit, 'BEiT'),
+    ('clip', open_clip, 'CLIP'),
+]
+
+
+@pytest.mark.parametrize(('kind', 'rename', 'family'), AUTHORS)
+def test_names_of_the_authors(tmp_path, kind, rename, family):
+    model, file = saved(kind, tmp_path)
+    torch.save(rename(model.state_dict()), file)
+    branch = 'teacher' if rename is dinov2 else 'online'
+    assert read_weights(file, branch).family.name == family
+    with torch.no_grad():
+        wanted = model.forward_features(images())
+        found = ours(file, SIZE, branch)(images())[0]
+    assert equal(found, wanted)
+
+
+COMMON = dict(
+    hidden_size=DIMS,
+    num_hidden_layers=DEPTH,
+    num_attention_heads=HEADS,
+    image_size=SIZE,
+    patch_size=PATCH,
+)
+HUGGING_FACE = {
+    'dinov2': ('Dinov2', {}, 'DINOv2'),
+    'dinov2-swiglu': ('Dinov2', dict(use_swiglu_ffn=True), 'DINOv2'),
+    'dinov2-registers': (
+        'Dinov2WithRegisters',
+        {},
+        'DINOv2 with registers',
+    ),
+    'dinov3': ('DINOv3ViT', dict(num_register_tokens=4), 'DINOv3'),
+    'dinov3-plus': (
+        'DINOv3ViT',
+        dict(num_register_tokens=4, use_gated_mlp=True, hidden_act='silu'),
+        'DINOv3',
+    ),
+    'msn': ('ViTMSN', {}, 'plain ViT'),
+    'i-jepa': ('IJepa', {}, 'I-JEPA'),
+    'beit': ('Beit', dict(use_relative_position_bias=True), 'BEiT'),
+    'beit-shared': (
+        'Beit',
+        dict(use_shared_relative_position_bias=True),
+        'BEiT',
+    ),
+    'deit': ('DeiT', {}, 'DeiT'),
+    'siglip': ('SiglipVision', {}, 'SigLIP'),
+    'clip': ('CLIPVision', {}, 'CLIP'),
+}
+
+
+@pytest.mark.parametrize('kind', HUGGING_FACE)
+def test_hugging_face_models(tmp_path, kind):
+    name, options, family = HUGGING_FACE[kind]
+    hidden = (
+        {} if name.startswith('Dinov2') else dict(intermediate_size=4 * DIMS)
+    )
+    config = getattr(hf, f'{name}Config')(**COMMON, **hidden, **options)
+    model = scramble(getattr(hf, f'{name}Model')(config))
+    model.save_pretrained(tmp_path)
+    assert read_weights(tmp_path).family.name == family
+    interpolate = {}
+    if name != 'DINOv3ViT' and not name.startswith('Dinov2'):
+        interpolate = dict(interpolate_pos_encoding=True)
+    for size in (SIZE, LARGER):
+        with torch.no_grad():
+            wanted = model(
+                images(size), output_hidden_states=True, **interpolate
+            )
+            found = ours(tmp_path, size)(images(size))[0]
+        tokens = wanted.last_hidden_state
+        if name == 'CLIPVision':  # it has the norm on the cls token only
+            tokens = model.vision_model.post_layernorm(tokens)
+        assert equal(found, tokens), size
+
+
+EXPORTS = [(kind, to) for kind in TIMM for to in ('timm', 'slim')]
+# Three kinds have all options of the graph.
+EXPORTS += [(kind, 'onnx') for kind in ('dinov2-registers', 'dinov3', 'beit')]
+
+
+@pytest.mark.parametrize(('kind', 'to'), EXPORTS)
+def test_exports(tmp_path, kind, to):
+    """The converter compares the features of what it wrote."""
+    _, file = saved(kind, tmp_path)
+    out = tmp_path / 'out.pth'
+    report = convert(file, out, to, num_heads=HEADS)
+    assert 'differ by at most' in report
+    if to == 'onnx':
+        return
+    one, two = read_weights(file), read_weights(out)
+    assert two.options(HEADS) == one.options(HEADS)
+    for name, value in one.part('backbone').items():
+        if kind == 'deit-distilled' and name in ('cls_token', 'pos_embed'):
+            continue  # timm's registers leave the cls token no position
+        again = two.part('backbone')[name]
+        assert torch.allclose(again, value, atol=1e-7), name
+
+
+def test_hugging_face_has_no_such_vit(tmp_path):
+    _, file = saved('dinov2-registers', tmp_path)
+    with pytest.raises(CheckpointError, match=r'num_registers=4.*to timm'):
+        convert(file, tmp_path / 'hf', 'hf', num_heads=HEADS)
+    assert not (tmp_path / 'hf').exists()
