@@ -419,7 +419,7 @@ def load_weights(
 
 
 def load_model(
-    model: nn.Module, path: str | Path, channels: str | None = None
+    model: Any, path: str | Path, channels: str | None = None
 ) -> None:
     """Fill a whole SiameseIM model from a file of ours or a released one.
 
