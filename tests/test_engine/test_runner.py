@@ -251,3 +251,17 @@ def test_logged_learning_rate_is_the_one_in_use(make_runner, tmp_path):
     assert scalars(tmp_path)[0]['base_lr'] == pytest.approx(scaled)
     (log,) = (tmp_path / 'run').glob('*/*.log')
     assert f'The learning rate is {scaled:.4g} for' in log.read_text()
+
+
+def test_a_config_is_written_without_yapf(make_runner, tmp_path, monkeypatch):
+    """It would take seconds for each log, checkpoint and config.py."""
+
+    def fail(*args, **kwargs):
+        raise AssertionError('yapf')
+
+    monkeypatch.setattr('yapf.yapflib.yapf_api.FormatCode', fail)
+    runner = make_runner()
+    runner.train()
+    written = Config.fromfile(tmp_path / 'run' / 'config.py')
+    assert written._cfg_dict == runner.cfg._cfg_dict
+    assert '_format_python_code' not in written
