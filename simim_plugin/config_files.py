@@ -7,6 +7,7 @@ import os
 import re
 import warnings
 from pathlib import Path
+from typing import Any
 
 from .errors import SimimError
 
@@ -76,6 +77,20 @@ def ablation_base() -> str:
             f'variable SIMIM_SCALE to one of {", ".join(ABLATION_SCALES)}.'
         )
     return config_path(f'_base_/ablation_{scale}.py')
+
+
+def write_plainly(config: Any) -> None:
+    """Let mmengine write a config as text without yapf.
+
+    A run writes its config into its folder, its log and every checkpoint,
+    and yapf takes seconds for a config with many classes.
+
+    Args:
+        config (Config): mmengine's config, which keeps the choice when it is
+            copied.
+    """
+    # An attribute that is set the usual way becomes a setting.
+    object.__setattr__(config, '_format_python_code', False)
 
 
 def register_model_names() -> None:

@@ -27,7 +27,9 @@ settings.load_profile('simim_plugin')
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the files that take minutes first, with the others beside them.
+    """Run the files that take minutes first, then those of slow tests.
+
+    What is left for the end is short, so that no process waits for another.
 
     Without a visible GPU, skip the tests that need one.
     """
@@ -36,8 +38,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker('gpu'):
                 item.add_marker(skip)
-    long = {item.path for item in items if item.get_closest_marker('minutes')}
-    items.sort(key=lambda item: item.path not in long)
+    ranks = ('minutes', 'slow')
+    held = {
+        (item.path, rank)
+        for item in items
+        for rank in ranks
+        if item.get_closest_marker(rank)
+    }
+    items.sort(key=lambda item: [(item.path, r) not in held for r in ranks])
 
 
 @pytest.fixture

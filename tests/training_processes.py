@@ -1,23 +1,29 @@
-"""Run the training command in child processes that tests can kill.
+"""Run commands in child processes without their seconds of imports.
 
 A fork server imports the libraries once and forks a process for each run, so
-a run starts at once.
+a run starts at once. Tests can kill it.
 """
 
 import ctypes
 import multiprocessing
 import os
+import runpy
 import signal
 import socket
+import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import ClassVar
+
+from torch.multiprocessing import start_processes
 
 CONTEXT = multiprocessing.get_context('forkserver')
 CONTEXT.set_forkserver_preload(
     ['simim_plugin.commands.train', 'simim_plugin.pretraining']
 )
+TOOLS = Path(__file__).resolve().parents[1] / 'tools'
 
 DEMO = 'siamese_im_vit-micro-p8_demo.py'
 
@@ -155,6 +161,89 @@ def two(folder, *options, **environment) -> list[Run]:
         )
         for rank in (0, 1)
     ]
+
+
+def run_two(function, *arguments) -> None:
+    """Call a function in two processes, with its rank first."""
+    start_processes(function, arguments, 2, start_method='forkserver')
+
+
+def run_tool(
+    name: str, *words, cwd: Path, seconds: float = 900
+) -> subprocess.CompletedProcess:
+    """Run a script of ``tools`` in a process of its own, as Python does.
+
+    The scripts that it starts in turn are forked as well.
+    """
+    command = [str(word) for word in (TOOLS / name, *words)]
+    with tempfile.TemporaryDirectory() as folder:
+        files = [os.path.join(folder, stream) for stream in ('out', 'err')]
+        process = CONTEXT.Process(
+            target=_run_script, args=(command, cwd, files)
+        )
+        process.start()
+        process.join(seconds)
+        if process.is_alive():
+            os.killpg(process.pid, signal.SIGKILL)
+            process.join()
+        texts = [Path(file).read_text(errors='replace') for file in files]
+    return subprocess.CompletedProcess(command, process.exitcode, *texts)
+
+
+def _run_script(command, cwd, files):
+    from simim_plugin.commands import running
+
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    os.setsid()
+    os.chdir(cwd)
+    for number, file in enumerate(files, 1):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
+    running.subprocess = _Forks
+    _run_main(command)
+
+
+def _run_main(command):
+    """Run a script as the main module."""
+    import torch
+
+    torch.set_num_threads(1)
+    sys.argv = command
+    runpy.run_path(command[0], run_name='__main__')
+    sys.stdout.flush()
+
+
+class _Forks:
+    """Stand in for the module subprocess where ``running`` starts scripts."""
+
+    STDOUT = subprocess.STDOUT
+
+    class Popen:
+        def __init__(self, command, stdout, stderr):
+            python, *options, script = command[: command.index('-u') + 2]
+            assert (python, options) == (sys.executable, ['-u']), command
+            words = [script, *command[command.index('-u') + 2 :]]
+            self.process = multiprocessing.get_context('fork').Process(
+                target=self.run, args=(words, stdout.fileno())
+            )
+            self.process.start()
+
+        @staticmethod
+        def run(words, output):
+            for number in (1, 2):
+                os.dup2(output, number)
+            _run_main(words)
+
+        def poll(self):
+            return self.process.exitcode
+
+        returncode = property(poll)
+
+        def wait(self):
+            self.process.join()
+            return self.process.exitcode
+
+        def terminate(self):
+            self.process.terminate()
 
 
 def _train(folder, log, arguments, before, environment):

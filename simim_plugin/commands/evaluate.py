@@ -26,7 +26,7 @@ from .. import __version__
 from ..checkpoint import read_weights
 from ..checkpoint.families import described
 from ..checkpoint.names import OFFICIAL, OURS
-from ..config_files import config_path
+from ..config_files import config_path, write_plainly
 from ..errors import SimimError
 from ..evaluation import robustness_average
 from ..files import complete_file, last_checkpoint, write_json
@@ -301,7 +301,9 @@ class Evaluation:
             return json.loads(done.read_text())
         file, metrics = folder / 'config.py', folder / 'metrics.json'
         folder.mkdir(parents=True, exist_ok=True)
-        self._config(task, name).dump(file)
+        config = self._config(task, name)
+        write_plainly(config)
+        config.dump(file)
         weights = self.checkpoint
         if task == 'robustness':
             weights = self._classifier()

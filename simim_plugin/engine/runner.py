@@ -6,11 +6,13 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+from mmengine.config import Config
 from mmengine.dist import master_only
 from mmengine.registry import RUNNERS
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
+from ..config_files import write_plainly
 from ..datasets.image_set import asking_for_window, image_loaders
 from ..errors import SimimError
 from ..pictures import check_measured
@@ -56,6 +58,8 @@ class SiameseIMRunner(ScalingMixin, ProcessMixin, CheckpointMixin):
         fit_channels(config)
         text = getattr(config, 'text', '')
         warnings = check_settings({**config, **given}, text)
+        if isinstance(config, Config):
+            write_plainly(config)
         super().__init__(*args, **kwargs)
         for warning in warnings:
             self.logger.warning(warning)

@@ -1,6 +1,5 @@
 """Converted weights give the same features in other libraries."""
 
-import subprocess
 import sys
 
 import onnxruntime
@@ -23,8 +22,8 @@ from simim_plugin.checkpoint.names import to_timm
 from simim_plugin.environment import MissingDependency
 from simim_plugin.vit.arches import MICRO
 
-from ..conftest import ROOT
 from ..test_models.helpers import small_model
+from ..training_processes import run_tool
 from .helpers import (
     DIMS,
     HEADS,
@@ -35,8 +34,6 @@ from .helpers import (
     timm_vit,
     wrap,
 )
-
-CONVERT = str(ROOT / 'tools' / 'convert.py')
 
 
 @pytest.fixture
@@ -318,18 +315,14 @@ def test_missing_library_is_named(pretrained, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_command(tuned, tmp_path):
     file, _ = tuned
-    command = [sys.executable, CONVERT, file, tmp_path / 'new' / 'a.pth']
-    options = ['--to', 'slim', '--num-heads', str(HEADS)]
-    done = subprocess.run(
-        [*command, *options], capture_output=True, text=True, cwd=tmp_path
-    )
+    words = ['convert.py', file, tmp_path / 'new' / 'a.pth']
+    words += ['--to', 'slim', '--num-heads', str(HEADS)]
+    done = run_tool(*words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert 'Left out: epoch, head, optimizer.' in done.stdout
     state = torch.load(tmp_path / 'new' / 'a.pth', weights_only=True)
     assert state['state_dict']['backbone.cls_token'].shape == (1, 1, DIMS)
-    done = subprocess.run(
-        [*command, *options], capture_output=True, text=True, cwd=tmp_path
-    )
+    done = run_tool(*words, cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith('error: ')
     assert 'exists already' in done.stderr

@@ -8,7 +8,7 @@ import pytest
 import torch
 from mmengine.registry import init_default_scope
 
-from ..training_processes import free_port
+from ..training_processes import free_port, run_two
 from .training import GUARD, Pairs, make_runner, same
 from .training import QUICK_COLLAPSE_MONITOR as QUICK
 
@@ -46,8 +46,7 @@ def scalars_of_hub(runner) -> list[float]:
 
 @pytest.mark.slow
 def test_two_processes_agree(tmp_path):
-    rest = (free_port(), str(tmp_path))
-    torch.multiprocessing.spawn(two_processes, rest, 2)
+    run_two(two_processes, free_port(), str(tmp_path))
     first, second = (
         json.loads((tmp_path / f'rank{rank}.json').read_text())
         for rank in (0, 1)

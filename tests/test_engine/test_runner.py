@@ -287,3 +287,17 @@ def test_a_held_backbone_moves_after_its_epochs_only(make_runner, accumulated):
 def test_a_backbone_is_held_for_an_epoch_at_least():
     with pytest.raises(SimimError, match='epochs=0'):
         HoldBackboneHook(epochs=0)
+
+
+def test_a_config_is_written_without_yapf(make_runner, tmp_path, monkeypatch):
+    """It would take seconds for each log, checkpoint and config.py."""
+
+    def fail(*args, **kwargs):
+        raise AssertionError('yapf')
+
+    monkeypatch.setattr('yapf.yapflib.yapf_api.FormatCode', fail)
+    runner = make_runner()
+    runner.train()
+    written = Config.fromfile(tmp_path / 'run' / 'config.py')
+    assert written._cfg_dict == runner.cfg._cfg_dict
+    assert '_format_python_code' not in written

@@ -1,8 +1,6 @@
 """The ablation command: equal options for all rows, and one table."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +19,8 @@ from simim_plugin.commands.ablate import (
 from simim_plugin.config_files import config_path
 from simim_plugin.demo.data import make_demo_data
 from simim_plugin.errors import SimimError
+
+from ..training_processes import run_tool
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -183,18 +183,13 @@ def test_rows_that_are_not_done_have_no_figures(tmp_path):
 def test_a_row_by_the_real_tools(tmp_path):
     """Two epochs on a few scenes, and its figures."""
     make_demo_data(tmp_path / 'scenes', train=32, val=16, seed=0)
-    done = subprocess.run(
-        [
-            *[sys.executable, ROOT / 'tools' / 'ablate.py', 'j'],
-            *['--data', 'scenes', '--work-dir', 'rows', '--tasks', 'knn'],
-            *['--cfg-options', 'train_cfg.max_epochs=2'],
-            *['train_dataloader.batch_size=16'],
-            'train_dataloader.num_workers=0',
-            'train_dataloader.persistent_workers=False',
-        ],
+    done = run_tool(
+        *['ablate.py', 'j'],
+        *['--data', 'scenes', '--work-dir', 'rows', '--tasks', 'knn'],
+        *['--cfg-options', 'train_cfg.max_epochs=2'],
+        *['train_dataloader.batch_size=16', 'train_dataloader.num_workers=0'],
+        'train_dataloader.persistent_workers=False',
         cwd=tmp_path,
-        capture_output=True,
-        text=True,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     results = json.loads((tmp_path / 'rows' / 'results.json').read_text())

@@ -1,8 +1,6 @@
 """The evaluation command: its configs, its images, its table."""
 
 import json
-import subprocess
-import sys
 from itertools import product
 from pathlib import Path
 
@@ -50,8 +48,8 @@ from simim_plugin.vit.arches import BASE, LARGE, MICRO, known_encoder
 
 from ..test_checkpoint.families import saved
 from ..test_checkpoint.helpers import images, our_vit, scramble, wrap
+from ..training_processes import TOOLS, run_tool
 
-TOOLS = Path(__file__).resolve().parents[2] / 'tools'
 DEMO = 'siamese_im_vit-micro-p8_demo.py'
 
 
@@ -437,10 +435,7 @@ def test_all_tasks_of_the_demo(demo):
     """Each task once, small; then again from its results."""
     make_corruptions(demo / 'data/demo/val', demo / 'data/demo-c')
     command = [
-        sys.executable,
-        str(TOOLS / 'evaluate.py'),
-        'encoder.pth',
-        f'--tasks={",".join(TASKS)}',
+        *('evaluate.py', 'encoder.pth', f'--tasks={",".join(TASKS)}'),
         '--work-dir=all',
         '--cfg-options',
         'train_cfg.max_epochs=1',
@@ -448,7 +443,7 @@ def test_all_tasks_of_the_demo(demo):
         'train_dataloader.num_workers=0',
         'param_scheduler.warmup=0',
     ]
-    first = subprocess.run(command, cwd=demo, capture_output=True, text=True)
+    first = run_tool(*command, cwd=demo)
     assert first.returncode == 0, first.stdout + first.stderr
     results = json.loads((demo / 'all/results.json').read_text())
     assert list(results['tasks']) == list(TASKS)
@@ -459,8 +454,8 @@ def test_all_tasks_of_the_demo(demo):
     assert len([name for name in corruptions if 'demo-c/' in name]) == 16
     printed = (demo / 'all/results.md').read_text()
     assert printed.count('\n| ') == sum(map(len, metrics.values()))
-    command[3] = '--tasks=linear'
-    again = subprocess.run(command, cwd=demo, capture_output=True, text=True)
+    command[2] = '--tasks=linear'
+    again = run_tool(*command, cwd=demo)
     assert again.stdout.count('done before') == 1
     # The other tasks of the run stay in the table.
     assert json.loads((demo / 'all/results.json').read_text()) == results

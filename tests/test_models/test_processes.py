@@ -5,11 +5,11 @@ import socket
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from mmengine.model import MMDistributedDataParallel, convert_sync_batchnorm
 
 from simim_plugin.ablations import NormedUniGradHead
 
+from ..training_processes import run_two
 from .helpers import small_batch, small_model
 
 NORMS = ('MAELikeNorm', 'MoCoLikeNorm')
@@ -65,7 +65,7 @@ def test_two_processes_equal_one(tmp_path, device):
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
     file = tmp_path / 'result'
-    mp.spawn(half, (port, device, str(file)), nprocs=2)
+    run_two(half, port, device, str(file))
     inputs, samples = small_batch(size=6)
     inputs = [view.double().to(device) for view in inputs]
     for norm in NORMS:
