@@ -109,7 +109,7 @@ def listing() -> None:
             part = root.with_name(f'{name}.part')
             for number in range(200_000):
                 inside = part / f'{number % folders:05d}'
-                source = part.with_name(f'{number // 50_000}.jpg')
+                source = part.with_name(f'{name}_{number // 50_000}.jpg')
                 if not source.exists():
                     picture(source)
                 if number < folders:
