@@ -70,6 +70,8 @@ class SiameseIMViTDet(FrozenStages, ViTSAM):
         num_registers, absolute_positions, rotary, qk_norm, ffn_type,
         layer_scale_init_value, pre_norm, final_norm, interpolate_antialias:
             as in :class:`simim_plugin.vit.PlainViT`, and off by default.
+        layer_cfgs (dict, optional): other arguments of all layers, such as
+            ``act_cfg``.
         pretrained (str | dict, optional): as in
             :class:`simim_plugin.models.SiameseIMViT`. A patch kernel of
             another size is resized. The relative positions, which a plain
@@ -108,6 +110,7 @@ class SiameseIMViTDet(FrozenStages, ViTSAM):
         final_norm: bool = False,
         interpolate_antialias: bool = False,
         relative_bias: bool = False,
+        layer_cfgs: dict | None = None,
         pretrained: str | dict | None = None,
         **kwargs: Any,
     ) -> None:
@@ -129,13 +132,10 @@ class SiameseIMViTDet(FrozenStages, ViTSAM):
             img_size=pretrain_img_size,
             out_channels=0,
             use_abs_pos=False,
-            **{
-                **kwargs,
-                'layer_cfgs': dict(
-                    kwargs.get('layer_cfgs', {}),
-                    input_size=(img_size // patch_size,) * 2,
-                ),
-            },
+            layer_cfgs=dict(
+                layer_cfgs or {}, input_size=(img_size // patch_size,) * 2
+            ),
+            **kwargs,
         )
         rows, columns = self.patch_resolution
         dims = self.embed_dims

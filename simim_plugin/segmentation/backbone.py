@@ -104,7 +104,7 @@ class SiameseIMSegViT(FrozenStages, MAE):
         arch (str | dict, optional): 'tiny', 'small', 'base', 'large', 'huge'
             or 'giant', or the dictionary of
             :class:`simim_plugin.vit.PlainViT`. Defaults to None: the
-            arguments of ``MAE``.
+            arguments of ``MAE``, ``embed_dims`` and so on.
         pretrained (str | dict, optional): file to start from, or the
             arguments of ``load_backbone`` as ``dict(file=...,
             branch='target')``. ``init_weights`` reads it without unpickling.
@@ -137,6 +137,7 @@ class SiameseIMSegViT(FrozenStages, MAE):
         ('.attn.bias_table', '.attn.relative_position_bias_table'),
     )
     """Names of a plain ViT, and of this backbone."""
+    arch_zoo = ARCHES
 
     def __init__(
         self,
@@ -149,6 +150,11 @@ class SiameseIMSegViT(FrozenStages, MAE):
         relative_bias: bool = True,
         qkv_bias: bool = True,
         layer_cfgs: Mapping[str, Any] | None = None,
+        embed_dims: int = 768,
+        num_layers: int = 12,
+        num_heads: int = 12,
+        mlp_ratio: int = 4,
+        act_cfg: dict | None = None,
         with_cls_token: bool = True,
         num_registers: int = 0,
         absolute_positions: bool = True,
@@ -167,17 +173,37 @@ class SiameseIMSegViT(FrozenStages, MAE):
                 'SiameseIMSegViT always has a relative bias, which starts at '
                 '0; leave relative_bias out.'
             )
-        kwargs |= layer_cfgs or {}
+        act_cfg = (layer_cfgs or {}).get('act_cfg', act_cfg)
         if layer_scale_init_value is not None:
             init_values = layer_scale_init_value
         hidden = None
         if arch is not None:
             check_choice('arch', arch, ARCHES)
-            shape = ARCHES[arch] if isinstance(arch, str) else {**arch}
-            hidden = shape.pop('feedforward_channels')
-            kwargs |= shape
-            kwargs['mlp_ratio'] = max(1, hidden // shape['embed_dims'])
-        super().__init__(init_values=init_values, init_cfg=init_cfg, **kwargs)
+            shape = ARCHES[arch] if isinstance(arch, str) else arch
+            embed_dims, num_layers, num_heads, hidden = (
+                shape[name]
+                for name in (
+                    *('embed_dims', 'num_layers', 'num_heads'),
+                    'feedforward_channels',
+                )
+            )
+            mlp_ratio = max(1, hidden // embed_dims)
+            if ffn_type == 'origin' and hidden != mlp_ratio * embed_dims:
+                raise SimimError(
+                    f'feedforward_channels of arch is {hidden}, which is no '
+                    f'multiple of embed_dims, {embed_dims}; SiameseIMSegViT '
+                    'has no such MLP.'
+                )
+        super().__init__(
+            embed_dims=embed_dims,
+            num_layers=num_layers,
+            num_heads=num_heads,
+            mlp_ratio=mlp_ratio,
+            act_cfg=act_cfg or dict(type='GELU'),
+            init_values=init_values,
+            init_cfg=init_cfg,
+            **kwargs,
+        )
         self.pretrained = pretrained
         self.patch_resolution = self.patch_shape
         self.interpolate_antialias = interpolate_antialias

@@ -312,7 +312,6 @@ RULES: dict[str, Rule] = {
     'SiameseIMViTDet.interpolate_mode': NO_EFFECT,
     'SiameseIMViTDet.out_channels': NO_EFFECT,
     'SiameseIMViTDet.use_abs_pos': NO_EFFECT,
-    'SiameseIMViTDet.layer_cfgs': NO_EFFECT,
     'SiameseIMSegViT.attn_drop_rate': NO_EFFECT,
     'PairDataPreprocessor.pad_size_divisor': NO_EFFECT,
     'PairDataPreprocessor.pad_value': NO_EFFECT,

@@ -109,14 +109,18 @@ def value_of(part: Part, name: str) -> Any:
     return part.get(name, default_of(part.made, name) if part.made else None)
 
 
+_OURS = ('SiameseIMViTDet', 'SiameseIMSegViT')
+
+
 def encoder_of(part: Part | None) -> Encoder | None:
     """Return the sizes of a ViT of ours or MMPretrain's, else None."""
     if part is None or part.made is None:
         return None
     given: Any = part.settings
-    if 'SiameseIMSegViT' not in part.names:
-        known = {'VisionTransformer', 'MAEViT', 'SiameseIMViTDet'}
-        names = [name for name in part.names if name != 'FrozenStages']
+    if 'SiameseIMSegViT' not in part.names or part.get('arch'):
+        known = {'VisionTransformer', 'MAEViT', *_OURS}
+        between = ('FrozenStages', 'PlainViT')
+        names = [name for name in part.names if name not in between]
         zoo = getattr(part.made, 'arch_zoo', None)
         if zoo is None or not known & {*names[:2]}:
             return None

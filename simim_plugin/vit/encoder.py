@@ -6,6 +6,7 @@ token, and registers if there are), T = E + V tokens, C channels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import isqrt
 from typing import Any, ClassVar
 
@@ -142,35 +143,44 @@ class PlainViT(VisionTransformer):
             del self.bias_index
             self.register_buffer('bias_index', index, persistent=False)
         if rotary or relative_bias or qk_norm or ffn_type != 'origin':
-            options = dict(
+            self._extend_layers(
+                kwargs.get('layer_cfgs', {}),
+                kwargs.get('drop_path_rate', 0.0),
+                norm_cfg=kwargs.get('norm_cfg', dict(type='LN', eps=1e-6)),
+                drop_rate=kwargs.get('drop_rate', 0.0),
+                qkv_bias=kwargs.get('qkv_bias', True),
+                layer_scale_init_value=kwargs.get(
+                    'layer_scale_init_value', 0.0
+                ),
                 qk_norm=qk_norm,
                 ffn_type=ffn_type,
                 bias_rows=int(index.max()) + 1 if relative_bias else 0,
             )
-            self._extend_layers(options, kwargs)
 
     def _extend_layers(
-        self, options: dict[str, Any], given: dict[str, Any]
+        self,
+        own: dict | Sequence[dict],
+        drop_path_rate: float,
+        **options: Any,
     ) -> None:
-        """Replace MMPretrain's layers; ``given`` are its arguments."""
-        common = dict(
-            embed_dims=self.embed_dims,
-            num_heads=self.arch_settings['num_heads'],
-            feedforward_channels=self.arch_settings['feedforward_channels'],
-            norm_cfg=given.get('norm_cfg', dict(type='LN', eps=1e-6)),
-        )
-        for name in ('layer_scale_init_value', 'drop_rate', 'qkv_bias'):
-            if name in given:
-                common[name] = given[name]
-        own = given.get('layer_cfgs', {})
+        """Replace MMPretrain's layers by :class:`ExtendedLayer`.
+
+        Args:
+            own (dict | Sequence[dict]): ``layer_cfgs``.
+            drop_path_rate (float): of the last layer.
+            **options: of all layers.
+        """
         if isinstance(own, dict):
             own = [own] * self.num_layers
-        rates = torch.linspace(
-            0, given.get('drop_path_rate', 0.0), self.num_layers
-        ).tolist()
+        rates = torch.linspace(0, drop_path_rate, self.num_layers).tolist()
         self.layers = ModuleList(
             ExtendedLayer(
-                **{**common, 'drop_path_rate': rate, **cfg}, **options
+                embed_dims=self.embed_dims,
+                num_heads=self.arch_settings['num_heads'],
+                feedforward_channels=self.arch_settings[
+                    'feedforward_channels'
+                ],
+                **{'drop_path_rate': rate, **options, **cfg},
             )
             for rate, cfg in zip(rates, own, strict=True)
         )

@@ -231,7 +231,7 @@ WRONG = [
     (
         'pretraining',
         'model.backbone.in_channels=4',
-        'has 3 values and .* 4 ch',
+        'has 3 values and .*in_channels is 4',
     ),
     # Encoders and what follows them
     ('pretraining', 'model.backbone.img_size=63', 'multiple of the patch'),
