@@ -434,7 +434,7 @@ def load_model(
     """
     state = read_weights(path).state
     state.pop(UNREAD, None)
-    new = model.backbone.patch_embed.projection.in_channels
+    new = model.get_parameter(f'backbone.{_PATCHES}').shape[1]
     adapted = adapt_all_channels(state, new, channels)
     hint = _CHANNELS if adapted and channels is None else _SAME_CONFIG
     check_fit(model.state_dict(), state, path, hint)

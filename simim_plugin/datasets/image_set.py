@@ -62,7 +62,8 @@ class ImageSet:
         super().full_init()  # type: ignore[misc]
         if not hasattr(self, '_broken'):
             # One flag per image, in memory that loader workers share.
-            self._broken = torch.zeros(len(self), dtype=torch.uint8)  # type: ignore
+            count = len(self)  # type: ignore[arg-type]
+            self._broken = torch.zeros(count, dtype=torch.uint8)
             self._broken.share_memory_()
             self._find_window()
 
