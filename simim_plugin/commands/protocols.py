@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..checkpoint import Weights
-from ..checkpoint.encoders import BASE, HUGE, LARGE, MICRO, TINY
+from ..checkpoint.encoders import BASE, HUGE, LARGE, MICRO, SMALL, TINY
 from ..errors import SimimError
 
 FROZEN = ('knn', 'linear', 'logistic')
@@ -99,6 +99,12 @@ ENCODERS = {
     ),
     (HUGE.width, HUGE.depth, 14): Encoder(
         'in1k', 'huge', 'huge-p14_ft-8xb128-amp-coslr-50e_in1k'
+    ),
+    (SMALL.width, SMALL.depth, 16): Encoder(
+        'in1k', SMALL.arch, 'small-p16_ft-8xb128-amp-coslr-100e_in1k'
+    ),
+    (TINY.width, TINY.depth, 16): Encoder(
+        'in1k', TINY.arch, 'tiny-p16_ft-8xb128-amp-coslr-100e_in1k'
     ),
     (TINY.width, TINY.depth, 4): Encoder('cifar10', 'deit-tiny'),
     (MICRO.width, MICRO.depth, 4): Encoder('cifar10', MICRO.arch),

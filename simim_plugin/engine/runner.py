@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from ..runs.lock import hold_work_dir, is_held
 from ..runs.open_files import explain_open_files
 from ..runs.processes import ProcessMixin
 from ..runs.stopping import StopHook, record_stop_signals
-from ..settings import check_settings
+from ..settings import apply_img_size, check_settings
 from .checkpointing import BranchHook
 from .loop import accumulative_counts
 from .resuming import CheckpointMixin
@@ -59,6 +60,17 @@ class SiameseIMRunner(ScalingMixin, ProcessMixin, CheckpointMixin):
         super().__init__(*args, **kwargs)
         for warning in warnings:
             self.logger.warning(warning)
+
+    @classmethod
+    def from_cfg(cls, cfg: Config) -> SiameseIMRunner:
+        """Build the Runner of a config, with images of its ``img_size``.
+
+        Raises:
+            SimimError: as :func:`apply_img_size` and the constructor.
+        """
+        cfg = copy.deepcopy(cfg)
+        apply_img_size(cfg)
+        return super().from_cfg(cfg)
 
     def train(self) -> nn.Module:
         """Train to the end, or until a signal.

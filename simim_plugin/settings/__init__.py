@@ -5,5 +5,6 @@ room, and nothing is built.
 """
 
 from .check import check_settings
+from .sizes import apply_img_size
 
-__all__ = ['check_settings']
+__all__ = ['apply_img_size', 'check_settings']
