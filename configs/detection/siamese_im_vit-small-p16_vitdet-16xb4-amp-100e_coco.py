@@ -5,5 +5,8 @@ _base_ = [
 ]
 
 model = dict(
-    backbone=dict(arch=dict(_base_.small, _delete_=True), drop_path_rate=0.1),
+    backbone=dict(
+        arch=dict(_base_.small, global_attn_indexes=[2, 5, 8, 11],
+                  _delete_=True),
+        drop_path_rate=0.1),
     neck=dict(in_channels=384))

@@ -5,5 +5,8 @@ _base_ = [
 ]
 
 model = dict(
-    backbone=dict(arch=dict(_base_.tiny, _delete_=True), drop_path_rate=0.0),
+    backbone=dict(
+        arch=dict(_base_.tiny, global_attn_indexes=[2, 5, 8, 11],
+                  _delete_=True),
+        drop_path_rate=0.0),
     neck=dict(in_channels=192))
