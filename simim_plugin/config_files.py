@@ -42,7 +42,10 @@ def config_path(name: str) -> str:
     known = {
         path.relative_to(root).as_posix(): path for path in root.rglob('*.py')
     }
-    name = _current_name(name)
+    if name not in known and name not in {
+        path.name for path in known.values()
+    }:
+        name = _current_name(name)
     for relative, path in known.items():
         if name in (relative, path.name):
             return str(path)

@@ -37,7 +37,7 @@ FINETUNING = f'{BASE}_ft-8xb128-amp-coslr-100e_in1k'
 LINEAR = f'{BASE}_linear-8xb2048-amp-coslr-90e_in1k'
 LOGISTIC = f'{BASE}_logistic_in1k-1pct'
 KNN = f'{BASE}_knn_in1k'
-SMALL = [file.stem for file in FILES if re.search('tiny|micro', file.stem)]
+SMALL = [file.stem for file in FILES if re.search('tiny-p4|micro', file.stem)]
 TRAINED = [name for name in SMALL if '_ft' in name or '_linear' in name]
 
 

@@ -1,6 +1,7 @@
 """Pretraining configs build from any folder and match the recipe."""
 
 import ast
+import copy
 import os
 import re
 from argparse import Namespace
@@ -19,9 +20,13 @@ from mmpretrain.registry import (
 )
 
 from simim_plugin import config_path
-from simim_plugin.commands.command_line import read_config
+from simim_plugin.commands.command_line import find_config, read_config
 from simim_plugin.config_files import ABLATION_SCALES
+from simim_plugin.errors import SimimError
 from simim_plugin.models import SiameseIM
+from simim_plugin.settings import apply_img_size, check_settings
+from simim_plugin.vit.arches import MICRO, TINY
+from simim_plugin.vit.arches import SMALL as SMALL_VIT
 
 ROOT = Path(__file__).resolve().parents[1] / 'configs'
 FILES = sorted(ROOT.rglob('*.py'))
@@ -77,6 +82,15 @@ RECIPE = {
     'siamese_im_vit-base-p16_1xb64-accum8-amp-coslr-100e_continue': (
         100, 5, 118, 512),
 }  # fmt: skip
+ONE_GPU = [
+    f'siamese_im_vit-{size}-p16_1xb256-accum4-amp-coslr-400e_{data}'
+    for size in ('small', 'tiny')
+    for data in ('in1k', 'folder')
+]
+AT_128 = [f'{name}-128x128' for name in ONE_GPU]
+RECIPE |= dict.fromkeys(ONE_GPU, (400, 40, 118, 1024))
+RECIPE |= dict.fromkeys(AT_128, (400, 40, 38, 1024))
+WIDTHS = dict(small=384, tiny=192)
 
 
 @pytest.mark.parametrize('name', RECIPE)
@@ -104,14 +118,15 @@ def test_recipe(name):
     assert config.momentum_hook == dict(
         type='MomentumHook', base_momentum=0.995
     )
-    assert config.model.head.negative_weight == 0.02
+    width = WIDTHS.get(name.split('-')[1], 768)
     assert config.model.projector.depth == 2
     assert config.model.neck.depth == 4
-    assert config.model.neck.embed_dims == 768
+    assert config.model.neck.embed_dims == width
     assert config.model.data_preprocessor.mean == [123.675, 116.28, 103.53]
     assert config.model.data_preprocessor.std == [58.395, 57.12, 57.375]
     mask = transform(config, 'BlockwiseMask')
-    assert (mask['num_masked'], mask['min_block']) == (masked, 16)
+    block = 6 if name in AT_128 else 16
+    assert (mask['num_masked'], mask['min_block']) == (masked, block)
     assert transform(config, 'PairedViews')['crop_scale'] == (0.08, 1.0)
     half = 'fp16' in name
     kind = 'AmpOptimWrapper' if half else 'AutocastOptimWrapper'
@@ -221,6 +236,74 @@ SMALL = {
 }
 
 
+# It has ViT-B's lambda, from before there was a rule (docs/pretraining.md).
+BEFORE_THE_RULE = 'siamese_im_vit-tiny-p4_1xb512-amp-coslr-400e_cifar10'
+
+
+@pytest.mark.parametrize('file', PRETRAINING, ids=lambda file: file.stem)
+def test_the_negative_weight_follows_the_width(file):
+    """Lambda times the width of the decoder is that of ViT-B."""
+    model = Config.fromfile(file).model
+    width = 768 if file.stem == BEFORE_THE_RULE else model.neck.embed_dims
+    assert model.head.negative_weight * width == pytest.approx(0.02 * 768)
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        name
+        for name in RECIPE
+        if '-p16' in name and name.endswith(('in1k', 'folder'))
+    ],
+)
+def test_img_size_sets_every_size(name, tmp_path):
+    file = tmp_path / 'mine.py'
+    file.write_text(
+        f'_base_ = {config_path(name + ".py")!r}\nimg_size = 128\n'
+    )
+    config, plain = find_config(file), load(name)
+    grid = (8, 8)
+    assert config.model.backbone.img_size == 128
+    assert config.model.neck.grid == grid
+    views, mask = config.train_dataloader.dataset.pipeline[1:3]
+    assert views.size == 128
+    assert (mask.grid, mask.num_masked, mask.min_block) == (grid, 38, 6)
+    check_settings(config)
+    before = copy.deepcopy(config)
+    apply_img_size(config)
+    assert config._cfg_dict == before._cfg_dict
+    config.img_size = 224  # and back; a least block of 6 gives 19, not 16
+    apply_img_size(config)
+    assert mask.pop('min_block') == 19
+    del plain.train_dataloader.dataset.pipeline[2]['min_block']
+    assert config.train_dataloader == plain.train_dataloader
+    assert config.model == plain.model
+    config.img_size = 130
+    with pytest.raises(SimimError, match='a multiple'):
+        apply_img_size(config)
+
+
+def test_img_size_and_another_size_are_refused():
+    for name, key in (
+        ('siamese_im_vit-micro-p8_demo', 'model.neck.grid'),
+        ('siamese_im_vit-base-p16_knn_in1k', 'model.backbone.frozen_stages'),
+    ):
+        config = load(name)
+        config.merge_from_dict({'img_size': 32, key: (3, 3)})
+        with pytest.raises(SimimError, match='img_size=32'):
+            apply_img_size(config)
+
+
+@pytest.mark.parametrize('name', AT_128)
+def test_packaged_sizes_are_those_of_img_size(name):
+    plain = load(name.removesuffix('-128x128'))
+    plain.img_size = 128
+    apply_img_size(plain)
+    config = load(name)
+    assert config.model == plain.model
+    assert config.train_dataloader == plain.train_dataloader
+
+
 def test_every_pretraining_config_is_listed():
     assert {*RECIPE, *SMALL} == {file.stem for file in PRETRAINING}
 
@@ -293,9 +376,14 @@ def test_configs_change_parts_by_name():
     assert not [f.name for f in FILES if index.search(f.read_text())]
 
 
-def test_the_micro_encoder_is_defined_once():
+def test_small_encoders_are_defined_once():
     found = [f for f in FILES if 'feedforward_channels' in f.read_text()]
-    assert [file.stem for file in found] == ['vit_micro']
+    assert {file.stem for file in found} == {
+        f'vit_{encoder.name}' for encoder in (MICRO, SMALL_VIT, TINY)
+    }
+    for encoder in (MICRO, SMALL_VIT, TINY):
+        config = Config.fromfile(ROOT / '_base_' / f'vit_{encoder.name}.py')
+        assert config[encoder.name] == encoder.arch
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from mmengine.registry import RUNNERS
 from ..config_files import config_path
 from ..engine import SiameseIMRunner
 from ..errors import SimimError
+from ..settings import apply_img_size
 from ..text import clean
 from .config_errors import add_traceback_option
 from .options import add_options, merge
@@ -42,9 +43,12 @@ def find_config(name: str | Path) -> Config:
 
     Raises:
         FileNotFoundError: for an unknown config.
+        SimimError: if its ``img_size`` cannot reach every place of the size.
     """
     found = os.path.isfile(name)  # False for a name that is too long
-    return Config.fromfile(name if found else config_path(str(name)))
+    config = Config.fromfile(name if found else config_path(str(name)))
+    apply_img_size(config)
+    return config
 
 
 def read_config(args: argparse.Namespace) -> Config:

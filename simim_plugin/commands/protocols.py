@@ -9,7 +9,7 @@ from mmengine.config import Config
 from ..checkpoint import Weights
 from ..checkpoint.families import PLAIN, Family
 from ..errors import SimimError
-from ..vit.arches import ARCHES, HUGE, LARGE, MICRO, TINY
+from ..vit.arches import ARCHES, HUGE, LARGE, MICRO, SMALL, TINY
 
 FROZEN = ('knn', 'linear', 'logistic')
 TASKS = (*FROZEN, 'finetune', 'robustness')
@@ -99,6 +99,12 @@ ENCODERS = {
     ),
     (HUGE.width, HUGE.depth, 14): Encoder(
         finetune='huge-p14_ft-8xb128-amp-coslr-50e_in1k'
+    ),
+    (SMALL.width, SMALL.depth, 16): Encoder(
+        finetune='small-p16_ft-8xb128-amp-coslr-100e_in1k'
+    ),
+    (TINY.width, TINY.depth, 16): Encoder(
+        finetune='tiny-p16_ft-8xb128-amp-coslr-100e_in1k'
     ),
     (TINY.width, TINY.depth, 4): Encoder('cifar10'),
     (MICRO.width, MICRO.depth, 4): Encoder('cifar10'),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from ..runs.lock import hold_work_dir, is_held
 from ..runs.open_files import explain_open_files
 from ..runs.processes import ProcessMixin
 from ..runs.stopping import StopHook, record_stop_signals
-from ..settings import check_settings, fit_channels
+from ..settings import apply_img_size, check_settings, fit_channels
 from .checkpointing import BranchHook
 from .loop import accumulative_counts
 from .resuming import CheckpointMixin
@@ -68,6 +69,17 @@ class SiameseIMRunner(ScalingMixin, ProcessMixin, CheckpointMixin):
                 'Left out, since they need images of three channels: '
                 f'{", ".join(left_out)}.'
             )
+
+    @classmethod
+    def from_cfg(cls, cfg: Config) -> SiameseIMRunner:
+        """Build the Runner of a config, with images of its ``img_size``.
+
+        Raises:
+            SimimError: as :func:`apply_img_size` and the constructor.
+        """
+        cfg = copy.deepcopy(cfg)
+        apply_img_size(cfg)
+        return super().from_cfg(cfg)
 
     def train(self) -> nn.Module:
         """Train to the end, or until a signal.

@@ -6,5 +6,6 @@ room, and nothing is built.
 
 from .channels import fit_channels
 from .check import check_settings
+from .sizes import apply_img_size
 
-__all__ = ['check_settings', 'fit_channels']
+__all__ = ['apply_img_size', 'check_settings', 'fit_channels']

@@ -24,9 +24,9 @@ _TOP_LEVEL = _RUNNER | {
     *('runner_type', 'model_wrapper_cfg', 'sync_bn', 'compile'),
     *('find_unused_parameters', 'activation_checkpointing'),
     *('efficient_conv_bn_eval', 'custom_imports'),
-    *('tta_model', 'tta_pipeline'),
+    *('tta_model', 'tta_pipeline', 'img_size'),
 }
-"""Names that mmengine's Runner, or a script of OpenMMLab, reads."""
+"""Names that mmengine's Runner, ours or a script of OpenMMLab reads."""
 
 _READ_BY_KEY: dict[str, frozenset[str]] = {
     'auto_scale_lr': frozenset({'base_batch_size', 'enable'}),

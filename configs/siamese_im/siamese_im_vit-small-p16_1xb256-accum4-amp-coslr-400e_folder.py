@@ -1,0 +1,17 @@
+# ViT-S/16 on any folder of images with one GPU, 1024 per optimizer step.
+# Our recipe: that of ViT-B with a decoder of the encoder's width.
+_base_ = [
+    '../_base_/siamese_im.py',
+    '../_base_/vit_small.py',
+    '../_base_/runtime.py',
+]
+
+model = dict(
+    backbone=dict(arch=dict(_base_.small, _delete_=True)),
+    projector=dict(in_dims=384, embed_dims=384, num_heads=6),
+    neck=dict(embed_dims=384, num_heads=6),
+    head=dict(negative_weight=0.02 * 768 / 384))  # docs/pretraining.md
+optim_wrapper = dict(accumulative_counts=4)
+train_dataloader = dict(
+    batch_size=256, dataset=dict(data_root='data/images'))
+train_cfg = dict(max_epochs=400)
