@@ -57,7 +57,11 @@ class RelativeBiasAttention(MAEAttention):
         norm_cfg: dict,
     ) -> None:
         super().__init__(
-            stock.embed_dims, stock.num_heads, stock.window_size, qkv_bias
+            stock.embed_dims,
+            stock.num_heads,
+            stock.window_size,
+            qkv_bias,
+            attn_drop_rate=stock.attn_drop.p,
         )
         index = bias_index(stock.window_size, extra)
         self.relative_position_index = index
@@ -85,6 +89,7 @@ class RelativeBiasAttention(MAEAttention):
             key,
             value,
             attn_mask=bias.view(1, -1, count, count).to(query.dtype),
+            dropout_p=self.attn_drop.p if self.training else 0.0,
         )  # (B, H, T, C / H)
         tokens = tokens.transpose(1, 2).reshape(batch, count, channels)
         return self.proj_drop(self.proj(tokens))

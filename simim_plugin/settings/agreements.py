@@ -278,19 +278,15 @@ def branches(whole: Whole) -> Faults:
 
 
 def pretrained_tokens(whole: Whole) -> Faults:
-    """Pretraining takes the tokens of the last block, the cls token first."""
+    """Pretraining takes all tokens of the last block."""
     backbone, model = whole.at('model.backbone'), whole.at('model')
     if not (backbone and model and 'SiameseIM' in model.names):
         return
-    for name, only in (
-        *(('out_type', 'raw'), ('out_indices', -1)),
-        ('with_cls_token', True),
-    ):
+    for name, only in (('out_type', 'raw'), ('out_indices', -1)):
         if backbone.get(name, only) != only:
             yield (
                 f'model.backbone.{name} is {backbone.get(name)!r}, and '
-                'pretraining takes the cls token and the patches of the last '
-                'block; remove it.'
+                'pretraining takes all tokens of the last block; remove it.'
             )
 
 

@@ -312,7 +312,7 @@ RULES: dict[str, Rule] = {
     'SiameseIMViTDet.interpolate_mode': NO_EFFECT,
     'SiameseIMViTDet.out_channels': NO_EFFECT,
     'SiameseIMViTDet.use_abs_pos': NO_EFFECT,
-    'SiameseIMSegViT.attn_drop_rate': NO_EFFECT,
+    'SiameseIMSegViT.attn_drop_rate': DROP,
     'PairDataPreprocessor.pad_size_divisor': NO_EFFECT,
     'PairDataPreprocessor.pad_value': NO_EFFECT,
     'NormedUniGradHead.eps': NO_EFFECT,

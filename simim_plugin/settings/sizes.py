@@ -25,7 +25,7 @@ def apply_img_size(config: Any) -> None:
         SimimError: if ``img_size`` cannot reach every place of the size.
     """
     size = config.get('img_size')
-    backbone = (config.get('model') or {}).get('backbone') or {}
+    backbone: Any = (config.get('model') or {}).get('backbone') or {}
     before = backbone.get('img_size')
     if size is None or size == before:
         return
@@ -33,7 +33,7 @@ def apply_img_size(config: Any) -> None:
     parts = [*_parts(config.get('train_dataloader'))]
     views = [part for part in parts if part['type'] == 'PairedViews']
     masks = [part for part in parts if part['type'] in _MASKS]
-    neck = config.model.get('neck') or {}
+    neck: Any = config.model.get('neck') or {}
     if not (
         config.model.get('type') == 'SiameseIM'
         and neck.get('type') == 'RelativePositionDecoder'

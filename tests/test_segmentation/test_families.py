@@ -88,3 +88,13 @@ def test_one_vocabulary():
         SiameseIMSegViT('smal', img_size=32)
     with pytest.raises(SimimError, match='always has a relative bias'):
         SiameseIMSegViT('small', img_size=32, relative_bias=False)
+
+
+def test_attention_drops(tmp_path):
+    _, file = saved('augreg', tmp_path)
+    model = built(file, SIZE, attn_drop_rate=0.5)
+    first, second = (model(images(SIZE))[0] for _ in 'ab')
+    assert torch.equal(first, second)
+    model.train()
+    first, second = (model(images(SIZE))[0] for _ in 'ab')
+    assert not torch.allclose(first, second, atol=1e-3)
