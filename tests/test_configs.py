@@ -25,8 +25,7 @@ from simim_plugin.config_files import ABLATION_SCALES
 from simim_plugin.errors import SimimError
 from simim_plugin.models import SiameseIM
 from simim_plugin.settings import apply_img_size, check_settings
-from simim_plugin.vit.arches import MICRO, TINY
-from simim_plugin.vit.arches import SMALL as SMALL_VIT
+from simim_plugin.vit.arches import MICRO
 
 ROOT = Path(__file__).resolve().parents[1] / 'configs'
 FILES = sorted(ROOT.rglob('*.py'))
@@ -304,8 +303,14 @@ def test_packaged_sizes_are_those_of_img_size(name):
     assert config.train_dataloader == plain.train_dataloader
 
 
+# tests/test_models/test_continue.py builds it.
+DINOV2 = (
+    'siamese_im_vit-small-p14_1xb256-accum4-amp-coslr-100e_continue-dinov2'
+)
+
+
 def test_every_pretraining_config_is_listed():
-    assert {*RECIPE, *SMALL} == {file.stem for file in PRETRAINING}
+    assert {*RECIPE, *SMALL, DINOV2} == {file.stem for file in PRETRAINING}
 
 
 @pytest.mark.parametrize('name', SMALL)
@@ -376,14 +381,11 @@ def test_configs_change_parts_by_name():
     assert not [f.name for f in FILES if index.search(f.read_text())]
 
 
-def test_small_encoders_are_defined_once():
+def test_the_micro_encoder_is_defined_once():
     found = [f for f in FILES if 'feedforward_channels' in f.read_text()]
-    assert {file.stem for file in found} == {
-        f'vit_{encoder.name}' for encoder in (MICRO, SMALL_VIT, TINY)
-    }
-    for encoder in (MICRO, SMALL_VIT, TINY):
-        config = Config.fromfile(ROOT / '_base_' / f'vit_{encoder.name}.py')
-        assert config[encoder.name] == encoder.arch
+    assert {file.stem for file in found} == {'vit_micro'}
+    config = Config.fromfile(ROOT / '_base_' / 'vit_micro.py')
+    assert config.micro == MICRO.arch
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,8 @@
 # Fine-tuning on 1 % of ImageNet-1k, ViT-S/16. Our recipe.
-_base_ = [
-    './siamese_im_vit-base-p16_ft-8xb128-amp-coslr-100e_in1k.py',
-    '../_base_/vit_small.py',
-]
+_base_ = './siamese_im_vit-base-p16_ft-8xb128-amp-coslr-100e_in1k.py'
 
 model = dict(
-    backbone=dict(arch=dict(_base_.small, _delete_=True), drop_path_rate=0.1),
+    backbone=dict(arch='small', drop_path_rate=0.1),
     head=dict(in_channels=384))
 train_dataloader = dict(
     batch_size=64, dataset=dict(list_file='data/imagenet/1percent.txt'))

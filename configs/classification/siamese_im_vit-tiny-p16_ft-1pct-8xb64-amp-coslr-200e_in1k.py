@@ -1,11 +1,8 @@
 # Fine-tuning on 1 % of ImageNet-1k, ViT-Ti/16. Our recipe.
-_base_ = [
-    './siamese_im_vit-base-p16_ft-8xb128-amp-coslr-100e_in1k.py',
-    '../_base_/vit_tiny.py',
-]
+_base_ = './siamese_im_vit-base-p16_ft-8xb128-amp-coslr-100e_in1k.py'
 
 model = dict(
-    backbone=dict(arch=dict(_base_.tiny, _delete_=True), drop_path_rate=0.0),
+    backbone=dict(arch='tiny', drop_path_rate=0.0),
     head=dict(in_channels=192))
 train_dataloader = dict(
     batch_size=64, dataset=dict(list_file='data/imagenet/1percent.txt'))

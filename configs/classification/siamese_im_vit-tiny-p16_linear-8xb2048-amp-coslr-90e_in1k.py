@@ -1,9 +1,6 @@
 # Linear probing on ImageNet-1k, ViT-Ti/16, by the recipe of ViT-B.
-_base_ = [
-    './siamese_im_vit-base-p16_linear-8xb2048-amp-coslr-90e_in1k.py',
-    '../_base_/vit_tiny.py',
-]
+_base_ = './siamese_im_vit-base-p16_linear-8xb2048-amp-coslr-90e_in1k.py'
 
 model = dict(
-    backbone=dict(arch=dict(_base_.tiny, _delete_=True)),
+    backbone=dict(arch='tiny'),
     head=dict(in_channels=192))

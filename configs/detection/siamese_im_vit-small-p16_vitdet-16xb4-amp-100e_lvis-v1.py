@@ -1,12 +1,6 @@
 # LVIS v1, ViT-S/16, 100 epochs. Our recipe: that of ViT-B.
-_base_ = [
-    './siamese_im_vit-base-p16_vitdet-16xb4-amp-100e_lvis-v1.py',
-    '../_base_/vit_small.py',
-]
+_base_ = './siamese_im_vit-base-p16_vitdet-16xb4-amp-100e_lvis-v1.py'
 
 model = dict(
-    backbone=dict(
-        arch=dict(_base_.small, global_attn_indexes=[2, 5, 8, 11],
-                  _delete_=True),
-        drop_path_rate=0.1),
+    backbone=dict(arch='small', drop_path_rate=0.1),
     neck=dict(in_channels=384))

@@ -1,12 +1,10 @@
 # ImageNet-Sketch: the unchanged ViT-Ti/16 fine-tuned on ImageNet-1k.
-_base_ = [
+_base_ = (
     '../classification/'
-    'siamese_im_vit-base-p16_ft-8xb128-amp-coslr-100e_in1k.py',
-    '../_base_/vit_tiny.py',
-]
+    'siamese_im_vit-base-p16_ft-8xb128-amp-coslr-100e_in1k.py')
 
 model = dict(
-    backbone=dict(arch=dict(_base_.tiny, _delete_=True), drop_path_rate=0.0),
+    backbone=dict(arch='tiny', drop_path_rate=0.0),
     head=dict(in_channels=192))
 test_dataloader = dict(
     dataset=dict(_delete_=True, type='ImageNetSketch',

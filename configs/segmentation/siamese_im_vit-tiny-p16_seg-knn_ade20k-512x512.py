@@ -1,9 +1,6 @@
 # kNN segmentation by frozen patch features, ADE20k, ViT-Ti/16. Our recipe.
-_base_ = [
-    './siamese_im_vit-base-p16_seg-knn_ade20k-512x512.py',
-    '../_base_/vit_tiny.py',
-]
+_base_ = './siamese_im_vit-base-p16_seg-knn_ade20k-512x512.py'
 
 model = dict(
-    backbone=dict(arch=dict(_base_.tiny, _delete_=True)),
+    backbone=dict(arch='tiny'),
     decode_head=dict(in_channels=192))

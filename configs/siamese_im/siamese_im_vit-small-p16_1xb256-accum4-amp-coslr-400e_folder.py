@@ -2,12 +2,11 @@
 # Our recipe: that of ViT-B with a decoder of the encoder's width.
 _base_ = [
     '../_base_/siamese_im.py',
-    '../_base_/vit_small.py',
     '../_base_/runtime.py',
 ]
 
 model = dict(
-    backbone=dict(arch=dict(_base_.small, _delete_=True)),
+    backbone=dict(arch='small'),
     projector=dict(in_dims=384, embed_dims=384, num_heads=6),
     neck=dict(embed_dims=384, num_heads=6),
     head=dict(negative_weight=0.02 * 768 / 384))  # docs/pretraining.md

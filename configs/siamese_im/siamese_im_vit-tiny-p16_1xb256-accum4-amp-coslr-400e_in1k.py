@@ -2,12 +2,11 @@
 # Our recipe: that of ViT-B with a decoder of the encoder's width.
 _base_ = [
     '../_base_/siamese_im.py',
-    '../_base_/vit_tiny.py',
     '../_base_/runtime.py',
 ]
 
 model = dict(
-    backbone=dict(arch=dict(_base_.tiny, _delete_=True)),
+    backbone=dict(arch='tiny'),
     projector=dict(in_dims=192, embed_dims=192, num_heads=3),
     neck=dict(embed_dims=192, num_heads=3),
     head=dict(negative_weight=0.02 * 768 / 192))  # docs/pretraining.md

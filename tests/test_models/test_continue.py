@@ -1,14 +1,25 @@
 """Pretraining continues from an encoder of any family."""
 
 import pytest
+import timm
 import torch
+from mmengine.config import Config
 from mmpretrain.registry import MODELS
 
 from simim_plugin.checkpoint import CheckpointError, read_weights
+from simim_plugin.config_files import config_path
 from simim_plugin.models import SiameseIMViT
+from simim_plugin.settings import check_settings
 
 from ..test_checkpoint.families import TIMM, saved
-from ..test_checkpoint.helpers import DIMS, HEADS, PATCH, SIZE, images
+from ..test_checkpoint.helpers import (
+    DIMS,
+    HEADS,
+    PATCH,
+    SIZE,
+    images,
+    scramble,
+)
 from .helpers import small_batch, small_config
 
 GRID = (SIZE // PATCH, SIZE // PATCH)
@@ -67,6 +78,27 @@ def test_visible_patches_keep_their_places(tmp_path, kind):
     patches = whole[:, extra:].take_along_dim(order[..., None], dim=1)
     wanted = torch.cat([whole[:, :extra], patches], dim=1)
     assert torch.allclose(found, wanted, atol=1e-5 * wanted.abs().max())
+
+
+def test_the_packaged_config_of_dinov2(tmp_path):
+    """With the file of timm's DINOv2 ViT-S/14, at random weights."""
+    library = scramble(timm.create_model('vit_small_patch14_dinov2')).eval()
+    torch.save(library.state_dict(), tmp_path / 'dinov2.pth')
+    name = (
+        'siamese_im_vit-small-p14_1xb256-accum4-amp-coslr-100e_'
+        'continue-dinov2.py'
+    )
+    config = Config.fromfile(config_path(name))
+    assert not check_settings(config, config.text)
+    kinds = [hook['type'] for hook in config.custom_hooks]
+    assert kinds[:2] == ['MomentumHook', 'HoldBackboneHook']
+    model = MODELS.build(
+        dict(config.model, pretrained=str(tmp_path / 'dinov2.pth'))
+    )
+    model.init_weights()
+    assert (model.backbone.layers[3].attn.gamma1.weight != 1).all()
+    batch = small_batch(size=2, grid=(16, 16), patch=14, masked=154)
+    assert model.loss(*batch)['loss'].isfinite()
 
 
 def test_the_options_of_the_file_are_named(tmp_path):
