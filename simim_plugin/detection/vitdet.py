@@ -31,11 +31,11 @@ from ..errors import SimimError
 from ..freezing import FrozenStages
 from ..geometry import Grid
 from ..vit import ARCHES, RotaryPositions, check_choice, resize_table
-from ..vit.layers import FFN_TYPES, extra_tokens, layer_depth
+from ..vit.layers import FFN_TYPES, add_tokens, extra_tokens, layer_depth
 from .attention import attend
 from .extended_block import extend_layers, extended_block
 
-QUARTERS = {
+_QUARTERS = {
     name: dict(
         arch,
         global_attn_indexes=[
@@ -43,6 +43,10 @@ QUARTERS = {
         ],
     )
     for name, arch in ARCHES.items()
+}
+QUARTERS = {
+    **{name[0]: arch for name, arch in _QUARTERS.items()},
+    **_QUARTERS,
 }
 """Architectures in which the last block of each quarter is global."""
 
@@ -86,10 +90,7 @@ class SiameseIMViTDet(FrozenStages, ViTSAM):
     pos_embed: Any  # parameters or None
     cls_token: Any
     registers: Any
-    arch_zoo: ClassVar = {
-        **{name[0]: arch for name, arch in QUARTERS.items()},
-        **QUARTERS,
-    }
+    arch_zoo: ClassVar = QUARTERS
 
     def __init__(
         self,
@@ -115,13 +116,7 @@ class SiameseIMViTDet(FrozenStages, ViTSAM):
         **kwargs: Any,
     ) -> None:
         refuse_init_cfg('SiameseIMViTDet', kwargs.get('init_cfg'))
-        if relative_bias:
-            raise SimimError(
-                "ViTDet's windows have no place for BEiT's relative bias; use "
-                'another encoder for detection, or leave relative_bias out.'
-            )
-        check_choice('arch', arch, self.arch_zoo)
-        check_choice('ffn_type', ffn_type, FFN_TYPES)
+        _check_options(arch, ffn_type, relative_bias)
         patch_size = kwargs.get('patch_size', 16)
         norm_cfg = kwargs.get('norm_cfg', dict(type='LN', eps=1e-6))
         if pre_norm:  # CLIP's patches have no bias
@@ -137,19 +132,8 @@ class SiameseIMViTDet(FrozenStages, ViTSAM):
             ),
             **kwargs,
         )
-        rows, columns = self.patch_resolution
-        dims = self.embed_dims
-        self.table_extra = int(with_cls_token)
-        self.num_extra_tokens = self.table_extra + num_registers
-        self.pos_embed = self.cls_token = self.registers = None
-        if absolute_positions:
-            count = self.table_extra + rows * columns
-            self.pos_embed = nn.Parameter(torch.zeros(1, count, dims))
-        if with_cls_token:
-            self.cls_token = nn.Parameter(torch.zeros(1, 1, dims))
-        if num_registers:
-            self.registers = nn.Parameter(torch.zeros(1, num_registers, dims))
-        heads = self.arch_settings['num_heads']
+        add_tokens(self, with_cls_token, num_registers, absolute_positions)
+        dims, heads = self.embed_dims, self.arch_settings['num_heads']
         self.rotary = RotaryPositions(dims // heads) if rotary else None
         self.interpolate_antialias = interpolate_antialias
         self.pre_norm = build_norm_layer(norm_cfg, dims) if pre_norm else None
@@ -236,6 +220,18 @@ class SiameseIMViTDet(FrozenStages, ViTSAM):
     ) -> tuple[int, int]:
         """See :func:`simim_plugin.vit.layers.layer_depth`."""
         return layer_depth(self, param_name, prefix)
+
+
+def _check_options(
+    arch: str | dict, ffn_type: str, relative_bias: bool
+) -> None:
+    if relative_bias:
+        raise SimimError(
+            "ViTDet's windows have no place for BEiT's relative bias; use "
+            'another encoder for detection, or leave relative_bias out.'
+        )
+    check_choice('arch', arch, QUARTERS)
+    check_choice('ffn_type', ffn_type, FFN_TYPES)
 
 
 def block(layer: TransformerEncoderLayer, tokens: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from ..models.positions import absolute_table
 from ..vit import ARCHES, RotaryPositions, check_choice
 from ..vit.layers import (
     FFN_TYPES,
+    add_tokens,
     bias_index,
     extra_tokens,
     layer_depth,
@@ -42,6 +43,8 @@ class RelativeBiasAttention(MAEAttention):
         stock (MAEAttention): what it replaces.
         extra (int): tokens before the patches.
         rotation (Tensor, optional): (2, N, C / H) of rotary positions.
+        attn_drop_rate (float): share of attention weights to drop. The
+            stock class ignores it.
         qkv_bias (bool): of the map to queries, keys and values.
         qk_norm (bool): normalise queries and keys.
         norm_cfg (dict): of these norms.
@@ -52,6 +55,7 @@ class RelativeBiasAttention(MAEAttention):
         stock: MAEAttention,
         extra: int,
         rotation: Tensor | None,
+        attn_drop_rate: float,
         qkv_bias: bool,
         qk_norm: bool,
         norm_cfg: dict,
@@ -61,7 +65,7 @@ class RelativeBiasAttention(MAEAttention):
             stock.num_heads,
             stock.window_size,
             qkv_bias,
-            attn_drop_rate=stock.attn_drop.p,
+            attn_drop_rate=attn_drop_rate,
         )
         index = bias_index(stock.window_size, extra)
         self.relative_position_index = index
@@ -93,6 +97,27 @@ class RelativeBiasAttention(MAEAttention):
         )  # (B, H, T, C / H)
         tokens = tokens.transpose(1, 2).reshape(batch, count, channels)
         return self.proj_drop(self.proj(tokens))
+
+
+def _shape_of(
+    arch: str | Mapping[str, int], ffn_type: str
+) -> tuple[dict[str, int], int]:
+    """Return the arguments of ``MAE`` for an arch, and its hidden channels.
+
+    Raises:
+        SimimError: for an unknown arch, or MLPs that ``MAE`` cannot have.
+    """
+    check_choice('arch', arch, ARCHES)
+    shape = dict(ARCHES[arch.lower()] if isinstance(arch, str) else arch)
+    hidden = shape.pop('feedforward_channels')
+    ratio = max(1, hidden // shape['embed_dims'])
+    if ffn_type == 'origin' and hidden != ratio * shape['embed_dims']:
+        raise SimimError(
+            f'feedforward_channels of arch is {hidden}, which is no multiple '
+            f'of embed_dims, {shape["embed_dims"]}; SiameseIMSegViT has no '
+            'such MLP.'
+        )
+    return dict(shape, mlp_ratio=ratio), hidden
 
 
 @MODELS.register_module()
@@ -136,6 +161,9 @@ class SiameseIMSegViT(FrozenStages, MAE):
 
     pos_embed: Any  # parameters or None
     cls_token: Any
+    registers: Any
+    table_extra: int
+    num_extra_tokens: int
     aliases = (
         ('.attn.gamma1.weight', '.gamma_1'),
         ('.ffn.gamma2.weight', '.gamma_2'),
@@ -178,32 +206,20 @@ class SiameseIMSegViT(FrozenStages, MAE):
                 'SiameseIMSegViT always has a relative bias, which starts at '
                 '0; leave relative_bias out.'
             )
-        act_cfg = (layer_cfgs or {}).get('act_cfg', act_cfg)
         if layer_scale_init_value is not None:
             init_values = layer_scale_init_value
-        hidden = None
-        if arch is not None:
-            check_choice('arch', arch, ARCHES)
-            shape = ARCHES[arch] if isinstance(arch, str) else arch
-            embed_dims, num_layers, num_heads, hidden = (
-                shape[name]
-                for name in (
-                    *('embed_dims', 'num_layers', 'num_heads'),
-                    'feedforward_channels',
-                )
-            )
-            mlp_ratio = max(1, hidden // embed_dims)
-            if ffn_type == 'origin' and hidden != mlp_ratio * embed_dims:
-                raise SimimError(
-                    f'feedforward_channels of arch is {hidden}, which is no '
-                    f'multiple of embed_dims, {embed_dims}; SiameseIMSegViT '
-                    'has no such MLP.'
-                )
-        super().__init__(
+        shape: dict[str, Any] = dict(
             embed_dims=embed_dims,
             num_layers=num_layers,
             num_heads=num_heads,
             mlp_ratio=mlp_ratio,
+        )
+        hidden = mlp_ratio * embed_dims
+        if arch is not None:
+            shape, hidden = _shape_of(arch, ffn_type)
+        act_cfg = (layer_cfgs or {}).get('act_cfg', act_cfg)
+        super().__init__(
+            **shape,
             act_cfg=act_cfg or dict(type='GELU'),
             init_values=init_values,
             init_cfg=init_cfg,
@@ -212,18 +228,7 @@ class SiameseIMSegViT(FrozenStages, MAE):
         self.pretrained = pretrained
         self.patch_resolution = self.patch_shape
         self.interpolate_antialias = interpolate_antialias
-        self.table_extra = int(with_cls_token)
-        self.num_extra_tokens = self.table_extra + num_registers
-        self.registers = None
-        if num_registers:
-            self.registers = nn.Parameter(
-                torch.zeros(1, num_registers, self.embed_dims)
-            )
-        if not with_cls_token:
-            self.cls_token = None
-            self.pos_embed = nn.Parameter(self.pos_embed.data[:, 1:])
-        if not absolute_positions:
-            self.pos_embed = None
+        add_tokens(self, with_cls_token, num_registers, absolute_positions)
         self.pre_norm = None
         if pre_norm:
             self.pre_norm = build_norm_layer(self.norm_cfg, self.embed_dims)
@@ -237,7 +242,7 @@ class SiameseIMSegViT(FrozenStages, MAE):
         qkv_bias: bool,
         qk_norm: bool,
         ffn_type: str,
-        hidden: int | None,
+        hidden: int,
     ) -> None:
         """Give the blocks of the base class our attention and SwiGLU."""
         rotation = None
@@ -249,14 +254,14 @@ class SiameseIMSegViT(FrozenStages, MAE):
                 layer.attn,
                 self.num_extra_tokens,
                 rotation,
+                self.attn_drop_rate,
                 qkv_bias,
                 qk_norm,
                 self.norm_cfg,
             )
             if ffn_type != 'origin':
-                width = hidden or self.mlp_ratio * self.embed_dims
                 layer.ffn = swiglu(
-                    self.embed_dims, ffn_type, width, add_identity=False
+                    self.embed_dims, ffn_type, hidden, add_identity=False
                 )
 
     def fix_init_weight(self) -> None:

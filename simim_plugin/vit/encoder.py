@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from mmengine.model import ModuleList
 from mmpretrain.models import VisionTransformer
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import SimimError
 from ..geometry import Grid
@@ -24,6 +24,7 @@ from .layers import (
     ExtendedLayer,
     Places,
     RotaryPositions,
+    add_tokens,
     bias_index,
     extra_tokens,
     layer_depth,
@@ -62,7 +63,7 @@ def check_choice(name: str, value: Any, choices: Any) -> None:
     Raises:
         SimimError: naming the choices.
     """
-    if isinstance(value, str) and value not in choices:
+    if isinstance(value, str) and value.lower() not in choices:
         raise SimimError(
             f'There is no {name} {value!r}; use one of {", ".join(choices)}.'
         )
@@ -101,6 +102,8 @@ class PlainViT(VisionTransformer):
 
     pos_embed: Any  # parameters or None
     cls_token: Any
+    registers: Any
+    table_extra: int  # rows of the table before those of the patches
     arch_zoo: ClassVar = {
         **VisionTransformer.arch_zoo,
         **{name[0]: arch for name, arch in ARCHES.items()},
@@ -124,15 +127,9 @@ class PlainViT(VisionTransformer):
         check_choice('ffn_type', ffn_type, FFN_TYPES)
         super().__init__(arch, **kwargs)
         self.interpolate_antialias = interpolate_antialias
-        self.table_extra = self.num_extra_tokens  # rows before the patches'
-        self.registers = None
-        if num_registers:
-            self.num_extra_tokens += num_registers
-            self.registers = nn.Parameter(
-                torch.zeros(1, num_registers, self.embed_dims)
-            )
-        if not absolute_positions:
-            self.pos_embed = None
+        add_tokens(
+            self, self.with_cls_token, num_registers, absolute_positions
+        )
         self.rotary = None
         if rotary:
             heads = self.arch_settings['num_heads']

@@ -129,6 +129,36 @@ def bias_index(grid: Grid, extra: int) -> Tensor:
     return index
 
 
+def add_tokens(
+    vit: Any,
+    with_cls_token: bool,
+    num_registers: int,
+    absolute_positions: bool,
+) -> None:
+    """Give a ViT its extra tokens and its table of positions, in place.
+
+    Each is a parameter of zeros, or None. The table has no rows for
+    registers.
+
+    Args:
+        vit (nn.Module): with ``embed_dims`` and ``patch_resolution``.
+        with_cls_token (bool): see :class:`simim_plugin.vit.PlainViT`.
+        num_registers (int): see there.
+        absolute_positions (bool): see there.
+    """
+    rows, columns = vit.patch_resolution
+    vit.table_extra = int(with_cls_token)
+    vit.num_extra_tokens = vit.table_extra + num_registers
+    count = vit.table_extra + rows * columns
+    for name, tokens in (
+        ('cls_token', vit.table_extra),
+        ('registers', num_registers),
+        ('pos_embed', count if absolute_positions else 0),
+    ):
+        zeros = torch.zeros(1, tokens, vit.embed_dims)
+        setattr(vit, name, nn.Parameter(zeros) if tokens else None)
+
+
 def extra_tokens(vit: Any, batch: int) -> list[Tensor]:
     """Return the tokens of a ViT before its patches, each (B, any, C).
 
