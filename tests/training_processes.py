@@ -89,7 +89,7 @@ class Run:
     def printed(self) -> str:
         return self.log.read_text() if self.log.exists() else ''
 
-    def wait_for(self, words: str, seconds: float = 120) -> None:
+    def wait_for(self, words: str, seconds: float = 300) -> None:
         """Wait until the run has printed some words."""
         end = time.monotonic() + seconds
         while words not in self.printed:
