@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..errors import SimimError
@@ -25,7 +25,10 @@ def apply_img_size(config: Any) -> None:
         SimimError: if ``img_size`` cannot reach every place of the size.
     """
     size = config.get('img_size')
-    backbone: Any = (config.get('model') or {}).get('backbone') or {}
+    model = config.get('model')
+    if not isinstance(model, Mapping):
+        return
+    backbone: Any = model.get('backbone') or {}
     before = backbone.get('img_size')
     if size is None or size == before:
         return
@@ -33,9 +36,9 @@ def apply_img_size(config: Any) -> None:
     parts = [*_parts(config.get('train_dataloader'))]
     views = [part for part in parts if part['type'] == 'PairedViews']
     masks = [part for part in parts if part['type'] in _MASKS]
-    neck: Any = config.model.get('neck') or {}
+    neck: Any = model.get('neck') or {}
     if not (
-        config.model.get('type') == 'SiameseIM'
+        model.get('type') == 'SiameseIM'
         and neck.get('type') == 'RelativePositionDecoder'
         and len(views) == len(masks) == 1
         and isinstance(before, int)

@@ -118,7 +118,7 @@ def test_percentiles_of_the_set_are_found_once(tmp_path):
     assert dataset.pipeline.transforms[0].window == (1000, 1700)
     found = [int(dataset[k]['img'][0, 0, 0]) for k in range(8)]
     assert found == [round(255 * k / 7) for k in range(8)]
-    with pytest.raises(SimimError, match='ImageFolder'):
+    with pytest.raises(SimimError, match='measured on the training set'):
         LoadRGBImage(window='percentiles')(
             dict(img_path=str(tmp_path / '0.png'))
         )
