@@ -387,6 +387,7 @@ def from_any(
     if form is OFFICIAL:
         return Found(form, from_official(state), taken, others)
     _refuse_others(state, file)
+    names = [*state]
     state = join_parts(state) if form.name != OURS.name else _as_plain(state)
     renamed = {
         name
@@ -394,6 +395,7 @@ def from_any(
         else _rename(name, form, 0, 1) or f'unknown.{name}': value
         for name, value in state.items()
     }
+    _refuse_eva02(names, renamed, file)
     if form.name == 'Detectron2' and 'backbone.pos_embed' in renamed:
         # It keeps the row of the cls token, but not the token.
         renamed['backbone.pos_embed'] = renamed['backbone.pos_embed'][:, 1:]
@@ -418,6 +420,25 @@ _SEGMENTATION_BLOCKS = (
     ('.gamma_2', '.ffn.gamma2.weight'),
     ('.attn.relative_position_bias_table', '.attn.bias_table'),
 )
+
+
+def _refuse_eva02(names: Iterable[str], renamed: StateDict, file: Any) -> None:
+    """Refuse EVA-02: its rotary positions leave no trace in the weights.
+
+    Only its files have a table of positions, SwiGLU and a bias of the
+    queries apart.
+
+    Raises:
+        CheckpointError: naming it.
+    """
+    apart = any(n.endswith(('.q_bias', '.q_proj.bias')) for n in names)
+    wanted = {'backbone.pos_embed', 'backbone.layers.0.ffn.w12.weight'}
+    if apart and wanted <= renamed.keys():
+        raise CheckpointError(
+            f'The checkpoint {file} holds the tensors of EVA-02, which the '
+            'ViT of this package cannot compute; use an encoder that '
+            'docs/encoders.md lists.'
+        )
 
 
 def _refuse_others(state: StateDict, file: Any) -> None:

@@ -292,3 +292,22 @@ def test_hugging_face_has_no_such_vit(tmp_path):
     with pytest.raises(CheckpointError, match=r'num_registers=4.*to timm'):
         convert(file, tmp_path / 'hf', 'hf', num_heads=HEADS)
     assert not (tmp_path / 'hf').exists()
+
+
+def test_eva02_without_norms_in_its_mlps_is_refused(tmp_path):
+    """Its rotary positions leave no trace in the file."""
+    model = timm.models.eva.Eva(
+        img_size=SIZE,
+        patch_size=PATCH,
+        embed_dim=DIMS,
+        depth=DEPTH,
+        num_heads=HEADS,
+        mlp_ratio=2,
+        swiglu_mlp=True,
+        use_rot_pos_emb=True,
+        ref_feat_shape=(4, 4),
+        num_classes=0,
+    )
+    torch.save(scramble(model).state_dict(), tmp_path / 'eva.pth')
+    with pytest.raises(CheckpointError, match='tensors of EVA-02'):
+        read_weights(tmp_path / 'eva.pth')
