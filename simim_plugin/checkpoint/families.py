@@ -35,6 +35,7 @@ class Family(NamedTuple):
         pool (str): the feature of an image, 'cls' or 'mean' of the patches.
         eps (float): of the norms.
         antialias (bool): filter interpolated positions.
+        rotary (str): kind of rotary positions, '' for none.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Family(NamedTuple):
     pool: str = 'mean'
     eps: float = 1e-6
     antialias: bool = False
+    rotary: str = ''
 
 
 PLAIN = Family('plain ViT')
@@ -55,7 +57,9 @@ FAMILIES = (
     Family('DINO', pool='cls'),
     Family('DINOv2', pool='cls'),
     Family('DINOv2 with registers', pool='cls', antialias=True),
-    Family('DINOv3', crop=1.0, pool='cls', eps=1e-5),
+    Family('DINOv3', crop=1.0, pool='cls', eps=1e-5, rotary='dinov3'),
+    Family('EVA-02', *_CLIP, crop=0.9, rotary='eva02'),
+    Family('EVA-02 CLIP', *_CLIP, crop=0.9, pool='cls', rotary='eva02'),
     Family('BEiT', *_HALF, crop=0.9),
     Family('I-JEPA', crop=0.9),
     Family('DeiT', crop=0.9, pool='cls'),
@@ -100,6 +104,10 @@ def family_of(form: str, state: StateDict) -> Family:
         name = 'SigLIP'
     elif table is None:
         name = 'DINOv3'
+    elif 'layers.0.attn.norm.weight' in has:
+        name = 'EVA-02 CLIP'
+    elif 'layers.0.ffn.w12.weight' in has and not scaled:
+        name = 'EVA-02'
     elif scaled and 'registers' in has:
         name = 'DINOv2 with registers'
     elif scaled and bool(table[:, 0].any()):
@@ -165,8 +173,11 @@ def encoder_options(
         with_cls_token=('cls_token' in state, True),
         absolute_positions=('pos_embed' in state, True),
         relative_bias=('layers.0.attn.bias_table' in state, False),
+        rotary=(family.rotary, ''),
         qk_norm=('layers.0.attn.q_norm.weight' in state, False),
+        attn_norm=('layers.0.attn.norm.weight' in state, False),
         ffn_type=('swiglu' if gated else 'origin', 'origin'),
+        ffn_norm=('layers.0.ffn.norm.weight' in state, False),
         qkv_bias=('layers.0.attn.qkv.bias' in state, True),
         pre_norm=('pre_norm.weight' in state, False),
         final_norm=('ln1.weight' in state, False),
@@ -175,8 +186,6 @@ def encoder_options(
     options |= {
         name: value for name, (value, off) in cases.items() if value != off
     }
-    if 'pos_embed' not in state and 'relative_bias' not in options:
-        options['rotary'] = True
     if 'layers.0.attn.gamma1.weight' in state:
         options['layer_scale_init_value'] = 1.0
     act = _activation(about, file, gated)
@@ -281,7 +290,6 @@ _OTHERS = (
     (('patch_embed.backbone.', 'patch_embed.conv1.'), 'a hybrid ViT'),
     (('layer1.0.conv1.weight',), 'a ResNet'),
     (('encoder.blocks.0.residual1.',), 'CAPI'),
-    (('.mlp.norm.', '.mlp.ffn_ln.', '.attn.inner_attn_ln.'), 'EVA-02'),
     (
         ('text_model.', 'token_embedding.', 'encoder.layer.0.attention.self.'),
         'a text encoder',

@@ -28,7 +28,7 @@ _GATES = (
 timm and of its authors."""
 _FIXED = re.compile(
     r'(?:relative_position_index|position_ids|bias_mask|rope_embed\.periods'
-    r'|rope\.periods)$'
+    r'|rope\.periods|rope\.freqs_(?:cos|sin))$'
 )
 """Buffers that follow from the shapes."""
 
@@ -49,6 +49,7 @@ def join_parts(state: StateDict) -> dict[str, Tensor]:
     Args:
         state (Mapping[str, Tensor]): under the names of the file.
     """
+    state = {_eva02_name(name): x for name, x in state.items()}
     joined = without_fixed(state)
     for name in state:
         if found := _QUERY.match(name):
@@ -72,6 +73,12 @@ def join_parts(state: StateDict) -> dict[str, Tensor]:
                 joined[bias] = _without_key(joined[bias])
     _unpack_swiglu(joined)
     return joined
+
+
+def _eva02_name(name: str) -> str:
+    """Give the norms in the blocks of EVA-02 the names of timm."""
+    name = name.replace('.mlp.ffn_ln.', '.mlp.norm.')
+    return name.replace('.attn.inner_attn_ln.', '.attn.norm.')
 
 
 def _join_query(joined: dict[str, Tensor], start: str, end: str) -> None:

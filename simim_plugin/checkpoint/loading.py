@@ -242,6 +242,7 @@ def load_backbone(
             encoder is missing, mis-shaped or unknown.
     """
     weights = read_weights(file, branch, entry=entry)
+    _check_rotary(backbone, weights)
     encoder = weights.part('backbone')
     resized, dropped = _adapt(backbone, encoder, weights, resize_patches, grid)
     if channels is not None:
@@ -403,6 +404,7 @@ def load_weights(
     resized: list[str] = []
     backbone: Any = getattr(model, 'backbone', None)
     if hasattr(backbone, 'pos_embed'):
+        _check_rotary(backbone, weights)
         encoder = weights.part('backbone')
         resized, norms = _adapt(backbone, encoder, weights)
         dropped += norms
@@ -512,6 +514,27 @@ def check_fit(
         raise CheckpointError(
             f'The checkpoint {path} does not fit the model: of '
             f'{len(wanted)} tensors {listing}; {hint}.'
+        )
+
+
+def _check_rotary(backbone: Any, weights: Weights) -> None:
+    """Refuse rotary positions that the family of a file does not have.
+
+    They leave no trace in the tensors. Files of this package have those of
+    their config.
+
+    Raises:
+        CheckpointError: naming the setting.
+    """
+    rotary = getattr(backbone, 'rotary', None)
+    kind = '' if rotary is None else rotary.kind
+    wanted = weights.family.rotary
+    if weights.form.name != OURS.name and kind != wanted:
+        raise CheckpointError(
+            f'The checkpoint {weights.file} is of {weights.family.name}, '
+            f'which needs rotary={wanted or None!r} in the backbone, not '
+            f'{kind or None!r}; '
+            f'{weights.needed_options(None)}.'
         )
 
 

@@ -387,7 +387,6 @@ def from_any(
     if form is OFFICIAL:
         return Found(form, from_official(state), taken, others)
     _refuse_others(state, file)
-    names = [*state]
     state = join_parts(state) if form.name != OURS.name else _as_plain(state)
     renamed = {
         name
@@ -395,12 +394,12 @@ def from_any(
         else _rename(name, form, 0, 1) or f'unknown.{name}': value
         for name, value in state.items()
     }
-    _refuse_eva02(names, renamed, file)
     if form.name == 'Detectron2' and 'backbone.pos_embed' in renamed:
         # It keeps the row of the cls token, but not the token.
         renamed['backbone.pos_embed'] = renamed['backbone.pos_embed'][:, 1:]
     elif form.name != OURS.name:
         place_tokens(renamed)
+        _refuse_unplaced(renamed, file)
     return Found(form, renamed, taken, others)
 
 
@@ -422,22 +421,25 @@ _SEGMENTATION_BLOCKS = (
 )
 
 
-def _refuse_eva02(names: Iterable[str], renamed: StateDict, file: Any) -> None:
-    """Refuse EVA-02: its rotary positions leave no trace in the weights.
+def _refuse_unplaced(renamed: StateDict, file: Any) -> None:
+    """Refuse an encoder without positions that is not DINOv3.
 
-    Only its files have a table of positions, SwiGLU and a bias of the
-    queries apart.
+    Rotary positions leave no trace in the weights, and there are several.
+    All of DINOv3 have registers and LayerScale.
 
     Raises:
-        CheckpointError: naming it.
+        CheckpointError: naming what is missing.
     """
-    apart = any(n.endswith(('.q_bias', '.q_proj.bias')) for n in names)
-    wanted = {'backbone.pos_embed', 'backbone.layers.0.ffn.w12.weight'}
-    if apart and wanted <= renamed.keys():
+    has = {name.removeprefix('backbone.') for name in renamed}
+    dinov3 = {'cls_token', 'registers', 'layers.0.attn.gamma1.weight'}
+    placed = {'pos_embed', 'layers.0.attn.bias_table'}
+    if 'layers.0.attn.proj.weight' in has and not (
+        placed & has or dinov3 <= has
+    ):
         raise CheckpointError(
-            f'The checkpoint {file} holds the tensors of EVA-02, which the '
-            'ViT of this package cannot compute; use an encoder that '
-            'docs/encoders.md lists.'
+            f'The checkpoint {file} holds an encoder without positions that '
+            'is not DINOv3, so that its tensors do not tell where its '
+            'patches lie; use an encoder that docs/encoders.md lists.'
         )
 
 

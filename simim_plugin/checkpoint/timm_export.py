@@ -20,6 +20,9 @@ _DINOV3 = dict(
 )
 
 
+_EVA02 = dict(use_rot_pos_emb=True, ref_feat_shape=(16, 16))
+
+
 def extended(model: Portable) -> bool:
     """Return whether an encoder has an option of other methods."""
     plain = {
@@ -55,8 +58,7 @@ def build_extended(
     arguments = _common(model)
     if model.options.get('rotary'):
         kind: Any = timm.models.eva.Eva
-        arguments |= _DINOV3
-        arguments['num_reg_tokens'] = model.options.get('num_registers', 0)
+        arguments |= _rotary_arguments(model.options)
         arguments['use_fc_norm'] = model.fc_norm
         if _split_gates(named):
             arguments |= dict(swiglu_mlp=True, swiglu_align_to=1)
@@ -77,6 +79,17 @@ def build_extended(
         vit.norm = nn.Identity()
         call += ' and norm = torch.nn.Identity()'
     return vit, named, call
+
+
+def _rotary_arguments(options: dict[str, Any]) -> dict[str, Any]:
+    """Return arguments of an ``Eva``."""
+    own = _EVA02 if options['rotary'] == 'eva02' else _DINOV3
+    arguments = dict(own, num_reg_tokens=options.get('num_registers', 0))
+    rows = (('attn_norm', 'scale_attn_inner'), ('ffn_norm', 'scale_mlp'))
+    for ours, theirs in rows:
+        if ours in options:
+            arguments[theirs] = True
+    return arguments
 
 
 def _common(model: Portable) -> dict[str, Any]:

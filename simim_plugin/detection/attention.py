@@ -35,6 +35,8 @@ def merge_heads(
 ) -> Tensor:
     """Project the output of all heads (B, heads, N, D) to (B, H, W, C)."""
     attended = attended.transpose(1, 2).flatten(2)  # (B, N, C)
+    if hasattr(attn, 'norm'):  # EVA-02's
+        attended = attn.norm(attended)
     return attn.proj(attended).unflatten(1, size)
 
 

@@ -18,7 +18,7 @@ from mmpretrain.models.backbones.vit_sam import (
     window_partition,
     window_unpartition,
 )
-from mmpretrain.models.utils import LayerScale
+from mmpretrain.models.utils import LayerScale, build_norm_layer
 from torch import Tensor, nn
 
 from ..geometry import Grid
@@ -27,16 +27,22 @@ from .attention import merge_heads, split_heads, with_relative_positions
 
 
 def extend_layers(
-    vit: Any, norm_cfg: dict, scale: float, qk_norm: bool, ffn_type: str
+    vit: Any,
+    norm_cfg: dict,
+    scale: float,
+    qk_norm: bool,
+    attn_norm: bool,
+    ffn_type: str,
+    ffn_norm: bool,
 ) -> None:
     """Give the layers of a ``ViTSAM`` the parts of other encoders, in place.
 
     Args:
-        vit (ViTSAM): the backbone.
-        norm_cfg (dict): of the norm of queries and keys.
+        vit (ViTSAM): the backbone, with ``rotary``.
+        norm_cfg (dict): of the norms below.
         scale (float): LayerScale at the start, 0 for none.
-        qk_norm (bool): normalise queries and keys.
-        ffn_type (str): of :class:`simim_plugin.vit.ExtendedLayer`.
+        qk_norm, attn_norm, ffn_type, ffn_norm: of
+            :class:`simim_plugin.vit.ExtendedLayer`.
     """
     hidden = vit.arch_settings['feedforward_channels']
     for layer in vit.layers:
@@ -45,6 +51,12 @@ def extend_layers(
         attn.q_norm, attn.k_norm = query_key_norms(
             qk_norm, norm_cfg, head_dims
         )
+        attn.norm = (
+            build_norm_layer(norm_cfg, vit.embed_dims)
+            if attn_norm
+            else IDENTITY
+        )
+        attn.neighbours = getattr(vit.rotary, 'neighbours', False)
         attn.gamma1 = LayerScale(vit.embed_dims, scale) if scale else IDENTITY
         if ffn_type != 'origin':
             drop_path = layer.ffn.dropout_layer
@@ -53,6 +65,7 @@ def extend_layers(
                 ffn_type,
                 hidden,
                 layer_scale_init_value=scale,
+                norm_cfg=norm_cfg if ffn_norm else None,
             )
             layer.ffn.dropout_layer = drop_path
         elif scale:
@@ -109,7 +122,8 @@ def attend(
             places, _ = window_partition(places, side)
         places = places.flatten(1, 2).unflatten(0, (2, -1))  # (2, w, n, D)
         places = places.repeat(1, len(extra), 1, 1)[:, :, None]
-        query, key = rotate(query, places), rotate(key, places)
+        query = rotate(query, places, attn.neighbours)
+        key = rotate(key, places, attn.neighbours)
 
     copies = len(windows) // len(extra)  # w
     wide_query, wide_key = with_relative_positions(

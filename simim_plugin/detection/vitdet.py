@@ -31,7 +31,14 @@ from ..errors import SimimError
 from ..freezing import FrozenStages
 from ..geometry import Grid
 from ..vit import ARCHES, RotaryPositions, check_choice, resize_table
-from ..vit.layers import FFN_TYPES, add_tokens, extra_tokens, layer_depth
+from ..vit.layers import (
+    FFN_TYPES,
+    ROTARY_KINDS,
+    add_tokens,
+    check_norms,
+    extra_tokens,
+    layer_depth,
+)
 from .attention import attend
 from .extended_block import extend_layers, extended_block
 
@@ -71,9 +78,10 @@ class SiameseIMViTDet(FrozenStages, ViTSAM):
         frozen_stages (int): as in
             :class:`simim_plugin.models.SiameseIMViT`. Defaults to -1.
         with_cls_token (bool): keep the cls token. Defaults to False.
-        num_registers, absolute_positions, rotary, qk_norm, ffn_type,
-        layer_scale_init_value, pre_norm, final_norm, interpolate_antialias:
-            as in :class:`simim_plugin.vit.PlainViT`, and off by default.
+        num_registers, absolute_positions, rotary, qk_norm, attn_norm,
+        ffn_type, ffn_norm, layer_scale_init_value, pre_norm, final_norm,
+        interpolate_antialias: as in :class:`simim_plugin.vit.PlainViT`, and
+            off by default.
         layer_cfgs (dict, optional): other arguments of all layers, such as
             ``act_cfg``.
         pretrained (str | dict, optional): as in
@@ -83,7 +91,7 @@ class SiameseIMViTDet(FrozenStages, ViTSAM):
         **kwargs: see :class:`mmpretrain.models.ViTSAM`.
 
     Raises:
-        SimimError: for an unknown ``arch`` or ``ffn_type``, and for
+        SimimError: as :class:`simim_plugin.vit.PlainViT`, and for
             ``relative_bias``, which BEiT's encoders need.
     """
 
@@ -103,9 +111,11 @@ class SiameseIMViTDet(FrozenStages, ViTSAM):
         with_cls_token: bool = False,
         num_registers: int = 0,
         absolute_positions: bool = True,
-        rotary: bool = False,
+        rotary: bool | str | None = None,
         qk_norm: bool = False,
+        attn_norm: bool = False,
         ffn_type: str = 'origin',
+        ffn_norm: bool = False,
         layer_scale_init_value: float = 0.0,
         pre_norm: bool = False,
         final_norm: bool = False,
@@ -116,7 +126,8 @@ class SiameseIMViTDet(FrozenStages, ViTSAM):
         **kwargs: Any,
     ) -> None:
         refuse_init_cfg('SiameseIMViTDet', kwargs.get('init_cfg'))
-        _check_options(arch, ffn_type, relative_bias)
+        _check_options(arch, rotary, ffn_type, relative_bias)
+        check_norms(ffn_norm, ffn_type)
         patch_size = kwargs.get('patch_size', 16)
         norm_cfg = kwargs.get('norm_cfg', dict(type='LN', eps=1e-6))
         if pre_norm:  # CLIP's patches have no bias
@@ -134,13 +145,23 @@ class SiameseIMViTDet(FrozenStages, ViTSAM):
         )
         add_tokens(self, with_cls_token, num_registers, absolute_positions)
         dims, heads = self.embed_dims, self.arch_settings['num_heads']
-        self.rotary = RotaryPositions(dims // heads) if rotary else None
+        self.rotary = (
+            RotaryPositions(dims // heads, rotary) if rotary else None
+        )
         self.interpolate_antialias = interpolate_antialias
         self.pre_norm = build_norm_layer(norm_cfg, dims) if pre_norm else None
         self.ln1 = build_norm_layer(norm_cfg, dims) if final_norm else None
-        options = (layer_scale_init_value, qk_norm, ffn_type)
+        options = (
+            layer_scale_init_value,
+            qk_norm,
+            attn_norm,
+            ffn_type,
+            ffn_norm,
+        )
         self.extended = bool(
-            self.num_extra_tokens or rotary or options != (0, False, 'origin')
+            self.num_extra_tokens
+            or rotary
+            or options != (0, False, False, 'origin', False)
         )
         if self.extended:
             extend_layers(self, norm_cfg, *options)
@@ -223,7 +244,10 @@ class SiameseIMViTDet(FrozenStages, ViTSAM):
 
 
 def _check_options(
-    arch: str | dict, ffn_type: str, relative_bias: bool
+    arch: str | dict,
+    rotary: bool | str | None,
+    ffn_type: str,
+    relative_bias: bool,
 ) -> None:
     if relative_bias:
         raise SimimError(
@@ -231,6 +255,7 @@ def _check_options(
             'another encoder for detection, or leave relative_bias out.'
         )
     check_choice('arch', arch, QUARTERS)
+    check_choice('rotary', rotary, ROTARY_KINDS)
     check_choice('ffn_type', ffn_type, FFN_TYPES)
 
 

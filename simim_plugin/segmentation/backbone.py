@@ -23,8 +23,10 @@ from ..models.positions import absolute_table
 from ..vit import ARCHES, RotaryPositions, check_choice
 from ..vit.layers import (
     FFN_TYPES,
+    ROTARY_KINDS,
     add_tokens,
     bias_index,
+    check_norms,
     extra_tokens,
     layer_depth,
     query_key_norms,
@@ -42,11 +44,12 @@ class RelativeBiasAttention(MAEAttention):
     Args:
         stock (MAEAttention): what it replaces.
         extra (int): tokens before the patches.
-        rotation (Tensor, optional): (2, N, C / H) of rotary positions.
+        rotary (RotaryPositions, optional): of queries and keys.
         attn_drop_rate (float): share of attention weights to drop. The
             stock class ignores it.
         qkv_bias (bool): of the map to queries, keys and values.
         qk_norm (bool): normalise queries and keys.
+        attn_norm (bool): normalise the result before the last map.
         norm_cfg (dict): of these norms.
     """
 
@@ -54,10 +57,11 @@ class RelativeBiasAttention(MAEAttention):
         self,
         stock: MAEAttention,
         extra: int,
-        rotation: Tensor | None,
+        rotary: RotaryPositions | None,
         attn_drop_rate: float,
         qkv_bias: bool,
         qk_norm: bool,
+        attn_norm: bool,
         norm_cfg: dict,
     ) -> None:
         super().__init__(
@@ -69,9 +73,18 @@ class RelativeBiasAttention(MAEAttention):
         )
         index = bias_index(stock.window_size, extra)
         self.relative_position_index = index
+        rotation, self.neighbours = None, False
+        if rotary is not None:
+            rotation = rotary(stock.window_size, torch.device('cpu'))
+            self.neighbours = rotary.neighbours
         self.register_buffer('rotation', rotation, persistent=False)
         self.q_norm, self.k_norm = query_key_norms(
             qk_norm, norm_cfg, stock.embed_dims // stock.num_heads
+        )
+        self.norm = (
+            build_norm_layer(norm_cfg, stock.embed_dims)
+            if attn_norm
+            else nn.Identity()
         )
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -84,8 +97,8 @@ class RelativeBiasAttention(MAEAttention):
         )  # (B, H, T, C / H) each
         query, key = self.q_norm(query), self.k_norm(key)
         if self.rotation is not None:
-            query = rotate(query, self.rotation)
-            key = rotate(key, self.rotation)
+            query = rotate(query, self.rotation, self.neighbours)
+            key = rotate(key, self.rotation, self.neighbours)
         index = self.relative_position_index.flatten()
         bias = self.relative_position_bias_table.T[:, index]  # (H, T x T)
         tokens = F.scaled_dot_product_attention(
@@ -96,7 +109,7 @@ class RelativeBiasAttention(MAEAttention):
             dropout_p=self.attn_drop.p if self.training else 0.0,
         )  # (B, H, T, C / H)
         tokens = tokens.transpose(1, 2).reshape(batch, count, channels)
-        return self.proj_drop(self.proj(tokens))
+        return self.proj_drop(self.proj(self.norm(tokens)))
 
 
 def _shape_of(
@@ -149,14 +162,14 @@ class SiameseIMSegViT(FrozenStages, MAE):
         qkv_bias (bool): of the attention. Defaults to True.
         layer_cfgs (dict, optional): may hold ``act_cfg``.
         with_cls_token, num_registers, absolute_positions, rotary, qk_norm,
-        ffn_type, pre_norm, interpolate_antialias: as in
+        attn_norm, ffn_type, ffn_norm, pre_norm, interpolate_antialias: as in
             :class:`simim_plugin.vit.PlainViT`.
         init_cfg (dict, optional): as in MMEngine, but not 'Pretrained'.
         **kwargs: see :class:`mmseg.models.MAE`.
 
     Raises:
-        SimimError: for an ``init_cfg`` of type 'Pretrained', and for an
-            unknown ``arch`` or ``ffn_type``.
+        SimimError: for an ``init_cfg`` of type 'Pretrained', and as
+            :class:`simim_plugin.vit.PlainViT`.
     """
 
     pos_embed: Any  # parameters or None
@@ -191,16 +204,20 @@ class SiameseIMSegViT(FrozenStages, MAE):
         with_cls_token: bool = True,
         num_registers: int = 0,
         absolute_positions: bool = True,
-        rotary: bool = False,
+        rotary: bool | str | None = None,
         qk_norm: bool = False,
+        attn_norm: bool = False,
         ffn_type: str = 'origin',
+        ffn_norm: bool = False,
         pre_norm: bool = False,
         interpolate_antialias: bool = False,
         init_cfg: dict | None = None,
         **kwargs: Any,
     ) -> None:
         refuse_init_cfg('SiameseIMSegViT', init_cfg)
+        check_choice('rotary', rotary, ROTARY_KINDS)
         check_choice('ffn_type', ffn_type, FFN_TYPES)
+        check_norms(ffn_norm, ffn_type)
         if not relative_bias:
             raise SimimError(
                 'SiameseIMSegViT always has a relative bias, which starts at '
@@ -233,36 +250,37 @@ class SiameseIMSegViT(FrozenStages, MAE):
         if pre_norm:
             self.pre_norm = build_norm_layer(self.norm_cfg, self.embed_dims)
             self.patch_embed.projection.bias = None  # as in CLIP
-        self._extend_layers(rotary, qkv_bias, qk_norm, ffn_type, hidden)
+        self.rotary = None
+        if rotary:
+            head_dims = self.embed_dims // self.num_heads
+            self.rotary = RotaryPositions(head_dims, rotary)
+        self._extend_layers(qkv_bias, qk_norm, attn_norm)
+        if ffn_type != 'origin':
+            for layer in self.layers:
+                layer.ffn = swiglu(
+                    self.embed_dims,
+                    ffn_type,
+                    hidden,
+                    add_identity=False,
+                    norm_cfg=self.norm_cfg if ffn_norm else None,
+                )
         self.freeze(frozen_stages)
 
     def _extend_layers(
-        self,
-        rotary: bool,
-        qkv_bias: bool,
-        qk_norm: bool,
-        ffn_type: str,
-        hidden: int,
+        self, qkv_bias: bool, qk_norm: bool, attn_norm: bool
     ) -> None:
-        """Give the blocks of the base class our attention and SwiGLU."""
-        rotation = None
-        if rotary:
-            positions = RotaryPositions(self.embed_dims // self.num_heads)
-            rotation = positions(self.patch_shape, torch.device('cpu'))
+        """Give the blocks of the base class our attention."""
         for layer in self.layers:
             layer.attn = RelativeBiasAttention(
                 layer.attn,
                 self.num_extra_tokens,
-                rotation,
+                self.rotary,
                 self.attn_drop_rate,
                 qkv_bias,
                 qk_norm,
+                attn_norm,
                 self.norm_cfg,
             )
-            if ffn_type != 'origin':
-                layer.ffn = swiglu(
-                    self.embed_dims, ffn_type, hidden, add_identity=False
-                )
 
     def fix_init_weight(self) -> None:
         """Scale the last map of each branch down with its depth."""

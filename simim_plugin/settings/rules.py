@@ -154,6 +154,7 @@ LENGTH = Rule(
 )
 CROP = rising(0, 1)
 LENGTHS = leaves(number(above=0, infinite=True))
+ROTARY = either(one_of('dinov3', 'eva02'), True, False)
 NO_EFFECT = Rule(lambda value: False, 'its default, since nothing reads it')
 """Rule of what a class inherits and its own methods do not read."""
 
@@ -243,11 +244,13 @@ RULES: dict[str, Rule] = {
     'VisionTransformer.patch_size': SIDE,
     'VisionTransformer.drop_rate': DROP,
     'VisionTransformer.drop_path_rate': DROP,
+    'PlainViT.rotary': ROTARY,
     'VisionTransformer.frozen_stages': count(-1),
     'SiameseIMViTDet.img_size': count(),
     'SiameseIMViTDet.pretrain_img_size': count(),
     'SiameseIMViTDet.patch_size': count(),
     'SiameseIMViTDet.window_size': count(),
+    'SiameseIMViTDet.rotary': ROTARY,
     'SiameseIMViTDet.drop_rate': DROP,
     'SiameseIMViTDet.drop_path_rate': DROP,
     'SiameseIMSegViT.img_size': SIDE,
@@ -256,6 +259,7 @@ RULES: dict[str, Rule] = {
     'SiameseIMSegViT.num_layers': count(),
     'SiameseIMSegViT.num_heads': count(),
     'SiameseIMSegViT.drop_path_rate': DROP,
+    'SiameseIMSegViT.rotary': ROTARY,
     'SiameseIMSegViT.init_values': number(),
     'arch.embed_dims': count(),
     'arch.num_layers': count(),

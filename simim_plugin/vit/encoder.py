@@ -21,11 +21,13 @@ from ..geometry import Grid
 from .arches import ARCHES
 from .layers import (
     FFN_TYPES,
+    ROTARY_KINDS,
     ExtendedLayer,
     Places,
     RotaryPositions,
     add_tokens,
     bias_index,
+    check_norms,
     extra_tokens,
     layer_depth,
 )
@@ -84,12 +86,16 @@ class PlainViT(VisionTransformer):
             DeiT. Defaults to 0.
         absolute_positions (bool): add a table of positions. Defaults to
             True.
-        rotary (bool): rotate queries and keys by their places, as DINOv3
-            does. Defaults to False.
+        rotary (bool | str): rotate queries and keys by their places, as
+            'dinov3' or True, or 'eva02'. Defaults to None.
         relative_bias (bool): add BEiT's bias by relative position to the
             attention. It has the grid of ``img_size``. Defaults to False.
         qk_norm (bool): normalise queries and keys. Defaults to False.
+        attn_norm (bool): normalise the result of the attention before its
+            last map. Defaults to False.
         ffn_type (str): see :class:`ExtendedLayer`. Defaults to 'origin'.
+        ffn_norm (bool): normalise the hidden channels of SwiGLU. Defaults to
+            False.
         interpolate_antialias (bool): interpolate the table of positions with
             a low-pass filter, as DINOv2 with registers does. Defaults to
             False.
@@ -97,7 +103,8 @@ class PlainViT(VisionTransformer):
             is ``layer_scale_init_value``.
 
     Raises:
-        SimimError: for an unknown ``arch`` or ``ffn_type``.
+        SimimError: for an unknown ``arch``, ``rotary`` or ``ffn_type``, and
+            for ``ffn_norm`` without SwiGLU.
     """
 
     pos_embed: Any  # parameters or None
@@ -116,15 +123,19 @@ class PlainViT(VisionTransformer):
         *,
         num_registers: int = 0,
         absolute_positions: bool = True,
-        rotary: bool = False,
+        rotary: bool | str | None = None,
         relative_bias: bool = False,
         qk_norm: bool = False,
+        attn_norm: bool = False,
         ffn_type: str = 'origin',
+        ffn_norm: bool = False,
         interpolate_antialias: bool = False,
         **kwargs: Any,
     ) -> None:
         check_choice('arch', arch, self.arch_zoo)
+        check_choice('rotary', rotary, ROTARY_KINDS)
         check_choice('ffn_type', ffn_type, FFN_TYPES)
+        check_norms(ffn_norm, ffn_type)
         super().__init__(arch, **kwargs)
         self.interpolate_antialias = interpolate_antialias
         add_tokens(
@@ -133,13 +144,14 @@ class PlainViT(VisionTransformer):
         self.rotary = None
         if rotary:
             heads = self.arch_settings['num_heads']
-            self.rotary = RotaryPositions(self.embed_dims // heads)
+            self.rotary = RotaryPositions(self.embed_dims // heads, rotary)
         self.bias_index = None
         if relative_bias:
             index = bias_index(self.patch_resolution, self.num_extra_tokens)
             del self.bias_index
             self.register_buffer('bias_index', index, persistent=False)
-        if rotary or relative_bias or qk_norm or ffn_type != 'origin':
+        extended = rotary or relative_bias or qk_norm or attn_norm
+        if extended or ffn_type != 'origin':
             self._extend_layers(
                 kwargs.get('layer_cfgs', {}),
                 kwargs.get('drop_path_rate', 0.0),
@@ -150,7 +162,10 @@ class PlainViT(VisionTransformer):
                     'layer_scale_init_value', 0.0
                 ),
                 qk_norm=qk_norm,
+                attn_norm=attn_norm,
+                neighbours=getattr(self.rotary, 'neighbours', False),
                 ffn_type=ffn_type,
+                ffn_norm=ffn_norm,
                 bias_rows=int(index.max()) + 1 if relative_bias else 0,
             )
 

@@ -26,6 +26,7 @@ from ..errors import SimimError
 from ..geometry import Grid
 
 FFN_TYPES = ('origin', 'swiglu', 'swiglu_fused')
+ROTARY_KINDS = ('dinov3', 'eva02')
 
 
 class Places(NamedTuple):
@@ -44,21 +45,24 @@ NOWHERE = Places()
 
 
 class RotaryPositions(nn.Module):
-    """Axial rotary positions as DINOv3 has them.
+    """Axial rotary positions as DINOv3 or EVA-02 has them.
 
-    The centres of the patches have coordinates from -1 to 1 in both
-    directions, whatever the grid. Period k of D / 4 is
-    base^(2 k / (D / 2)), and the rows come before the columns.
+    In DINOv3 the centres of the patches have coordinates from -1 to 1 in
+    both directions, and channel k rotates with channel k + D / 2. In EVA-02
+    the corners have coordinates from 0 to 16, and neighbouring channels
+    rotate. Neither depends on the grid. Period k of D / 4 is
+    base^(4 k / D), and the rows come before the columns.
 
     Args:
         head_dims (int): D, a multiple of 4.
-        base (float): of the periods. Defaults to 100.
+        kind (bool | str): one of ``ROTARY_KINDS``; True is 'dinov3'.
+            Defaults to True.
 
     Raises:
         SimimError: if ``head_dims`` is no multiple of 4.
     """
 
-    def __init__(self, head_dims: int, base: float = 100.0) -> None:
+    def __init__(self, head_dims: int, kind: bool | str = True) -> None:
         super().__init__()
         if head_dims % 4:
             raise SimimError(
@@ -67,36 +71,53 @@ class RotaryPositions(nn.Module):
                 'num_heads of arch.'
             )
         self.head_dims = head_dims
-        self.base = base
+        self.kind = 'dinov3' if kind is True else str(kind).lower()
+        self.neighbours = self.kind == 'eva02'
 
     def forward(self, grid: Grid, device: torch.device) -> Tensor:
         """Return cosine and sine (2, N, D) of a grid, float32."""
         dims = self.head_dims // 4
-        exponents = torch.arange(dims, device=device) / (2 * dims)
-        periods = self.base ** (2 * exponents)
-        rows, columns = (
-            2 * (torch.arange(n, device=device) + 0.5) / n - 1 for n in grid
-        )
-        centres = torch.stack(
-            torch.meshgrid(rows, columns, indexing='ij'), dim=-1
-        )  # (R, C, 2)
-        angles = 2 * pi * centres.flatten(0, 1)[..., None] / periods
-        angles = angles.flatten(1).repeat(1, 2)  # (N, D)
+        exponents = torch.arange(dims, device=device) / dims
+        axes = [torch.arange(n, device=device) / n for n in grid]
+        if self.neighbours:
+            places = [16 * axis for axis in axes]
+            frequencies = 10000.0**-exponents
+        else:
+            places = [
+                2 * axis + 1 / n - 1
+                for axis, n in zip(axes, grid, strict=True)
+            ]
+            frequencies = 2 * pi / 100.0**exponents
+        grids = torch.meshgrid(*places, indexing='ij')
+        placed = torch.stack(grids, dim=-1).flatten(0, 1)  # (N, 2)
+        angles = (placed[..., None] * frequencies).flatten(1)  # (N, D / 2)
+        if self.neighbours:
+            angles = angles.repeat_interleave(2, dim=1)
+        else:
+            angles = angles.repeat(1, 2)
         return torch.stack([angles.cos(), angles.sin()])
 
 
-def rotate(tokens: Tensor, rotation: Tensor) -> Tensor:
+def rotate(
+    tokens: Tensor, rotation: Tensor, neighbours: bool = False
+) -> Tensor:
     """Rotate queries or keys.
 
     Args:
         tokens (Tensor): (..., T, D), tokens without a place first.
         rotation (Tensor): (2, ..., N, D), cosine and sine of the patches.
+        neighbours (bool): rotate neighbouring channels, not those of the two
+            halves. Defaults to False.
     """
     cosine, sine = rotation.to(tokens.dtype)
     extra = tokens.shape[-2] - cosine.shape[-2]
     placed = tokens[..., extra:, :]
-    first, second = placed.chunk(2, dim=-1)
-    turned = torch.cat([-second, first], dim=-1)
+    if neighbours:
+        first, second = placed.unflatten(-1, (-1, 2)).unbind(-1)
+        turned = torch.stack([-second, first], dim=-1).flatten(-2)
+    else:
+        first, second = placed.chunk(2, dim=-1)
+        turned = torch.cat([-second, first], dim=-1)
     placed = placed * cosine + turned * sine
     return torch.cat([tokens[..., :extra, :], placed], dim=-2)
 
@@ -211,6 +232,19 @@ def swiglu(dims: int, ffn_type: str, hidden: int, **options: Any) -> SwiGLUFFN:
     return SwiGLUFFN(dims, hidden, **options)
 
 
+def check_norms(ffn_norm: bool, ffn_type: str) -> None:
+    """Refuse a norm in MLPs that have no place for it.
+
+    Raises:
+        SimimError: naming the setting.
+    """
+    if ffn_norm and ffn_type == 'origin':
+        raise SimimError(
+            "ffn_norm=True needs ffn_type='swiglu', as EVA-02 has it; set "
+            'both, or leave ffn_norm out.'
+        )
+
+
 def query_key_norms(
     qk_norm: bool, norm_cfg: dict, head_dims: int
 ) -> tuple[nn.Module, nn.Module]:
@@ -228,16 +262,31 @@ class ExtendedAttention(MultiheadAttention):
 
     Args:
         qk_norm (bool): normalise the queries and keys of every head.
+        attn_norm (bool): normalise the result before the last map.
+        neighbours (bool): see :func:`rotate`.
         bias_rows (int): rows of the table of relative position bias, 0 for
             none.
-        norm_cfg (dict): of the query and key norm.
+        norm_cfg (dict): of these norms.
         **kwargs: see :class:`mmpretrain.models.utils.MultiheadAttention`.
     """
 
     def __init__(
-        self, *, qk_norm: bool, bias_rows: int, norm_cfg: dict, **kwargs: Any
+        self,
+        *,
+        qk_norm: bool,
+        attn_norm: bool,
+        neighbours: bool,
+        bias_rows: int,
+        norm_cfg: dict,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.neighbours = neighbours
+        self.norm = (
+            build_norm_layer(norm_cfg, self.embed_dims)
+            if attn_norm
+            else nn.Identity()
+        )
         self.q_norm, self.k_norm = query_key_norms(
             qk_norm, norm_cfg, self.head_dims
         )
@@ -263,7 +312,8 @@ class ExtendedAttention(MultiheadAttention):
             attn_mask=bias,
             dropout_p=self.attn_drop if self.training else 0.0,
         )
-        attended = self.proj(attended.transpose(1, 2).flatten(2))
+        attended = attended.transpose(1, 2).flatten(2)  # (B, T, C)
+        attended = self.proj(self.norm(attended))
         return self.out_drop(self.gamma1(self.proj_drop(attended)))
 
     def place(
@@ -281,8 +331,8 @@ class ExtendedAttention(MultiheadAttention):
         """
         query, key = self.q_norm(query), self.k_norm(key)
         if places.rotation is not None:
-            query = rotate(query, places.rotation)
-            key = rotate(key, places.rotation)
+            query = rotate(query, places.rotation, self.neighbours)
+            key = rotate(key, places.rotation, self.neighbours)
         if self.bias_table is None:
             return query, key, None
         bias = self.bias_table[places.bias_index]  # (..., T, T, H)
@@ -293,9 +343,10 @@ class ExtendedLayer(TransformerEncoderLayer):
     """MMPretrain's layer with the attention above and SwiGLU.
 
     Args:
-        qk_norm (bool): see :class:`ExtendedAttention`.
-        bias_rows (int): see :class:`ExtendedAttention`.
+        qk_norm, attn_norm, neighbours, bias_rows: see
+            :class:`ExtendedAttention`.
         ffn_type (str): 'origin', or one of :func:`swiglu`.
+        ffn_norm (bool): normalise the hidden channels of SwiGLU.
         **kwargs: see MMPretrain's ``TransformerEncoderLayer``.
     """
 
@@ -303,8 +354,11 @@ class ExtendedLayer(TransformerEncoderLayer):
         self,
         *,
         qk_norm: bool = False,
+        attn_norm: bool = False,
+        neighbours: bool = False,
         bias_rows: int = 0,
         ffn_type: str = 'origin',
+        ffn_norm: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -314,6 +368,8 @@ class ExtendedLayer(TransformerEncoderLayer):
         scale = kwargs.get('layer_scale_init_value', 0.0)
         self.attn = ExtendedAttention(
             qk_norm=qk_norm,
+            attn_norm=attn_norm,
+            neighbours=neighbours,
             bias_rows=bias_rows,
             norm_cfg=kwargs['norm_cfg'],
             embed_dims=self.embed_dims,
@@ -331,6 +387,7 @@ class ExtendedLayer(TransformerEncoderLayer):
                 kwargs['feedforward_channels'],
                 layer_scale_init_value=scale,
                 dropout_layer=drop_path,
+                norm_cfg=kwargs['norm_cfg'] if ffn_norm else None,
             )
 
     def forward(self, tokens: Tensor, places: Places = NOWHERE) -> Tensor:

@@ -21,6 +21,15 @@ EVA = dict(
     global_pool='token',
     dynamic_img_size=True,
 )
+EVA02 = dict(
+    mlp_ratio=2,
+    swiglu_mlp=True,
+    use_rot_pos_emb=True,
+    ref_feat_shape=(16, 16),
+    use_fc_norm=False,
+    global_pool='token',
+    dynamic_img_size=True,
+)
 TIMM = {
     'dinov2': ('ViT', dict(init_values=1e-5)),
     'dinov2-registers': (
@@ -41,6 +50,17 @@ TIMM = {
     'dinov3-plus': (
         'Eva',
         {**EVA, 'swiglu_mlp': True, 'swiglu_align_to': 8},
+    ),
+    'eva02': ('Eva', EVA02),
+    'eva02-norm': ('Eva', {**EVA02, 'qkv_fused': False, 'scale_mlp': True}),
+    'eva02-clip': (
+        'Eva',
+        {
+            **EVA02,
+            'qkv_fused': False,
+            'scale_mlp': True,
+            'scale_attn_inner': True,
+        },
     ),
     'beit': (
         'Beit',
@@ -75,6 +95,9 @@ NAMES = {
     'dinov3': 'DINOv3',
     'dinov3-qkv-bias': 'DINOv3',
     'dinov3-plus': 'DINOv3',
+    'eva02': 'EVA-02',
+    'eva02-norm': 'EVA-02',
+    'eva02-clip': 'EVA-02 CLIP',
     'beit': 'BEiT',
     'beit-shared': 'BEiT',
     'i-jepa': 'I-JEPA',

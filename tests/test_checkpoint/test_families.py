@@ -17,9 +17,10 @@ from simim_plugin.checkpoint import (
     read_weights,
 )
 from simim_plugin.checkpoint.export import convert
+from simim_plugin.errors import SimimError
 from simim_plugin.models import SiameseIMViT
 
-from .families import NAMES, TIMM, saved, timm_model
+from .families import EVA, NAMES, TIMM, saved, timm_model
 from .helpers import (
     DEPTH,
     DIMS,
@@ -64,8 +65,11 @@ def test_timm_models_at_a_larger_size(tmp_path, kind):
     model, file = saved(kind, tmp_path)
     larger = timm_model(kind, LARGER)
     filtered = model.state_dict()
-    if TIMM[kind][0] != 'Eva':
-        filtered = timm.models.vision_transformer.checkpoint_filter_fn(
+    if 'pos_embed' in filtered:
+        library = timm.models.vision_transformer
+        if TIMM[kind][0] == 'Eva':
+            library = timm.models.eva
+        filtered = library.checkpoint_filter_fn(
             filtered, larger, antialias=kind == 'dinov2-registers'
         )
     larger.load_state_dict(filtered)
@@ -178,7 +182,33 @@ def open_clip(state):
     }
 
 
+def eva02(state):
+    """Name the tensors as the authors' pretraining does."""
+    names = {
+        'mlp.fc1_g': 'mlp.w1',
+        'mlp.fc1_x': 'mlp.w2',
+        'mlp.fc2': 'mlp.w3',
+        'mlp.norm': 'mlp.ffn_ln',
+        'attn.norm': 'attn.inner_attn_ln',
+        'q_proj.bias': 'q_bias',
+        'v_proj.bias': 'v_bias',
+    }
+    named = {
+        'mask_token': torch.ones(1, 1, DIMS),
+        'lm_head.weight': torch.ones(3, DIMS),
+        'rope.freqs_cos': torch.ones(16, DIMS // HEADS),
+        'blocks.0.attn.rope.freqs_sin': torch.ones(16, DIMS // HEADS),
+    }
+    for name, value in state.items():
+        for theirs, authors in names.items():
+            name = name.replace(theirs, authors)
+        named[name] = value
+    return dict(module=named)
+
+
 AUTHORS = [
+    ('eva02-norm', eva02, 'EVA-02'),
+    ('eva02-clip', eva02, 'EVA-02 CLIP'),
     ('dinov2-registers', dinov2, 'DINOv2 with registers'),
     ('dinov2', dinov2, 'DINOv2'),
     ('dinov3', dinov3, 'DINOv3'),
@@ -294,20 +324,34 @@ def test_hugging_face_has_no_such_vit(tmp_path):
     assert not (tmp_path / 'hf').exists()
 
 
-def test_eva02_without_norms_in_its_mlps_is_refused(tmp_path):
-    """Its rotary positions leave no trace in the file."""
+def test_rotary_positions_of_another_kind_are_refused(tmp_path):
+    """They leave no trace in the file."""
+    _, file = saved('eva02', tmp_path)
+    options = read_weights(file).options(HEADS)
+    for kind in (None, 'dinov3'):
+        backbone = SiameseIMViT(img_size=SIZE, **{**options, 'rotary': kind})
+        with pytest.raises(CheckpointError, match="rotary='eva02' in the"):
+            load_backbone(backbone, file)
+    with pytest.raises(SimimError, match="no rotary 'eva'; use one of din"):
+        SiameseIMViT(rotary='eva')
+    with pytest.raises(SimimError, match="needs ffn_type='swiglu'"):
+        SiameseIMViT(ffn_norm=True)
+
+
+@pytest.mark.parametrize(
+    'changes', [dict(num_reg_tokens=0), dict(init_values=None)]
+)
+def test_unknown_rotary_positions_are_refused(tmp_path, changes):
+    """Such as those of the ViTs with rotary positions in timm."""
     model = timm.models.eva.Eva(
         img_size=SIZE,
         patch_size=PATCH,
         embed_dim=DIMS,
         depth=DEPTH,
         num_heads=HEADS,
-        mlp_ratio=2,
-        swiglu_mlp=True,
-        use_rot_pos_emb=True,
-        ref_feat_shape=(4, 4),
         num_classes=0,
+        **{**EVA, **changes},
     )
-    torch.save(scramble(model).state_dict(), tmp_path / 'eva.pth')
-    with pytest.raises(CheckpointError, match='tensors of EVA-02'):
-        read_weights(tmp_path / 'eva.pth')
+    torch.save(scramble(model).state_dict(), tmp_path / 'rope.pth')
+    with pytest.raises(CheckpointError, match='is not DINOv3, so that its'):
+        read_weights(tmp_path / 'rope.pth')
