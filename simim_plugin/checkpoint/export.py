@@ -35,7 +35,10 @@ BOUND, ONNX_BOUND = 1e-5, 1e-4
 # features above this one.
 ORDINARY = 20.0
 # Entries of files that hold weights, or describe them.
-_WEIGHTS = ('state_dict', 'model', 'student', 'teacher', 'config')
+_WEIGHTS = (
+    *('state_dict', 'model', 'student', 'teacher'),
+    *('config', 'preprocessor'),
+)
 
 
 def convert(

@@ -31,11 +31,13 @@ class Family(NamedTuple):
         mean (tuple[float, ...]): of R, G and B, levels 0 to 255.
         std (tuple[float, ...]): as ``mean``.
         crop (float): side of the centre crop over the short edge of the
-            resized image, which is bicubic in all families.
+            resized image.
         pool (str): the feature of an image, 'cls' or 'mean' of the patches.
         eps (float): of the norms.
         antialias (bool): filter interpolated positions.
         rotary (str): kind of rotary positions, '' for none.
+        interpolation (str): of the resized image.
+        known (bool): whether something tells mean and std.
     """
 
     name: str
@@ -46,15 +48,18 @@ class Family(NamedTuple):
     eps: float = 1e-6
     antialias: bool = False
     rotary: str = ''
+    interpolation: str = 'bicubic'
+    known: bool = True
 
 
-PLAIN = Family('plain ViT')
+PLAIN = Family('plain ViT', known=False)
 FAMILIES = (
     PLAIN,
     Family('SiameseIM'),
     Family('MAE'),
     Family('MoCo-v3', pool='cls'),
     Family('DINO', pool='cls'),
+    Family('MSN', pool='cls'),
     Family('DINOv2', pool='cls'),
     Family('DINOv2 with registers', pool='cls', antialias=True),
     Family('DINOv3', crop=1.0, pool='cls', eps=1e-5, rotary='dinov3'),
@@ -77,17 +82,25 @@ def described(family: Family) -> str:
         ' '.join(f'{value:.1f}' for value in values)
         for values in (family.mean, family.std)
     )
-    return (
-        f'a {family.name}: {pool}, mean {mean}, std {std}, bicubic, centre '
-        f'crop of {100 * family.crop:.1f} % of the short edge'
+    text = (
+        f'{family.name}: {pool}, mean {mean}, std {std}, '
+        f'{family.interpolation}, centre crop of {100 * family.crop:.1f} % of '
+        'the short edge'
     )
+    if not family.known:
+        text += (
+            '. Its file does not tell mean and std, which AugReg has as '
+            '127.5: set mean and std of model.data_preprocessor if these are '
+            'wrong'
+        )
+    return text
 
 
 def family_of(form: str, state: StateDict) -> Family:
     """Return the family of an encoder.
 
-    The names of MAE, MoCo-v3 and DINO (iBOT) tell them. MSN and AugReg have
-    the names and the shapes of a plain ViT.
+    The names of MAE, MoCo-v3 and DINO (iBOT) tell them, and the head of MSN.
+    AugReg has the names and the shapes of a plain ViT.
 
     Args:
         form (str): name of the format of the names.
@@ -121,6 +134,8 @@ def family_of(form: str, state: StateDict) -> Family:
     else:
         name = form.replace('MMPretrain', 'SiameseIM')
         name = name.removeprefix('released ')
+        if any(name.startswith('projector.fc') for name in state):
+            name = 'MSN'
     return _BY_NAME.get(name, PLAIN)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,18 @@ from ..text import clean
 from ..vit import resize_table
 from .adapters import load_adapters
 from .channels import adapt_all_channels, adapt_channels
-from .families import Family, encoder_options, family_of, options_text
+from .families import (
+    PLAIN,
+    Family,
+    described,
+    encoder_options,
+    family_of,
+    options_text,
+)
 from .grids import Grid, bias_grid, grid_of, resize_bias
 from .joining import blocks_of, without_fixed
 from .names import (
+    OFFICIAL,
     OURS,
     UNREAD,
     Format,
@@ -33,6 +41,7 @@ from .names import (
     from_any,
     some,
 )
+from .preprocessing import beside, preprocessing
 from .reading import CheckpointError, read_checkpoint
 
 _SAME_CONFIG = 'use the config that the checkpoint was made with'
@@ -63,6 +72,7 @@ class Weights:
             entry of the file.
         choice (str): a clause that names the entry of the tensors, and the
             others, '' if there is no choice.
+        told (Mapping[str, Any]): see :func:`preprocessing`.
     """
 
     file: str
@@ -70,6 +80,7 @@ class Weights:
     state: dict[str, Tensor]
     about: Mapping[str, Any]
     choice: str = ''
+    told: Mapping[str, Any] = field(default_factory=dict)
 
     def shape(self) -> tuple[int, int, int]:
         """Return the encoder's width, depth and patch size in pixels.
@@ -93,7 +104,14 @@ class Weights:
     @property
     def family(self) -> Family:
         """How the authors of the encoder read images and features."""
-        return family_of(self.form.name, self.state)
+        family = family_of(self.form.name, self.state)
+        told = dict(self.told)
+        pool = told.pop('global_pool', family.pool)
+        if family is PLAIN and self.about.get('model_type') == 'vit_msn':
+            family = family_of('MSN', self.state)
+        elif family is PLAIN:
+            family = family._replace(pool=pool)
+        return family._replace(known=True, **told) if told else family
 
     def options(self, num_heads: int | None = None) -> dict[str, Any]:
         """Return the arguments of a backbone that these tensors fill.
@@ -161,10 +179,12 @@ def read_weights(
         )
     if content is None:
         content = read_checkpoint(file)
+    content = {**beside(file), **content}
     form, state, taken, others = from_any(content, file, entry)
     _check_finite(state, file)
     if _BRANCHES[branch] == 'target':
         state = {_swap_branches(name): value for name, value in state.items()}
+    told = preprocessing(content, str(file))
     about = content.get('config', content.get('meta'))
     about = about if isinstance(about, Mapping) else {}
     about = about.get('vision_config', about)  # of CLIP and SigLIP
@@ -179,7 +199,7 @@ def read_weights(
     choice = ''
     if others and taken:
         choice = f'entry {taken}, not {", ".join(others)} (entry=NAME chooses)'
-    return Weights(str(file), form, state, about, choice)
+    return Weights(str(file), form, state, about, choice, told)
 
 
 def _check_finite(state: StateDict, file: str | Path) -> None:
@@ -657,6 +677,8 @@ def _report(
     )
     if weights.choice:
         line += f'; {weights.choice}'
+    if weights.form.name not in (OURS.name, OFFICIAL.name):
+        line += f'; {described(weights.family)}'
     if resized:
         line += f'; interpolated: {", ".join(resized)}'
     if dropped:

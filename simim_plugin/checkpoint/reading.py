@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from pathlib import Path
@@ -13,9 +12,8 @@ import torch
 
 from ..environment import require
 from .limits import CheckpointError
+from .preprocessing import WEIGHT_FILES, beside, read_json
 from .torch_files import load_pickle, load_torch
-
-_IN_FOLDER = ('model.safetensors', 'pytorch_model.bin')
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -24,7 +22,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     Args:
         path (str | Path): a ``torch.save`` file, a ``.safetensors`` file, a
             ``.pkl`` file of Detectron2, or a Hugging Face folder, whose
-            ``config.json`` is returned as ``config``.
+            ``config.json`` is returned as ``config``, and whose
+            ``preprocessor_config.json`` as ``preprocessor``.
 
     Raises:
         CheckpointError: if there is no such file, it is empty or broken, or
@@ -88,7 +87,7 @@ def _as_tensors(content: Any, made: dict[int, torch.Tensor]) -> Any:
 
 def _read_folder(folder: Path) -> dict[str, Any]:
     """Read the weights and the config of a Hugging Face folder."""
-    for name in _IN_FOLDER:
+    for name in WEIGHT_FILES:
         index = folder / f'{name}.index.json'
         if (folder / name).is_file():
             state = read_checkpoint(folder / name)
@@ -98,17 +97,15 @@ def _read_folder(folder: Path) -> dict[str, Any]:
             break
     else:
         raise CheckpointError(
-            f'{folder} is a folder without {" or ".join(_IN_FOLDER)}; pass '
+            f'{folder} is a folder without {" or ".join(WEIGHT_FILES)}; pass '
             'a checkpoint file, or a folder that Hugging Face wrote.'
         )
-    config = folder / 'config.json'
-    about = dict(config=_read_json(config)) if config.is_file() else {}
-    return dict(state_dict=state, **about)
+    return dict(state_dict=state, **beside(folder / WEIGHT_FILES[0]))
 
 
 def _read_shards(index: Path) -> dict[str, Any]:
     """Read the files that an index names, each once."""
-    places = _read_json(index).get('weight_map')
+    places = read_json(index).get('weight_map')
     if not isinstance(places, dict) or not places:
         raise CheckpointError(
             f'{index} has no weight_map; get the folder again from its source.'
@@ -130,13 +127,3 @@ def _read_shards(index: Path) -> dict[str, Any]:
     return {
         tensor: shards[str(name)][tensor] for tensor, name in places.items()
     }
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text()))
-    except (ValueError, TypeError, RecursionError) as error:
-        raise CheckpointError(
-            f'{path} is no JSON object ({error}); get the folder again from '
-            'its source.'
-        ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from mmengine.config import Config
@@ -130,7 +131,7 @@ def fit_model(
 
     Frozen encoders are read as their authors do: with their final norm, and
     kNN and linear probing with their pooling. All tasks take their mean and
-    std, and their crop of test images.
+    std, also to fill erased pixels, and their crop of test images.
 
     Args:
         config (Config): of a task.
@@ -166,19 +167,35 @@ def fit_model(
         config.test_cfg.pool = 'mean'
     elif task == 'linear' and family.pool == 'cls':
         backbone.out_type = 'cls_token'
-    if family.mean != PLAIN.mean:
-        model.data_preprocessor.mean = [*family.mean]
-        model.data_preprocessor.std = [*family.std]
-    if family.crop != PLAIN.crop and size == 224:
-        _resize(config._cfg_dict, round(size / family.crop))
+    _prepare(config, family, size)
 
 
-def _resize(node: Any, edge: int) -> None:
-    """Set the short edge of every evaluation crop below ``node``."""
+def _prepare(config: Config, family: Family, size: int) -> None:
+    """Prepare images as a family does, where it is not our way."""
+    other = (family.mean, family.std) != (PLAIN.mean, PLAIN.std)
+    if other:
+        config.model.data_preprocessor.mean = [*family.mean]
+        config.model.data_preprocessor.std = [*family.std]
+    for part in _transforms(config._cfg_dict):
+        if part['type'] == 'torchvision/Resize':
+            if family.crop != PLAIN.crop and size == 224:
+                part['size'] = round(size / family.crop)
+            if family.interpolation != PLAIN.interpolation:
+                part['interpolation'] = family.interpolation
+        elif other and part['type'] == 'RandomErasing':  # BGR
+            part['fill_color'] = [*family.mean[::-1]]
+            part['fill_std'] = [*family.std[::-1]]
+        elif other and part['type'] == 'RandAugment':
+            levels = [round(level) for level in family.mean[::-1]]
+            part['hparams'] = dict(part['hparams'], pad_val=levels)
+
+
+def _transforms(node: Any) -> Iterator[dict[str, Any]]:
+    """Yield every dictionary with a type below ``node``."""
     if isinstance(node, dict):
-        if node.get('type') == 'torchvision/Resize':
-            node['size'] = edge
+        if 'type' in node:
+            yield node
         node = [*node.values()]
     if isinstance(node, list | tuple):
         for part in node:
-            _resize(part, edge)
+            yield from _transforms(part)

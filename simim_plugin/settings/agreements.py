@@ -513,9 +513,30 @@ def late_steps(whole: Whole) -> Faults:
             )
 
 
+def erased_pixels(whole: Whole) -> Faults:
+    """Warn about erased pixels that are not drawn from mean and std."""
+    model = whole.at('model.data_preprocessor')
+    if model is None or not model.get('mean'):
+        return
+    rows = (('fill_color', 'mean'), ('fill_std', 'std'))
+    for part in whole.named('RandomErasing'):
+        for own, other in rows:
+            levels, wanted = part.get(own), model.get(other)
+            if not isinstance(levels, Sequence) or not wanted:
+                continue
+            if sorted(levels) != sorted(wanted):
+                yield (
+                    f'{part.path}.{own} is {[*levels]} and '
+                    f'model.data_preprocessor.{other} {[*wanted]}: erased '
+                    f'pixels differ from those of the images; set {own} to '
+                    'these values, blue first.'
+                )
+
+
 WARNINGS: tuple[Callable[[Whole], Faults], ...] = (
     stock_warm_up,
     late_steps,
+    erased_pixels,
     dense.padded_crops,
     dense.detector_images,
 )

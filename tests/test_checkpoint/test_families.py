@@ -215,7 +215,7 @@ AUTHORS = [
     ('dinov3-qkv-bias', dinov3, 'DINOv3'),
     ('dinov3-plus', dinov3, 'DINOv3'),
     ('i-jepa', i_jepa, 'I-JEPA'),
-    ('augreg', msn, 'plain ViT'),
+    ('augreg', msn, 'MSN'),
     ('beit', beit, 'BEiT'),
     ('beit-shared', beit, 'BEiT'),
     ('clip', open_clip, 'CLIP'),
@@ -255,7 +255,7 @@ HUGGING_FACE = {
         dict(num_register_tokens=4, use_gated_mlp=True, hidden_act='silu'),
         'DINOv3',
     ),
-    'msn': ('ViTMSN', {}, 'plain ViT'),
+    'msn': ('ViTMSN', {}, 'MSN'),
     'i-jepa': ('IJepa', {}, 'I-JEPA'),
     'beit': ('Beit', dict(use_relative_position_bias=True), 'BEiT'),
     'beit-shared': (

@@ -34,6 +34,7 @@ from simim_plugin.commands.protocols import (
     TASKS,
     Encoder,
     find_encoder,
+    fit_model,
 )
 from simim_plugin.datasets.corruptions import make_corruptions
 from simim_plugin.datasets.robustness import (
@@ -44,10 +45,11 @@ from simim_plugin.datasets.robustness import (
 from simim_plugin.demo.data import make_demo_data
 from simim_plugin.errors import SimimError
 from simim_plugin.files import last_checkpoint
+from simim_plugin.settings import check_settings
 from simim_plugin.vit.arches import BASE, LARGE, MICRO, known_encoder
 
 from ..test_checkpoint.families import saved
-from ..test_checkpoint.helpers import images, our_vit, scramble, wrap
+from ..test_checkpoint.helpers import HEADS, images, our_vit, scramble, wrap
 from ..training_processes import TOOLS, run_tool
 
 DEMO = 'siamese_im_vit-micro-p8_demo.py'
@@ -498,6 +500,23 @@ def test_encoders_are_read_as_their_authors_do(tmp_path, kind, capsys):
         tokens = model.eval().backbone(images(32))[0]
         wanted = library.forward_features(images(32))
     assert (tokens - wanted).abs().max() <= 1e-5 * wanted.abs().max()
+
+
+def test_erased_pixels_follow_the_family(tmp_path):
+    _, file = saved('clip', tmp_path)
+    weights = read_weights(file)
+    name = 'siamese_im_vit-base-p16_ft-8xb128-amp-coslr-100e_in1k.py'
+    config = Config.fromfile(config_path(name))
+    options = weights.options(HEADS)
+    family = weights.family._replace(interpolation='bilinear')
+    fit_model(config, 'finetune', options, family)
+    augment, erase = config.train_dataloader.dataset.pipeline[5:7]
+    assert erase.fill_color == [*family.mean[::-1]]
+    assert erase.fill_std == [*family.std[::-1]]
+    assert augment.hparams.pad_val == [104, 117, 123]
+    resize = config.test_dataloader.dataset.pipeline[2]
+    assert resize.interpolation == 'bilinear'
+    assert not check_settings(config, config.text)
 
 
 def test_a_patch_that_does_not_divide_the_images(tmp_path):

@@ -21,6 +21,7 @@ NAMES = dict(
     imagenet='siamese_im_vit-base-p16_8xb512-amp-coslr-400e_in1k.py',
     fold8='siamese_im_vit-base-p16_1xb64-accum8-amp-coslr-400e_folder.py',
     tuning='siamese_im_vit-micro-p8_ft-1xb64-amp-coslr-10e_demo.py',
+    imagenet_tuning='siamese_im_vit-base-p16_ft-8xb128-amp-coslr-100e_in1k.py',
     semi='siamese_im_vit-base-p16_ft-1pct-8xb64-amp-coslr-200e_in1k.py',
     linear='siamese_im_vit-micro-p8_linear-1xb64-amp-coslr-20e_demo.py',
     knn='siamese_im_vit-micro-p8_knn_demo.py',
@@ -437,6 +438,16 @@ SIZES = [
         'padded to .64, 64.: most of each image is padding',
     ),
 ]
+
+
+def test_erased_pixels_of_another_preprocessing_are_a_warning():
+    assert not check('imagenet_tuning')
+    warnings = check(
+        'imagenet_tuning', 'model.data_preprocessor.mean=(127.5,127.5,127.5)'
+    )
+    assert re.search(
+        r'pipeline.6.fill_color is .*127.5.*: erased pixels differ', *warnings
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,95 @@
+"""The mean, std and crop of an encoder are those of its file."""
+
+import json
+import re
+
+import pytest
+import torch
+import transformers as hf
+from safetensors.torch import save_file
+
+from simim_plugin.checkpoint import (
+    CheckpointError,
+    load_backbone,
+    read_weights,
+)
+from simim_plugin.models import SiameseIMViT
+
+from .families import saved
+from .helpers import HEADS, SIZE, hugging_face_vit, timm_vit
+
+HALF = (127.5,) * 3
+
+
+def timm_folder(folder, **config):
+    """Write a folder as timm does for its hub."""
+    save_file(timm_vit().state_dict(), folder / 'model.safetensors')
+    config = dict(architecture='vit_base_patch16_224', **config)
+    (folder / 'config.json').write_text(json.dumps(config))
+    return folder
+
+
+AUGREG = dict(
+    mean=[0.5] * 3, std=[0.5] * 3, crop_pct=0.9, interpolation='bilinear'
+)
+
+
+@pytest.mark.parametrize('name', ['', 'model.safetensors'])
+@pytest.mark.parametrize('nested', [True, False])
+def test_the_description_of_timm(tmp_path, nested, name):
+    config = dict(pretrained_cfg=AUGREG) if nested else AUGREG
+    timm_folder(tmp_path, **config, global_pool='token')
+    family = read_weights(tmp_path / name).family
+    assert family.known and family.name == 'plain ViT'
+    assert (family.mean, family.std) == (HALF, HALF)
+    assert (family.crop, family.interpolation) == (0.9, 'bilinear')
+    assert family.pool == 'cls'
+
+
+def test_the_description_of_hugging_face(tmp_path):
+    hugging_face_vit().save_pretrained(tmp_path)
+    assert not read_weights(tmp_path).family.known
+    hf.ViTImageProcessor().save_pretrained(tmp_path)
+    family = read_weights(tmp_path).family
+    assert family.known
+    assert (family.mean, family.std, family.crop) == (HALF, HALF, 1.0)
+    assert family.interpolation == 'bilinear'
+    hf.CLIPImageProcessor(
+        size=dict(shortest_edge=256), crop_size=224
+    ).save_pretrained(tmp_path)
+    family = read_weights(tmp_path).family
+    assert family.mean[0] == pytest.approx(122.77, abs=0.01)
+    assert (family.crop, family.interpolation) == (224 / 256, 'bicubic')
+
+
+def test_msn_of_hugging_face(tmp_path):
+    hugging_face_vit().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / 'config.json').read_text())
+    config['model_type'] = 'vit_msn'
+    (tmp_path / 'config.json').write_text(json.dumps(config))
+    assert read_weights(tmp_path).family[:1] == ('MSN',)
+
+
+@pytest.mark.parametrize(
+    'change', [dict(mean=[]), dict(std=[0.5, 0, 0.5]), dict(mean='x')]
+)
+def test_a_broken_description_is_refused(tmp_path, change):
+    timm_folder(tmp_path, pretrained_cfg={**AUGREG, **change})
+    with pytest.raises(CheckpointError, match='is no mean, std or crop'):
+        read_weights(tmp_path)
+
+
+def line_of(file, logged):
+    options = read_weights(file).options(HEADS)
+    load_backbone(SiameseIMViT(img_size=SIZE, **options), file)
+    return logged[-1]
+
+
+def test_the_line_tells_the_family(tmp_path, logged):
+    _, file = saved('clip', tmp_path)
+    line = line_of(file, logged)
+    assert re.search(r'CLIP: cls token, mean 122\.8 .* 90\.0 %', line)
+    assert 'does not tell' not in line
+    torch.save(timm_vit().state_dict(), tmp_path / 'plain.pth')
+    line = line_of(tmp_path / 'plain.pth', logged)
+    assert re.search(r'plain ViT: .* does not tell mean and std.*set', line)
