@@ -16,13 +16,12 @@ from .. import __version__
 from ..environment import require
 from ..text import clean
 from ..vit.arches import known_encoder
-from .families import options_text
+from .hugging_face_export import write_folder
 from .loading import Weights, read_weights
 from .names import (
     OFFICIAL,
     OURS,
     StateDict,
-    to_hugging_face,
     to_official,
     to_timm,
 )
@@ -316,15 +315,9 @@ def _write_hugging_face(
     require('export to Hugging Face')
     import transformers
 
-    if extended(model):
-        raise CheckpointError(
-            "Hugging Face's ViTModel is a plain ViT, and this encoder is of "
-            f'{options_text(model.options)}; convert it to timm.'
-        )
-    _save_hugging_face(folder, model)
-    vit = transformers.ViTModel.from_pretrained(
-        folder, add_pooling_layer=False
-    )
+    reader = write_folder(folder, model)
+    options = dict(add_pooling_layer=False) if reader == 'ViTModel' else {}
+    vit = getattr(transformers, reader).from_pretrained(folder, **options)
     output = vit.eval()(images, output_hidden_states=True)
     where = 'last_hidden_state'
     tokens = output.last_hidden_state
@@ -335,7 +328,7 @@ def _write_hugging_face(
         )
         tokens = output.hidden_states[-1]
     summary = (
-        'a folder for ViTModel.from_pretrained; read the features from '
+        f'a folder for {reader}.from_pretrained; read the features from '
         f'{where}.'
     )
     if model.fc_norm:
@@ -343,42 +336,7 @@ def _write_hugging_face(
             ' The fc_norm after the mean of the patch tokens is left out.'
         )
     return Written(
-        Features(tokens), {'backbone'}, summary, "Hugging Face's ViTModel"
-    )
-
-
-def _save_hugging_face(folder: Path, model: Portable) -> None:
-    import safetensors.torch
-    import transformers
-
-    config = transformers.ViTConfig(
-        architectures=['ViTModel'],
-        hidden_size=model.dims,
-        num_hidden_layers=model.depth,
-        num_attention_heads=model.num_heads,
-        intermediate_size=model.hidden,
-        layer_norm_eps=model.eps,
-        image_size=model.img_size,
-        patch_size=model.patch,
-        qkv_bias=model.qkv_bias,
-        simim_plugin_final_norm=model.final_norm,
-    )
-    config.save_pretrained(folder)
-    encoder = {
-        name: value
-        for name, value in model.state_dict().items()
-        if name.startswith('backbone.')
-        and not name.startswith('backbone.ln2.')
-    }
-    if not model.final_norm:
-        encoder['backbone.ln1.weight'] = torch.ones(model.dims)
-        encoder['backbone.ln1.bias'] = torch.zeros(model.dims)
-    # Not through ViTModel: in transformers 5 its tensors have other names
-    # than in files.
-    safetensors.torch.save_file(
-        _own(to_hugging_face(encoder)),
-        Path(folder, 'model.safetensors'),
-        dict(format='pt'),
+        Features(tokens), {'backbone'}, summary, f"Hugging Face's {reader}"
     )
 
 

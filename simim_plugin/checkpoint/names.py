@@ -130,14 +130,12 @@ _DINO = tuple(  # and iBOT and DINOv2, with one branch or both
         ),
     )
 )
-_HUGGING_FACE_BLOCKS = (
-    ('.layernorm_before.', '.ln1.'),
-    ('.layernorm_after.', '.ln2.'),
+_HUGGING_FACE_ATTENTION = (
     ('.attention.attention.qkv.', '.attn.qkv.'),
     ('.attention.output.dense.', '.attn.proj.'),
-    ('.intermediate.dense.', '.ffn.layers.0.0.'),
-    ('.output.dense.', '.ffn.layers.1.'),
-    # DINOv2
+)
+_HUGGING_FACE_DINOV2_BLOCKS = (
+    *_HUGGING_FACE_ATTENTION,
     ('.norm1.', '.ln1.'),
     ('.norm2.', '.ln2.'),
     ('.layer_scale1.lambda1', '.attn.gamma1.weight'),
@@ -146,6 +144,14 @@ _HUGGING_FACE_BLOCKS = (
     ('.mlp.fc2.', '.ffn.layers.1.'),
     ('.mlp.weights_in.', '.ffn.w12.'),
     ('.mlp.weights_out.', '.ffn.w3.'),
+)
+_HUGGING_FACE_BLOCKS = (
+    *_HUGGING_FACE_ATTENTION,
+    ('.layernorm_before.', '.ln1.'),
+    ('.layernorm_after.', '.ln2.'),
+    ('.intermediate.dense.', '.ffn.layers.0.0.'),
+    ('.output.dense.', '.ffn.layers.1.'),
+    *_HUGGING_FACE_DINOV2_BLOCKS,
     # BEiT
     ('.lambda_1', '.attn.gamma1.weight'),
     ('.lambda_2', '.ffn.gamma2.weight'),
@@ -265,6 +271,13 @@ HUGGING_FACE = Format(
     _HUGGING_FACE,
     _HUGGING_FACE_BLOCKS,
 )
+HUGGING_FACE_DINOV2 = HUGGING_FACE._replace(blocks=_HUGGING_FACE_DINOV2_BLOCKS)
+HUGGING_FACE_DINOV3 = Format(
+    HUGGING_FACE.name,
+    'embeddings.patch_embeddings.weight',
+    _HUGGING_FACE_DINOV3,
+    _HUGGING_FACE_DINOV3_BLOCKS,
+)
 FORMATS = (
     OURS,
     OFFICIAL,
@@ -273,12 +286,7 @@ FORMATS = (
     ),
     HUGGING_FACE,
     HUGGING_FACE._replace(mark=f'vit.{HUGGING_FACE.mark}'),
-    Format(
-        HUGGING_FACE.name,
-        'embeddings.patch_embeddings.weight',
-        _HUGGING_FACE_DINOV3,
-        _HUGGING_FACE_DINOV3_BLOCKS,
-    ),
+    HUGGING_FACE_DINOV3,
     Format(
         HUGGING_FACE.name,
         'embeddings.patch_embedding.weight',
@@ -596,20 +604,32 @@ def to_timm(state: StateDict) -> dict[str, Tensor]:
     return _rename_all(state, TIMM, 1, 0)
 
 
-def to_hugging_face(state: StateDict) -> dict[str, Tensor]:
-    """Rename our encoder to the names of Hugging Face's ``ViTModel``.
+def to_hugging_face(
+    state: StateDict, form: Format = HUGGING_FACE
+) -> dict[str, Tensor]:
+    """Rename our encoder to the names of a model of Hugging Face.
+
+    Args:
+        state (Mapping[str, Tensor]): under our names.
+        form (Format): of the model. Defaults to that of ``ViTModel``.
 
     Raises:
-        CheckpointError: for a tensor that ``ViTModel`` does not have.
+        CheckpointError: for a tensor that the model does not have.
     """
     split = {}
-    for name, value in _rename_all(state, HUGGING_FACE, 1, 0).items():
-        if '.qkv.' in name:
-            parts = value.chunk(3)
-            for part, rows in zip(
-                ('query', 'key', 'value'), parts, strict=True
-            ):
-                split[name.replace('.qkv.', f'.{part}.')] = rows
+    stacked = {'.qkv.': ('query', 'key', 'value')}
+    if form is HUGGING_FACE_DINOV3:
+        stacked = {
+            '.qkv.': ('q_proj', 'k_proj', 'v_proj'),
+            '.w12.': ('gate_proj', 'up_proj'),
+            '.w3.': ('down_proj',),
+        }
+    for name, value in _rename_all(state, form, 1, 0).items():
+        kind = next((kind for kind in stacked if kind in name), None)
+        if kind is not None:
+            parts = value.chunk(len(stacked[kind]))
+            for part, rows in zip(stacked[kind], parts, strict=True):
+                split[name.replace(kind, f'.{part}.')] = rows
         else:
             split[name] = value
     return split

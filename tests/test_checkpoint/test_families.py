@@ -296,6 +296,11 @@ def test_hugging_face_models(tmp_path, kind):
 
 EXPORTS = [(kind, to) for kind in TIMM for to in ('timm', 'slim')]
 # Three kinds have all options of the graph.
+TO_HUGGING_FACE = [
+    *('dinov2', 'dinov2-registers', 'dinov3', 'dinov3-qkv-bias'),
+    *('dinov3-plus', 'dinov2-giant', 'deit3', 'augreg'),
+]
+EXPORTS += [(kind, 'hf') for kind in TO_HUGGING_FACE]
 EXPORTS += [(kind, 'onnx') for kind in ('dinov2-registers', 'dinov3', 'beit')]
 
 
@@ -317,11 +322,26 @@ def test_exports(tmp_path, kind, to):
         assert torch.allclose(again, value, atol=1e-7), name
 
 
-def test_hugging_face_has_no_such_vit(tmp_path):
-    _, file = saved('dinov2-registers', tmp_path)
-    with pytest.raises(CheckpointError, match=r'num_registers=4.*to timm'):
+@pytest.mark.parametrize('kind', ['clip', 'qk-norm', 'eva02'])
+def test_hugging_face_has_no_such_vit(tmp_path, kind):
+    _, file = saved(kind, tmp_path)
+    with pytest.raises(CheckpointError, match='convert it to timm'):
         convert(file, tmp_path / 'hf', 'hf', num_heads=HEADS)
     assert not (tmp_path / 'hf').exists()
+
+
+@pytest.mark.parametrize('kind', ['dinov2-registers', 'dinov3-plus'])
+def test_hugging_face_gives_the_library_of_the_source(tmp_path, kind):
+    """At another size, too."""
+    library, file = saved(kind, tmp_path)
+    convert(file, tmp_path / 'hf', 'hf', num_heads=HEADS)
+    model = hf.AutoModel.from_pretrained(tmp_path / 'hf').eval()
+    with torch.no_grad():
+        for size in (SIZE, LARGER):
+            found = model(images(size)).last_hidden_state
+            wanted = ours(file, size)(images(size))[0]
+            assert equal(found, wanted), size
+        assert equal(model(images())[0], library.forward_features(images()))
 
 
 def test_rotary_positions_of_another_kind_are_refused(tmp_path):
