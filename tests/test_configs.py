@@ -214,6 +214,9 @@ SMALL = {
         colour=[JITTER],
     ),
     'siamese_im_vit-micro-p8_demo': DEMO,
+    'siamese_im_vit-micro-p8_2e_continue-demo': dict(
+        DEMO, warmup=0.5, epochs=2, momentum=0.99
+    ),
     'siamese_im_vit-micro-p8_100e_demo': dict(
         DEMO,
         lr=1e-3,

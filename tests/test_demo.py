@@ -13,11 +13,17 @@ import pytest
 import torch
 from PIL import Image
 
+from simim_plugin.checkpoint.export import convert
 from simim_plugin.commands.demo import main, table
 from simim_plugin.demo.data import make_demo_data
 from simim_plugin.demo.report import TrainedRun, _mean_colour_accuracy
 from simim_plugin.errors import SimimError
-from simim_plugin.evaluation import folder_dataset
+from simim_plugin.evaluation import (
+    extract_features,
+    folder_dataset,
+    image_loader,
+    knn_accuracy,
+)
 from simim_plugin.files import write_json
 
 from .training_processes import run_tool
@@ -251,21 +257,58 @@ def test_several_seeds_have_folders_and_rows_of_their_own(
     assert ['2', '20.0', '33.5', '13.5', '10.0', '40.0', '30.0'] in rows
 
 
-@pytest.mark.slow
-@pytest.mark.minutes
-@pytest.mark.timeout(1800)  # a slow machine takes 10 minutes
-def test_the_demo_learns(tmp_path):
-    """A quarter of `make demo` gains 6 points of kNN over initialisation."""
+@pytest.fixture(scope='module')
+def learned(tmp_path_factory):
+    """A folder with a quarter of `make demo`."""
+    folder = tmp_path_factory.mktemp('learned')
     done = run_tool(
         *('demo.py', '--seed', '0', '--pairs', '20'),
         *('--work-dir', 'work', '--data-root', 'data'),
         *('--cfg-options', 'train_cfg.max_epochs=2'),
-        cwd=tmp_path,
+        cwd=folder,
         seconds=1800,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    report = json.loads((tmp_path / 'work' / 'report.json').read_text())
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.minutes
+@pytest.mark.timeout(1800)  # a slow machine takes 10 minutes
+def test_the_demo_learns(learned):
+    """A quarter of `make demo` gains 6 points of kNN over initialisation."""
+    report = json.loads((learned / 'work' / 'report.json').read_text())
     knn = report['knn']
     assert knn['after']['20'] >= knn['before']['20'] + 6
     # The scenes do not give their class away by colour alone.
     assert knn['mean_colour'] < 2 * knn['chance']
+
+
+@pytest.mark.slow
+@pytest.mark.minutes
+@pytest.mark.timeout(1800)
+def test_an_encoder_that_is_continued_keeps_its_knn(learned, tmp_path):
+    """Pretraining goes on from the encoder alone, for thirty steps."""
+    source = learned / 'work' / 'pretraining' / 'epoch_2.pth'
+    convert(source, tmp_path / 'encoder.pth', 'slim')
+    done = run_tool(
+        *('train.py', 'siamese_im_vit-micro-p8_2e_continue-demo.py'),
+        *('--pretrained', 'encoder.pth', '--work-dir', 'run'),
+        '--cfg-options',
+        f'train_dataloader.dataset.data_root={learned / "data" / "train"}',
+        'train_dataloader.dataset.indices=640',
+        'train_cfg.max_epochs=3',
+        cwd=tmp_path,
+        seconds=1800,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    model = TrainedRun(tmp_path / 'run', seed=0).after
+    features = [
+        extract_features(model, image_loader(folder_dataset(folder, 64)))
+        for folder in (learned / 'data' / split for split in ('train', 'val'))
+    ]
+    report = json.loads((learned / 'work' / 'report.json').read_text())
+    before = report['knn']['after']['20']
+    after = knn_accuracy(*features[0], *features[1], ks=(20,))[20]
+    # The standard error of an accuracy on 1,000 images is 1.5.
+    assert after > before - 2
