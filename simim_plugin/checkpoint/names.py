@@ -407,7 +407,7 @@ def from_any(
         renamed['backbone.pos_embed'] = renamed['backbone.pos_embed'][:, 1:]
     elif form.name != OURS.name:
         place_tokens(renamed)
-        _refuse_unplaced(renamed, file)
+        _refuse_unknown(renamed, file)
     return Found(form, renamed, taken, others)
 
 
@@ -429,16 +429,24 @@ _SEGMENTATION_BLOCKS = (
 )
 
 
-def _refuse_unplaced(renamed: StateDict, file: Any) -> None:
-    """Refuse an encoder without positions that is not DINOv3.
+def _refuse_unknown(renamed: StateDict, file: Any) -> None:
+    """Refuse an encoder that no option builds.
 
     Rotary positions leave no trace in the weights, and there are several.
-    All of DINOv3 have registers and LayerScale.
+    Of the encoders without a table, all of DINOv3 have registers and
+    LayerScale.
 
     Raises:
-        CheckpointError: naming what is missing.
+        CheckpointError: naming what it has or lacks.
     """
     has = {name.removeprefix('backbone.') for name in renamed}
+    mlp = 'layers.0.ffn.'
+    if f'{mlp}norm.weight' in has and f'{mlp}w12.weight' not in has:
+        raise CheckpointError(
+            f'The checkpoint {file} holds an encoder with norms in MLPs '
+            'without gates, which the ViT of this package cannot compute; '
+            'use an encoder that docs/encoders.md lists.'
+        )
     dinov3 = {'cls_token', 'registers', 'layers.0.attn.gamma1.weight'}
     placed = {'pos_embed', 'layers.0.attn.bias_table'}
     if 'layers.0.attn.proj.weight' in has and not (

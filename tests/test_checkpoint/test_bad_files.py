@@ -212,7 +212,7 @@ def test_values_that_are_not_finite(tmp_path, refuse, value):
                 **timm_vit().state_dict(),
                 'blocks.0.mlp.norm.weight': torch.ones(4),
             },
-            'tensors of EVA-02',
+            'norms in MLPs without gates',
         ),
         (
             {'text_model.encoder.layers.0.mlp.fc1.weight': torch.ones(4, 4)},
