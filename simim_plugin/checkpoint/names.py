@@ -625,7 +625,7 @@ def to_hugging_face(
         CheckpointError: for a tensor that the model does not have.
     """
     split = {}
-    stacked = {'.qkv.': ('query', 'key', 'value')}
+    stacked: dict[str, tuple[str, ...]] = {'.qkv.': ('query', 'key', 'value')}
     if form is HUGGING_FACE_DINOV3:
         stacked = {
             '.qkv.': ('q_proj', 'k_proj', 'v_proj'),
