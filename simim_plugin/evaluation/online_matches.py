@@ -8,6 +8,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from mmengine.dataset import Compose
 from mmengine.dist import all_gather_object, get_rank, get_world_size
 from mmengine.hooks import Hook
@@ -140,8 +141,8 @@ class OnlineMatches(Hook):
     def after_train(self, runner: Runner) -> None:
         """Say what the shares of the run mean."""
         if self._last is not None:
-            start = runner.message_hub.get_info(START)
-            runner.logger.info(verdict(*start, self._last))
+            start, error = runner.message_hub.get_info(START)
+            runner.logger.info(verdict(start, error, self._last))
 
     def _paths(self, dataset: Any) -> list[str]:
         if self.folder is None:
@@ -168,9 +169,7 @@ class OnlineMatches(Hook):
     def _measure(self, runner: Runner, epoch: int) -> Share:
         with same_random_state():
             rows = self._rows(unwrapped(runner.model))
-        share = joined(
-            [row for part in all_gather_object(rows) for row in part]
-        )
+        share = joined([*chain.from_iterable(all_gather_object(rows))])
         runner.logger.info(
             f'Matches after epoch {epoch}: {share.percent:.1f} % of '
             f'{share.patches} patches find their partner in the other view '
@@ -189,9 +188,9 @@ class OnlineMatches(Hook):
         if not self._pairs:  # of more processes than pictures
             return []
         found = match_patches(model, self._pairs, self.batch_size)
-        rows = []
+        rows: list[tuple[int, float, float]] = []
         for k in range(len(self._pairs)):
-            one = found[[k]]
+            one = found[torch.tensor([k])]
             count = int(one.inside.sum())
             if count:
                 correct = int((one.correct & one.inside).sum())

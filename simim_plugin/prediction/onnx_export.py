@@ -78,6 +78,9 @@ class FromLevels(nn.Module):
         std (Tensor): (C, 1, 1).
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, graph: nn.Module, mean: Tensor, std: Tensor) -> None:
         super().__init__()
         self.graph = graph
@@ -489,7 +492,7 @@ def _known_forms(graph: nn.Module) -> Iterator[None]:
         for name, child in parent.named_children()
         if isinstance(child, nn.AdaptiveAvgPool2d)
     ]
-    norms = [
+    norms: list[Any] = [
         part
         for part in graph.modules()
         if isinstance(part, nn.modules.batchnorm._BatchNorm)
