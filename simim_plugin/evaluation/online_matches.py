@@ -248,9 +248,9 @@ def verdict(start: float, start_error: float, end: Share) -> str:
         )
     elif end.percent < start - margin:
         meaning = (
-            'fewer than at the start, so the training makes the features '
-            'worse at this; lower the learning rate or start from other '
-            'weights'
+            'fewer than at the start, which is common early in a run, where '
+            'features narrow first; train longer, and if it stays, lower the '
+            'learning rate'
         )
     else:
         meaning = (
