@@ -115,8 +115,8 @@ class OnlineMatches(Hook):
         ]
         self._pairs = [
             pair
-            for path in paths[get_rank() :: get_world_size()]
-            for pair in self._draw(steps, path)
+            for k in range(get_rank(), len(paths), get_world_size())
+            for pair in self._draw(steps, paths[k], self.seed + k)
         ]
         if any('geometry' not in pair for pair in self._pairs):
             raise SimimError(
@@ -157,10 +157,12 @@ class OnlineMatches(Hook):
         chosen = np.linspace(0, len(paths) - 1, count).astype(int)
         return [paths[k] for k in chosen]
 
-    def _draw(self, steps: list, path: str) -> Iterator[dict[str, Any]]:
+    def _draw(
+        self, steps: list, path: str, seed: int
+    ) -> Iterator[dict[str, Any]]:
         """Yield the pair of a picture, none if it cannot be read."""
         try:
-            yield from draw_pairs(Compose(steps), [path], self.seed)
+            yield from draw_pairs(Compose(steps), [path], seed)
         except UnreadableImageError as error:
             print_log(
                 f'OnlineMatches leaves out a picture: {error}', 'current'
@@ -219,9 +221,9 @@ def joined(rows: list[tuple[int, float, float]]) -> Share:
     residual = correct - share * counts
     spread = len(rows) / max(1, len(rows) - 1) * (residual**2).sum()
     return Share(
-        100 * share,
-        100 * math.sqrt(spread) / total,
-        100 * chance.sum() / total,
+        float(100 * share),
+        float(100 * math.sqrt(spread) / total),
+        float(100 * chance.sum() / total),
         int(total),
         len(rows),
     )

@@ -1,11 +1,14 @@
 """Matches during training: held-out pictures, figures, the same run."""
 
 import math
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from mmpretrain.registry import HOOKS
 from PIL import Image
 
@@ -20,7 +23,15 @@ from simim_plugin.evaluation import (
 )
 from simim_plugin.evaluation.online_matches import START, Share, verdict
 
-from ..test_engine.training import printed, same, scalars, state, trainer
+from ..test_engine.training import (
+    make_runner,
+    printed,
+    same,
+    scalars,
+    state,
+    trainer,
+)
+from ..training_processes import free_port, run_two
 
 FOLDERS = [
     'siamese_im_vit-base-p16_1xb64-accum8-amp-coslr-400e_folder.py',
@@ -77,7 +88,7 @@ def test_held_out_pictures_are_not_trained_on(folder):
     assert again.held_out_paths == dataset.held_out_paths
     assert again.fingerprint == dataset.fingerprint
     assert pictures(folder).fingerprint != dataset.fingerprint
-    seeds = [pictures(folder, held_out=2, held_out_seed=k) for k in range(5)]
+    seeds = [pictures(folder, held_out=2, held_out_seed=k) for k in range(3)]
     assert len({tuple(one.held_out_paths) for one in seeds}) > 1
     # At most one in 20.
     assert len(pictures(folder, held_out=32).held_out_paths) == 3
@@ -107,10 +118,10 @@ def test_figures_are_those_of_match_patches(train, folder):
     assert runner.model.training
     transform = dataset.pipeline.transforms[:2]
     total = correct = 0
-    for path in dataset.held_out_paths:
+    for k, path in enumerate(dataset.held_out_paths):
         for step in transform:
             assert type(step).__name__ in ('LoadRGBImage', 'PairedViews')
-        pair = draw_pairs(lambda x: transform[1](transform[0](x)), [path], 0)
+        pair = draw_pairs(lambda x: transform[1](transform[0](x)), [path], k)
         match = match_patches(runner.model, pair)
         total += int(match.inside.sum())
         correct += int((match.correct & match.inside).sum())
@@ -147,6 +158,37 @@ def test_the_start_is_kept_by_a_checkpoint(train, folder):
     )
     assert again.message_hub.get_info(START) == start
     assert [line['epoch'] for line in entries(again)] == [2]
+
+
+def two_processes(rank, port, root, run):
+    """Measure in one of two processes."""
+    os.environ.update(
+        MASTER_ADDR='127.0.0.1',
+        MASTER_PORT=str(port),
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE='2',
+    )
+    torch.set_num_threads(1)
+    init_default_scope('mmpretrain')
+    dataset = pictures(Path(root), held_out=3)
+    make_runner(run, [HOOK], dataset=dataset, launcher='pytorch').train()
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_measure_what_one_does(train, folder, tmp_path):
+    runner = train(HOOK, dataset=pictures(folder, held_out=3))
+    run = tmp_path / 'two'
+    run_two(two_processes, free_port(), str(folder), run)
+    (log,) = run.glob('*/*.log')
+    shares = [
+        [line for line in text.splitlines() if 'Matches after epoch 0' in line]
+        for text in (printed(runner), log.read_text())
+    ]
+    one, two = ([line.split(' - ')[-1] for line in part] for part in shares)
+    assert len(one) == 1
+    assert one == two
 
 
 def test_other_pictures_and_broken_ones(train, folder, tmp_path):
