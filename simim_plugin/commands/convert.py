@@ -1,17 +1,21 @@
-"""Convert the weights of a ViT to the format of another library."""
+"""Convert a ViT to the format of another library, or a model to ONNX."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
 
 from ..checkpoint import load_weights
 from ..checkpoint.adapters import adapted, merged
 from ..checkpoint.export import WRITERS, convert
 from ..errors import SimimError, one_line_errors
+from ..settings import fit_channels
 from .command_line import find_config
 
 
@@ -19,17 +23,46 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
     args = parse_args(argv)
     with one_line_errors():
+        config = find_config(args.config) if args.config else None
+        if config is not None and args.to == 'onnx' and not adapts(config):
+            print(whole_model(config, args))
+            return
         report = convert(
             args.source,
             args.out,
             args.to,
-            branch=args.branch,
+            branch=args.branch or 'online',
             num_heads=args.num_heads,
             entry=args.entry,
             grid=args.grid and tuple(args.grid),
-            content=args.config and merged_content(args.config, args.source),
+            content=config and merged_content(config, args),
         )
     print(report)
+
+
+def whole_model(config: Config, args: argparse.Namespace) -> str:
+    """Write a classifier, segmentor or detector as ONNX; return a report.
+
+    Raises:
+        SimimError: if an option is given that chooses an encoder.
+    """
+    for name in ('branch', 'entry', 'num_heads', 'grid'):
+        if getattr(args, name) is not None:
+            raise SimimError(
+                f'--{name.replace("_", "-")} chooses an encoder, and '
+                '--to onnx --config writes the whole model of a run; leave '
+                'out one of them.'
+            )
+    init_default_scope(config.get('default_scope', 'mmpretrain'))
+    fit_channels(config)
+    from ..prediction.onnx_export import export_onnx
+
+    return export_onnx(config, args.source, Path(args.out))
+
+
+def adapts(config: Config) -> bool:
+    """Return whether a config trains adapters (LoRA)."""
+    return config.model.type.rpartition('.')[2] == 'LoRAModel'
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -52,8 +85,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--branch',
         choices=['online', 'target', 'student', 'teacher'],
-        default='online',
-        help='the encoder to convert, of a file with two',
+        help='the encoder to convert, of a file with two. Defaults to online',
     )
     parser.add_argument(
         '--entry',
@@ -72,27 +104,28 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         '--config',
-        help='of the run that trained adapters (LoRA), to merge them into '
-        'the encoder',
+        help='of the run: --to onnx writes its whole classifier, segmentor '
+        'or detector; adapters (LoRA) are merged into the encoder',
     )
     return parser.parse_args(argv)
 
 
-def merged_content(config: str, file: str) -> dict[str, Any]:
+def merged_content(config: Config, args: argparse.Namespace) -> dict[str, Any]:
     """Return the content of a file whose adapters are merged.
 
     Args:
-        config (str): of the run, a file or a packaged name.
-        file (str): the checkpoint.
+        config (Config): of the run.
+        args (argparse.Namespace): the options.
 
     Raises:
         SimimError: if the config has no adapters.
     """
-    model = MODELS.build(find_config(config).model)
+    model = MODELS.build(config.model)
     if not list(adapted(model)):
         raise SimimError(
-            f'The config {config} has no LoRAModel, so there is nothing to '
-            'merge; leave out --config.'
+            f'The config {args.config} has no LoRAModel, so there is nothing '
+            'to merge; leave out --config, or write the whole model by '
+            '--to onnx.'
         )
-    load_weights(model, file)
+    load_weights(model, args.source)
     return dict(state_dict=merged(model))

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import heapq
 import os
+from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
 from mmengine.dist import is_main_process
+from mmengine.logging import print_log
 from mmpretrain.datasets import BaseDataset
 from mmpretrain.registry import DATASETS
 from rich.progress import track
 
+from ..errors import SimimError
 from ..pictures.walking import EXTENSIONS, Census, walk_images
 from ..text import in_markup
 from .fingerprint import fingerprint
@@ -28,6 +33,11 @@ class ImageFolder(ImageSet, BaseDataset):
 
     Args:
         data_root (str): a local folder.
+        held_out (int): pictures that are not trained on, for
+            ``OnlineMatches``, at most one in 20. Their names and the seed
+            choose them, so other pictures change few of them. Defaults
+            to 0.
+        held_out_seed (int): Defaults to 0.
         **kwargs: ``skip_broken`` of
             :class:`simim_plugin.datasets.image_set.ImageSet`; ``pipeline``,
             ``indices`` and other arguments of MMPretrain's ``BaseDataset``.
@@ -35,10 +45,26 @@ class ImageFolder(ImageSet, BaseDataset):
 
     Raises:
         FileNotFoundError: if there is no such folder, or no image in it.
-        SimimError: if ``skip_broken`` is not a share.
+        SimimError: if ``skip_broken`` is not a share, or ``held_out`` is
+            negative.
     """
 
-    def __init__(self, data_root: str, **kwargs: Any) -> None:
+    held_out_paths: Sequence[str] = ()
+
+    def __init__(
+        self,
+        data_root: str,
+        held_out: int = 0,
+        held_out_seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        if held_out < 0:
+            raise SimimError(
+                f'held_out={held_out} is no number of pictures: set it to 0 '
+                'or more.'
+            )
+        self.held_out = held_out
+        self.held_out_seed = held_out_seed
         super().__init__(
             ann_file='',
             data_root=os.path.expanduser(data_root),
@@ -64,6 +90,26 @@ class ImageFolder(ImageSet, BaseDataset):
                 f'No image ({" ".join(EXTENSIONS)}) in {root!r} or below: '
                 f'{fix}.'
             )
-        self.fingerprint = fingerprint(paths, root)
         census.report(root)
+        paths = self._without_held_out(paths)
+        self.fingerprint = fingerprint(paths, root)
         return [dict(img_path=path) for path in paths]
+
+    def _without_held_out(self, paths: list[str]) -> list[str]:
+        """Set some paths apart, and return the others."""
+        count = min(self.held_out, len(paths) // 20)
+        if not count:
+            return paths
+        salt = str(self.held_out_seed).encode()
+
+        def rank(path: str) -> bytes:
+            name = os.path.relpath(path, self.data_root)
+            data = os.fsencode(name.replace(os.sep, '/'))
+            return hashlib.blake2b(data, key=salt, digest_size=8).digest()
+
+        apart = {*heapq.nsmallest(count, paths, key=rank)}
+        self.held_out_paths = sorted(apart)
+        print_log(
+            f'Of them {count} are held out, and not trained on.', 'current'
+        )
+        return [path for path in paths if path not in apart]

@@ -27,6 +27,7 @@ from .metrics import (
     robustness_average,
 )
 from .online_knn import OnlineKNN
+from .online_matches import OnlineMatches
 from .probe_head import ProbeHead
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     'LogisticClassifier',
     'NamedPicturesHook',
     'OnlineKNN',
+    'OnlineMatches',
     'PatchMatches',
     'ProbeHead',
     'ProbeLARS',

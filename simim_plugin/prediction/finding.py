@@ -1,0 +1,99 @@
+"""Find the pictures that a person names: files, folders and patterns."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import SimimError
+from ..pictures.walking import EXTENSIONS, list_images
+
+LONGEST = 200
+"""Bytes of the name of a file, to which endings are added."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture to predict.
+
+    Args:
+        path (str): of the file.
+        name (str): below its folder, with forward slashes; unique.
+    """
+
+    path: str
+    name: str
+
+
+def find_pictures(places: Sequence[str]) -> list[Picture]:
+    """Return the pictures of all places, each file once.
+
+    Args:
+        places (Sequence[str]): a file, which is read whatever its ending;
+            a folder, of which all images below are taken; or a pattern as of
+            ``glob``, of which the files with the ending of an image and the
+            folders are taken.
+
+    Raises:
+        SimimError: if a place does not exist or has no picture.
+    """
+    found: dict[str, Picture] = {}
+    taken: set[str] = set()
+    for place in places:
+        for path, root in _of(os.path.expanduser(place)):
+            real = os.path.realpath(path)
+            if real not in found:
+                name = Path(os.path.relpath(path, root)).as_posix()
+                found[real] = Picture(path, _unique(name, taken))
+    return [*found.values()]
+
+
+def _of(place: str) -> Iterator[tuple[str, str]]:
+    """Yield the files of a place, each with the folder that names it."""
+    if os.path.isdir(place):
+        inside = list_images(place)
+        if not inside:
+            raise SimimError(
+                f'There is no picture ({" ".join(EXTENSIONS)}) in {place} or '
+                'below; check the path.'
+            )
+        yield from ((path, place) for path in inside)
+        return
+    if os.path.exists(place):
+        yield place, os.path.dirname(place) or '.'
+        return
+    matches = sorted(glob.glob(place, recursive=True))
+    files = [
+        path for path in matches if path.lower().endswith(tuple(EXTENSIONS))
+    ]
+    folders = [path for path in matches if os.path.isdir(path)]
+    if not files and not folders:
+        raise SimimError(
+            f'There is no picture at {place}; pass files, folders or '
+            "patterns such as 'photos/**/*.jpg'."
+        )
+    inner = {path for folder in folders for path in list_images(folder)}
+    paths = sorted({path for path in files if os.path.isfile(path)} | inner)
+    if not paths:
+        raise SimimError(f'No folder at {place} holds a picture.')
+    root = os.path.commonpath([os.path.dirname(path) for path in paths])
+    yield from ((path, root or '.') for path in paths)
+
+
+def _unique(name: str, taken: set[str]) -> str:
+    """Return a name that no picture has, short enough for a file."""
+    folder, _, last = name.rpartition('/')
+    while len(last.encode(errors='surrogateescape')) > LONGEST:
+        last = last[1:]  # the ending stays
+    stem, ending = os.path.splitext(last)
+    number = 1
+    while True:
+        tail = last if number == 1 else f'{stem}-{number}{ending}'
+        name = f'{folder}/{tail}' if folder else tail
+        if name.lower() not in taken:
+            taken.add(name.lower())
+            return name
+        number += 1

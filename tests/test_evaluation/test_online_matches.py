@@ -1,0 +1,256 @@
+"""Matches during training: held-out pictures, figures, the same run."""
+
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmpretrain.registry import HOOKS
+from PIL import Image
+
+from simim_plugin import config_path
+from simim_plugin.datasets import ImageFolder
+from simim_plugin.errors import SimimError
+from simim_plugin.evaluation import (
+    OnlineMatches,
+    draw_pairs,
+    match_patches,
+    online_matches,
+)
+from simim_plugin.evaluation.online_matches import START, Share, verdict
+
+from ..test_engine.training import (
+    make_runner,
+    printed,
+    same,
+    scalars,
+    state,
+    trainer,
+)
+from ..training_processes import free_port, run_two
+
+FOLDERS = [
+    'siamese_im_vit-base-p16_1xb64-accum8-amp-coslr-400e_folder.py',
+    'siamese_im_vit-small-p16_1xb256-accum4-amp-coslr-400e_folder.py',
+    'siamese_im_vit-tiny-p16_1xb256-accum4-amp-coslr-400e_folder-128x128.py',
+]
+PIPELINE = [
+    dict(type='LoadRGBImage'),
+    dict(type='PairedViews', size=16, crop_scale=(0.3, 1.0)),
+    dict(type='BlockwiseMask', grid=(4, 4), num_masked=8, min_block=2),
+    dict(type='PackInputs', algorithm_keys=['geometry']),
+]
+HOOK = dict(type='OnlineMatches', interval=2)
+
+
+@pytest.fixture
+def train(tmp_path):
+    """Train with the given hooks and return the Runner."""
+    return trainer(tmp_path)
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """Return a folder of 60 smooth pictures."""
+    root = tmp_path_factory.mktemp('pictures') / 'all'
+    draw = np.random.default_rng(0)
+    for k in range(60):
+        place = root / f'album {k % 3}'
+        place.mkdir(parents=True, exist_ok=True)
+        pixels = draw.integers(0, 256, (5, 6, 3), np.uint8)
+        image = Image.fromarray(pixels).resize((40, 30), Image.BICUBIC)
+        image.save(place / f'{k}.png')
+    return root
+
+
+def pictures(folder, **options) -> ImageFolder:
+    return ImageFolder(str(folder), pipeline=PIPELINE, **options)
+
+
+def listed(dataset) -> list[str]:
+    return [dataset.get_data_info(k)['img_path'] for k in range(len(dataset))]
+
+
+def entries(runner) -> list[dict]:
+    return [line for line in scalars(runner) if 'matches/share' in line]
+
+
+def test_held_out_pictures_are_not_trained_on(folder):
+    every = listed(pictures(folder))
+    dataset = pictures(folder, held_out=2)
+    assert len(dataset.held_out_paths) == 2
+    assert sorted([*listed(dataset), *dataset.held_out_paths]) == every
+    again = pictures(folder, held_out=2)
+    assert again.held_out_paths == dataset.held_out_paths
+    assert again.fingerprint == dataset.fingerprint
+    assert pictures(folder).fingerprint != dataset.fingerprint
+    seeds = [pictures(folder, held_out=2, held_out_seed=k) for k in range(3)]
+    assert len({tuple(one.held_out_paths) for one in seeds}) > 1
+    # At most one in 20.
+    assert len(pictures(folder, held_out=32).held_out_paths) == 3
+    with pytest.raises(SimimError, match='held_out=-1'):
+        pictures(folder, held_out=-1)
+
+
+def test_a_new_picture_changes_few(folder, tmp_path):
+    """The choice is by name, so a later run holds out the same ones."""
+    for k in range(200):
+        (tmp_path / f'{k}.png').touch()
+    before = {*pictures(tmp_path, held_out=10).held_out_paths}
+    (tmp_path / 'new.png').touch()
+    after = {*pictures(tmp_path, held_out=10).held_out_paths}
+    assert len(before & after) >= 9
+
+
+def test_figures_are_those_of_match_patches(train, folder):
+    dataset = pictures(folder, held_out=3)
+    runner = train(HOOK, dataset=dataset, epochs=3)
+    found = entries(runner)
+    assert [(line['epoch'], line['step']) for line in found] == [
+        (0, 0),
+        (2, 28),
+        (3, 42),
+    ]
+    assert runner.model.training
+    transform = dataset.pipeline.transforms[:2]
+    total = correct = 0
+    for k, path in enumerate(dataset.held_out_paths):
+        for step in transform:
+            assert type(step).__name__ in ('LoadRGBImage', 'PairedViews')
+        pair = draw_pairs(lambda x: transform[1](transform[0](x)), [path], k)
+        match = match_patches(runner.model, pair)
+        total += int(match.inside.sum())
+        correct += int((match.correct & match.inside).sum())
+    assert found[-1]['matches/share'] == pytest.approx(100 * correct / total)
+    text = printed(runner)
+    assert f'of {total} patches find their partner' in text
+    assert '3 pictures that are not trained on' in text
+    assert 'Patches that find their partner in the other view' in text
+    assert f'{found[0]["matches/share"]:.1f} % at the start' in text
+
+
+def test_training_is_the_same_without_the_hook(train, folder, monkeypatch):
+    states = []
+    for hooks in ([], [dict(HOOK, interval=1)]):
+        dataset = pictures(folder, held_out=3)
+        states.append(state(train(*hooks, dataset=dataset, epochs=2)))
+    assert same(*states)
+
+
+def test_the_start_is_kept_by_a_checkpoint(train, folder):
+    """A resumed run does not measure a new start."""
+    train(HOOK, dataset=pictures(folder, held_out=3), epochs=1)
+    runner = train.runner
+    file = next(runner.folder.glob('epoch_1.pth'))
+    kept = torch.load(file, weights_only=False)['message_hub']
+    start = kept['runtime_info'][START]
+    assert start == runner.message_hub.get_info(START)
+    again = train(
+        HOOK,
+        dataset=pictures(folder, held_out=3),
+        epochs=2,
+        load_from=str(file),
+        resume=True,
+    )
+    assert again.message_hub.get_info(START) == start
+    assert [line['epoch'] for line in entries(again)] == [2]
+
+
+def two_processes(rank, port, root, run):
+    """Measure in one of two processes."""
+    os.environ.update(
+        MASTER_ADDR='127.0.0.1',
+        MASTER_PORT=str(port),
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE='2',
+    )
+    torch.set_num_threads(1)
+    init_default_scope('mmpretrain')
+    dataset = pictures(Path(root), held_out=3)
+    make_runner(run, [HOOK], dataset=dataset, launcher='pytorch').train()
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_measure_what_one_does(train, folder, tmp_path):
+    runner = train(HOOK, dataset=pictures(folder, held_out=3))
+    run = tmp_path / 'two'
+    run_two(two_processes, free_port(), str(folder), run)
+    (log,) = run.glob('*/*.log')
+    shares = [
+        [line for line in text.splitlines() if 'Matches after epoch 0' in line]
+        for text in (printed(runner), log.read_text())
+    ]
+    one, two = ([line.split(' - ')[-1] for line in part] for part in shares)
+    assert len(one) == 1
+    assert one == two
+
+
+def test_other_pictures_and_broken_ones(train, folder, tmp_path):
+    other = tmp_path / 'other'
+    other.mkdir()
+    for k in range(3):
+        Image.open(folder / f'album 0/{3 * k}.png').save(other / f'{k}.png')
+    (other / 'broken.png').write_bytes(b'no picture')
+    hook = dict(HOOK, folder=str(other), max_images=4)
+    text = printed(train(hook, dataset=pictures(folder)))
+    assert 'OnlineMatches leaves out a picture' in text
+    assert '3 pictures that are not trained on' in text
+    with pytest.raises(SimimError, match='no picture for OnlineMatches'):
+        (tmp_path / 'empty').mkdir()
+        hook = dict(HOOK, folder=str(tmp_path / 'empty'))
+        train(hook, dataset=pictures(folder))
+
+
+def test_off_without_pictures(train, folder):
+    runner = train(HOOK, dataset=pictures(folder))
+    assert 'OnlineMatches is off' in printed(runner)
+    assert not entries(runner)
+
+
+def test_more_processes_than_pictures(train, folder, monkeypatch):
+    """A process without a picture takes part, and counts nothing."""
+    monkeypatch.setattr(online_matches, 'get_world_size', lambda: 8)
+    monkeypatch.setattr(online_matches, 'get_rank', lambda: 0)
+    text = printed(train(HOOK, dataset=pictures(folder, held_out=3)))
+    assert '1 pictures' in text
+    assert OnlineMatches()._rows(None) == []
+
+
+@pytest.mark.parametrize(
+    ('start', 'end', 'words'),
+    [
+        (20.0, 60.0, 'has learned'),
+        (20.0, 21.0, 'no clear change'),
+        (50.0, 30.0, 'fewer than at the start'),
+        (20.0, 5.5, 'no better than chance'),
+    ],
+    ids=['learned', 'unclear', 'worse', 'chance'],
+)
+def test_verdict(start, end, words):
+    said = verdict(start, 1.0, Share(end, 1.0, 5.0, 100, 9))
+    assert words in said
+    assert f'{start} % at the start, {end} % at the end, 5.0 %' in said
+
+
+def test_joined():
+    share = online_matches.joined([(10, 5, 1.0), (30, 15, 3.0)])
+    assert share == Share(50.0, 0.0, 10.0, 40, 2)
+    share = online_matches.joined([(10, 10, 1.0), (10, 0, 1.0)])
+    assert share.percent == 50
+    assert share.error == pytest.approx(50 * math.sqrt(1))
+    with pytest.raises(SimimError, match='do not overlap'):
+        online_matches.joined([])
+
+
+@pytest.mark.parametrize('name', FOLDERS, ids=['base', 'small', 'tiny-128'])
+def test_folder_configs_have_it(name):
+    config = Config.fromfile(config_path(name))
+    assert config.train_dataloader.dataset.held_out == 32
+    (hook,) = [h for h in config.custom_hooks if h.type == 'OnlineMatches']
+    assert HOOKS.build(hook).interval == 10

@@ -1,0 +1,1 @@
+"""Predictions and graphs of trained models."""

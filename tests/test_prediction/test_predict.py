@@ -1,0 +1,337 @@
+"""Predictions of pictures by a config and a checkpoint, for every task."""
+
+import contextlib
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from PIL import Image
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+
+from simim_plugin import config_path
+from simim_plugin.commands import predict as command
+from simim_plugin.errors import SimimError
+from simim_plugin.prediction import class_names, find_pictures
+from simim_plugin.visualization import predictions as drawing
+
+from .conftest import (
+    FINETUNED,
+    LINEAR,
+    SEG_LINEAR,
+    UPERNET,
+    VITDET,
+    names_of,
+)
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory) -> Path:
+    """Return pictures of several kinds, one turned by EXIF, one broken."""
+    root = tmp_path_factory.mktemp('pictures') / 'a b'
+    (root / 'inner').mkdir(parents=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
+    image = Image.fromarray(pixels).resize((90, 60), Image.BICUBIC)
+    image.save(root / 'ä.png')
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(root / 'turned.jpg', exif=exif)
+    image.convert('L').resize((40, 70)).save(root / 'inner' / 'ä.png')
+    deep = np.asarray(image.convert('L')).astype(np.uint16) * 257
+    Image.fromarray(deep).save(root / 'deep.tif')
+    (root / 'broken.jpg').write_bytes((root / 'turned.jpg').read_bytes()[:99])
+    (root / 'notes.txt').write_text('no picture')
+    return root
+
+
+def run(*words) -> tuple[int, str, str]:
+    """Run the command; return its exit code and output."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            command.main([str(word) for word in words])
+        except SystemExit as end:
+            return int(end.code or 0), out.getvalue(), err.getvalue()
+    return 0, out.getvalue(), err.getvalue()
+
+
+SIZES = {
+    'ä.png': (90, 60),
+    'turned.jpg': (60, 90),  # upright
+    'inner/ä.png': (40, 70),
+    'deep.tif': (90, 60),
+}
+
+
+def check_broken(code: int, out: str, err: str) -> None:
+    """One broken picture is named and counted, and the others are there."""
+    assert code == 1
+    assert 'Predicted 4 of 5 pictures' in out
+    assert err.count('\n') <= 2 or 'Left out' in err + out
+    assert '1 of the 5 pictures cannot be read' in err
+    assert 'broken.jpg' in err
+    assert 'Traceback' not in err + out
+
+
+@pytest.mark.parametrize('name', [FINETUNED, LINEAR], ids=['ft', 'linear'])
+def test_classes(name, folder, checkpoint, tmp_path):
+    out = tmp_path / 'out'
+    check_broken(
+        *run(name, checkpoint(name), folder, '--out', out, '--top', '3')
+    )
+    rows = json.loads((out / 'predictions.json').read_text())
+    assert {row['file_name']: (row['width'], row['height']) for row in rows}
+    for row in rows:
+        assert (row['width'], row['height']) == SIZES[row['file_name']]
+        found = row['predictions']
+        assert len(found) == 3
+        scores = [one['score'] for one in found]
+        assert scores == sorted(scores, reverse=True)
+        for one in found:
+            assert one['name'] == f'Größe {one["label"]}'
+        drawn = Image.open(out / 'drawn' / f'{row["file_name"]}.png')
+        assert max(drawn.size) >= drawing.SMALLEST
+    assert len(rows) == len(SIZES)
+    assert len({row['predictions'][0]['score'] for row in rows}) > 1
+
+
+def test_classes_are_those_of_the_inferencer(folder, checkpoint, tmp_path):
+    from mmpretrain import ImageClassificationInferencer
+
+    out, file = tmp_path / 'out', folder / 'turned.jpg'
+    weights = checkpoint(FINETUNED)
+    assert run(FINETUNED, weights, file, '--out', out)[0] == 0
+    (row,) = json.loads((out / 'predictions.json').read_text())
+    stock = ImageClassificationInferencer(config_path(FINETUNED), weights)
+    (wanted,) = stock(str(file))
+    assert row['predictions'][0]['label'] == wanted['pred_label']
+    assert row['predictions'][0]['score'] == pytest.approx(
+        wanted['pred_score'], abs=1e-5
+    )
+
+
+@pytest.mark.parametrize('masks', [True, False], ids=['masks', 'boxes'])
+def test_objects(masks, folder, checkpoint, tmp_path):
+    """The files are those of COCO's tools, in upright coordinates."""
+    out, weights = tmp_path / 'out', checkpoint(VITDET)
+    ids = dict(zip(names_of(8), (3, 7, 90, 1, 2, 5, 40, 11), strict=True))
+    rows = [dict(id=number, name=name) for name, number in ids.items()]
+    file = tmp_path / 'known.json'
+    file.write_text(json.dumps(dict(categories=rows)))
+    words = [
+        f'test_dataloader.dataset.ann_file={file}',
+        'model.test_cfg.rcnn.score_thr=0.0',
+        'model.test_cfg.rcnn.max_per_img=6',
+    ]
+    config = VITDET
+    if not masks:
+        config = tmp_path / 'boxes.py'
+        lines = [f'_base_ = {config_path(VITDET)!r}']
+        lines.append("model = dict(type='FasterRCNN', roi_head=dict(")
+        lines.append('    mask_roi_extractor=None, mask_head=None))')
+        config.write_text('\n'.join(lines))
+        content = torch.load(weights)
+        state = content['state_dict']
+        for key in [key for key in state if 'mask_head' in key]:
+            del state[key]
+        weights = tmp_path / 'boxes.pth'
+        torch.save(content, weights)
+    common = ['--out', out, '--score-thr', '0', '--cfg-options', *words]
+    check_broken(*run(config, weights, folder, *common))
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO(out / 'images.json')
+        found = coco.loadRes(str(out / 'predictions.json'))
+    images = {
+        image['file_name']: (image['width'], image['height'])
+        for image in coco.dataset['images']
+    }
+    assert images == SIZES
+    assert found.anns
+    for row in found.anns.values():
+        assert ids[row['category_name']] == row['category_id']
+        width, height = SIZES[row['file_name']]
+        left, top, across, down = row['bbox']
+        assert left >= 0 and left + across <= width + 0.02
+        assert top >= 0 and top + down <= height + 0.02
+        if masks:
+            mask = coco_mask.decode(row['segmentation'])
+            assert mask.shape == (height, width)
+    assert len([*(out / 'drawn').rglob('*.png')]) == 4
+
+
+def test_category_ids_without_annotations(folder, checkpoint, tmp_path):
+    out = tmp_path / 'out'
+    words = [VITDET, checkpoint(VITDET), folder / 'deep.tif', '--out', out]
+    assert run(*words, '--no-draw')[0] == 0
+    rows = json.loads((out / 'images.json').read_text())['categories']
+    assert [row['id'] for row in rows] == [*range(1, 9)]
+    assert not (out / 'drawn').exists()
+
+
+@pytest.mark.parametrize(
+    'name', [UPERNET, SEG_LINEAR], ids=['upernet', 'linear']
+)
+def test_label_maps(name, folder, checkpoint, tmp_path):
+    out = tmp_path / 'out'
+    check_broken(*run(name, checkpoint(name), folder, '--out', out))
+    rows = json.loads((out / 'predictions.json').read_text())
+    legend = json.loads((out / 'classes.json').read_text())
+    assert [row['name'] for row in legend] == [*names_of(14)]
+    assert len(rows) == len(SIZES)
+    for row in rows:
+        image = Image.open(out / row['label_map'])
+        assert image.mode == 'P'
+        assert image.size == SIZES[row['file_name']]
+        labels = np.asarray(image)
+        counts = np.bincount(labels.ravel(), minlength=14)
+        found = {one['label']: one['pixels'] for one in row['classes']}
+        assert found == {k: n for k, n in enumerate(counts) if n}
+        assert sum(one['share'] for one in row['classes']) == pytest.approx(
+            1, abs=1e-4
+        )
+        colours = np.asarray(image.convert('RGB'))
+        for k in found:
+            assert colours[labels == k][0].tolist() == legend[k]['colour']
+        assert (out / 'drawn' / f'{row["file_name"]}.png').is_file()
+
+
+def test_channels_of_the_config(checkpoint, tmp_path):
+    """A model of one channel reads a colour picture as grey."""
+    config = tmp_path / 'grey.py'
+    config.write_text(
+        f'_base_ = {config_path(FINETUNED)!r}\n'
+        'model = dict(backbone=dict(in_channels=1),\n'
+        '    data_preprocessor=dict(mean=[120.0], std=[60.0]))\n'
+    )
+    Image.new('RGB', (70, 80), (200, 30, 30)).save(tmp_path / 'red.png')
+    content = torch.load(checkpoint(FINETUNED))
+    key = 'backbone.patch_embed.projection.weight'
+    content['state_dict'][key] = content['state_dict'][key].sum(1, True)
+    torch.save(content, tmp_path / 'grey.pth')
+    out = tmp_path / 'out'
+    code, _, err = run(
+        config, tmp_path / 'grey.pth', tmp_path / 'red.png', '--out', out
+    )
+    assert code == 0, err
+    assert (out / 'drawn/red.png.png').is_file()
+
+
+@pytest.mark.parametrize(
+    ('config', 'words'),
+    [
+        ('siamese_im_vit-micro-p8_knn_demo.py', 'no file keeps the fit'),
+        ('siamese_im_vit-micro-p8_logistic_demo.py', 'no file keeps the fit'),
+        ('siamese_im_vit-micro-p8_seg-knn_demo.py', 'no file keeps the fit'),
+        ('siamese_im_vit-micro-p8_demo.py', 'predicts no classes'),
+        (
+            'siamese_im_vit-base-p16_upernet-8xb2-amp-160k_ade20k-512x512'
+            '-ms.py',
+            'without -ms',
+        ),
+    ],
+    ids=['knn', 'logistic', 'seg-knn', 'pretraining', 'scales'],
+)
+def test_configs_that_predict_nothing(config, words, folder, tmp_path):
+    out = tmp_path / 'out'
+    code, _, err = run(config, 'x.pth', folder / 'ä.png', '--out', out)
+    assert code == 1
+    assert words in err
+    assert err.count('\n') == 1
+    assert not out.exists()
+
+
+def test_refused_words(folder, checkpoint, tmp_path):
+    out, weights = tmp_path / 'out', checkpoint(FINETUNED)
+    full = tmp_path / 'full'
+    full.mkdir()
+    (full / 'old').touch()
+    for words, said in (
+        ([folder / 'none.jpg', '--out', out], 'no picture at'),
+        ([tmp_path / 'full', '--out', out], 'no picture'),
+        ([f'{folder}/*.webp', '--out', out], 'no picture at'),
+        ([folder, '--out', full], 'not empty'),
+    ):
+        code, _, err = run(FINETUNED, weights, *words)
+        assert (code, err.count('\n')) == (1, 1)
+        assert said in err
+    code, _, err = run(UPERNET, weights, folder, '--out', out)
+    assert code == 1 and 'missing' in err
+    assert run(FINETUNED, tmp_path / 'no.pth', folder, '--out', out)[0] == 1
+    assert not out.exists()
+
+
+def test_all_pictures_broken(folder, checkpoint, tmp_path):
+    out = tmp_path / 'out'
+    files = [folder / 'broken.jpg', folder / 'notes.txt']
+    code, said, err = run(
+        FINETUNED, checkpoint(FINETUNED), *files, '--out', out
+    )
+    assert code == 1
+    assert 'Predicted 0 of 2 pictures' in said
+    assert 'notes.txt' in err
+    assert json.loads((out / 'predictions.json').read_text()) == []
+
+
+def test_places(folder, tmp_path, monkeypatch):
+    """Files, folders and patterns; each file once, each name once."""
+    every = [picture.name for picture in find_pictures([str(folder)])]
+    assert sorted(every) == sorted([*SIZES, 'broken.jpg'])
+    twice = find_pictures([str(folder), str(folder / 'ä.png')])
+    assert len(twice) == 5
+    deep = find_pictures([f'{folder}/**/*.png'])
+    assert [one.name for one in deep] == ['inner/ä.png', 'ä.png']
+    both = find_pictures([str(folder / 'inner/ä.png'), str(folder / 'ä.png')])
+    assert [one.name for one in both] == ['ä.png', 'ä-2.png']
+    text = find_pictures([str(folder / 'notes.txt')])  # named by a person
+    assert [one.name for one in text] == ['notes.txt']
+    monkeypatch.chdir(folder)
+    assert find_pictures(['ä.png'])[0].name == 'ä.png'
+    odd = tmp_path / f'{"ü" * 120}.png'
+    Image.new('RGB', (8, 8)).save(odd)
+    (found,) = find_pictures([str(odd)])
+    assert len(found.name.encode()) <= 200 and found.name.endswith('.png')
+    (tmp_path / '[a]*.png').write_bytes(odd.read_bytes())
+    (found,) = find_pictures([str(tmp_path / '[a]*.png')])
+    assert found.name == '[a]*.png'
+
+
+def head(count: int) -> torch.nn.Module:
+    model = torch.nn.Module()
+    model.head = torch.nn.Identity()
+    model.head.num_classes = count
+    return model
+
+
+def test_names():
+    config = Config.fromfile(config_path(UPERNET))
+    known = [*config.scenes.metainfo.classes]
+    mine = dict(dataset_meta=dict(classes=('a', 'b')))
+    assert class_names(config, mine, head(2)) == ['a', 'b']
+    assert class_names(config, {}, head(14)) == known
+    assert class_names(config, dict(CLASSES=('a', 'b')), head(2)) == ['a', 'b']
+    with pytest.raises(SimimError, match=r'has 3 classes.*config names 14'):
+        class_names(config, {}, head(3))
+    with pytest.raises(SimimError, match='no head with classes'):
+        class_names(config, {}, torch.nn.Identity())
+    bare = Config.fromfile(config_path(FINETUNED))
+    assert class_names(bare, {}, head(2)) == ['class 0', 'class 1']
+
+
+def test_drawn_masks_and_boxes():
+    """A mask changes its pixels; a box keeps those inside it."""
+    image = np.full((600, 800, 3), 90, np.uint8)
+    mask = np.zeros((1, 600, 800), bool)
+    mask[0, 100:200, 100:200] = True
+    boxes = np.array([[90.0, 90, 210, 210]])
+    drawn = np.asarray(
+        drawing.draw_objects(image, boxes, mask, ['x'], [0.5], [(250, 0, 0)])
+    )
+    assert drawn[150, 150].tolist() == [170, 45, 45]
+    assert drawn[205, 150].tolist() == [90, 90, 90]
+    assert drawn[210, 150].tolist() == [250, 0, 0]
+    assert len({*drawing.class_colours(80)}) == 80
+    assert drawing.percent('a\n\x1b' + 'b' * 50, 0.5).endswith('b... 50 %')
