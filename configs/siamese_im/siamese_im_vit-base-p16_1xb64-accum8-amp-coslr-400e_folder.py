@@ -5,4 +5,4 @@ _base_ = ['../_base_/siamese_im.py', '../_base_/runtime.py']
 optim_wrapper = dict(accumulative_counts=8)
 train_dataloader = dict(
     batch_size=64, dataset=dict(data_root='data/images'))
-train_cfg = dict(max_epochs=400)
+train_cfg = dict(max_epochs=400, fit_accumulation=True)

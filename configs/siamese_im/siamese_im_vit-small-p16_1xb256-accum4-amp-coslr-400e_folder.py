@@ -13,4 +13,4 @@ model = dict(
 optim_wrapper = dict(accumulative_counts=4)
 train_dataloader = dict(
     batch_size=256, dataset=dict(data_root='data/images'))
-train_cfg = dict(max_epochs=400)
+train_cfg = dict(max_epochs=400, fit_accumulation=True)
