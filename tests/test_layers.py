@@ -22,7 +22,7 @@ LAYERS = (
     {'pretraining'},
     {'ablations', 'evaluation'},
     {'detection', 'segmentation', 'visualization'},
-    {'demo', 'benchmarks'},
+    {'demo', 'benchmarks', 'recipes'},
     {'commands'},
     {'doctor'},  # the entry point `python -m simim_plugin.doctor`
 )

@@ -47,8 +47,8 @@ class CheckedSegDataset(ImageSet, BaseSegDataset):
             Defaults to None: as most others of the set, else as stored.
         values (Sequence[int], optional): the value of each class in the
             label maps, such as (0, 255). Defaults to None: 0, 1, 2, ...
-        ignored (Sequence[int]): with ``values``: values of no class. Others
-            are an error. Defaults to (): none.
+        ignored (Sequence[int] | str): with ``values``: values of no class, or
+            'others'. Further ones are an error. Defaults to (): none.
         skip_broken (float): as in :class:`ImageSet`. Defaults to 0.
         **kwargs: see :class:`mmseg.datasets.BaseSegDataset`.
 
@@ -61,7 +61,7 @@ class CheckedSegDataset(ImageSet, BaseSegDataset):
         self,
         upright: bool | None = None,
         values: Sequence[int] | None = None,
-        ignored: Sequence[int] = (),
+        ignored: Sequence[int] | str = (),
         **kwargs: Any,
     ) -> None:
         self.upright = upright
@@ -86,7 +86,13 @@ class CheckedSegDataset(ImageSet, BaseSegDataset):
                 f'of its {len(classes)} classes, without reduce_zero_label; '
                 'correct them.'
             )
-        if {*self.values} & {*self.ignored}:
+        if isinstance(self.ignored, str):
+            if self.ignored != 'others':
+                raise LabelMapError(
+                    f'ignored={self.ignored!r} of the data set is no list of '
+                    "values; list them, or set 'others'."
+                )
+        elif {*self.values} & {*self.ignored}:
             raise LabelMapError(
                 f'values={self.values} and ignored={self.ignored} of the '
                 'data set share a value; keep it in one of them.'

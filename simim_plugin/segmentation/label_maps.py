@@ -84,6 +84,8 @@ def wrong_value(values: np.ndarray, results: dict) -> str | None:
             or ``values`` and ``ignored``.
     """
     if results.get('values') is not None:
+        if results['ignored'] == 'others':
+            return None
         known = [*results['values'], *results['ignored']]
         other = np.setdiff1d(values, known)
         return (
