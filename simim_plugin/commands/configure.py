@@ -313,7 +313,6 @@ def run_recipe(recipe: Recipe, out: Path, tools: Path, about: str) -> None:
         SimimError: if a part fails.
     """
     work_dir = Path('work_dirs', out.stem)
-    commands = [about, ' '.join(next_command(recipe, out))]
     if not trains(recipe):
         log = work_dir / 'test.log'
         words = [str(out), str(recipe.encoder.file)]
@@ -326,7 +325,7 @@ def run_recipe(recipe: Recipe, out: Path, tools: Path, about: str) -> None:
         return
     report = work_dir / 'report.html'
     words = [str(out), str(work_dir), '--out', str(report)]
+    words += ['--made-by', about]
     run_script(tools / 'report.py', words, work_dir / 'report.log')
-    commands.append(f'python tools/report.py {" ".join(words)}')
     text = (work_dir / 'report.log').read_text()
     print(text.rpartition(METRICS)[2].strip('\n'))

@@ -25,7 +25,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         args = parse_args(argv)
         words = sys.argv[1:] if argv is None else argv
         command = shlex.join(['python', 'tools/report.py', *words])
-        write_report(args.config, args.checkpoint, args.out, [command])
+        commands = [*args.made_by, command]
+        write_report(args.config, args.checkpoint, args.out, commands)
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -50,6 +51,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         type=Path,
         default=Path('report.html'),
         help='Defaults to report.html',
+    )
+    parser.add_argument(
+        '--made-by',
+        action='append',
+        default=[],
+        metavar='COMMAND',
+        help='a command that made the model, for the page',
     )
     add_traceback_option(parser)
     args = parser.parse_args(argv)

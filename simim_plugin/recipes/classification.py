@@ -10,7 +10,14 @@ from ..errors import SimimError
 from .class_folders import Labelled
 from .encoders import SIZES, Encoder
 from .machine import Cost, Machine, largest_batch
-from .plans import Plan, epochs_for, power_of_two, square_root_lr, warn
+from .plans import (
+    Plan,
+    epochs_for,
+    power_of_two,
+    square_root_lr,
+    three_digits,
+    warn,
+)
 from .written import Code, Written
 
 METHODS = ('finetune', 'linear', 'knn', 'logistic')
@@ -68,7 +75,7 @@ def plan_classification(
     total = batch * accumulated
     recipe, base = _RECIPES.get(method, (0.0, total))
     if method == 'linear':  # LARS: the recipe's own, linear rule
-        lr = recipe * total / base
+        lr = three_digits(recipe * total / base)
         recipe = lr
     else:
         lr = square_root_lr(recipe, base, total)
@@ -169,7 +176,7 @@ def _set_model(
 ) -> None:
     backbone = 'model.backbone'
     if encoder.file:
-        out.set(f'{backbone}.pretrained', encoder.pretrained(), encoder.about)
+        out.set(f'{backbone}.pretrained', encoder.pretrained(), encoder.size)
     changes = encoder.changes(dict(arch=name, patch_size=patch))
     if method == 'finetune':  # it has a norm of its own
         changes.pop('final_norm', None)

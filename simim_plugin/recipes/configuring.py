@@ -224,10 +224,9 @@ class Order:
 
     def head(self, data: Any) -> list[str]:
         """Return the first lines of the config."""
-        by = self.about or 'simim_plugin.configure'
+        by = self.about or f'simim_plugin.configure, {self.task}'
         return [
-            f'{self.task} by {self.method}, written on {date.today()} by',
-            f'  {clean(by)}',
+            f'{date.today()}: {clean(by)}',
             *_wrapped(clean(str(data))),
         ]
 

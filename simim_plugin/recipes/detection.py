@@ -167,14 +167,16 @@ def _set_model(
 ) -> None:
     backbone, count = 'model.backbone', len(data.classes)
     if encoder.file:
-        out.set(f'{backbone}.pretrained', encoder.pretrained(), encoder.about)
+        out.set(f'{backbone}.pretrained', encoder.pretrained(), encoder.size)
     changes = encoder.changes(dict(arch=name, patch_size=_PATCH))
     for key in ('patch_size', 'final_norm'):  # kernels are resized
         changes.pop(key, None)
     if encoder.name is None:
         quarter = encoder.depth / 4
         last = [round((k + 1) * quarter) - 1 for k in range(4)]
-        changes['arch']['global_attn_indexes'] = sorted({*last})
+        changes['arch']['global_attn_indexes'] = sorted(
+            {max(k, 0) for k in last}
+        )
     for key, value in changes.items():
         out.set(f'{backbone}.{key}', value)
     side = _table_side(encoder)
@@ -255,7 +257,7 @@ def _set_schedule(
     out.set(
         'param_scheduler',
         Code(
-            f'[\n    dict(_base_.warmup, end={warmup}),\n'
+            f'[dict(_base_.warmup, end={warmup}),\n'
             f"    dict(type='MultiStepLR', milestones={stones}, "
             'by_epoch=False)]'
         ),

@@ -31,6 +31,7 @@ class Encoder:
         options (dict[str, Any]): of a backbone; ``arch`` is a dictionary.
         family (Family): how its authors read it.
         about (str): one line for the user.
+        size (str): its size in a few words.
     """
 
     file: str | None
@@ -38,6 +39,7 @@ class Encoder:
     options: dict[str, Any]
     family: Family
     about: str
+    size: str = ''
 
     @property
     def arch(self) -> dict[str, int]:
@@ -134,4 +136,4 @@ def read_encoder(
         f'({described(weights.family)})'
     )
     path = str(Path(file).absolute())
-    return Encoder(path, branch, options, weights.family, about)
+    return Encoder(path, branch, options, weights.family, about, size)

@@ -67,6 +67,11 @@ def power_of_two(number: float) -> int:
     return 2 ** max(0, math.floor(math.log2(max(number, 1))))
 
 
+def three_digits(number: float) -> float:
+    """Round a number to three significant digits."""
+    return float(f'{number:.3g}')
+
+
 def square_root_lr(lr: float, recipe: int, batch: int) -> float:
     """Return the learning rate of a smaller batch, for Adam and AdamW.
 
@@ -79,7 +84,7 @@ def square_root_lr(lr: float, recipe: int, batch: int) -> float:
         recipe (int): images of its optimizer step.
         batch (int): images of an optimizer step here.
     """
-    return lr * math.sqrt(min(batch / recipe, 1))
+    return three_digits(lr * math.sqrt(min(batch / recipe, 1)))
 
 
 def epochs_for(

@@ -128,7 +128,7 @@ def write_pretraining(
     )
     out.set('img_size', *size)
     if encoder.file:
-        out.set('model.pretrained', encoder.pretrained(), encoder.about)
+        out.set('model.pretrained', encoder.pretrained(), encoder.size)
     changes = encoder.changes(dict(arch=name or 'base', patch_size=16))
     for key, value in changes.items():
         out.set(f'model.backbone.{key}', value)

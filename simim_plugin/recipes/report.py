@@ -376,10 +376,12 @@ def _draw_result(
         if image.shape[:2] != labels.shape:
             image = decode_to_draw(data, False, result['path'])
         axes.imshow(image)
-        for value in np.unique(labels):
-            if value != IGNORED:
-                draw_mask(axes, labels == value, colour(int(value)))
-        name = 'truth' if truth else f'predicted, IoU {result["score"]:.2f}'
+        present = [int(v) for v in np.unique(labels) if v != IGNORED]
+        for value in present:
+            draw_mask(axes, labels == value, colour(value))
+        names = ', '.join(tested.classes[v] for v in present[:3])
+        score = f'predicted, IoU {result["score"]:.2f}'
+        name = f'truth: {names}' if truth else score
         title(axes, '', name)
     hide_axes(axes)
 

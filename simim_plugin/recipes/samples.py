@@ -22,8 +22,6 @@ from mmengine.utils import import_modules_from_strings
 from ..settings import apply_img_size, fit_channels
 from ..text import in_plot
 from ..visualization.style import (
-    DPI,
-    INK,
     PALETTE,
     hide_axes,
     new_figure,
@@ -61,7 +59,9 @@ def draw_samples(
         order = np.random.default_rng(seed).permutation(len(dataset))[:count]
         samples = [dataset[int(k)] for k in order]
     rows = -(-count // _COLUMNS)
-    figure = new_figure(2.6 * _COLUMNS, 2.75 * rows + 0.3)
+    views = isinstance(samples[0]['inputs'], (list, tuple))
+    height = 1.6 if views else 2.75
+    figure = new_figure(2.6 * _COLUMNS, height * rows + 0.3)
     for place, sample in enumerate(samples, 1):
         axes = figure.add_subplot(rows, _COLUMNS, place)
         draw_sample(axes, sample, classes, reverse)
@@ -89,7 +89,7 @@ def draw_sample(
     if isinstance(inputs, (list, tuple)):  # the views of a pretraining
         both = [_pixels(view, reverse) for view in inputs]
         axes.imshow(np.concatenate([both[0], both[1]], axis=1))
-        title(axes, '', 'masked view | target view')
+        title(axes, '', 'online view | target view')
         hide_axes(axes)
         return
     image = _pixels(inputs, reverse)
@@ -182,6 +182,3 @@ def _draw_labels(
         draw_mask(axes, labels == value, colour(value))
     names = [classes[v] if v < len(classes) else str(v) for v in present]
     title(axes, '', in_plot(', '.join(names[:3]) or 'no class'))
-
-
-__all__ = ['DPI', 'INK', 'draw_samples']

@@ -24,6 +24,7 @@ _BASES = dict(
 )
 _RECIPES = dict(upernet=1e-4, linear=1e-3)
 _RECIPE_BATCH = 16
+_LEVELS = 4
 
 
 def crop_side(
@@ -100,6 +101,11 @@ def write_segmentation(
             'encoder as they are, and a new one has none; name its weights '
             'by --encoder, or leave it out.'
         )
+    if method == 'upernet' and encoder.depth < _LEVELS:
+        raise SimimError(
+            f'UPerNet reads {_LEVELS} blocks, and the encoder '
+            f'{encoder.file} has {encoder.depth}; use --method linear.'
+        )
     packaged = SIZES[:4] if method == 'upernet' else SIZES[:3]
     name = encoder.name if encoder.name in packaged else 'base'
     out = Written(_BASES[method].format(name), about)
@@ -119,7 +125,7 @@ def _set_model(
 ) -> None:
     backbone, count = 'model.backbone', len(data.classes)
     if encoder.file:
-        out.set(f'{backbone}.pretrained', encoder.pretrained(), encoder.about)
+        out.set(f'{backbone}.pretrained', encoder.pretrained(), encoder.size)
     changes = encoder.changes(dict(arch=name, patch_size=16))
     if method == 'upernet':
         changes.pop('final_norm', None)
@@ -168,17 +174,20 @@ def label_settings(data: LabelMaps) -> dict[str, object]:
 def _set_data(
     out: Written, data: LabelMaps, machine: Machine, lists: Mapping[str, str]
 ) -> None:
+    root = os.path.commonpath(
+        os.path.abspath(folder)
+        for part in (data.train, data.val)
+        for folder in (part.images, part.maps)
+    )
     labels = ''.join(
-        f',\n    {key}={value!r}'
-        for key, value in label_settings(data).items()
+        f' {key}={value!r},' for key, value in label_settings(data).items()
     )
     suffix = data.train.ending
     out.set(
         'pictures',
         Code(
-            "dict(\n    type='CheckedSegDataset', data_root='', "
-            "img_suffix='',\n"
-            f'    seg_map_suffix={suffix!r}{labels},\n'
+            f"dict(\n    type='CheckedSegDataset', data_root={root!r},\n"
+            f"    img_suffix='', seg_map_suffix={suffix!r},{labels}\n"
             f'    metainfo=dict(classes={data.classes!r}))'
         ),
     )
@@ -187,21 +196,26 @@ def _set_data(
         ('test_dataloader', data.val, 'test_pipeline'),
     ):
         key = 'train' if part is data.train else 'val'
+        dataset = _dataset(part, root, pipeline, lists.get(key))
+        out.set(f'{loader}.dataset', Code(dataset))
         out.set(f'{loader}.num_workers', machine.workers)
-        out.set(
-            f'{loader}.dataset', Code(_dataset(part, pipeline, lists.get(key)))
-        )
 
 
-def _dataset(part: Pairs, pipeline: str, listed: str | None) -> str:
-    ann = f'ann_file={listed!r}, ' if listed else ''
+def _dataset(part: Pairs, root: str, pipeline: str, listed: str | None) -> str:
+    ann = f'ann_file={listed!r},\n        ' if listed else ''
+    prefix = dict(
+        img_path=os.path.relpath(part.images, root),
+        seg_map_path=os.path.relpath(part.maps, root),
+    )
     return (
         f'dict(  # {len(part.names)} pictures\n        pictures, '
         f'_delete_=True, pipeline=_base_.{pipeline},\n'
-        f'        {ann}data_prefix=dict(\n'
-        f'            img_path={os.path.abspath(part.images)!r},\n'
-        f'            seg_map_path={os.path.abspath(part.maps)!r}))'
+        f'        {ann}data_prefix=dict({_words(prefix)}))'
     )
+
+
+def _words(settings: Mapping[str, object]) -> str:
+    return ', '.join(f'{key}={value!r}' for key, value in settings.items())
 
 
 def _set_schedule(

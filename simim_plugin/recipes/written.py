@@ -109,8 +109,9 @@ def _body(part: Mapping[str, Any], indent: int) -> list[str]:
             shared = False
             continue
         text, why = f'{name}={flat[0]}{end}', flat[1]
-        if shared and not why and len(lines[-1]) + len(text) < WIDTH:
-            lines[-1] += f' {text}'
+        comment = f'  # {why}' if why else ''
+        if shared and len(lines[-1] + text + comment) < WIDTH:
+            lines[-1] += f' {text}{comment}'
         else:
             lines += _with_comment([f'{pad}{text}'], why)
         shared = not why and '\n' not in text
@@ -150,8 +151,6 @@ def _leaves(part: Any) -> Iterator[Setting]:
 def _value(value: Any) -> str:
     if isinstance(value, Code):
         return str(value)
-    if isinstance(value, float):
-        return f'{value:.3g}'
     if isinstance(value, Mapping):
         inner = ', '.join(f'{k}={_value(v)}' for k, v in value.items())
         return f'dict({inner})'
