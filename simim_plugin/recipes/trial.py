@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from mmengine.registry import RUNNERS, DefaultScope
 from mmengine.runner import Runner
 from mmengine.utils import import_modules_from_strings
 
+from ..errors import SimimError
 from .machine import GIB
 
 
@@ -82,7 +84,13 @@ def _timed(runner: Any, config: Config, steps: int) -> Trial:
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     settings = config.train_dataloader
-    data = iter(Runner.build_dataloader(settings, seed=0))
+    loader = Runner.build_dataloader(settings, seed=0)
+    if len(loader) == 0:
+        raise SimimError(
+            f'The training set has {len(loader.dataset)} pictures, too few '
+            f'for one batch of {loader.batch_size}; lower --batch-size.'
+        )
+    data = iter(cycle(loader))
     wrapper = runner.build_optim_wrapper(config.optim_wrapper)
     wrapper.initialize_count_status(runner.model, 0, steps)
     runner.model.train()
