@@ -286,14 +286,79 @@ def test_img_size_sets_every_size(name, tmp_path):
 
 
 def test_img_size_and_another_size_are_refused():
-    for name, key in (
-        ('siamese_im_vit-micro-p8_demo', 'model.neck.grid'),
-        ('siamese_im_vit-base-p16_knn_in1k', 'model.backbone.frozen_stages'),
+    for name, key, value in (
+        ('siamese_im_vit-micro-p8_demo', 'model.neck.grid', (3, 3)),
+        ('siamese_im_vit-base-p16_knn_in1k', 'model.backbone.img_size', 192),
+        ('siamese_im_vit-base-p16_knn_in1k', 'model.backbone.img_size', None),
     ):
         config = load(name)
-        config.merge_from_dict({'img_size': 32, key: (3, 3)})
-        with pytest.raises(SimimError, match='img_size=32'):
+        config.merge_from_dict({'img_size': 32, key: value})
+        with pytest.raises(SimimError, match='img_size'):
             apply_img_size(config)
+
+
+IN_PIXELS = {
+    'siamese_im_vit-small-p16_ft-8xb128-amp-coslr-100e_in1k': (224, 128),
+    'siamese_im_vit-tiny-p16_linear-8xb2048-amp-coslr-90e_in1k': (224, 96),
+    'siamese_im_vit-base-p16_knn_in1k': (224, 160),
+    'siamese_im_vit-base-p16_logistic_in1k-1pct': (224, 64),
+    'siamese_im_vit-micro-p8_knn_demo': (64, 32),
+    'siamese_im_vit-small-p16_vitdet-16xb4-amp-100e_coco': (1024, 448),
+    'siamese_im_vit-base-p16_vitdet-faster-16xb4-amp-100e_coco': (1024, 512),
+    'siamese_im_vit-small-p16_upernet-8xb2-amp-160k_ade20k-512x512': (
+        *(512, 256),
+    ),
+    'siamese_im_vit-base-p16_seg-linear-8xb2-amp-40k_ade20k-512x512': (
+        *(512, 192),
+    ),
+}
+
+
+def numbers(settings) -> list:
+    """Return every number of nested settings in order."""
+    if isinstance(settings, dict):
+        settings = [settings[key] for key in sorted(settings)]
+    if isinstance(settings, (list, tuple)):
+        return [n for value in settings for n in numbers(value)]
+    return [settings] if isinstance(settings, int) else []
+
+
+@pytest.mark.parametrize('name', IN_PIXELS)
+def test_img_size_scales_every_size_of_a_task(name):
+    """Sizes keep their share of the image, and nothing else changes."""
+    before, size = IN_PIXELS[name]
+    plain, config = load(name), load(name)
+    config.img_size = size
+    apply_img_size(config)
+    parts = ('model', 'train_dataloader', 'test_dataloader', 'test_cfg')
+    changed = set()
+    for part in parts:
+        for old, new in zip(
+            numbers(plain.get(part)), numbers(config.get(part)), strict=True
+        ):
+            if old != new:
+                assert new == round(old * size / before)
+                changed.add(old)
+    assert before in changed
+    assert {*numbers(config.model.backbone.img_size)} == {size}
+    assert before not in numbers(config.test_dataloader.dataset.pipeline)
+    check_settings(config)
+    again = copy.deepcopy(config)
+    apply_img_size(again)
+    assert again._cfg_dict == config._cfg_dict
+
+
+def test_another_patch_size_sets_the_grid_of_a_pretraining():
+    config = load(
+        'siamese_im_vit-small-p16_1xb256-accum4-amp-coslr-400e_folder'
+    )
+    config.model.backbone.patch_size = 14
+    config.img_size = 224
+    apply_img_size(config)
+    mask = config.train_dataloader.dataset.pipeline[2]
+    assert config.model.neck.grid == mask.grid == (16, 16)
+    assert mask.num_masked == 154
+    check_settings(config)
 
 
 @pytest.mark.parametrize('name', AT_128)

@@ -22,7 +22,7 @@ LAYERS = (
     {'pretraining'},
     {'ablations', 'evaluation'},
     {'detection', 'segmentation', 'visualization'},
-    {'demo', 'benchmarks', 'prediction'},
+    {'demo', 'benchmarks', 'prediction', 'recipes'},
     {'commands'},
     {'doctor'},  # the entry point `python -m simim_plugin.doctor`
 )

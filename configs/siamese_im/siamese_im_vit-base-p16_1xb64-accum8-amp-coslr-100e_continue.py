@@ -8,4 +8,4 @@ optim_wrapper = dict(accumulative_counts=8)
 train_dataloader = dict(
     batch_size=64, dataset=dict(data_root='data/images'))
 param_scheduler = dict(warmup=5)
-train_cfg = dict(max_epochs=100)
+train_cfg = dict(max_epochs=100, fit_accumulation=True)

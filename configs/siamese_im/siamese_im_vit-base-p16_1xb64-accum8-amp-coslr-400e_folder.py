@@ -8,7 +8,7 @@ custom_imports = dict(
 optim_wrapper = dict(accumulative_counts=8)
 train_dataloader = dict(
     batch_size=64, dataset=dict(data_root='data/images', held_out=32))
-train_cfg = dict(max_epochs=400)
+train_cfg = dict(max_epochs=400, fit_accumulation=True)
 custom_hooks = [
     *_base_.custom_hooks,
     dict(type='OnlineMatches', interval=10),  # docs/monitors.md

@@ -18,7 +18,7 @@ train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 # that waits for the new parts
 optim_wrapper = dict(optimizer=dict(lr=6.25e-6 * 4096 / 256))
 param_scheduler = dict(warmup=5)
-train_cfg = dict(max_epochs=100)
+train_cfg = dict(max_epochs=100, fit_accumulation=True)
 momentum_hook = dict(_base_.momentum_hook, base_momentum=0.999)
 custom_hooks = [
     momentum_hook,

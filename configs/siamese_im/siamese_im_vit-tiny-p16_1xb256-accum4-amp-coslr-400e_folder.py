@@ -16,7 +16,7 @@ model = dict(
 optim_wrapper = dict(accumulative_counts=4)
 train_dataloader = dict(
     batch_size=256, dataset=dict(data_root='data/images', held_out=32))
-train_cfg = dict(max_epochs=400)
+train_cfg = dict(max_epochs=400, fit_accumulation=True)
 custom_hooks = [
     *_base_.custom_hooks,
     dict(type='OnlineMatches', interval=10),  # docs/monitors.md

@@ -31,6 +31,8 @@ class ExactEpochLoop(EpochBasedTrainLoop):
         restart_epoch (bool): on resuming, restart the interrupted epoch with
             the current weights; another number of processes or images per
             step needs this. Defaults to False.
+        fit_accumulation (bool): accumulate fewer batches if an epoch has
+            too few for one optimizer step. Defaults to False.
         **kwargs: those of mmengine's ``EpochBasedTrainLoop``.
 
     Raises:
@@ -42,6 +44,7 @@ class ExactEpochLoop(EpochBasedTrainLoop):
         runner: Runner,
         dataloader: Any,
         restart_epoch: bool = False,
+        fit_accumulation: bool = False,
         **kwargs: Any,
     ) -> None:
         self.restart_epoch = restart_epoch
@@ -57,8 +60,28 @@ class ExactEpochLoop(EpochBasedTrainLoop):
                 f'{type(self.sampler).__name__}; set train_dataloader.sampler '
                 "to dict(type='SeededSampler', shuffle=True)."
             )
+        if fit_accumulation:
+            self._fit_accumulation(runner)
         self.sampler.trim(self.dataloader.batch_size * self.accumulated)
         self._max_iters = self._max_epochs * len(self.dataloader)
+
+    def _fit_accumulation(self, runner: Runner) -> None:
+        """Accumulate no more batches than an epoch has."""
+        batch = self.dataloader.batch_size
+        fewer = self.sampler.num_samples // batch
+        if not 0 < fewer < self.accumulated:
+            return
+        runner.logger.warning(
+            f'The {len(self.dataloader.dataset)} images fill {fewer} batches '
+            f'of {batch}, so that a step accumulates {fewer} and not '
+            f'{self.accumulated} (fit_accumulation of train_cfg).'
+        )
+        self.accumulated = fewer
+        wrapper = runner.optim_wrapper
+        if isinstance(wrapper, dict):
+            wrapper['accumulative_counts'] = fewer
+        else:
+            wrapper._accumulative_counts = fewer
 
     def run_epoch(self) -> None:
         """Run the rest of an epoch, which may be all of it or nothing."""

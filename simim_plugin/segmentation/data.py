@@ -6,7 +6,7 @@ Shape key: H rows, W columns.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,13 +45,58 @@ class CheckedSegDataset(ImageSet, BaseSegDataset):
         upright (bool, optional): whether label maps that fit an image as
             stored and turned by its EXIF orientation are of the turned one.
             Defaults to None: as most others of the set, else as stored.
+        values (Sequence[int], optional): the value of each class in the
+            label maps, such as (0, 255). Defaults to None: 0, 1, 2, ...
+        ignored (Sequence[int] | str): with ``values``: values of no class, or
+            'others'. Further ones are an error. Defaults to (): none.
         skip_broken (float): as in :class:`ImageSet`. Defaults to 0.
         **kwargs: see :class:`mmseg.datasets.BaseSegDataset`.
+
+    Raises:
+        LabelMapError: if ``values`` are not one for each class, or stand
+            beside ``reduce_zero_label``.
     """
 
-    def __init__(self, upright: bool | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        upright: bool | None = None,
+        values: Sequence[int] | None = None,
+        ignored: Sequence[int] | str = (),
+        **kwargs: Any,
+    ) -> None:
         self.upright = upright
+        self.values = values
+        self.ignored = ignored
         super().__init__(**kwargs)
+
+    def _check_values(self, classes: Sequence[str]) -> None:
+        """Refuse values that do not stand for the classes."""
+        if self.values is None and self.ignored:
+            raise LabelMapError(
+                f'ignored={self.ignored} of the data set needs values, one '
+                'for each class; add values.'
+            )
+        if self.values is None:
+            return
+        if self.reduce_zero_label or not (
+            len(self.values) == len({*self.values}) == len(classes)
+        ):
+            raise LabelMapError(
+                f'values={self.values} of the data set must be one for each '
+                f'of its {len(classes)} classes, without reduce_zero_label; '
+                'correct them.'
+            )
+        if isinstance(self.ignored, str):
+            if self.ignored != 'others':
+                raise LabelMapError(
+                    f'ignored={self.ignored!r} of the data set is no list of '
+                    "values; list them, or set 'others'."
+                )
+        elif {*self.values} & {*self.ignored}:
+            raise LabelMapError(
+                f'values={self.values} and ignored={self.ignored} of the '
+                'data set share a value; keep it in one of them.'
+            )
 
     def load_data_list(self) -> list[dict]:
         """List the pairs; called by the base class.
@@ -81,8 +126,11 @@ class CheckedSegDataset(ImageSet, BaseSegDataset):
         # The classes in the files, including those that label_map drops.
         known = self.METAINFO.get('classes') or self.metainfo.get('classes')
         if known:
+            self._check_values(known)
             for pair in listed:
                 pair['num_classes'] = len(known)
+                pair['values'] = self.values
+                pair['ignored'] = self.ignored
             if self.data_prefix.get('seg_map_path'):
                 check_label_maps(
                     listed, self.metainfo['classes'], self.backend_args

@@ -80,8 +80,21 @@ def wrong_value(values: np.ndarray, results: dict) -> str | None:
 
     Args:
         values (numpy.ndarray): of label maps, as stored; any shape.
-        results (dict): ``reduce_zero_label`` and, if known, ``num_classes``.
+        results (dict): ``reduce_zero_label`` and, if known, ``num_classes``
+            or ``values`` and ``ignored``.
     """
+    if results.get('values') is not None:
+        if results['ignored'] == 'others':
+            return None
+        known = [*results['values'], *results['ignored']]
+        other = np.setdiff1d(values, known)
+        return (
+            f'holds the value {other[0]}, which is none of the values of the '
+            'classes and none that is ignored; add it to values or ignored '
+            'of the data set'
+            if other.size
+            else None
+        )
     count = results.get('num_classes', IGNORED - 1)
     highest = count if results['reduce_zero_label'] else count - 1
     counted = values[values != IGNORED]
@@ -101,11 +114,17 @@ def class_indices(values: np.ndarray, results: dict) -> np.ndarray:
 
     Args:
         values (numpy.ndarray): as stored, without wrong ones; any shape.
-        results (dict): ``reduce_zero_label`` and ``label_map``.
+        results (dict): ``values``, or ``reduce_zero_label`` and
+            ``label_map``.
 
     Returns:
         numpy.ndarray: uint8, 255 for ignored pixels.
     """
+    if results.get('values') is not None:
+        labels = np.full(values.shape, IGNORED, np.uint8)
+        for label, value in enumerate(results['values']):
+            labels[values == value] = label
+        return labels
     labels = values.astype(np.uint8)
     if results['reduce_zero_label']:
         labels -= 1  # 0 becomes 255
@@ -192,6 +211,7 @@ def _say_absent(
         len(absent) >= count - 1
         and ignored in values
         and first.get('label_map') is None
+        and first.get('values') is None
     ):
         remedy = (
             'set reduce_zero_label=False of the data sets'

@@ -9,65 +9,136 @@ from typing import Any
 from ..errors import SimimError
 
 _MASKS = ('BlockwiseMask', 'RandomMask')
+_SIZES = {
+    'PairedViews': 'size',
+    'EvaluationCrop': 'size',
+    'torchvision/Resize': 'size',
+    'torchvision/CenterCrop': 'size',
+    'torchvision/RandomCrop': 'size',
+    'torchvision/RandomResizedCrop': 'size',
+    'SingleDrawCrop': 'scale',
+    'AnyChannelCrop': 'scale',
+    'RandomResizedCrop': 'scale',
+    'ResizeEdge': 'scale',
+    'Resize': 'scale',
+    'RandomResize': 'scale',
+    'RandomCrop': 'crop_size',
+    'CenterCrop': 'crop_size',
+}
+"""Transforms and their settings in pixels of the encoder's images."""
+
+_OF_MODEL = (
+    'backbone.img_size',
+    'data_preprocessor.size',
+    'data_preprocessor.test_cfg.size',
+    'data_preprocessor.pad_size_divisor',
+    'test_cfg.crop_size',
+    'test_cfg.stride',
+)
 
 
 def apply_img_size(config: Any) -> None:
-    """Give a pretraining config images of the size ``img_size``, pixels.
+    """Give a config images of the size ``img_size``, pixels.
 
-    The encoder, the views, the decoder's grid and the masks follow: a mask
-    keeps its share of the patches. Nothing changes if the encoder has this
-    size already, or if the config has no ``img_size``.
+    Every size in pixels changes by one factor: those of the encoder, the
+    transforms, the padding and the sliding windows. In a pretraining, the
+    grids of the decoder and of the masks follow, and a mask keeps its share
+    of the patches; they follow another ``patch_size`` as well. Nothing
+    changes if the encoder has this size already, or if the config has no
+    ``img_size``.
 
     Args:
         config (Config): is changed.
 
     Raises:
-        SimimError: if ``img_size`` cannot reach every place of the size.
+        SimimError: if ``img_size`` is no whole number of patches, or cannot
+            reach every place of the size.
     """
-    size = config.get('img_size')
-    model = config.get('model')
-    if not isinstance(model, Mapping):
+    size, model = config.get('img_size'), config.get('model')
+    if size is None or not isinstance(model, Mapping):
         return
     backbone: Any = model.get('backbone') or {}
-    before = backbone.get('img_size')
-    if size is None or size == before:
-        return
-    patch = backbone.get('patch_size')
-    parts = [*_parts(config.get('train_dataloader'))]
-    views = [part for part in parts if part['type'] == 'PairedViews']
-    masks = [part for part in parts if part['type'] in _MASKS]
-    neck: Any = model.get('neck') or {}
-    if not (
-        model.get('type') == 'SiameseIM'
-        and neck.get('type') == 'RelativePositionDecoder'
-        and len(views) == len(masks) == 1
-        and isinstance(before, int)
-        and isinstance(patch, int)
-    ):
+    before, patch = backbone.get('img_size'), backbone.get('patch_size', 16)
+    if isinstance(before, (list, tuple)) and len({*before}) == 1:
+        before = before[0]
+    if not isinstance(before, int) or not isinstance(patch, int):
         raise SimimError(
-            f'img_size={size} is for SiameseIM with one PairedViews and one '
-            'mask, and this config is another; set model.backbone.img_size '
-            'and the sizes of its pipeline one by one.'
+            f'img_size={size} sets square images and patches, and '
+            f'model.backbone has img_size={before}, patch_size={patch}; leave '
+            'img_size out, and set the sizes one by one.'
         )
-    (view,), (mask,) = views, masks
     if not isinstance(size, int) or size < patch or size % patch:
         raise SimimError(
             f'img_size is {size!r} and a patch has {patch} pixels; set a '
             'multiple of it.'
         )
-    old, new = before // patch, size // patch
-    grids = [tuple(part.get('grid', ())) for part in (neck, mask)]
-    if view.get('size') != before or grids != [(old, old)] * 2:
+    _check_last_sizes(config, before, size)
+    if model.get('type') == 'SiameseIM':
+        _set_grids(config, size // patch)
+    if size == before:
+        return
+    for path in _OF_MODEL:
+        *names, last = path.split('.')
+        place: Any = model
+        for name in names:
+            place = place.get(name) or {}
+        if place.get(last) is not None:
+            place[last] = _scaled(place[last], size, before)
+    for part in _transforms(config):
+        name = _SIZES.get(part['type'].rpartition('.')[2])
+        if name in part:
+            part[name] = _scaled(part[name], size, before)
+
+
+def _scaled(value: Any, size: int, before: int) -> Any:
+    """Return a size, or several, changed by the factor ``size / before``."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(_scaled(one, size, before) for one in value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return value
+    return max(1, round(value * size / before))
+
+
+def _check_last_sizes(config: Any, before: int, size: int) -> None:
+    """Refuse crops of another size than the encoder's images."""
+    for part in _transforms(config):
+        kind = part['type'].rpartition('.')[2]
+        found = part.get(_SIZES.get(kind, ''))
+        if isinstance(found, (list, tuple)) and len({*found}) == 1:
+            found = found[0]
+        sets = 'Crop' in kind or kind == 'PairedViews'
+        if sets and isinstance(found, int) and found != before:
+            raise SimimError(
+                f'img_size={size} changes every size from that of '
+                f'model.backbone, {before}, and {kind} has {found}; leave '
+                'img_size out, or set no other size.'
+            )
+
+
+def _set_grids(config: Any, side: int) -> None:
+    """Give the decoder and the masks of a pretraining another grid."""
+    model = config['model']
+    neck: Any = model.get('neck') or {}
+    masks = [
+        part
+        for part in _transforms(config)
+        if part['type'].rpartition('.')[2] in _MASKS
+    ]
+    grids = [tuple(part.get('grid') or ()) for part in (neck, *masks)]
+    if len(masks) != 1 or len({*grids}) > 1 or len({*grids[0]}) != 1:
         raise SimimError(
-            f'img_size={size} sets model.backbone.img_size, PairedViews.size '
-            'and the grids, of which one was set to another size; leave it '
-            'out, or set all of them without img_size.'
+            'img_size sets the square grid of model.neck and of one mask, '
+            f'and they have {", ".join(map(str, grids))}; leave img_size out, '
+            'or set the same grid in both.'
         )
-    backbone.img_size = view.size = size
-    neck.grid = mask.grid = (new, new)
-    mask.num_masked = _share(mask.num_masked, old * old, new * new)
+    (mask,), (old, _) = masks, grids[0]
+    if old == side:
+        return
+    neck['grid'] = mask['grid'] = (side, side)
+    if 'num_masked' in mask:
+        mask['num_masked'] = _share(mask['num_masked'], old * old, side * side)
     if 'min_block' in mask:
-        mask.min_block = math.ceil(mask.min_block * new * new / (old * old))
+        mask['min_block'] = math.ceil(mask['min_block'] * side**2 / old**2)
 
 
 def _share(count: int, of: int, now: int) -> int:
@@ -79,6 +150,21 @@ def _share(count: int, of: int, now: int) -> int:
     exact = count / of
     share = next((s for s in steps if round(s * of) == count), exact)
     return min(max(round(share * now), 1), now - 1)
+
+
+def _transforms(config: Any) -> Iterator[Any]:
+    """Yield each transform of all pipelines once.
+
+    A list that two data sets share is one list only until a config is
+    copied, so that its identity counts.
+    """
+    seen: set[int] = set()
+    loaders = [config.get(f'{n}_dataloader') for n in ('train', 'val', 'test')]
+    test: Any = config.get('test_cfg') or {}
+    for part in _parts([*loaders, test.get('train_dataloader')]):
+        if id(part) not in seen and isinstance(part.get('type'), str):
+            seen.add(id(part))
+            yield part
 
 
 def _parts(settings: Any) -> Iterator[Any]:

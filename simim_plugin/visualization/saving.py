@@ -6,6 +6,7 @@ import base64
 import html
 import io
 from collections.abc import Sequence
+from itertools import chain, repeat
 from pathlib import Path
 
 import numpy as np
@@ -30,11 +31,15 @@ h1 {{ font-size: 1.4rem }}
 code {{ font-size: .85rem; overflow-wrap: anywhere }}
 figure {{ margin: 2rem 0 }}
 figcaption {{ color: #555 }}
+table {{ border-collapse: collapse; margin: 1rem 0 }}
+th, td {{ text-align: right; padding: .15rem .8rem .15rem 0 }}
+th:first-child, td:first-child {{ text-align: left }}
+thead {{ border-bottom: 1px solid #999 }}
 img {{ max-width: 100%; height: auto }}
 </style>
 <h1>{title}</h1>
 <p><code>{command}</code></p>
-{figures}
+{tables}{figures}
 </html>
 """
 _FIGURE = """<figure>
@@ -65,6 +70,7 @@ def save_figures(
     out: Path,
     heading: str = '',
     command: str = '',
+    tables: Sequence[Sequence[Sequence[str]]] = (),
 ) -> None:
     """Write figures one below the other to a PNG or an HTML page.
 
@@ -73,7 +79,9 @@ def save_figures(
             only) and figures.
         out (Path): ends in .png or .html; replaced atomically.
         heading (str): title of the page.
-        command (str): the command that made the page.
+        command (str): the commands that made the page.
+        tables (Sequence[Sequence[Sequence[str]]]): for the top of the page:
+            rows of cells, the first row the head.
 
     Raises:
         SimimError: see :func:`check_output`.
@@ -85,7 +93,10 @@ def save_figures(
     else:
         content = _PAGE.format(
             title=html.escape(clean(heading)),
-            command=html.escape(clean(command)),
+            command='<br>'.join(
+                html.escape(clean(line)) for line in command.splitlines()
+            ),
+            tables=''.join(map(_table, tables)),
             figures='\n'.join(
                 _FIGURE.format(
                     caption=html.escape(clean(caption)),
@@ -97,6 +108,19 @@ def save_figures(
         ).encode()
     with complete_file(out) as part:
         part.write_bytes(content)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    """Return a table in HTML."""
+    head, *body = (
+        ''.join(f'<{tag}>{html.escape(clean(cell))}</{tag}>' for cell in row)
+        for row, tag in zip(rows, chain(['th'], repeat('td')), strict=False)
+    )
+    lines = ''.join(f'<tr>{cells}</tr>\n' for cells in body)
+    return (
+        f'<table><thead><tr>{head}</tr></thead>\n<tbody>{lines}</tbody>'
+        '</table>\n'
+    )
 
 
 def _render(figure: Figure) -> np.ndarray:

@@ -286,6 +286,21 @@ def test_an_epoch_is_a_whole_number_of_optimizer_steps(run):
         run(**settings(accumulated=8))
 
 
+def test_accumulation_fits_few_images_if_asked(run, tmp_path):
+    options = settings(accumulated=8)
+    options['train_cfg'].update(fit_accumulation=True)
+    options['default_hooks']['checkpoint'].update(by_epoch=True, interval=1)
+    runner = run(**options)
+    assert len(runner.train_dataloader) == 6
+    assert runner.iter == 12
+    assert runner.optim_wrapper._accumulative_counts == 6
+    file = tmp_path / 'run' / 'epoch_2.pth'
+    assert read_checkpoint(file)['meta']['layout']['accumulated'] == 6
+    options = settings(accumulated=3)
+    options['train_cfg'].update(fit_accumulation=True)
+    assert run(**options).optim_wrapper._accumulative_counts == 3
+
+
 def test_checkpoints_between_optimizer_steps_are_refused(run):
     options = settings(accumulated=3)
     options['default_hooks']['checkpoint'].update(interval=4)

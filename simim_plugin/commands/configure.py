@@ -1,0 +1,331 @@
+"""Write the config of a task for data of one's own, and train it."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from ..errors import SimimError
+from ..recipes import METHODS, Choices, Recipe, make_recipe
+from ..recipes.plans import power_of_two
+from ..recipes.samples import draw_samples
+from ..recipes.trial import Trial, try_step
+from ..text import clean
+from ..visualization.saving import save_figures
+from .config_errors import add_traceback_option, explained_errors
+from .report import METRICS
+from .running import run_script, train_on
+
+
+def main(
+    argv: Sequence[str] | None = None, tools: Path = Path('tools')
+) -> None:
+    """Run the command line.
+
+    Args:
+        argv (Sequence[str], optional): arguments; those of the process if
+            None.
+        tools (Path): folder of train.py and test.py.
+    """
+    with explained_errors(argv):
+        args = parse_args(argv)
+        words = sys.argv[1:] if argv is None else argv
+        about = shlex.join(['python', 'tools/configure.py', *words])
+        recipe = write_config(args, about)
+        if args.run:
+            run_recipe(recipe, args.out, tools, about)
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse and check the options.
+
+    Raises:
+        SimimError: if the config exists, or is no .py file.
+    """
+    args = _parser().parse_args(argv)
+    if args.out is None:
+        args.out = Path(f'my_{args.task}.py')
+    if args.out.suffix != '.py' or not args.out.stem.isidentifier():
+        raise SimimError(
+            f'Cannot write {args.out}: a config is a .py file whose name has '
+            'letters, digits and underscores; choose another --out.'
+        )
+    if args.out.exists() and not args.overwrite:
+        raise SimimError(
+            f'{args.out} exists, perhaps with changes of yours; choose '
+            'another --out, or replace it with --overwrite.'
+        )
+    if args.hours is not None and (args.epochs or args.no_trial):
+        raise SimimError(
+            '--hours sets the epochs from a trial step; leave out --epochs '
+            'and --no-trial, or --hours.'
+        )
+    if args.ignore is not None and args.ignore != ['others']:
+        try:
+            args.ignore = tuple(map(int, args.ignore))
+        except ValueError as error:
+            raise SimimError(
+                f'--ignore {" ".join(args.ignore)} takes values, or the '
+                'word others alone.'
+            ) from error
+    elif args.ignore:
+        args.ignore = 'others'
+    return args
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description='Write a short config for your own pictures, labels and '
+        'weights, and a picture of samples as the model will see them.'
+    )
+    parser.add_argument('task', choices=[*METHODS])
+    parser.add_argument(
+        '--data',
+        required=True,
+        help='pictures (pretraining), class folders (classification), a '
+        'COCO file or its folder (detection), images/ and masks/ '
+        '(segmentation)',
+    )
+    parser.add_argument(
+        '--method',
+        help='; '.join(f'{t}: {", ".join(m)}' for t, m in METHODS.items()),
+    )
+    parser.add_argument('--encoder', help='weights to start from')
+    parser.add_argument(
+        '--branch',
+        choices=['online', 'target', 'student', 'teacher'],
+        default='online',
+        help='the encoder to take, of a file with two',
+    )
+    parser.add_argument('--num-heads', type=int, help='of the encoder')
+    parser.add_argument(
+        '--arch', help='of a new encoder: tiny, small, base, large or huge'
+    )
+    parser.add_argument(
+        '--out', type=Path, help='the config. Defaults to my_TASK.py'
+    )
+    parser.add_argument('--img-size', type=int, help='side, pixels')
+    parser.add_argument('--batch-size', type=int, help='of a micro-step')
+    parser.add_argument('--epochs', type=int, help='length of the training')
+    parser.add_argument(
+        '--hours', type=float, help='length, by the time of a trial step'
+    )
+    parser.add_argument(
+        '--val-share',
+        type=float,
+        default=0.2,
+        help='share to test on, of data in one part. Defaults to 0.2',
+    )
+    parser.add_argument(
+        '--seed', type=int, default=0, help='of the division of the data'
+    )
+    parser.add_argument(
+        '--freeze', action='store_true', help='hold the encoder'
+    )
+    parser.add_argument(
+        '--encoder-lr',
+        type=float,
+        default=1.0,
+        help='factor of the learning rate of the encoder, such as 0.1',
+    )
+    parser.add_argument(
+        '--masks',
+        action=argparse.BooleanOptionalAction,
+        help='train masks, or boxes alone. Defaults to what the data has',
+    )
+    parser.add_argument(
+        '--classes', help='file of label maps: VALUE NAME in each line'
+    )
+    parser.add_argument(
+        '--ignore',
+        nargs='+',
+        metavar='VALUE',
+        help='values of no class in label maps; others: all that --classes '
+        'does not list',
+    )
+    parser.add_argument(
+        '--no-trial', action='store_true', help='do not try a step'
+    )
+    parser.add_argument(
+        '--overwrite', action='store_true', help='replace the config'
+    )
+    parser.add_argument(
+        '--run', action='store_true', help='train, test and report at once'
+    )
+    add_traceback_option(parser)
+    return parser
+
+
+def write_config(args: argparse.Namespace, about: str) -> Recipe:
+    """Write the config, its files and its picture, and print what they are.
+
+    Nothing is left behind if the config does not run.
+    """
+    choices = Choices(
+        method=args.method,
+        encoder=args.encoder,
+        branch=args.branch,
+        num_heads=args.num_heads,
+        arch=args.arch,
+        img_size=args.img_size,
+        batch_size=args.batch_size,
+        epochs=args.epochs,
+        val_share=args.val_share,
+        seed=args.seed,
+        freeze=args.freeze,
+        encoder_lr=args.encoder_lr,
+        masks=args.masks,
+        classes=args.classes,
+        ignored=args.ignore,
+    )
+    recipe = make_recipe(args.task, args.data, args.out, choices, about=about)
+    say('data', str(recipe.data))
+    say('encoder', recipe.encoder.about)
+    say('machine', str(recipe.machine))
+    written = {*recipe.files, args.out} - {
+        path for path in (*recipe.files, args.out) if path.exists()
+    }
+    try:
+        recipe.write(args.out)
+        trial = None
+        if not args.no_trial and trains(recipe):
+            recipe, trial = fit(recipe, args, choices, about)
+        picture = args.out.with_name(f'{args.out.stem}_samples.png')
+        figure = draw_samples(args.out, getattr(recipe.data, 'classes', ()))
+        save_figures([('', figure)], picture)
+    except BaseException:
+        for path in written:
+            path.unlink(missing_ok=True)
+        raise
+    say_plan(recipe, trial)
+    for warning in recipe.plan.warnings:
+        say('warning', warning)
+    lines = len(str(recipe.written).splitlines())
+    say('written', f'{args.out} ({lines} lines) and {picture}: look at it')
+    say('next', ' '.join(next_command(recipe, args.out)))
+    return recipe
+
+
+def say(what: str, text: str) -> None:
+    """Print a line of the summary."""
+    print(clean(f'{what:8} {text}'), flush=True)
+
+
+def trains(recipe: Recipe) -> bool:
+    """Whether the method of a recipe trains anything."""
+    return recipe.method not in ('knn', 'logistic')
+
+
+def say_plan(recipe: Recipe, trial: Trial | None) -> None:
+    """Print the length of the training and what a step takes."""
+    plan = recipe.plan
+    if not trains(recipe):
+        return
+    say(
+        'plan',
+        f'{plan.epochs} epochs of {plan.images} pictures, {plan.steps} steps '
+        f'of {plan.total}, learning rate {plan.lr:.2g}',
+    )
+    if trial is not None:
+        seconds = trial.seconds * plan.batches()
+        say(
+            'trial',
+            f'{trial.batch} images take {trial.seconds:.2f} s and '
+            f'{trial.memory:.1f} GiB; the training takes about '
+            f'{in_words(seconds)} without its tests',
+        )
+
+
+def in_words(seconds: float) -> str:
+    """Return a length of time in the unit that suits it."""
+    for unit, name in ((86400, 'days'), (3600, 'hours'), (60, 'minutes')):
+        if seconds >= 2 * unit:
+            return f'{seconds / unit:.0f} {name}'
+    return f'{seconds:.0f} seconds'
+
+
+def fit(
+    recipe: Recipe, args: argparse.Namespace, choices: Choices, about: str
+) -> tuple[Recipe, Trial]:
+    """Try a step of the written config, and adapt its batch to a GPU.
+
+    With ``--hours``, adapt its length.
+
+    Raises:
+        SimimError: if the batch that the user chose, or one image, does not
+            fit.
+    """
+    asked = choices.batch_size
+
+    def again(**changes: int) -> Recipe:
+        nonlocal choices
+        choices = replace(choices, **changes)  # type: ignore[arg-type]
+        made = make_recipe(
+            args.task, args.data, args.out, choices, recipe.machine, about
+        )
+        made.write(args.out)
+        return made
+
+    trial = None
+    while trial is None:
+        try:
+            trial = try_step(args.out)
+        except torch.OutOfMemoryError as error:
+            if asked or recipe.plan.batch == 1:
+                raise SimimError(
+                    f'A batch of {recipe.plan.batch} does not fit the '
+                    f'{recipe.machine.memory:.1f} GiB of '
+                    f'{recipe.machine.device}; lower --batch-size or '
+                    '--img-size, or take a smaller encoder.'
+                ) from error
+            torch.cuda.empty_cache()
+            recipe = again(batch_size=recipe.plan.batch // 2)
+            asked = None
+    used = trial.memory / recipe.machine.memory
+    larger = min(int(0.8 / used), recipe.plan.accumulated) if used else 1
+    if recipe.machine.gpu and not asked and larger > 1:
+        recipe = again(batch_size=recipe.plan.batch * power_of_two(larger))
+        trial = try_step(args.out)
+    if args.hours is not None:
+        epoch = trial.seconds * recipe.plan.batches() / recipe.plan.epochs
+        recipe = again(epochs=max(1, math.floor(args.hours * 3600 / epoch)))
+    return recipe, trial
+
+
+def next_command(recipe: Recipe, out: Path) -> list[str]:
+    """Return the command that trains or tests the config."""
+    if trains(recipe):
+        return ['python', 'tools/train.py', str(out)]
+    return ['python', 'tools/test.py', str(out), str(recipe.encoder.file)]
+
+
+def run_recipe(recipe: Recipe, out: Path, tools: Path, about: str) -> None:
+    """Train the config, test the model and write the report.
+
+    Raises:
+        SimimError: if a part fails.
+    """
+    work_dir = Path('work_dirs', out.stem)
+    if not trains(recipe):
+        log = work_dir / 'test.log'
+        words = [str(out), str(recipe.encoder.file)]
+        words += ['--work-dir', str(work_dir)]
+        run_script(tools / 'test.py', words, log)
+        return
+    train_on(tools, [str(out)], work_dir, work_dir / 'train.log')
+    say('trained', str(work_dir))
+    if recipe.task == 'pretraining':
+        return
+    report = work_dir / 'report.html'
+    words = [str(out), str(work_dir), '--out', str(report)]
+    words += ['--made-by', about]
+    run_script(tools / 'report.py', words, work_dir / 'report.log')
+    text = (work_dir / 'report.log').read_text()
+    print(text.rpartition(METRICS)[2].strip('\n'))

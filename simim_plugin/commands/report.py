@@ -1,0 +1,101 @@
+"""Test a trained model and write a page of what it does right and wrong."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import SimimError
+from ..files import last_checkpoint
+from ..recipes.report import draw_report, run_test, tables
+from ..text import clean
+from ..visualization.saving import check_output, save_figures
+from .config_errors import add_traceback_option, explained_errors
+
+METRICS = 'Metrics of the test set:'
+"""The line before the metrics."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    with explained_errors(argv):
+        args = parse_args(argv)
+        words = sys.argv[1:] if argv is None else argv
+        command = shlex.join(['python', 'tools/report.py', *words])
+        commands = [*args.made_by, command]
+        write_report(args.config, args.checkpoint, args.out, commands)
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the options.
+
+    Raises:
+        SimimError: unless ``--out`` is an HTML file.
+    """
+    parser = argparse.ArgumentParser(
+        description='Test a classifier, detector or segmentor on the test '
+        'set of its config: figures for each class, the best and the worst '
+        'predictions, in one HTML page.'
+    )
+    parser.add_argument('config', type=Path, help='config file')
+    parser.add_argument(
+        'checkpoint',
+        type=Path,
+        help='trained weights, or the work directory of the training',
+    )
+    parser.add_argument(
+        '--out',
+        type=Path,
+        default=Path('report.html'),
+        help='Defaults to report.html',
+    )
+    parser.add_argument(
+        '--made-by',
+        action='append',
+        default=[],
+        metavar='COMMAND',
+        help='a command that made the model, for the page',
+    )
+    add_traceback_option(parser)
+    args = parser.parse_args(argv)
+    if args.out.suffix.lower() != '.html':
+        raise SimimError(
+            f'Cannot write {args.out}: a report is an .html file; use --out '
+            f'{args.out.with_suffix(".html")}.'
+        )
+    check_output(args.out)
+    return args
+
+
+def write_report(
+    config: Path, checkpoint: Path, out: Path, commands: Sequence[str]
+) -> None:
+    """Test a model and write its page.
+
+    Args:
+        config (Path): the config file.
+        checkpoint (Path): weights, or the work directory of the training.
+        out (Path): ends in .html.
+        commands (Sequence[str]): that made the model and the page.
+
+    Raises:
+        SimimError: for a model that predicts nothing for a picture.
+    """
+    if checkpoint.is_dir():
+        checkpoint = last_checkpoint(checkpoint)
+    tested = run_test(config, checkpoint)
+    save_figures(
+        draw_report(tested),
+        out,
+        f'{config.stem}: {tested.task} on {len(tested.results)} test pictures',
+        '\n'.join(commands),
+        tables(tested),
+    )
+    print(METRICS)
+    for rows in tables(tested)[:1]:
+        for name, value in rows[1:]:
+            print(clean(f'  {name}: {value}'))
+    print(clean(f'Report: {out}'))

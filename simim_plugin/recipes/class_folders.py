@@ -1,0 +1,132 @@
+"""Read a folder of labelled pictures: one sub-folder for each class."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import SimimError
+from ..pictures.walking import class_folders, images_by_class
+from .splitting import TESTS, TRAINING, check_share, divide, part_named
+from .survey import Survey, check_lines, refuse_broken_tests, survey
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Labelled pictures to train on and to test on.
+
+    Args:
+        train (str): folder of the class folders.
+        val (str): the same of the test pictures.
+        lists (dict[str, list[str]]): the lines of ``train`` and ``val``, each
+            CLASS/NAME, if both are one folder; else empty.
+        counts (dict[str, int]): training pictures by class, sorted by name.
+        tested (dict[str, int]): test pictures by class.
+        pictures (Survey): the training pictures.
+        broken (list[str]): unreadable pictures that no list has.
+    """
+
+    train: str
+    val: str
+    lists: dict[str, list[str]]
+    counts: dict[str, int]
+    tested: dict[str, int]
+    pictures: Survey
+    broken: list[str]
+
+    @property
+    def classes(self) -> list[str]:
+        """The names of the classes, in the order of their labels."""
+        return [*self.counts]
+
+    def __str__(self) -> str:
+        """Return one line: pictures, classes and their balance."""
+        least = min(self.counts, key=self.counts.__getitem__)
+        most = max(self.counts, key=self.counts.__getitem__)
+        return (
+            f'{sum(self.counts.values())} training and '
+            f'{sum(self.tested.values())} test pictures of '
+            f'{len(self.counts)} classes, from {self.counts[least]} of '
+            f'{least} to {self.counts[most]} of {most}'
+        )
+
+
+def read_class_folders(root: str, share: float, seed: int) -> Labelled:
+    """Read ``root/train/CLASS`` and ``root/val/CLASS``, or ``root/CLASS``.
+
+    Args:
+        root (str): the folder.
+        share (float): of each class to test on, if there is one part only.
+        seed (int): of that division.
+
+    Raises:
+        SimimError: if there are no pictures, fewer than two classes, other
+            classes in the two parts, or a class with one picture that cannot
+            be divided.
+    """
+    names = class_folders(root) if os.path.isdir(root) else []
+    train, val = part_named(names, TRAINING), part_named(names, TESTS)
+    if train and val:
+        return _two_folders(os.path.join(root, train), os.path.join(root, val))
+    if train and len(names) == 1:
+        root = os.path.join(root, train)
+    check_share(share)
+    found = _images(root)
+    alone = [name for name, paths in found.items() if len(paths) < 2]
+    if alone:
+        raise SimimError(
+            f'The class {alone[0]} of {root} has one picture, which cannot '
+            'both train and test; add pictures, or remove the folder.'
+        )
+    seen = survey([path for paths in found.values() for path in paths])
+    left = set(seen.broken)
+    files = [
+        (name, path)
+        for name, paths in found.items()
+        for path in paths
+        if path not in left
+    ]
+    parts = divide([name for name, _ in files], share, seed)
+    lists, counts = {}, []
+    for part, indices in zip(('train', 'val'), parts, strict=True):
+        chosen = [files[k] for k in indices]
+        lists[part] = [Path(p).relative_to(root).as_posix() for _, p in chosen]
+        by_class = Counter(name for name, _ in chosen)
+        counts.append({name: by_class[name] for name in found})
+    for lines in lists.values():
+        check_lines(lines, root)
+    return Labelled(root, root, lists, *counts, seen, seen.broken)
+
+
+def _two_folders(train: str, val: str) -> Labelled:
+    ours, theirs = _images(train), _images(val)
+    if ours.keys() != theirs.keys():
+        other = sorted(ours.keys() ^ theirs.keys())
+        raise SimimError(
+            f'{train} and {val} have other classes ({", ".join(other[:3])}'
+            f'{", ..." if len(other) > 3 else ""} is in one of them only); '
+            'give both the same sub-folders.'
+        )
+    seen = survey([path for paths in ours.values() for path in paths])
+    refuse_broken_tests([path for paths in theirs.values() for path in paths])
+    counts = [
+        {name: len(paths) for name, paths in found.items()}
+        for found in (ours, theirs)
+    ]
+    return Labelled(train, val, {}, *counts, seen, [])
+
+
+def _images(root: str) -> dict[str, list[str]]:
+    """Return the pictures of each class, without empty folders."""
+    names = class_folders(root) if os.path.isdir(root) else []
+    found = images_by_class(root, names) if names else {}
+    found = {name: paths for name, paths in found.items() if paths}
+    if len(found) < 2:
+        raise SimimError(
+            f'{root} has {len(found)} sub-folders with pictures, and a '
+            'classifier needs two or more, one for each class; pass the '
+            'folder that holds them, or the one that holds train/ and val/.'
+        )
+    return found

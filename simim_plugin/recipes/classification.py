@@ -1,0 +1,263 @@
+"""Choose the settings of a classifier: fine-tuned, or on frozen features."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from ..checkpoint.families import PLAIN
+from ..errors import SimimError
+from .class_folders import Labelled
+from .encoders import SIZES, Encoder
+from .machine import Cost, Machine, largest_batch
+from .plans import (
+    Plan,
+    epochs_for,
+    power_of_two,
+    square_root_lr,
+    three_digits,
+    warn,
+)
+from .written import Code, Written
+
+METHODS = ('finetune', 'linear', 'knn', 'logistic')
+
+_BASES = dict(
+    finetune='siamese_im_vit-{}-p16_ft-8xb128-amp-coslr-100e_in1k.py',
+    linear='siamese_im_vit-{}-p16_linear-8xb2048-amp-coslr-90e_in1k.py',
+    knn='siamese_im_vit-{}-p16_knn_in1k.py',
+    logistic='siamese_im_vit-{}-p16_knn_in1k.py',
+)
+_RECIPES = dict(finetune=(1e-3, 1024), linear=(0.1 * 16384 / 256, 16384))
+"""Learning rate and images of an optimizer step."""
+
+
+def image_size(
+    encoder: Encoder, short: int, asked: int | None
+) -> tuple[int, str]:
+    """Choose the side of the images and say why.
+
+    Args:
+        encoder (Encoder): its patch divides the side.
+        short (int): median short side of the pictures, pixels.
+        asked (int, optional): the user's choice.
+    """
+    if asked is not None:
+        return asked, 'as asked'
+    most = 224 if encoder.patch >= 12 else 14 * encoder.patch
+    side = max(min(short, most) // encoder.patch, 4) * encoder.patch
+    return side, f'half of the pictures have a short side of {short} px'
+
+
+def plan_classification(
+    data: Labelled,
+    encoder: Encoder,
+    machine: Machine,
+    method: str,
+    size: int,
+    epochs: int | None,
+    batch: int | None,
+) -> Plan:
+    """Choose batch, length and learning rate."""
+    images = sum(data.counts.values()) - len(data.pictures.broken) * bool(
+        not data.lists
+    )
+    frozen = method != 'finetune'
+    most = min(1024 if frozen else 128, power_of_two(max(images / 8, 4)))
+    cost = Cost(
+        encoder.width, encoder.depth, (size // encoder.patch) ** 2, machine.gpu
+    )
+    if batch is None:
+        batch, _ = largest_batch(
+            machine, cost.classifier(frozen), cost.parameters, most
+        )
+    accumulated = 1 if frozen else max(most // batch, 1)
+    total = batch * accumulated
+    recipe, base = _RECIPES.get(method, (0.0, total))
+    if method == 'linear':  # LARS: the recipe's own, linear rule
+        lr = three_digits(recipe * total / base)
+        recipe = lr
+    else:
+        lr = square_root_lr(recipe, base, total)
+    steps = 4_000 if machine.gpu else 1_000
+    epochs = epochs or epochs_for(images, total, steps, 20, 200)
+    plan = Plan(
+        images, batch, accumulated, epochs, lr, max(1, epochs // 20), recipe
+    )
+    if method in _RECIPES:
+        warn(plan, 'classification', data.counts)
+    return plan
+
+
+def write_classification(
+    data: Labelled,
+    encoder: Encoder,
+    machine: Machine,
+    plan: Plan,
+    method: str,
+    size: tuple[int, str],
+    about: list[str],
+    freeze: bool = False,
+    encoder_lr: float = 1.0,
+    lists: Mapping[str, str] | None = None,
+) -> Written:
+    """Write the settings of a classifier.
+
+    Args:
+        data (Labelled): the pictures.
+        encoder (Encoder): to start from.
+        machine (Machine): that trains.
+        plan (Plan): of the training; kNN and logistic regression have none.
+        method (str): one of ``METHODS``.
+        size (tuple[int, str]): side of the images and why.
+        about (list[str]): the first lines.
+        freeze (bool): hold the encoder in fine-tuning.
+        encoder_lr (float): factor of its learning rate there.
+        lists (Mapping[str, str], optional): files of the ``lists``.
+
+    Raises:
+        SimimError: if frozen features are asked for without an encoder.
+    """
+    if encoder.file is None and (method != 'finetune' or freeze):
+        raise SimimError(
+            f'{"--freeze" if freeze else method} uses the features of an '
+            'encoder as they are, and a new one has none; name its weights '
+            'by --encoder, or leave --freeze out.'
+        )
+    packaged = SIZES if method == 'finetune' else SIZES[:3]
+    name = encoder.name if encoder.name in packaged else 'base'
+    patch = 14 if (method, name) == ('finetune', 'huge') else 16
+    out = Written(_base_of(method, str(name)), about)
+    out.set('img_size', *size)
+    _set_model(out, data, encoder, method, str(name), patch)
+    if freeze:
+        out.set('model.backbone.frozen_stages', encoder.depth, 'held')
+    loaders = ['train_dataloader', 'test_dataloader']
+    if method in ('knn', 'logistic'):
+        loaders = ['test_cfg.train_dataloader', 'test_dataloader']
+    for loader in loaders:
+        part = 'train' if 'train' in loader else 'val'
+        _set_data(out, loader, data, part, machine, lists or {})
+    if method in ('knn', 'logistic'):
+        if method == 'logistic':
+            out.set(
+                'test_cfg.classifier',
+                Code(
+                    "dict(_delete_=True, type='LogisticClassifier', l2=None)"
+                ),
+            )
+        if method == 'knn':
+            ks = tuple(k for k in (1, 5, 10, 20) if k <= plan.images)
+            out.set('test_cfg.classifier.ks', ks, 'neighbours')
+        pool = encoder.family.pool if method == 'knn' else 'mean'
+        out.set('test_cfg.pool', pool, f'as for a {encoder.family.name}')
+        return out
+    out.set('val_dataloader', Code('test_dataloader'))
+    _set_schedule(out, encoder, plan, method, encoder_lr, freeze)
+    return out
+
+
+def _base_of(method: str, name: str) -> str:
+    if method == 'finetune' and name in ('large', 'huge'):
+        patch = 14 if name == 'huge' else 16
+        return (
+            f'siamese_im_vit-{name}-p{patch}_ft-8xb128-amp-coslr-50e_in1k.py'
+        )
+    return _BASES[method].format(name)
+
+
+def _set_model(
+    out: Written,
+    data: Labelled,
+    encoder: Encoder,
+    method: str,
+    name: str,
+    patch: int,
+) -> None:
+    backbone = 'model.backbone'
+    if encoder.file:
+        out.set(f'{backbone}.pretrained', encoder.pretrained(), encoder.size)
+    changes = encoder.changes(dict(arch=name, patch_size=patch))
+    if method == 'finetune':  # it has a norm of its own
+        changes.pop('final_norm', None)
+    for key, value in changes.items():
+        out.set(f'{backbone}.{key}', value)
+    if data.pictures.channels > 3:
+        out.set(f'{backbone}.in_channels', data.pictures.channels)
+    if method == 'linear':
+        out.set(f'{backbone}.frozen_stages', encoder.depth)
+        if encoder.family.pool == 'cls':
+            out.set(f'{backbone}.out_type', 'cls_token')
+    if method in ('finetune', 'linear'):
+        out.set('model.head.num_classes', len(data.classes))
+        if encoder.name != name:
+            out.set('model.head.in_channels', encoder.width)
+        out.set('model.data_preprocessor.num_classes', len(data.classes))
+    if encoder.family.mean != PLAIN.mean:
+        for key in ('mean', 'std'):
+            value = [*getattr(encoder.family, key)]
+            out.set(f'model.data_preprocessor.{key}', value)
+
+
+def _set_data(
+    out: Written,
+    loader: str,
+    data: Labelled,
+    part: str,
+    machine: Machine,
+    lists: Mapping[str, str],
+) -> None:
+    root = data.train if part == 'train' else data.val
+    counts = data.counts if part == 'train' else data.tested
+    kind = 'training' if part == 'train' else 'test'
+    out.set(f'{loader}.num_workers', machine.workers)
+    out.set(
+        f'{loader}.dataset.data_root',
+        os.path.abspath(root),
+        f'{sum(counts.values())} {kind} pictures',
+    )
+    if lists:
+        out.set(f'{loader}.dataset.list_file', lists[part])
+    elif part == 'train' and data.pictures.broken:
+        share = 2 * len(data.pictures.broken) / len(data.pictures.seen)
+        out.set(
+            f'{loader}.dataset.skip_broken',
+            max(0.01, round(share, 2)),
+            f'{len(data.pictures.broken)} pictures cannot be read',
+        )
+
+
+def _set_schedule(
+    out: Written,
+    encoder: Encoder,
+    plan: Plan,
+    method: str,
+    encoder_lr: float,
+    freeze: bool,
+) -> None:
+    out.set('train_dataloader.batch_size', plan.batch, 'fits the memory')
+    rule = f'1e-3 x sqrt({plan.total} / 1024)'
+    if method == 'linear':
+        rule = f'0.1 x {plan.total} / 256, by LARS'
+    out.set('optim_wrapper.optimizer.lr', plan.lr, rule)
+    if plan.accumulated > 1:
+        out.set('optim_wrapper.accumulative_counts', plan.accumulated)
+    if method == 'finetune' and encoder.file is None:
+        out.set(
+            'optim_wrapper.paramwise_cfg.layer_decay_rate', 1.0, 'no encoder'
+        )
+    if encoder_lr != 1 and not freeze:
+        out.set(
+            'optim_wrapper.paramwise_cfg.custom_keys.backbone',
+            dict(lr_mult=encoder_lr),
+            'as asked',
+        )
+    out.set('auto_scale_lr.base_batch_size', plan.total)
+    out.set('param_scheduler.warmup', plan.warmup, 'epochs')
+    out.set(
+        'train_cfg.max_epochs',
+        plan.epochs,
+        f'{plan.steps} steps of {plan.total} of {plan.images} pictures',
+    )
+    out.set('train_cfg.val_interval', max(1, plan.epochs // 10))
+    out.set('default_hooks.checkpoint.interval', max(1, plan.epochs // 10))

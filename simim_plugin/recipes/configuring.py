@@ -1,0 +1,367 @@
+"""Write the config of a task for data of one's own."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from ..errors import SimimError
+from ..files import complete_file
+from ..text import clean
+from .encoders import Encoder, no_encoder, read_encoder
+from .machine import Machine, this_machine
+from .plans import Plan
+from .written import Written
+
+METHODS = dict(
+    pretraining=('siamese_im',),
+    classification=('finetune', 'linear', 'knn', 'logistic'),
+    detection=('vitdet',),
+    segmentation=('upernet', 'linear'),
+)
+"""Tasks and their methods; the first is the default."""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a user may choose; the rest follows from data and machine.
+
+    Args:
+        method (str, optional): one of ``METHODS`` of the task.
+        encoder (str, optional): file of weights to start from.
+        branch (str): of a file with two encoders.
+        num_heads (int, optional): of an encoder that does not tell.
+        arch (str, optional): of a new encoder. Defaults to 'small' on a GPU,
+            else 'tiny'.
+        img_size (int, optional): side of the images, pixels.
+        batch_size (int, optional): of a micro-step.
+        epochs (int, optional): length.
+        val_share (float): of data in one part, to test on.
+        seed (int): of that division.
+        freeze (bool): hold the encoder.
+        encoder_lr (float): factor of its learning rate.
+        masks (bool, optional): of a detector; None: if the data has them.
+        classes (str, optional): file with values and names for label maps.
+        ignored (tuple[int, ...] | str, optional): values of no class in
+            them, or 'others'.
+    """
+
+    method: str | None = None
+    encoder: str | None = None
+    branch: str = 'online'
+    num_heads: int | None = None
+    arch: str | None = None
+    img_size: int | None = None
+    batch_size: int | None = None
+    epochs: int | None = None
+    val_share: float = 0.2
+    seed: int = 0
+    freeze: bool = False
+    encoder_lr: float = 1.0
+    masks: bool | None = None
+    classes: str | None = None
+    ignored: tuple[int, ...] | str | None = None
+
+
+@dataclass
+class Recipe:
+    """A config that is ready to be written.
+
+    Args:
+        task (str): key of ``METHODS``.
+        method (str): of the task.
+        data (Any): the data set, as its reader returns it.
+        encoder (Encoder): to start from.
+        machine (Machine): that trains.
+        plan (Plan): of the training.
+        written (Written): its settings.
+        files (dict[Path, str]): texts of the other files that it needs.
+    """
+
+    task: str
+    method: str
+    data: Any
+    encoder: Encoder
+    machine: Machine
+    plan: Plan
+    written: Written
+    files: dict[Path, str] = field(default_factory=dict)
+
+    def write(self, out: Path) -> None:
+        """Write the config and its files."""
+        for path, text in {**self.files, out: str(self.written)}.items():
+            with complete_file(path) as part:
+                part.write_text(text, encoding='utf-8')
+
+
+def check_choices(task: str, choices: Choices) -> str:
+    """Return the method of the task.
+
+    Raises:
+        SimimError: for an unknown task or method, or a choice that the task
+            has no use for.
+    """
+    if task not in METHODS:
+        raise SimimError(
+            f'There is no task {task!r}; choose one of {", ".join(METHODS)}.'
+        )
+    method = choices.method or METHODS[task][0]
+    if method not in METHODS[task]:
+        raise SimimError(
+            f'{task} has no method {method!r}; choose one of '
+            f'{", ".join(METHODS[task])}.'
+        )
+    uses = dict(
+        masks=task == 'detection',
+        classes=task == 'segmentation',
+        ignored=task == 'segmentation',
+        freeze=task != 'pretraining'
+        and method in ('finetune', 'vitdet', 'upernet'),
+        encoder_lr=task != 'pretraining'
+        and method in ('finetune', 'vitdet', 'upernet'),
+        epochs=method not in ('knn', 'logistic'),
+    )
+    default = Choices()
+    for name, used in uses.items():
+        if not used and getattr(choices, name) != getattr(default, name):
+            raise SimimError(
+                f'{name.replace("_", "-")} has no effect on {task} by '
+                f'{method}; leave it out.'
+            )
+    if choices.encoder and choices.arch:
+        raise SimimError(
+            '--arch is that of a new encoder, and --encoder has its own; '
+            'leave one of them out.'
+        )
+    for name in ('img_size', 'batch_size', 'epochs', 'num_heads'):
+        value = getattr(choices, name)
+        if value is not None and value < 1:
+            raise SimimError(
+                f'--{name.replace("_", "-")} is {value}; set 1 or more.'
+            )
+    if not 0 <= choices.encoder_lr <= 1:
+        raise SimimError(
+            f'--encoder-lr is {choices.encoder_lr}, a factor of the learning '
+            'rate; set it between 0 and 1, such as 0.1.'
+        )
+    return method
+
+
+def make_recipe(
+    task: str,
+    data: str,
+    out: Path,
+    choices: Choices,
+    machine: Machine | None = None,
+    about: str = '',
+) -> Recipe:
+    """Read data and encoder, and choose the settings of a task.
+
+    Args:
+        task (str): key of ``METHODS``.
+        data (str): the folder or file.
+        out (Path): of the config.
+        choices (Choices): of the user.
+        machine (Machine, optional): that trains. Defaults to this one.
+        about (str): the command, for the first lines of the config.
+
+    Raises:
+        SimimError: for data, weights or choices that do not fit.
+    """
+    method = check_choices(task, choices)
+    data = os.path.expanduser(data)
+    if choices.encoder:
+        encoder = read_encoder(
+            os.path.expanduser(choices.encoder),
+            choices.branch,
+            choices.num_heads,
+        )
+        machine = machine or this_machine()
+    else:
+        machine = machine or this_machine()
+        encoder = no_encoder(
+            choices.arch or ('small' if machine.gpu else 'tiny')
+        )
+    stem = out.with_suffix('').absolute()
+    order = Order(task, method, data, stem, encoder, machine, choices, about)
+    recipe = _MAKERS[task](order)
+    _check_size(recipe.written.settings['img_size'].value, encoder, task)
+    return recipe
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a recipe is made from; see :func:`make_recipe`.
+
+    Args:
+        task (str): key of ``METHODS``.
+        method (str): of the task.
+        root (str): the folder or file of the data.
+        stem (Path): of the files that are written.
+        encoder (Encoder): to start from.
+        machine (Machine): that trains.
+        choices (Choices): of the user.
+        about (str): the command.
+    """
+
+    task: str
+    method: str
+    root: str
+    stem: Path
+    encoder: Encoder
+    machine: Machine
+    choices: Choices
+    about: str
+
+    def plan(self, size: int) -> tuple[Any, ...]:
+        """Return the last arguments of a task's function that plans."""
+        return size, self.choices.epochs, self.choices.batch_size
+
+    def head(self, data: Any) -> list[str]:
+        """Return the first lines of the config."""
+        by = self.about or f'simim_plugin.configure, {self.task}'
+        return [
+            f'{date.today()}: {clean(by)}',
+            *_wrapped(clean(str(data))),
+        ]
+
+    def tune(self) -> dict[str, Any]:
+        """Return how the encoder is tuned."""
+        choices = self.choices
+        return dict(freeze=choices.freeze, encoder_lr=choices.encoder_lr)
+
+    def lists(
+        self, lists: Mapping[str, list[str]]
+    ) -> tuple[dict[Path, str], dict[str, str]]:
+        """Return the texts of lists of pictures, and their files by part."""
+        names = {part: f'{self.stem}_{part}.txt' for part in lists}
+        texts = {
+            Path(names[part]): '\n'.join(lines) + '\n'
+            for part, lines in lists.items()
+        }
+        return texts, names
+
+    def recipe(
+        self,
+        data: Any,
+        plan: Plan,
+        written: Written,
+        files: dict[Path, str] | None = None,
+    ) -> Recipe:
+        """Return the recipe that was made."""
+        return Recipe(
+            *(self.task, self.method, data, self.encoder, self.machine),
+            *(plan, written, files or {}),
+        )
+
+
+# The libraries of one task are imported for no other.
+
+
+def _pretraining(order: Order) -> Recipe:
+    from . import pretraining as task
+
+    encoder, machine = order.encoder, order.machine
+    data = task.read_unlabelled(order.root)
+    size = task.view_size(
+        data.pictures, encoder.patch, machine, order.choices.img_size
+    )
+    plan = task.plan_pretraining(data, encoder, machine, *order.plan(size[0]))
+    written = task.write_pretraining(
+        data, encoder, machine, plan, size, order.head(data)
+    )
+    return order.recipe(data, plan, written)
+
+
+def _classification(order: Order) -> Recipe:
+    from . import class_folders
+    from . import classification as task
+
+    choices, encoder, machine = order.choices, order.encoder, order.machine
+    data = class_folders.read_class_folders(
+        order.root, choices.val_share, choices.seed
+    )
+    size = task.image_size(encoder, min(data.pictures.size), choices.img_size)
+    plan = task.plan_classification(
+        data, encoder, machine, order.method, *order.plan(size[0])
+    )
+    files, lists = order.lists(data.lists)
+    written = task.write_classification(
+        *(data, encoder, machine, plan, order.method, size, order.head(data)),
+        **order.tune(),
+        lists=lists,
+    )
+    return order.recipe(data, plan, written, files)
+
+
+def _detection(order: Order) -> Recipe:
+    from . import boxes
+    from . import detection as task
+
+    choices, encoder, machine = order.choices, order.encoder, order.machine
+    data = boxes.read_boxes(
+        *(order.root, choices.val_share, choices.seed, order.stem),
+        choices.masks,
+    )
+    size = task.image_side(data, machine, choices.img_size)
+    plan = task.plan_detection(data, encoder, machine, *order.plan(size[0]))
+    files = {
+        Path(part.file): boxes.write_part(part)
+        for part in (data.train, data.val)
+        if part.content is not None
+    }
+    written = task.write_detection(
+        *(data, encoder, machine, plan, size, order.head(data)),
+        **order.tune(),
+    )
+    return order.recipe(data, plan, written, files)
+
+
+def _segmentation(order: Order) -> Recipe:
+    from . import label_maps
+    from . import segmentation as task
+
+    choices, encoder, machine = order.choices, order.encoder, order.machine
+    data = label_maps.read_label_maps(
+        *(order.root, choices.val_share, choices.seed, choices.classes),
+        choices.ignored,
+    )
+    size = task.crop_side(data, encoder, machine, choices.img_size)
+    plan = task.plan_segmentation(
+        data, encoder, machine, order.method, *order.plan(size[0])
+    )
+    files, lists = order.lists(
+        dict(train=data.train.names, val=data.val.names)
+    )
+    written = task.write_segmentation(
+        *(data, encoder, machine, plan, order.method, size, order.head(data)),
+        **order.tune(),
+        lists=lists,
+    )
+    return order.recipe(data, plan, written, files)
+
+
+_MAKERS = dict(
+    pretraining=_pretraining,
+    classification=_classification,
+    detection=_detection,
+    segmentation=_segmentation,
+)
+
+
+def _check_size(size: int, encoder: Encoder, task: str) -> None:
+    patch = 16 if task == 'detection' else encoder.patch
+    if size % patch or size < 2 * patch:
+        raise SimimError(
+            f'--img-size {size} is no whole number of patches of {patch} px, '
+            f'two or more; set {max(size // patch, 2) * patch}.'
+        )
+
+
+def _wrapped(text: str, width: int = 76) -> list[str]:
+    return textwrap.wrap(text, width, break_long_words=False)

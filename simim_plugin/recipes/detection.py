@@ -1,0 +1,264 @@
+"""Choose the settings of a detector."""
+
+from __future__ import annotations
+
+import os
+from math import isqrt
+
+from ..checkpoint import read_weights
+from ..checkpoint.families import PLAIN
+from ..detection.schedule import schedule
+from ..errors import SimimError
+from .boxes import Boxes, Part
+from .encoders import SIZES, WIDTHS, Encoder
+from .machine import Cost, Machine, largest_batch
+from .plans import Plan, epochs_for, power_of_two, square_root_lr, warn
+from .written import Code, Written
+
+SIDES = (224, 448, 672, 896, 1024)
+"""Sides of the images, pixels: whole windows of 14 patches, but the last."""
+
+_RECIPE = (1e-4, 64)
+_PATCH = 16
+_BOXES_ALONE = 'siamese_im_vit-base-p16_vitdet-faster-16xb4-amp-100e_coco.py'
+_LIGHT = 'siamese_im_vit-micro-p16_vitdet{}-1xb2-600it_coco-tiny-256x256.py'
+"""Heads of a twentieth of the operations, for processors."""
+
+
+def image_side(
+    data: Boxes, machine: Machine, asked: int | None
+) -> tuple[int, str]:
+    """Choose the side of the images and say why."""
+    if asked is not None:
+        return asked, 'as asked'
+    longer = max(data.pictures.size)
+    if machine.gpu:
+        side = next((s for s in SIDES if s >= min(longer, 1024)), SIDES[-1])
+        return side, f'half of the pictures have a long side of {longer} px'
+    # Half of the boxes then have two patches or more.
+    needed = min(2 * _PATCH / max(data.side, 1e-3), longer, 448)
+    side = next(s for s in SIDES if s >= needed)
+    return (
+        side,
+        f'small, without a GPU; half of the boxes have {data.side:.0%} of it',
+    )
+
+
+def plan_detection(
+    data: Boxes,
+    encoder: Encoder,
+    machine: Machine,
+    size: int,
+    epochs: int | None,
+    batch: int | None,
+) -> Plan:
+    """Choose batch, length and learning rate."""
+    images = data.images[0] - len(data.pictures.broken)
+    most = min(16 if machine.gpu else 2, power_of_two(max(images / 8, 1)))
+    cost = Cost(
+        encoder.width, encoder.depth, (size // _PATCH) ** 2, machine.gpu
+    )
+    if batch is None:
+        batch, _ = largest_batch(
+            machine,
+            cost.detector(size * size, data.masks),
+            cost.parameters + 20e6,
+            most,
+        )
+    accumulated = max(most // batch, 1)
+    total = batch * accumulated
+    recipe = _RECIPE[0] * (1 if encoder.file else 4)
+    steps = 5_000 if machine.gpu else 600
+    epochs = epochs or epochs_for(images, total, steps, 12, 400)
+    plan = Plan(
+        images,
+        batch,
+        accumulated,
+        epochs,
+        square_root_lr(recipe, _RECIPE[1], total),
+        warmup=0,
+        recipe_lr=recipe,
+    )
+    warn(plan, 'detection', data.counts, 'training objects')
+    return plan
+
+
+def write_detection(
+    data: Boxes,
+    encoder: Encoder,
+    machine: Machine,
+    plan: Plan,
+    size: tuple[int, str],
+    about: list[str],
+    freeze: bool = False,
+    encoder_lr: float = 1.0,
+) -> Written:
+    """Write the settings of a detector; see :func:`write_classification`."""
+    if freeze and encoder.file is None:
+        raise SimimError(
+            '--freeze uses the features of an encoder as they are, and a new '
+            'one has none; name its weights by --encoder, or leave it out.'
+        )
+    base, name = _base_of(data, encoder, machine)
+    out = Written(base, about)
+    out.set('img_size', *size)
+    out.set('classes', data.classes, f'{len(data.classes)} with objects')
+    _set_model(out, data, encoder, name, size[0])
+    if freeze:
+        out.set('model.backbone.frozen_stages', encoder.depth, 'held')
+    for loader, part, kind in (
+        ('train_dataloader', data.train, 'training'),
+        ('val_dataloader', data.val, 'test'),
+    ):
+        count = data.images[kind == 'test']
+        root, dataset = _root(part), f'{loader}.dataset'
+        out.set(f'{dataset}.data_root', root, f'{count} {kind} pictures')
+        out.set(f'{dataset}.ann_file', _below(part.file, root))
+        images = _below(part.images, root)
+        out.set(f'{dataset}.data_prefix', dict(img=images and f'{images}/'))
+        out.set(f'{dataset}.metainfo', Code('dict(classes=classes)'))
+        out.set(f'{loader}.num_workers', machine.workers)
+    if data.pictures.broken:
+        share = 2 * len(data.pictures.broken) / len(data.pictures.seen)
+        out.set(
+            'train_dataloader.dataset.skip_broken',
+            max(0.01, round(share, 2)),
+            f'{len(data.pictures.broken)} pictures cannot be read',
+        )
+    out.set('train_dataloader.batch_size', plan.batch, 'fits the memory')
+    out.set('test_dataloader', Code('val_dataloader'))
+    out.set('val_evaluator.ann_file', os.path.abspath(data.val.file))
+    out.set('test_evaluator', Code('val_evaluator'))
+    _set_schedule(out, encoder, plan, encoder_lr, freeze)
+    return out
+
+
+def _base_of(
+    data: Boxes, encoder: Encoder, machine: Machine
+) -> tuple[str, str]:
+    """Return the packaged config to inherit, and the arch that it has."""
+    if not machine.gpu:
+        return _LIGHT.format('' if data.masks else '-faster'), 'micro'
+    if not data.masks:
+        return _BOXES_ALONE, 'base'
+    name = encoder.name if encoder.name in SIZES[:4] else 'base'
+    return f'siamese_im_vit-{name}-p16_vitdet-16xb4-amp-100e_coco.py', str(
+        name
+    )
+
+
+def _root(part: Part) -> str:
+    """Return the folder of the pictures, or one that also has the file."""
+    images = os.path.abspath(part.images)
+    above = os.path.commonpath([images, os.path.abspath(part.file)])
+    near = {images, os.path.dirname(images)}
+    return above if above in near else images
+
+
+def _below(path: str, root: str) -> str:
+    """Return a path relative to a folder, if it lies there."""
+    path = os.path.abspath(path)
+    inside = os.path.relpath(path, root)
+    return path if inside.startswith('..') else inside.removeprefix('.')
+
+
+def _set_model(
+    out: Written, data: Boxes, encoder: Encoder, name: str, size: int
+) -> None:
+    backbone, count = 'model.backbone', len(data.classes)
+    if encoder.file:
+        out.set(f'{backbone}.pretrained', encoder.pretrained(), encoder.size)
+    changes = encoder.changes(dict(arch=name, patch_size=_PATCH))
+    for key in ('patch_size', 'final_norm'):  # kernels are resized
+        changes.pop(key, None)
+    if encoder.name is None:
+        quarter = encoder.depth / 4
+        last = [round((k + 1) * quarter) - 1 for k in range(4)]
+        changes['arch']['global_attn_indexes'] = sorted(
+            {max(k, 0) for k in last}
+        )
+    for key, value in changes.items():
+        out.set(f'{backbone}.{key}', value)
+    side = _table_side(encoder)
+    if side not in (None, 224 // _PATCH):
+        out.set(
+            f'{backbone}.pretrain_img_size',
+            side * _PATCH,
+            f'{side} x {side} positions',
+        )
+    if data.pictures.channels > 3:
+        out.set(f'{backbone}.in_channels', data.pictures.channels)
+    if name != 'micro' and encoder.width < 768:
+        out.set(f'{backbone}.drop_path_rate', 0.0, 'a small encoder')
+    if encoder.arch['embed_dims'] != WIDTHS[name]:
+        out.set('model.neck.in_channels', encoder.width)
+    out.set('model.roi_head.bbox_head.num_classes', count)
+    if data.masks:
+        out.set('model.roi_head.mask_head.num_classes', count)
+    if encoder.family.mean != PLAIN.mean:
+        for key in ('mean', 'std'):
+            value = [*getattr(encoder.family, key)]
+            out.set(f'model.data_preprocessor.{key}', value)
+
+
+def _table_side(encoder: Encoder) -> int | None:
+    """Return the rows of the table of positions, None without one."""
+    if encoder.file is None or not encoder.options.get(
+        'absolute_positions', True
+    ):
+        return None
+    table = read_weights(encoder.file, encoder.branch).state.get(
+        'backbone.pos_embed'
+    )
+    if table is None:
+        return None
+    rows = table.shape[1]  # with those of the extra tokens, if there are
+    sides = [
+        isqrt(rows - k) for k in (0, 1, 2) if isqrt(rows - k) ** 2 == rows - k
+    ]
+    return sides[0] if sides else None
+
+
+def _set_schedule(
+    out: Written, encoder: Encoder, plan: Plan, encoder_lr: float, freeze: bool
+) -> None:
+    length = schedule(plan.epochs, plan.images, plan.total)
+    iterations = length['max_iters'] * plan.accumulated  # type: ignore
+    stones = [m * plan.accumulated for m in length['milestones']]  # type: ignore
+    every = max(1, plan.images // plan.batch * max(1, plan.epochs // 5))
+    every -= every % plan.accumulated
+    out.set(
+        'optim_wrapper.optimizer.lr',
+        plan.lr,
+        f'1e-4 x sqrt({plan.total} / 64)'
+        + ('' if encoder.file else ', x 4 without an encoder'),
+    )
+    if plan.accumulated > 1:
+        out.set('optim_wrapper.accumulative_counts', plan.accumulated)
+    if encoder.file is None:
+        out.set(
+            'optim_wrapper.paramwise_cfg.layer_decay_rate', 1.0, 'no encoder'
+        )
+    if encoder_lr != 1 and not freeze:
+        out.set(
+            'optim_wrapper.paramwise_cfg.custom_keys.backbone',
+            dict(lr_mult=encoder_lr),
+            'as asked',
+        )
+    out.set('auto_scale_lr.base_batch_size', plan.total)
+    out.set(
+        'train_cfg.max_iters',
+        iterations,
+        f'{plan.epochs} epochs of {plan.images} pictures',
+    )
+    out.set('train_cfg.val_interval', min(every, iterations))
+    out.set('default_hooks.checkpoint.interval', min(every, iterations))
+    warmup = max(1, min(250, iterations // 20))
+    out.set(
+        'param_scheduler',
+        Code(
+            f'[dict(_base_.warmup, end={warmup}),\n'
+            f"    dict(type='MultiStepLR', milestones={stones}, "
+            'by_epoch=False)]'
+        ),
+    )

@@ -1,0 +1,139 @@
+"""The encoder that a config starts from, or begins with nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..checkpoint import read_weights
+from ..checkpoint.families import PLAIN, Family, described
+from ..errors import SimimError
+from ..vit.arches import ARCHES, MICRO, known_encoder
+
+SIZES = ('tiny', 'small', 'base', 'large', 'huge')
+"""Encoders of the packaged configs."""
+
+WIDTHS = {name: arch['embed_dims'] for name, arch in ARCHES.items()} | {
+    'micro': MICRO.width
+}
+"""Channels of a token by the name of the encoder."""
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A ViT and, if there is one, the file of its weights.
+
+    Args:
+        file (str, optional): its weights; None starts from nothing.
+        branch (str): of a file with two encoders.
+        options (dict[str, Any]): of a backbone; ``arch`` is a dictionary.
+        family (Family): how its authors read it.
+        about (str): one line for the user.
+        size (str): its size in a few words.
+    """
+
+    file: str | None
+    branch: str
+    options: dict[str, Any]
+    family: Family
+    about: str
+    size: str = ''
+
+    @property
+    def arch(self) -> dict[str, int]:
+        """Width, blocks, heads and hidden channels."""
+        return self.options['arch']
+
+    @property
+    def name(self) -> str | None:
+        """The name of its arch, None if it has none."""
+        names = {tuple(a.values()): name for name, a in ARCHES.items()}
+        return names.get(tuple(self.arch.values()))
+
+    @property
+    def width(self) -> int:
+        """Channels of a token."""
+        return self.arch['embed_dims']
+
+    @property
+    def depth(self) -> int:
+        """Number of blocks."""
+        return self.arch['num_layers']
+
+    @property
+    def patch(self) -> int:
+        """Side of a patch, pixels."""
+        return self.options['patch_size']
+
+    def pretrained(self) -> Any:
+        """Return the value of ``pretrained`` in a config."""
+        if self.file is None or self.branch == 'online':
+            return self.file
+        return dict(file=self.file, branch=self.branch)
+
+    def changes(self, backbone: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the options that a backbone of a config does not have.
+
+        Args:
+            backbone (Mapping[str, Any]): its settings.
+        """
+        options: dict[str, Any] = {
+            name: value
+            for name, value in self.options.items()
+            if name not in ('arch', 'patch_size', 'norm_cfg')
+        }
+        known = backbone.get('arch')
+        if self.name is None:
+            options['arch'] = dict(self.arch, _delete_=True)
+        elif self.name != known:
+            options['arch'] = self.name
+        if self.patch != backbone.get('patch_size'):
+            options['patch_size'] = self.patch
+        norm = self.options.get('norm_cfg')
+        if norm is not None and norm['eps'] != 1e-6:
+            options['norm_cfg'] = dict(norm)
+        return options
+
+
+def no_encoder(arch: str, patch: int = 16) -> Encoder:
+    """Return an encoder that begins with nothing.
+
+    Args:
+        arch (str): one of ``SIZES``.
+        patch (int): side of a patch, pixels. Defaults to 16.
+    """
+    if arch not in SIZES:
+        raise SimimError(
+            f'There is no arch {arch!r}; set --arch to one of '
+            f'{", ".join(SIZES)}.'
+        )
+    options = dict(arch=dict(ARCHES[arch]), patch_size=patch)
+    return Encoder(None, 'online', options, PLAIN, f'a new ViT of arch {arch}')
+
+
+def read_encoder(
+    file: str, branch: str = 'online', num_heads: int | None = None
+) -> Encoder:
+    """Read the sizes and the family of a file of weights.
+
+    Args:
+        file (str): see :func:`simim_plugin.checkpoint.read_weights`.
+        branch (str): 'online' or 'target', of a file with two encoders.
+        num_heads (int, optional): if nothing in the file gives them.
+
+    Raises:
+        CheckpointError: if the file cannot be read or is no plain ViT.
+    """
+    weights = read_weights(file, branch)
+    options = weights.options(num_heads)
+    width, depth, patch = weights.shape()
+    known = known_encoder(width, depth)
+    size = f'ViT-{known.name}' if known else f'a ViT of {width} channels'
+    about = (
+        f'{size} with patches of {patch} px from {Path(file).name} '
+        f'({described(weights.family)})'
+    )
+    path = str(Path(file).absolute())
+    return Encoder(path, branch, options, weights.family, about, size)

@@ -1,0 +1,189 @@
+"""Choose the settings of a pretraining."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from ..pictures.walking import list_images
+from .encoders import Encoder
+from .machine import Cost, Machine, largest_batch
+from .plans import Plan, epochs_for, power_of_two, square_root_lr, warn
+from .survey import Survey, survey
+from .written import Code, Written
+
+SIZES = (64, 96, 128, 160, 192, 224)
+"""Sides of the views, pixels."""
+
+RECIPE_LR, RECIPE_BATCH = 6.25e-5 * 4096 / 256, 4096
+STEPS = dict(gpu=40_000, cpu=4_000)
+"""Optimizer steps of the default length."""
+
+
+@dataclass(frozen=True)
+class Unlabelled:
+    """Pictures without labels.
+
+    Args:
+        root (str): their folder.
+        pictures (Survey): what they are.
+    """
+
+    root: str
+    pictures: Survey
+
+    def __str__(self) -> str:
+        return str(self.pictures)
+
+
+def read_unlabelled(root: str) -> Unlabelled:
+    """Read a folder of pictures in any arrangement.
+
+    Raises:
+        FileNotFoundError: if there is no such folder.
+        SimimError: if it has no picture that can be read.
+    """
+    if not os.path.isdir(root):
+        raise FileNotFoundError(f'There is no folder {root}; check --data.')
+    files = list_images(root)
+    if not files:
+        raise FileNotFoundError(
+            f'There is no picture in {root} or below; check --data.'
+        )
+    return Unlabelled(root, survey(files))
+
+
+def view_size(
+    pictures: Survey, patch: int, machine: Machine, asked: int | None
+) -> tuple[int, str]:
+    """Choose the side of the views and say why.
+
+    Args:
+        pictures (Survey): of the data set.
+        patch (int): side of a patch, pixels.
+        machine (Machine): without a GPU, views are small.
+        asked (int, optional): the user's choice.
+    """
+    if asked is not None:
+        return asked, 'as asked'
+    short = min(pictures.size)
+    most = 224 if machine.gpu else 128
+    fit = [s for s in SIZES if s <= min(short, most)] or [SIZES[0]]
+    size = max(patch * 4, fit[-1] // patch * patch)
+    if short > most and not machine.gpu:
+        return size, 'small views, since there is no GPU'
+    return size, f'half of the pictures have a short side of {short} px'
+
+
+def plan_pretraining(
+    data: Unlabelled,
+    encoder: Encoder,
+    machine: Machine,
+    size: int,
+    epochs: int | None,
+    batch: int | None,
+) -> Plan:
+    """Choose batch, length and learning rate."""
+    images = data.pictures.count - len(data.pictures.broken)
+    total = min(512 if machine.gpu else 64, power_of_two(images / 4))
+    cost = Cost(
+        encoder.width, encoder.depth, (size // encoder.patch) ** 2, machine.gpu
+    )
+    if batch is None:
+        batch, _ = largest_batch(
+            machine, cost.siamese(), 2.2 * cost.parameters, total
+        )
+    total = max(total, batch)
+    lr = RECIPE_LR / (10 if encoder.file else 1)
+    steps = STEPS['gpu' if machine.gpu else 'cpu']
+    epochs = epochs or epochs_for(images, total, steps, 100, 4000)
+    plan = Plan(
+        images,
+        batch,
+        max(total // batch, 1),
+        epochs,
+        square_root_lr(lr, RECIPE_BATCH, total),
+        warmup=max(1, round(epochs * (0.05 if encoder.file else 0.1))),
+        recipe_lr=lr,
+    )
+    warn(plan, 'pretraining')
+    return plan
+
+
+def write_pretraining(
+    data: Unlabelled,
+    encoder: Encoder,
+    machine: Machine,
+    plan: Plan,
+    size: tuple[int, str],
+    about: list[str],
+) -> Written:
+    """Write the settings of a pretraining."""
+    name = encoder.name if encoder.name in ('tiny', 'small', 'base') else None
+    per = '64-accum8' if name in ('base', None) else '256-accum4'
+    out = Written(
+        f'siamese_im_vit-{name or "base"}-p16_1xb{per}-amp-coslr-400e_'
+        'folder.py',
+        about,
+    )
+    out.set('img_size', *size)
+    if encoder.file:
+        out.set('model.pretrained', encoder.pretrained(), encoder.size)
+    changes = encoder.changes(dict(arch=name or 'base', patch_size=16))
+    for key, value in changes.items():
+        out.set(f'model.backbone.{key}', value)
+    if data.pictures.channels > 3:
+        out.set('model.backbone.in_channels', data.pictures.channels)
+    if name is None:
+        width, heads = encoder.width, encoder.arch['num_heads']
+        out.set(
+            'model.projector',
+            dict(in_dims=width, embed_dims=width, num_heads=heads),
+        )
+        out.set('model.neck', dict(embed_dims=width, num_heads=heads))
+        out.set('model.head.negative_weight', Code(f'0.02 * 768 / {width}'))
+    out.set('train_dataloader.batch_size', plan.batch, 'fits the memory')
+    out.set(
+        'train_dataloader.num_workers',
+        machine.workers,
+        f'{machine.cores} cores',
+    )
+    broken = len(data.pictures.broken)
+    out.set('train_dataloader.dataset.data_root', os.path.abspath(data.root))
+    if broken:
+        out.set(
+            'train_dataloader.dataset.skip_broken',
+            max(0.01, round(2 * broken / len(data.pictures.seen), 2)),
+            f'{broken} pictures cannot be read',
+        )
+    if data.pictures.deep:
+        out.set(
+            'train_pipeline',
+            Code(
+                "[\n    dict(_base_.load, window='percentiles'),\n"
+                '    *_base_.train_pipeline[1:]]'
+            ),
+            'more than 8 bits',
+        )
+        out.set('train_dataloader.dataset.pipeline', Code('train_pipeline'))
+    out.set(
+        'optim_wrapper.optimizer.lr',
+        plan.lr,
+        f'1e-3 x sqrt({plan.total} / 4096)'
+        + (' / 10, to continue' if encoder.file else ''),
+    )
+    out.set(
+        'optim_wrapper.accumulative_counts',
+        plan.accumulated,
+        f'{plan.total} images in a step',
+    )
+    out.set('auto_scale_lr.base_batch_size', plan.total)
+    out.set('param_scheduler.warmup', plan.warmup, 'epochs')
+    out.set(
+        'train_cfg.max_epochs',
+        plan.epochs,
+        f'{plan.steps} steps of {plan.total} of {plan.images} pictures',
+    )
+    every = max(1, plan.epochs // 20)
+    out.set('default_hooks.checkpoint.interval', every, 'epochs')
+    return out

@@ -1,0 +1,422 @@
+"""Test a trained model on data of one's own, and show what it does.
+
+Shape key: K classes, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from mmengine.config import Config
+from mmengine.evaluator import BaseMetric
+from mmengine.registry import RUNNERS
+from mmengine.utils import import_modules_from_strings
+
+from ..errors import SimimError
+from ..visualization.style import (
+    INK,
+    PALETTE,
+    TEXT,
+    hide_axes,
+    new_figure,
+    title,
+)
+from .samples import colour, draw_box, draw_mask
+
+IGNORED = 255  # in MMSegmentation
+
+SHOWN = 6
+"""Pictures on each page of the best and the worst."""
+
+_SURE = 0.3
+"""Score from which a box is drawn and counted."""
+
+
+@dataclass
+class Tested:
+    """A test of one model.
+
+    Args:
+        task (str): 'classification', 'detection' or 'segmentation'.
+        classes (list[str]): names of the labels.
+        metrics (dict[str, float]): of the config's evaluators.
+        results (list[dict[str, Any]]): one for each picture, with ``score``,
+            how good the prediction is, from 0 to 1.
+        curves (dict[str, np.ndarray]): precision at 101 steps of recall by
+            class, IoU 0.5, of a detector.
+    """
+
+    task: str
+    classes: list[str]
+    metrics: dict[str, float]
+    results: list[dict[str, Any]]
+    curves: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def confusion(self) -> np.ndarray:
+        """Return (K, K) counts: rows are true classes, columns predicted."""
+        count = len(self.classes)
+        total = np.zeros((count, count), np.int64)
+        for result in self.results:
+            total += result['confusion']
+        return total
+
+    def by_class(self) -> dict[str, dict[str, float]]:
+        """Return figures in percent for each class, NaN where undefined."""
+        if self.task == 'detection':
+            return {
+                name: {'AP50': 100 * float(np.mean(curve))}
+                for name, curve in self.curves.items()
+            }
+        table = self.confusion().astype(float)
+        hits, true, said = np.diag(table), table.sum(1), table.sum(0)
+        with np.errstate(divide='ignore', invalid='ignore'):
+            columns = {
+                'recall': 100 * hits / true,
+                'precision': 100 * hits / said,
+            }
+            if self.task == 'segmentation':
+                columns['IoU'] = 100 * hits / (true + said - hits)
+        return {
+            name: {key: float(values[k]) for key, values in columns.items()}
+            for k, name in enumerate(self.classes)
+        }
+
+
+class _Keep(BaseMetric):
+    """Keep what a report needs of each prediction."""
+
+    def __init__(self, kind: str, count: int) -> None:
+        super().__init__(collect_device='cpu')
+        self.kind, self.count = kind, count
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Store one entry for each picture."""
+        make = dict(
+            classification=_classified,
+            detection=_detected,
+            segmentation=_segmented,
+        )[self.kind]
+        self.results += [make(sample, self.count) for sample in data_samples]
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        """Return no metric; the report reads ``kept``."""
+        self.kept = results
+        return {}
+
+
+def _classified(sample: Mapping[str, Any], count: int) -> dict[str, Any]:
+    true = int(sample['gt_label'][0])
+    scores = sample['pred_score'].cpu()
+    said = int(scores.argmax())
+    table = np.zeros((count, count), np.int64)
+    table[true, said] = 1
+    return dict(
+        path=sample['img_path'],
+        true=true,
+        said=said,
+        sure=float(scores[said]),
+        score=float(scores[true]),
+        confusion=table,
+    )
+
+
+def _detected(sample: Mapping[str, Any], count: int) -> dict[str, Any]:
+    found, true = sample['pred_instances'], sample['gt_instances']
+    keep = found['scores'] >= _SURE
+    factor = np.array(sample.get('scale_factor', (1, 1)))
+    boxes = torch.as_tensor(np.asarray(true['bboxes'])).float()
+    boxes /= torch.as_tensor(np.tile(factor, 2)).float()
+    said = dict(
+        boxes=found['bboxes'][keep].cpu().numpy(),
+        labels=found['labels'][keep].cpu().numpy(),
+        scores=found['scores'][keep].cpu().numpy(),
+    )
+    right = dict(boxes=boxes.numpy(), labels=np.asarray(true['labels']))
+    return dict(
+        path=sample['img_path'],
+        said=said,
+        true=right,
+        score=_matched(said, right),
+    )
+
+
+def _matched(said: Mapping[str, Any], true: Mapping[str, Any]) -> float:
+    """Return the F1 of boxes at IoU 0.5, 1 if there is none on both sides."""
+    from torchvision.ops import box_iou
+
+    if not len(said['boxes']) or not len(true['boxes']):
+        return float(len(said['boxes']) == len(true['boxes']))
+    overlap = box_iou(
+        torch.as_tensor(said['boxes']), torch.as_tensor(true['boxes'])
+    ).numpy()
+    overlap[said['labels'][:, None] != true['labels'][None]] = 0
+    free, hits = np.ones(overlap.shape[1], bool), 0
+    for k in np.argsort(-said['scores']):
+        best = int((overlap[k] * free).argmax())
+        if free[best] and overlap[k, best] >= 0.5:
+            free[best] = False
+            hits += 1
+    return 2 * hits / (len(said['boxes']) + len(true['boxes']))
+
+
+def _segmented(sample: Mapping[str, Any], count: int) -> dict[str, Any]:
+    said = sample['pred_sem_seg']['data'].squeeze(0).cpu().numpy()
+    true = sample['gt_sem_seg']['data'].squeeze(0).cpu().numpy()
+    valid = true != IGNORED
+    pairs = count * true[valid].astype(int) + said[valid].astype(int)
+    table = np.bincount(pairs, minlength=count * count).reshape(count, count)
+    hits = np.diag(table)
+    union = table.sum(0) + table.sum(1) - hits
+    score = (
+        float(np.mean(hits[union > 0] / union[union > 0]))
+        if valid.any()
+        else 1.0
+    )
+    return dict(
+        path=sample['img_path'],
+        said=said.astype(np.uint8),
+        true=true.astype(np.uint8),
+        score=score,
+        confusion=table,
+    )
+
+
+_TASKS = dict(
+    mmpretrain='classification', mmdet='detection', mmseg='segmentation'
+)
+
+
+def run_test(file: Path, checkpoint: Path, seed: int = 0) -> Tested:
+    """Test a model on the test set of its config.
+
+    Args:
+        file (Path): the config.
+        checkpoint (Path): of the trained model.
+        seed (int): of the Runner.
+
+    Raises:
+        SimimError: for a config whose test predicts nothing for a picture.
+    """
+    config = Config.fromfile(file)
+    import_modules_from_strings(**config.custom_imports)
+    task = _TASKS.get(config.get('default_scope', ''), '')
+    loop = (config.get('test_cfg') or {}).get('type')
+    if not task or loop == 'FrozenFeatureLoop' or 'projector' in config.model:
+        raise SimimError(
+            f'The test of {file} predicts nothing for a picture; a report '
+            'needs a fine-tuned classifier, a linear probe, a detector or a '
+            'segmentor.'
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        config.work_dir, config.load_from = folder, str(checkpoint)
+        config.resume = False
+        evaluators = config.test_evaluator
+        if not isinstance(evaluators, list):
+            evaluators = [evaluators]
+        boxes = Path(folder, 'found')
+        if task == 'detection':
+            evaluators[0].update(outfile_prefix=str(boxes))
+        config.test_evaluator = evaluators
+        runner: Any = RUNNERS.get('SiameseIMRunner').from_cfg(config)
+        classes = _classes(runner)
+        keep = _Keep(task, len(classes))
+        runner._test_loop = runner.build_test_loop(runner._test_loop)
+        runner.test_loop.evaluator.metrics.append(keep)
+        keep.dataset_meta = runner.test_loop.dataloader.dataset.metainfo
+        metrics = runner.test()
+        curves = {}
+        if task == 'detection':
+            found = Path(f'{boxes}.bbox.json')
+            curves = _curves(evaluators[0]['ann_file'], found, classes)
+    return Tested(task, classes, metrics, keep.kept, curves)
+
+
+def _classes(runner: Any) -> list[str]:
+    loader = runner._test_dataloader
+    if isinstance(loader, dict):
+        runner._test_dataloader = runner.build_dataloader(loader)
+    names = runner._test_dataloader.dataset.metainfo.get('classes') or ()
+    if not names:
+        raise SimimError(
+            'The test set of the config names no classes; set metainfo of '
+            'the data set.'
+        )
+    return [*names]
+
+
+def _curves(
+    annotations: str, found: Path, classes: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Return precision at 101 steps of recall by class, at IoU 0.5."""
+    import contextlib
+    import io
+
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(annotations)
+        boxes = json.loads(found.read_text()) if found.is_file() else []
+        if not boxes:
+            return {name: np.zeros(101) for name in classes}
+        test = COCOeval(truth, truth.loadRes(boxes), 'bbox')
+        ids = [truth.getCatIds(catNms=[name])[0] for name in classes]
+        test.params.catIds = ids
+        test.evaluate()
+        test.accumulate()
+    precision = test.eval['precision'][0, :, :, 0, -1]  # (101, K)
+    return {
+        name: precision[:, k].clip(0)
+        for k, name in enumerate(classes)
+        if (precision[:, k] >= 0).any()
+    }
+
+
+def draw_confusion(tested: Tested) -> Figure:
+    """Draw the confusion matrix in percent of each true class."""
+    table = tested.confusion().astype(float)
+    table = 100 * table / np.maximum(table.sum(1, keepdims=True), 1)
+    count = len(tested.classes)
+    side = min(3 + 0.35 * count, 12)
+    figure = new_figure(side + 1, side)
+    axes = figure.add_subplot()
+    axes.imshow(table, cmap='Blues', vmin=0, vmax=100)
+    if count <= 40:
+        axes.set_xticks(range(count), tested.classes, rotation=90)
+        axes.set_yticks(range(count), tested.classes)
+    if count <= 15:
+        for row, column in np.ndindex(table.shape):
+            value = table[row, column]
+            tint = 'white' if value > 55 else INK
+            axes.text(
+                *(column, row, f'{value:.0f}'),
+                ha='center',
+                va='center',
+                fontsize=7,
+                color=tint,
+            )
+    axes.set_xlabel('predicted')
+    axes.set_ylabel('true')
+    title(axes, 'Confusion', 'percent of each true class')
+    return figure
+
+
+def draw_precision(tested: Tested) -> Figure:
+    """Draw precision against recall at IoU 0.5, a line for each class."""
+    figure = new_figure(6.5, 4.2)
+    axes = figure.add_subplot()
+    steps = np.linspace(0, 1, 101)
+    ordered = sorted(tested.curves.items(), key=lambda c: -c[1].mean())
+    for k, (name, curve) in enumerate(ordered):
+        label = f'{name} {100 * curve.mean():.0f}' if k < 10 else None
+        axes.plot(
+            steps, curve, color=PALETTE[k % len(PALETTE)], lw=1.2, label=label
+        )
+    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel='recall', ylabel='precision')
+    if ordered:
+        axes.legend(
+            frameon=False,
+            fontsize=TEXT - 2,
+            loc='center left',
+            bbox_to_anchor=(1.01, 0.5),
+        )
+    title(axes, 'Precision and recall of boxes', 'IoU 0.5; AP50 beside names')
+    return figure
+
+
+def draw_pictures(tested: Tested, best: bool) -> Figure:
+    """Draw the best or the worst predictions beside the truth."""
+    order = sorted(tested.results, key=lambda r: r['score'], reverse=best)
+    chosen = order[:SHOWN]
+    single = tested.task == 'classification'
+    columns = 6 if single else 4
+    each = 1 if single else 2
+    rows = -(-len(chosen) * each // columns)
+    figure = new_figure(2.4 * columns, 2.6 * rows + 0.2)
+    for k, result in enumerate(chosen):
+        for part in range(each):
+            axes = figure.add_subplot(rows, columns, k * each + part + 1)
+            _draw_result(axes, tested, result, truth=part == 0)
+    return figure
+
+
+def _draw_result(
+    axes: Any, tested: Tested, result: dict[str, Any], truth: bool
+) -> None:
+    from ..pictures import decode_to_draw
+
+    data = Path(result['path']).read_bytes()
+    if tested.task == 'classification':
+        image = decode_to_draw(data, True, result['path'])
+        axes.imshow(image)
+        true, said = (tested.classes[result[key]] for key in ('true', 'said'))
+        title(axes, '', f'{true}\n-> {said} {result["sure"]:.0%}')
+    elif tested.task == 'detection':
+        axes.imshow(decode_to_draw(data, True, result['path']))
+        part = result['true' if truth else 'said']
+        scores = part.get('scores')
+        for k, (box, label) in enumerate(
+            zip(part['boxes'], part['labels'], strict=True)
+        ):
+            note = '' if scores is None else f' {scores[k]:.0%}'
+            draw_box(axes, box, int(label), tested.classes, note)
+        name = 'truth' if truth else f'predicted, F1 {result["score"]:.2f}'
+        title(axes, '', name)
+    else:
+        labels = result['true' if truth else 'said']
+        image = decode_to_draw(data, True, result['path'])
+        if image.shape[:2] != labels.shape:
+            image = decode_to_draw(data, False, result['path'])
+        axes.imshow(image)
+        present = [int(v) for v in np.unique(labels) if v != IGNORED]
+        for value in present:
+            draw_mask(axes, labels == value, colour(value))
+        names = ', '.join(tested.classes[v] for v in present[:3])
+        score = f'predicted, IoU {result["score"]:.2f}'
+        name = f'truth: {names}' if truth else score
+        title(axes, '', name)
+    hide_axes(axes)
+
+
+def tables(tested: Tested) -> list[list[list[str]]]:
+    """Return the metrics, and the figures of each class, as rows of cells."""
+    metrics = [['metric', 'value']]
+    for name, value in tested.metrics.items():
+        metrics.append([name, f'{value:.4g}'])
+    figures = tested.by_class()
+    keys = [*next(iter(figures.values()), {})]
+    rows = [['class', *keys]]
+    for name, values in figures.items():
+        cells = (
+            'none' if np.isnan(values[key]) else f'{values[key]:.1f}'
+            for key in keys
+        )
+        rows.append([name, *cells])
+    return [metrics, rows]
+
+
+def draw_report(tested: Tested) -> list[tuple[str, Figure]]:
+    """Return the captions and figures of a report."""
+    curve = (
+        ('Precision and recall', draw_precision(tested))
+        if tested.task == 'detection'
+        else ('Confusion matrix', draw_confusion(tested))
+    )
+    measure = dict(
+        classification='score of the true class',
+        detection=f'F1 of boxes with a score of {_SURE} or more, IoU 0.5',
+        segmentation='mean IoU of the classes in the picture',
+    )[tested.task]
+    return [
+        curve,
+        (f'Worst predictions, by {measure}', draw_pictures(tested, False)),
+        (f'Best predictions, by {measure}', draw_pictures(tested, True)),
+    ]

@@ -1,0 +1,267 @@
+"""Choose the settings of a segmentor: UPerNet, or frozen linear features."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from ..checkpoint.families import PLAIN
+from ..errors import SimimError
+from ..segmentation.label_maps import IGNORED
+from .encoders import SIZES, Encoder
+from .label_maps import LabelMaps, Pairs
+from .machine import Cost, Machine, largest_batch
+from .plans import Plan, epochs_for, power_of_two, square_root_lr, warn
+from .written import Code, Written
+
+METHODS = ('upernet', 'linear')
+SIDES = (64, 128, 224, 256, 384, 512)
+"""Sides of the crops, pixels."""
+
+_BASES = dict(
+    upernet='siamese_im_vit-{}-p16_upernet-8xb2-amp-160k_ade20k-512x512.py',
+    linear='siamese_im_vit-{}-p16_seg-linear-8xb2-amp-40k_ade20k-512x512.py',
+)
+_RECIPES = dict(upernet=1e-4, linear=1e-3)
+_RECIPE_BATCH = 16
+_LEVELS = 4
+
+
+def crop_side(
+    data: LabelMaps, encoder: Encoder, machine: Machine, asked: int | None
+) -> tuple[int, str]:
+    """Choose the side of the crops and say why."""
+    if asked is not None:
+        return asked, 'as asked'
+    short = min(data.pictures.size)
+    most = 512 if machine.gpu else 128
+    side = [s for s in SIDES if s <= max(min(short, most), SIDES[0])][-1]
+    side = max(side // encoder.patch, 4) * encoder.patch
+    if short > most and not machine.gpu:
+        return side, 'small crops, since there is no GPU'
+    return side, f'half of the pictures have a short side of {short} px'
+
+
+def plan_segmentation(
+    data: LabelMaps,
+    encoder: Encoder,
+    machine: Machine,
+    method: str,
+    size: int,
+    epochs: int | None,
+    batch: int | None,
+) -> Plan:
+    """Choose batch, length and learning rate."""
+    images = len(data.train.names)
+    most = min(16 if machine.gpu else 8, power_of_two(max(images / 4, 2)))
+    cost = Cost(
+        encoder.width, encoder.depth, (size // encoder.patch) ** 2, machine.gpu
+    )
+    if batch is None:
+        batch, _ = largest_batch(
+            machine,
+            cost.segmentor(size * size, method == 'linear'),
+            cost.parameters + 30e6,
+            most,
+        )
+    accumulated = max(most // batch, 1)
+    total = batch * accumulated
+    recipe = _RECIPES[method] * (1 if encoder.file else 4)
+    steps = 5_000 if machine.gpu else 400
+    epochs = epochs or epochs_for(images, total, steps, 20, 400)
+    plan = Plan(
+        images,
+        batch,
+        accumulated,
+        epochs,
+        square_root_lr(recipe, _RECIPE_BATCH, total),
+        warmup=0,
+        recipe_lr=recipe,
+    )
+    warn(plan, 'segmentation')
+    return plan
+
+
+def write_segmentation(
+    data: LabelMaps,
+    encoder: Encoder,
+    machine: Machine,
+    plan: Plan,
+    method: str,
+    size: tuple[int, str],
+    about: list[str],
+    freeze: bool = False,
+    encoder_lr: float = 1.0,
+    lists: Mapping[str, str] | None = None,
+) -> Written:
+    """Write the settings of a segmentor; see :func:`write_classification`."""
+    if encoder.file is None and (freeze or method == 'linear'):
+        raise SimimError(
+            f'{"--freeze" if freeze else method} uses the features of an '
+            'encoder as they are, and a new one has none; name its weights '
+            'by --encoder, or leave it out.'
+        )
+    if method == 'upernet' and encoder.depth < _LEVELS:
+        raise SimimError(
+            f'UPerNet reads {_LEVELS} blocks, and the encoder '
+            f'{encoder.file} has {encoder.depth}; use --method linear.'
+        )
+    packaged = SIZES[:4] if method == 'upernet' else SIZES[:3]
+    name = encoder.name if encoder.name in packaged else 'base'
+    out = Written(_BASES[method].format(name), about)
+    out.set('img_size', *size)
+    _set_model(out, data, encoder, method, str(name))
+    if freeze and method == 'upernet':
+        out.set('model.backbone.frozen_stages', encoder.depth, 'held')
+    _set_data(out, data, machine, lists or {})
+    out.set('train_dataloader.batch_size', plan.batch, 'fits the memory')
+    out.set('val_dataloader', Code('test_dataloader'))
+    _set_schedule(out, encoder, plan, method, encoder_lr, freeze)
+    return out
+
+
+def _set_model(
+    out: Written, data: LabelMaps, encoder: Encoder, method: str, name: str
+) -> None:
+    backbone, count = 'model.backbone', len(data.classes)
+    if encoder.file:
+        out.set(f'{backbone}.pretrained', encoder.pretrained(), encoder.size)
+    changes = encoder.changes(dict(arch=name, patch_size=16))
+    if method == 'upernet':
+        changes.pop('final_norm', None)
+    for key, value in changes.items():
+        out.set(f'{backbone}.{key}', value)
+    if data.pictures.channels > 3:
+        out.set(f'{backbone}.in_channels', data.pictures.channels)
+    heads = ['decode_head']
+    if method == 'upernet':
+        heads.append('auxiliary_head')
+        if encoder.depth != (24 if name == 'large' else 12):
+            blocks = [round(k * encoder.depth / 4) - 1 for k in (1, 2, 3, 4)]
+            out.set(f'{backbone}.out_indices', tuple(blocks))
+    else:
+        out.set(f'{backbone}.frozen_stages', encoder.depth)
+    if encoder.name != name:
+        width = encoder.width
+        if method == 'upernet':
+            out.set('model.neck.embed_dim', width)
+            out.set('model.decode_head.in_channels', [width] * 4)
+            out.set('model.decode_head.channels', width)
+            out.set('model.auxiliary_head.in_channels', width)
+        else:
+            out.set('model.decode_head.in_channels', width)
+    for head in heads:
+        out.set(f'model.{head}.num_classes', count)
+    if encoder.family.mean != PLAIN.mean:
+        for key in ('mean', 'std'):
+            value = [*getattr(encoder.family, key)]
+            out.set(f'model.data_preprocessor.{key}', value)
+
+
+def label_settings(data: LabelMaps) -> dict[str, object]:
+    """Return the settings of a data set for the values of its classes."""
+    values = [*data.values]
+    if isinstance(data.ignored, str):
+        return dict(values=values, ignored=data.ignored)
+    left = [v for v in data.ignored if v != IGNORED]
+    if values == [*range(len(values))] and not left:
+        return {}
+    if values == [*range(1, len(values) + 1)] and left in ([], [0]):
+        return dict(reduce_zero_label=True)
+    return dict(values=values, ignored=[*data.ignored])
+
+
+def _set_data(
+    out: Written, data: LabelMaps, machine: Machine, lists: Mapping[str, str]
+) -> None:
+    root = os.path.commonpath(
+        os.path.abspath(folder)
+        for part in (data.train, data.val)
+        for folder in (part.images, part.maps)
+    )
+    labels = ''.join(
+        f' {key}={value!r},' for key, value in label_settings(data).items()
+    )
+    suffix = data.train.ending
+    out.set(
+        'pictures',
+        Code(
+            f"dict(\n    type='CheckedSegDataset', data_root={root!r},\n"
+            f"    img_suffix='', seg_map_suffix={suffix!r},{labels}\n"
+            f'    metainfo=dict(classes={data.classes!r}))'
+        ),
+    )
+    for loader, part, pipeline in (
+        ('train_dataloader', data.train, 'train_pipeline'),
+        ('test_dataloader', data.val, 'test_pipeline'),
+    ):
+        key = 'train' if part is data.train else 'val'
+        dataset = _dataset(part, root, pipeline, lists.get(key))
+        out.set(f'{loader}.dataset', Code(dataset))
+        out.set(f'{loader}.num_workers', machine.workers)
+
+
+def _dataset(part: Pairs, root: str, pipeline: str, listed: str | None) -> str:
+    ann = f'ann_file={listed!r},\n        ' if listed else ''
+    prefix = dict(
+        img_path=os.path.relpath(part.images, root),
+        seg_map_path=os.path.relpath(part.maps, root),
+    )
+    return (
+        f'dict(  # {len(part.names)} pictures\n        pictures, '
+        f'_delete_=True, pipeline=_base_.{pipeline},\n'
+        f'        {ann}data_prefix=dict({_words(prefix)}))'
+    )
+
+
+def _words(settings: Mapping[str, object]) -> str:
+    return ', '.join(f'{key}={value!r}' for key, value in settings.items())
+
+
+def _set_schedule(
+    out: Written,
+    encoder: Encoder,
+    plan: Plan,
+    method: str,
+    encoder_lr: float,
+    freeze: bool,
+) -> None:
+    iterations = plan.batches()
+    every = max(1, iterations // 5)
+    every = max(every - every % plan.accumulated, plan.accumulated)
+    out.set(
+        'optim_wrapper.optimizer.lr',
+        plan.lr,
+        f'{_RECIPES[method]:.0e} x sqrt({plan.total} / {_RECIPE_BATCH})'
+        + ('' if encoder.file else ', x 4 without an encoder'),
+    )
+    if plan.accumulated > 1:
+        out.set('optim_wrapper.accumulative_counts', plan.accumulated)
+    if method == 'upernet' and encoder.file is None:
+        out.set(
+            'optim_wrapper.paramwise_cfg.layer_decay_rate', 1.0, 'no encoder'
+        )
+    if encoder_lr != 1 and not freeze and method == 'upernet':
+        out.set(
+            'optim_wrapper.paramwise_cfg.custom_keys.backbone',
+            dict(lr_mult=encoder_lr),
+            'as asked',
+        )
+    out.set('auto_scale_lr.base_batch_size', plan.total)
+    warmup = max(1, min(1500, iterations // 20))
+    out.set(
+        'param_scheduler',
+        Code(
+            f"[\n    dict(type='LinearLR', start_factor=1e-6, end={warmup}, "
+            'by_epoch=False),\n'
+            f"    dict(type='PolyLR', begin={warmup}, end={iterations}, "
+            'by_epoch=False)]'
+        ),
+    )
+    out.set(
+        'train_cfg.max_iters',
+        iterations,
+        f'{plan.epochs} epochs of {plan.images} pictures',
+    )
+    out.set('train_cfg.val_interval', every)
+    out.set('default_hooks.checkpoint.interval', every)

@@ -1,0 +1,202 @@
+"""Look at the pictures of a data set: sizes, channels, levels, faults."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from rich.progress import track
+
+from ..errors import SimimError
+from ..files import check_regular
+from ..pictures import decode, read_header
+from ..pictures.channels import is_tiff, read_stack
+from ..pictures.dicom import is_dicom
+
+MOST = 2_000
+"""Largest number of pictures that are decoded; of more, evenly spaced ones."""
+
+_CHUNK = 64
+_GREY = ('1', 'L', 'LA')
+
+
+class Picture(NamedTuple):
+    """What one file holds.
+
+    Args:
+        height (int): pixels, upright.
+        width (int): pixels, upright.
+        channels (int): 1, 3, 4 for four planes, or more.
+        deep (bool): whether levels have more than 8 bits.
+    """
+
+    height: int
+    width: int
+    channels: int
+    deep: bool
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The pictures of a data set.
+
+    Args:
+        count (int): files.
+        seen (list[Picture]): of the readable files that were decoded.
+        broken (list[str]): the files that could not be read.
+    """
+
+    count: int
+    seen: list[Picture]
+    broken: list[str] = field(default_factory=list)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Median height and width, pixels."""
+        heights, widths = zip(*(p[:2] for p in self.seen), strict=True)
+        return int(np.median(heights)), int(np.median(widths))
+
+    @property
+    def channels(self) -> int:
+        """The most common number of channels."""
+        return Counter(p.channels for p in self.seen).most_common(1)[0][0]
+
+    @property
+    def deep(self) -> bool:
+        """Whether most pictures have more than 8 bits a level."""
+        return sum(p.deep for p in self.seen) * 2 > len(self.seen)
+
+    @property
+    def grey(self) -> bool:
+        """Whether all pictures have one channel."""
+        return all(p.channels == 1 for p in self.seen)
+
+    def __str__(self) -> str:
+        """Return one line: count, sizes, channels and levels."""
+        heights, widths, channels, deep = zip(*self.seen, strict=True)
+        kinds = {1: 'grey', 3: 'RGB'}
+        names = sorted({kinds.get(n, f'{n} channels') for n in channels})
+        depths = {'more than 8' if one else '8' for one in deep}
+        return (
+            f'{self.count} pictures from {min(widths)} x {min(heights)} to '
+            f'{max(widths)} x {max(heights)} pixels, half of them below '
+            f'{self.size[1]} x {self.size[0]}; {", ".join(names)}; '
+            f'{" and ".join(sorted(depths))} bits'
+        )
+
+
+def survey(files: Sequence[str], progress: bool = True) -> Survey:
+    """Decode the pictures of a data set, or evenly spaced ones of many.
+
+    Args:
+        files (Sequence[str]): their paths, at least one.
+        progress (bool): show a bar. Defaults to True.
+
+    Raises:
+        SimimError: if no picture can be read, or they have several numbers
+            of channels other than 1 and 3.
+    """
+    index = np.linspace(0, len(files) - 1, min(MOST, len(files))).astype(int)
+    chosen = [files[k] for k in index]
+    chunks = [chosen[k : k + _CHUNK] for k in range(0, len(chosen), _CHUNK)]
+    seen: list[Picture] = []
+    broken: list[str] = []
+    with ThreadPoolExecutor(4) as pool:
+        for chunk in track(
+            chunks,
+            'Looking at the pictures',
+            transient=True,
+            disable=not progress,
+        ):
+            for path, found in zip(chunk, pool.map(look, chunk), strict=True):
+                if found is None:
+                    broken.append(path)
+                else:
+                    seen.append(found)
+    if not seen:
+        raise SimimError(
+            f'None of the {len(files)} pictures can be read, such as '
+            f'{files[0]}; check the files.'
+        )
+    counts = {p.channels for p in seen} - {1}
+    if len(counts) > 1 or (counts - {3} and 1 in {p.channels for p in seen}):
+        raise SimimError(
+            f'The pictures have {sorted({p.channels for p in seen})} '
+            'channels, and one encoder takes one number of them; put each '
+            'kind into a folder of its own.'
+        )
+    return Survey(len(files), seen, broken)
+
+
+def look(path: str) -> Picture | None:
+    """Decode one picture, or return None for an unreadable one."""
+    # Decoders raise many types, from OSError to struct.error.
+    try:
+        check_regular(path)
+        data = Path(path).read_bytes()
+        height, width = read_header(io.BytesIO(data)).turned
+        channels, deep = _levels(data)
+        if not deep:  # deep ones need a window, which is not chosen yet
+            decode(data, channels=channels if channels > 3 else 3)
+    except Exception:
+        return None
+    return Picture(height, width, channels, deep)
+
+
+def _levels(data: bytes) -> tuple[int, bool]:
+    """Return channels, and whether levels have more than 8 bits."""
+    if is_dicom(data):
+        return 1, True
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            if image.mode in _GREY:
+                return 1, False
+            if image.mode == 'F' or image.mode.startswith('I'):
+                image.load()
+                return 1, True
+            deep = any(
+                ';16' in str(tile[3]) for tile in getattr(image, 'tile', ())
+            )
+            return 3, deep
+    except Image.UnidentifiedImageError:
+        if not is_tiff(data):
+            raise
+        stack = read_stack(data)[0]
+        return stack.shape[-1] if stack.ndim == 3 else 1, stack.itemsize > 1
+
+
+def refuse_broken_tests(files: Sequence[str]) -> None:
+    """Refuse pictures to test on that cannot be read.
+
+    Raises:
+        SimimError: naming one, since a test counts each picture.
+    """
+    broken = survey(files).broken
+    if broken:
+        raise SimimError(
+            f'{len(broken)} test pictures cannot be read, such as '
+            f'{broken[0]}; replace or remove them, since a test counts each '
+            'picture.'
+        )
+
+
+def check_lines(lines: Sequence[str], root: str) -> None:
+    """Refuse names that a list, one name a line, cannot hold.
+
+    Raises:
+        SimimError: naming the file.
+    """
+    for line in lines:
+        if line != line.strip() or len(line.splitlines()) != 1:
+            raise SimimError(
+                f'The name {line!r} in {root} cannot stand in a list, one '
+                'name a line; rename the file, or divide the folder into '
+                'train/ and val/ yourself.'
+            )

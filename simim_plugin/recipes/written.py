@@ -1,0 +1,173 @@
+"""Write settings as the text of a config, with a reason beside each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+WIDTH = 79
+"""Longest line of a config, where it can be broken."""
+
+
+class Code(str):
+    """A value that is written as it is: names and expressions of Python."""
+
+    __slots__ = ()
+
+
+class Setting(NamedTuple):
+    """A value and why it was chosen.
+
+    Args:
+        value (Any): a plain value or :class:`Code`.
+        why (str): the comment beside it; none if empty.
+    """
+
+    value: Any
+    why: str = ''
+
+
+class Written:
+    """The settings of a config that is written, by dotted keys.
+
+    Args:
+        base (str): the packaged config that it inherits.
+        about (list[str]): lines of comment at the top.
+    """
+
+    def __init__(self, base: str, about: list[str]) -> None:
+        self.base = base
+        self.about = about
+        self.settings: dict[str, Setting] = {}
+
+    def set(self, key: str, value: Any, why: str = '') -> None:
+        """Set a value, in place of an earlier one.
+
+        Args:
+            key (str): dotted, such as ``model.backbone.arch``.
+            value (Any): see :class:`Setting`.
+            why (str): see :class:`Setting`.
+        """
+        self.settings[key] = Setting(value, why)
+
+    def __str__(self) -> str:
+        """Return the text of the config."""
+        lines = [f'# {line}'.rstrip() for line in self.about]
+        lines += [
+            "_base_ = __import__('simim_plugin').config_path(",
+            f'    {self.base!r})',
+            '',
+        ]
+        for name, part in _nested(self.settings).items():
+            lines += _statement(name, part)
+        return '\n'.join(lines) + '\n'
+
+
+def _nested(settings: Mapping[str, Setting]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for key, setting in settings.items():
+        *path, last = key.split('.')
+        place = tree
+        for name in path:
+            place = place.setdefault(name, {})
+        place[last] = setting
+    return tree
+
+
+def _statement(name: str, part: Any) -> list[str]:
+    """Return the lines of ``name = part``."""
+    if isinstance(part, Setting):
+        return _with_comment([f'{name} = {_value(part.value)}'], part.why)
+    flat = _flat(part)
+    if flat is not None and len(f'{name} = {flat[0]}') <= WIDTH:
+        return _with_comment([f'{name} = {flat[0]}'], flat[1])
+    return [f'{name} = dict(', *_body(part, 4)]
+
+
+def _body(part: Mapping[str, Any], indent: int) -> list[str]:
+    """Return the lines inside ``dict(`` and its closing bracket.
+
+    Values without a reason share a line.
+    """
+    lines: list[str] = []
+    pad = ' ' * indent
+    shared = False  # whether the last line may take another value
+    for number, (name, inner) in enumerate(part.items(), 1):
+        end = ')' if number == len(part) else ','
+        flat = (
+            (_value(inner.value), inner.why)
+            if isinstance(inner, Setting)
+            else _flat(inner)
+        )
+        if flat is None or (
+            not isinstance(inner, Setting)
+            and len(pad + name + flat[0]) + 2 > WIDTH
+        ):
+            body = _body(inner, indent + 4)
+            body[-1] = _append(body[-1], end)
+            lines += [f'{pad}{name}=dict(', *body]
+            shared = False
+            continue
+        text, why = f'{name}={flat[0]}{end}', flat[1]
+        comment = f'  # {why}' if why else ''
+        if shared and len(lines[-1] + text + comment) < WIDTH:
+            lines[-1] += f' {text}{comment}'
+        else:
+            lines += _with_comment([f'{pad}{text}'], why)
+        shared = not why and '\n' not in text
+    return lines
+
+
+def _append(line: str, end: str) -> str:
+    """Add a bracket or comma to a line before its comment."""
+    code, sign, comment = line.partition('  # ')
+    return f'{code}{end}{sign}{comment}'
+
+
+def _flat(part: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return a part on one line and its comment, if one is enough."""
+    reasons = [s.why for s in _leaves(part) if s.why]
+    if len(reasons) > 1:
+        return None
+    inner = []
+    for name, value in part.items():
+        if isinstance(value, Setting):
+            inner.append(f'{name}={_value(value.value)}')
+        else:
+            below = _flat(value)
+            assert below is not None  # has no more comments than its parent
+            inner.append(f'{name}={below[0]}')
+    return f'dict({", ".join(inner)})', (reasons or [''])[0]
+
+
+def _leaves(part: Any) -> Iterator[Setting]:
+    if isinstance(part, Setting):
+        yield part
+    else:
+        for inner in part.values():
+            yield from _leaves(inner)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, Code):
+        return str(value)
+    if isinstance(value, Mapping):
+        inner = ', '.join(f'{k}={_value(v)}' for k, v in value.items())
+        return f'dict({inner})'
+    if isinstance(value, list):
+        return f'[{", ".join(map(_value, value))}]'
+    if isinstance(value, tuple):
+        comma = ',' if len(value) == 1 else ''
+        return f'({", ".join(map(_value, value))}{comma})'
+    return repr(value)
+
+
+def _with_comment(lines: list[str], why: str) -> list[str]:
+    """Put a comment behind the last line, or above it if it is too long."""
+    if not why:
+        return lines
+    line = f'{lines[-1]}  # {why}'
+    if len(line) <= WIDTH:
+        return [*lines[:-1], line]
+    pad = ' ' * (len(lines[-1]) - len(lines[-1].lstrip()))
+    return [*lines[:-1], f'{pad}# {why}', lines[-1]]

@@ -1,0 +1,145 @@
+"""From data of one's own to a trained model, by the commands of the docs."""
+
+import json
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from simim_plugin.commands.configure import in_words, main
+from simim_plugin.commands.report import main as report
+from simim_plugin.recipes import Choices, make_recipe
+from simim_plugin.recipes.machine import Machine
+from simim_plugin.recipes.samples import draw_samples
+from simim_plugin.recipes.trial import try_step
+
+from ..training_processes import run_tool
+from .data import class_folders, coco, label_maps
+
+CPU = Machine('CPU', 12.0, 1, gpu=False)
+JOBS = dict(
+    pretraining=(class_folders, []),
+    classification=(class_folders, []),
+    detection=(coco, ['--batch-size', '2']),
+    segmentation=(label_maps, []),
+)
+
+
+def configured(task, folder, *words):
+    make, options = JOBS[task]
+    make(folder / 'my data')
+    out = folder / f'my_{task}.py'
+    main(
+        [
+            *(task, '--data', str(folder / 'my data'), '--out', str(out)),
+            *('--img-size', '64', '--epochs', '2', *options, *words),
+        ]
+    )
+    return out
+
+
+@pytest.mark.parametrize('task', JOBS)
+def test_a_written_config_trains(task, tmp_path, capsys):
+    """The trial step trains it, the picture shows its samples."""
+    configured(task, tmp_path)
+    printed = capsys.readouterr().out
+    for word in ('data', 'encoder', 'machine', 'plan', 'trial', 'next'):
+        assert f'\n{word} ' in f'\n{printed}', word
+    assert 'look at it' in printed
+    assert (tmp_path / f'my_{task}_samples.png').stat().st_size > 10_000
+    with pytest.raises(SystemExit):
+        configured(task, tmp_path)
+    assert 'exists, perhaps with changes' in capsys.readouterr().err
+
+
+def test_train_test_and_report(tmp_path, capsys):
+    out = configured('classification', tmp_path, '--no-trial')
+    work_dir = tmp_path / 'run'
+    words = (str(out), '--work-dir', str(work_dir))
+    done = run_tool('train.py', *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    page = tmp_path / 'report.html'
+    report([str(out), str(work_dir), '--out', str(page)])
+    printed = capsys.readouterr().out
+    assert 'accuracy/top1: ' in printed
+    text = page.read_text()
+    assert text.count('<img') == 3
+    assert '<td>Äpfel &amp; Birnen</td>' in text
+    assert 'tools/report.py' in text
+
+
+def test_nothing_is_left_of_a_config_that_does_not_run(tmp_path, capsys):
+    class_folders(tmp_path / 'data')
+    out = tmp_path / 'my.py'
+    with pytest.raises(SystemExit):
+        main(
+            [
+                *('classification', '--data', str(tmp_path / 'data')),
+                *('--out', str(out), '--batch-size', '64'),
+            ]
+        )
+    assert 'too few for one batch of 64' in capsys.readouterr().err
+    assert not [*tmp_path.glob('my*')]
+
+
+@pytest.mark.parametrize(
+    ('words', 'said'),
+    [
+        (['--out', 'my.txt'], 'a config is a .py file'),
+        (['--hours', '2', '--epochs', '3'], '--hours sets the epochs'),
+        (['--ignore', 'all'], 'takes values'),
+        (['--data', 'nowhere'], 'There is no folder nowhere'),
+    ],
+)
+def test_wrong_options_are_refused(words, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main(['pretraining', '--data', 'here', *words])
+    assert said in capsys.readouterr().err
+    assert not [*tmp_path.iterdir()]
+
+
+def test_words_for_a_time():
+    assert [in_words(s) for s in (9, 150, 7300, 200_000)] == [
+        *('9 seconds', '2 minutes', '2 hours', '2 days')
+    ]
+
+
+def test_three_categories_of_real_photographs(shared, tmp_path):
+    """COCO's photographs as if they were one's own."""
+    source = shared / 'data' / 'coco_tiny'
+    kept = {'person', 'car', 'chair'}
+    for part in ('train', 'val'):
+        file = source / 'annotations' / f'instances_{part}2017.json'
+        content = json.loads(file.read_text())
+        names = {c['id']: c['name'] for c in content['categories']}
+        for key, field in (
+            ('categories', 'id'),
+            ('annotations', 'category_id'),
+        ):
+            content[key] = [e for e in content[key] if names[e[field]] in kept]
+        Path(tmp_path, f'{part}.json').write_text(json.dumps(content))
+        Path(tmp_path, part).symlink_to(source / f'{part}2017')
+    out = tmp_path / 'mine.py'
+    recipe = make_recipe(
+        'detection', str(tmp_path), out, Choices(img_size=224), CPU
+    )
+    recipe.write(out)
+    assert {*recipe.data.classes} == kept
+    assert recipe.data.images == (50, 50)
+    assert try_step(out, steps=1).batch == 2
+    assert len(draw_samples(out, recipe.data.classes).axes) == 12
+
+
+def test_five_classes_of_real_scenes(shared, tmp_path):
+    """ADE20K's pairs, all but five classes ignored."""
+    root = shared / 'data' / 'ade_tiny' / 'ADEChallengeData2016'
+    names = tmp_path / 'classes.txt'
+    names.write_text('1 wall\n3 sky\n4 floor\n5 tree\n6 ceiling\n')
+    out = tmp_path / 'mine.py'
+    choices = Choices(classes=str(names), ignored='others', img_size=64)
+    recipe = make_recipe('segmentation', str(root), out, choices, CPU)
+    recipe.write(out)
+    assert recipe.data.classes == ['wall', 'sky', 'floor', 'tree', 'ceiling']
+    assert Config.fromfile(out).pictures.ignored == 'others'
+    assert try_step(out, steps=1).batch == 4

@@ -1,0 +1,215 @@
+"""Data of one's own is read as it is, or refused in a sentence."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from simim_plugin.errors import SimimError
+from simim_plugin.recipes.boxes import read_boxes
+from simim_plugin.recipes.class_folders import read_class_folders
+from simim_plugin.recipes.label_maps import read_label_maps
+from simim_plugin.recipes.pretraining import read_unlabelled
+from simim_plugin.recipes.segmentation import label_settings
+from simim_plugin.recipes.splitting import divide
+from simim_plugin.recipes.survey import survey
+
+from .data import CLASSES, class_folders, coco, label_maps, picture
+
+
+@given(
+    st.lists(st.sampled_from('abcd'), max_size=60),
+    st.floats(0.01, 0.99),
+    st.integers(0, 2**31),
+)
+def test_a_division_is_a_partition(groups, share, seed):
+    train, val = divide(groups, share, seed)
+    assert sorted(train + val) == [*range(len(groups))]
+    assert (train, val) == divide(groups, share, seed)
+    for group in {*groups}:
+        counts = [
+            sum(groups[k] == group for k in part) for part in (train, val)
+        ]
+        assert counts[0] > 0
+        assert (counts[1] > 0) == (sum(counts) > 1)
+        wanted = min(max(share * sum(counts), 1), sum(counts) - 1)
+        assert abs(counts[1] - wanted) <= 0.5
+
+
+def test_a_survey_tells_what_pictures_are(tmp_path):
+    picture(tmp_path / 'a.png', (60, 40))
+    Image.new('L', (100, 40)).save(tmp_path / 'grey.png')
+    Image.fromarray(np.zeros((40, 80), np.uint16)).save(tmp_path / 'deep.png')
+    (tmp_path / 'no.jpg').write_bytes(b'nothing')
+    names = ('a.png', 'grey.png', 'deep.png', 'no.jpg')
+    found = survey([str(tmp_path / name) for name in names])
+    assert found.size == (40, 80)
+    assert found.broken == [str(tmp_path / 'no.jpg')]
+    assert [p.channels for p in found.seen] == [3, 1, 1]
+    assert [p.deep for p in found.seen] == [False, False, True]
+    assert (found.deep, found.grey, found.channels) == (False, False, 1)
+    with pytest.raises(SimimError, match='None of the 1 pictures'):
+        survey([str(tmp_path / 'no.jpg')])
+
+
+def test_class_folders_in_one_part_are_divided(tmp_path):
+    data = read_class_folders(str(class_folders(tmp_path)), 0.25, 1)
+    assert data.classes == sorted(CLASSES)
+    assert data.counts == dict(zip(CLASSES, (7, 3, 5), strict=True))
+    assert data.tested == dict(zip(CLASSES, (2, 1, 2), strict=True))
+    lines = data.lists['train'] + data.lists['val']
+    assert len({*lines}) == 20
+    assert 'a rare one/bild 0.png' in lines
+    assert [path.rpartition('/')[2] for path in data.broken] == ['broken.jpg']
+    assert '3 classes, from 3 of a rare one to 7 of Äpfel' in str(data)
+
+
+def test_class_folders_in_two_parts(tmp_path):
+    class_folders(tmp_path / 'training')
+    class_folders(tmp_path / 'valid', (2, 1, 1), broken=False)
+    data = read_class_folders(str(tmp_path), 0.25, 1)
+    assert data.lists == {}
+    assert data.tested == dict(zip(CLASSES, (2, 1, 1), strict=True))
+    (tmp_path / 'valid' / 'nut' / 'bad.jpg').write_bytes(b'no')
+    with pytest.raises(SimimError, match=r'test pictures cannot.*bad\.jpg'):
+        read_class_folders(str(tmp_path), 0.25, 1)
+    (tmp_path / 'valid' / 'nut').rename(tmp_path / 'valid' / 'nuts')
+    with pytest.raises(SimimError, match='other classes'):
+        read_class_folders(str(tmp_path), 0.25, 1)
+
+
+def test_unfit_class_folders(tmp_path):
+    picture(tmp_path / 'one' / 'a.png')
+    with pytest.raises(SimimError, match='1 sub-folders with pictures'):
+        read_class_folders(str(tmp_path), 0.25, 1)
+    picture(tmp_path / 'two' / 'a.png')
+    with pytest.raises(SimimError, match=r'class one .* has one picture'):
+        read_class_folders(str(tmp_path), 0.25, 1)
+    with pytest.raises(SimimError, match=r'--val-share 1\.5'):
+        read_class_folders(str(tmp_path), 1.5, 1)
+    with pytest.raises(FileNotFoundError, match='no picture'):
+        (tmp_path / 'empty').mkdir()
+        read_unlabelled(str(tmp_path / 'empty'))
+
+
+def test_one_annotation_file_is_divided(tmp_path):
+    file = coco(tmp_path)
+    for data in (file, tmp_path):
+        found = read_boxes(str(data), 0.3, 0, tmp_path / 'my')
+        assert found.masks
+        assert sum(found.images) == 10
+        assert found.unused == ['never']
+        assert {*found.counts} <= {*CLASSES}
+        assert found.train.file == str(tmp_path / 'my_train.json')
+        assert found.train.images == str(tmp_path / 'images')
+        parts = [p.content['images'] for p in (found.train, found.val)]
+        ids = [image['id'] for part in parts for image in part]
+        assert sorted(ids) == [100 + k for k in range(10)]
+        for part in (found.train, found.val):
+            there = {image['id'] for image in part.content['images']}
+            owners = {a['image_id'] for a in part.content['annotations']}
+            assert owners == there
+
+
+def test_two_annotation_files(tmp_path):
+    coco(tmp_path, name='instances_train2020.json')
+    coco(tmp_path, 3, name='instances_val2020.json', first=10)
+    found = read_boxes(str(tmp_path), 0.3, 0, tmp_path / 'my')
+    assert found.images == (10, 3)
+    assert found.train.content is found.val.content is None
+    # The order of the file's ids: 3, 17 and 90.
+    assert found.classes == [CLASSES[2], CLASSES[0], CLASSES[1]]
+    assert found.counts == dict(zip(found.classes, (9, 10, 1), strict=True))
+
+
+def test_boxes_without_masks(tmp_path):
+    file = coco(tmp_path, masks=False)
+    assert not read_boxes(str(file), 0.3, 0, tmp_path / 'my').masks
+    with pytest.raises(SimimError, match=r'have no mask.*--masks'):
+        read_boxes(str(file), 0.3, 0, tmp_path / 'my', masks=True)
+
+
+def test_unfit_annotations(tmp_path):
+    with pytest.raises(SimimError, match='no annotation file or folder'):
+        read_boxes(str(tmp_path / 'none'), 0.3, 0, tmp_path / 'my')
+    with pytest.raises(SimimError, match='has 0 annotation files'):
+        read_boxes(str(tmp_path), 0.3, 0, tmp_path / 'my')
+    file = coco(tmp_path)
+    (tmp_path / 'images' / 'bild 3.png').unlink()
+    with pytest.raises(SimimError, match=r'not all near it.*bild 3\.png'):
+        read_boxes(str(file), 0.3, 0, tmp_path / 'my')
+    (tmp_path / 'images' / 'bild 3.png').write_bytes(b'broken')
+    assert sum(read_boxes(str(file), 0.3, 0, tmp_path / 'my').images) == 9
+    content = json.loads(file.read_text())
+    content['annotations'] = []
+    file.write_text(json.dumps(content))
+    with pytest.raises(SimimError, match='no object'):
+        read_boxes(str(file), 0.3, 0, tmp_path / 'my')
+    content['images'] = []
+    file.write_text(json.dumps(content))
+    with pytest.raises(SimimError, match='lists no pictures'):
+        read_boxes(str(file), 0.3, 0, tmp_path / 'my')
+
+
+@pytest.mark.parametrize(
+    ('values', 'settings'),
+    [
+        ((0, 1, 2), {}),
+        ((0, 1, 255), {}),
+        ((0, 255), dict(values=[0, 255], ignored=[])),
+        ((1, 2, 255), dict(reduce_zero_label=True)),
+        ((10, 20, 30), dict(values=[10, 20, 30], ignored=[])),
+    ],
+)
+def test_values_of_label_maps(tmp_path, values, settings):
+    data = read_label_maps(str(label_maps(tmp_path, values=values)), 0.25, 0)
+    assert label_settings(data) == settings
+    assert len(data.train.names), len(data.val.names) == (6, 2)
+
+
+def test_named_values_of_label_maps(tmp_path):
+    label_maps(tmp_path, values=(0, 7, 9))
+    (tmp_path / 'classes.txt').write_text('7 grün\n0 the rest\n')
+    with pytest.raises(SimimError, match=r'value 9.*--ignore 9.*others'):
+        read_label_maps(str(tmp_path), 0.25, 0)
+    data = read_label_maps(str(tmp_path), 0.25, 0, ignored=(9,))
+    assert data.values == {0: 'the rest', 7: 'grün'}
+    assert label_settings(data) == dict(values=[0, 7], ignored=[9])
+    data = read_label_maps(str(tmp_path), 0.25, 0, ignored='others')
+    assert label_settings(data) == dict(values=[0, 7], ignored='others')
+    (tmp_path / 'classes.txt').write_text('grün 7\n')
+    with pytest.raises(SimimError, match=r'Cannot read the classes.*3 road'):
+        read_label_maps(str(tmp_path), 0.25, 0)
+
+
+@pytest.mark.parametrize(
+    ('images', 'maps'),
+    [
+        ('images/{}', 'masks/{}'),
+        ('{}/JPEGImages', '{}/SegmentationClass'),
+        ('img/{}ing', 'annotations/{}ing'),
+    ],
+)
+def test_layouts_of_label_maps(tmp_path, images, maps):
+    test = 'test' if 'ing' in images else 'val'
+    for part, count in (('train', 4), (test, 2)):
+        label_maps(
+            *(tmp_path, count, (0, 1)), images.format(part), maps.format(part)
+        )
+    data = read_label_maps(str(tmp_path), 0.25, 0)
+    assert (len(data.train.names), len(data.val.names)) == (4, 2)
+    assert data.shares == pytest.approx({0: 0.5, 1: 0.5})
+
+
+def test_unfit_label_maps(tmp_path):
+    with pytest.raises(SimimError, match='call them images and masks'):
+        read_label_maps(str(tmp_path), 0.25, 0)
+    label_maps(tmp_path, values=(1, 1))
+    with pytest.raises(SimimError, match=r'have 1 classes'):
+        read_label_maps(str(tmp_path), 0.25, 0)
+    (tmp_path / 'masks' / 'bild 2.png').unlink()
+    with pytest.raises(SimimError, match=r'1 of 8 pictures.*bild 2\.png'):
+        read_label_maps(str(tmp_path), 0.25, 0)

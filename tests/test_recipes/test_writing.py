@@ -1,0 +1,224 @@
+"""Written configs say what was decided, and mean what they say."""
+
+import pytest
+from mmengine.config import Config
+
+from simim_plugin.checkpoint.families import PLAIN
+from simim_plugin.errors import SimimError
+from simim_plugin.recipes import Choices, make_recipe
+from simim_plugin.recipes.machine import Cost, Machine, largest_batch
+from simim_plugin.recipes.plans import (
+    Plan,
+    epochs_for,
+    power_of_two,
+    square_root_lr,
+    warn,
+)
+from simim_plugin.recipes.written import Code, Written
+from simim_plugin.settings import apply_img_size, check_settings
+
+from ..test_checkpoint.families import saved
+from .data import CLASSES, class_folders, coco, label_maps
+
+CPU = Machine('CPU', 12.0, 2, gpu=False)
+GPU = Machine('a GPU', 24.0, 16, gpu=True)
+BASE = 'siamese_im_vit-tiny-p16_knn_in1k.py'
+
+
+def test_text_of_settings(tmp_path):
+    out = Written(BASE, ['One line.', 'Another.'])
+    out.set('img_size', 96, 'why')
+    out.set('model.backbone.arch', 'small', 'a long reason ' * 5)
+    out.set('model.backbone.pretrained', "it's a file.pth")
+    out.set('train_dataloader.dataset.path', 'a' * 60)
+    out.set('train_dataloader.dataset.other', (1,))
+    out.set('optim_wrapper.lr', 122.7709383)
+    out.set('val_dataloader', Code('dict(a=[img_size])'))
+    out.set('img_size', 128, 'later')
+    text = str(out)
+    assert text.startswith('# One line.\n# Another.\n_base_ = ')
+    assert 'img_size = 128  # later\n' in text
+    assert '# a long reason a long reason' in text
+    file = tmp_path / 'written.py'
+    file.write_text(text)
+    config = Config.fromfile(file)
+    assert config.model.backbone.pretrained == "it's a file.pth"
+    assert config.model.backbone.arch == 'small'
+    assert config.train_dataloader.dataset.other == (1,)
+    assert config.optim_wrapper.lr == 122.7709383
+    assert config.val_dataloader.a == [128]
+
+
+def test_rules_of_plans():
+    assert square_root_lr(1e-3, 1024, 256) == pytest.approx(5e-4)
+    assert square_root_lr(1e-3, 1024, 4096) == 1e-3
+    assert [power_of_two(n) for n in (0.3, 1, 3.9, 64)] == [1, 1, 2, 64]
+    assert epochs_for(1000, 100, 500, 10, 90) == 50
+    assert epochs_for(1000, 100, 5000, 10, 90) == 90
+    assert epochs_for(10, 100, 5, 10, 90) == 10
+    plan = Plan(100, 4, 2, 3, 1e-5, 1, 1e-3)
+    assert (plan.total, plan.steps, plan.batches()) == (8, 36, 72)
+    warn(plan, 'classification', {'a': 9, 'b': 1})
+    few, low, small = plan.warnings
+    assert '36 optimizer steps' in few
+    assert '1e-05' in low
+    assert '2 classes and 1 training pictures of b' in small
+
+
+def test_a_batch_fits_the_memory():
+    cost = Cost(768, 12, 196, gpu=True)
+    image = cost.classifier(frozen=False)
+    batch, memory = largest_batch(GPU, image, cost.parameters, 4096)
+    assert batch & (batch - 1) == 0
+    assert memory <= 0.7 * 24
+    room = 0.7 * 24 * 2**30 - 20 * cost.parameters
+    assert batch * image <= room < 2 * batch * image
+    assert largest_batch(GPU, image, cost.parameters, 8)[0] == 8
+    assert largest_batch(GPU, 2.0**40, 0, 8)[0] == 1
+    assert cost.detector(1024**2, True) > cost.detector(1024**2, False)
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp('own data')
+    class_folders(root / 'classes')
+    coco(root / 'boxes')
+    coco(root / 'boxes alone', masks=False)
+    label_maps(root / 'maps')
+    return root
+
+
+JOBS = [
+    ('pretraining', None, 'classes'),
+    ('classification', 'finetune', 'classes'),
+    ('classification', 'linear', 'classes'),
+    ('classification', 'knn', 'classes'),
+    ('classification', 'logistic', 'classes'),
+    ('detection', None, 'boxes'),
+    ('detection', None, 'boxes alone'),
+    ('segmentation', 'upernet', 'maps'),
+    ('segmentation', 'linear', 'maps'),
+]
+FROZEN = ('linear', 'knn', 'logistic')
+
+
+def written(task, out, data, machine=CPU, **choices):
+    recipe = make_recipe(task, str(data), out, Choices(**choices), machine)
+    recipe.write(out)
+    return recipe, Config.fromfile(out)
+
+
+def needed(kind, method, tmp_path):
+    """Return an encoder where the method cannot do without."""
+    if kind is None and method not in FROZEN:
+        return None
+    return str(saved(kind or 'dinov2', tmp_path)[1])
+
+
+@pytest.mark.parametrize('machine', [CPU, GPU], ids=['cpu', 'gpu'])
+@pytest.mark.parametrize('kind', [None, 'dinov2-registers', 'siglip'])
+@pytest.mark.parametrize(('task', 'method', 'folder'), JOBS)
+def test_written_configs_pass_the_check(
+    task, method, folder, kind, machine, data, tmp_path
+):
+    """Every task takes every encoder, in at most 40 lines."""
+    encoder = needed(kind, method, tmp_path)
+    if encoder and method == 'upernet':  # the encoder has two blocks
+        with pytest.raises(SimimError, match='UPerNet reads 4 blocks'):
+            written(
+                *(task, tmp_path / 'my.py', data / folder, machine),
+                encoder=encoder,
+                num_heads=2,
+            )
+        return
+    size = 64 if encoder and task == 'detection' else None
+    recipe, config = written(
+        *(task, tmp_path / 'my.py', data / folder, machine),
+        method=method,
+        encoder=encoder,
+        num_heads=2 if encoder else None,
+        img_size=size,
+    )
+    most = 45 if encoder else 40  # its size has no name
+    assert len(str(recipe.written).splitlines()) <= most
+    apply_img_size(config)
+    check_settings(config)
+    backbone = config.model.backbone
+    if encoder:
+        place = config.model if task == 'pretraining' else backbone
+        assert place.pretrained == encoder
+        assert backbone.arch['embed_dims'] == recipe.encoder.width
+        family = recipe.encoder.family
+        if task != 'pretraining' and family.mean != PLAIN.mean:
+            assert config.model.data_preprocessor.mean == [*family.mean]
+    elif method != 'upernet':  # it has the numbers of the arch
+        assert backbone.arch == ('small' if machine.gpu else 'tiny')
+    names = getattr(recipe.data, 'classes', None)
+    if names and task == 'detection':
+        assert config.model.roi_head.bbox_head.num_classes == 3
+        assert {*config.train_dataloader.dataset.metainfo.classes} == {
+            *CLASSES
+        }
+    assert not (tmp_path / 'my.py.part').exists()
+
+
+def test_choices_reach_the_config(data, tmp_path):
+    _, file = saved('dinov2', tmp_path)
+    _, config = written(
+        *('classification', tmp_path / 'a.py', data / 'classes'),
+        encoder=str(file),
+        num_heads=2,
+        img_size=40,
+        batch_size=2,
+        epochs=7,
+        encoder_lr=0.1,
+    )
+    assert config.img_size == 40
+    assert config.train_dataloader.batch_size == 2
+    assert config.train_cfg.max_epochs == 7
+    keys = config.optim_wrapper.paramwise_cfg.custom_keys
+    assert keys.backbone.lr_mult == 0.1
+    _, config = written(
+        *('detection', tmp_path / 'b.py', data / 'boxes'),
+        encoder=str(file),
+        num_heads=2,
+        freeze=True,
+        masks=False,
+    )
+    assert config.model.type == 'FasterRCNN'
+    assert config.model.backbone.frozen_stages == 2
+
+
+@pytest.mark.parametrize(
+    ('task', 'choices', 'words'),
+    [
+        ('painting', {}, "no task 'painting'"),
+        ('detection', dict(method='yolo'), "no method 'yolo'"),
+        ('pretraining', dict(masks=True), 'masks has no effect'),
+        ('classification', dict(method='knn', epochs=3), 'epochs has no'),
+        ('classification', dict(method='knn'), 'features of an encoder'),
+        ('classification', dict(freeze=True), '--freeze uses'),
+        ('classification', dict(arch='vast'), "no arch 'vast'"),
+        ('classification', dict(arch='tiny', encoder='x'), '--arch is that'),
+        ('classification', dict(img_size=50), 'set 48'),
+        ('classification', dict(batch_size=0), '--batch-size is 0'),
+        ('classification', dict(encoder_lr=2.0), '--encoder-lr is 2'),
+        ('classification', dict(encoder='none.pth'), 'no checkpoint file'),
+    ],
+)
+def test_choices_without_effect_are_refused(
+    task, choices, words, data, tmp_path
+):
+    out = tmp_path / 'my.py'
+    with pytest.raises(SimimError, match=words):
+        make_recipe(task, str(data / 'classes'), out, Choices(**choices), CPU)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_gpu_takes_larger_batches(data, tmp_path):
+    recipes = [
+        written('pretraining', tmp_path / 'a.py', data / 'classes', machine)[0]
+        for machine in (CPU, GPU)
+    ]
+    assert [r.encoder.name for r in recipes] == ['tiny', 'small']
+    assert recipes[0].plan.steps <= recipes[1].plan.steps
