@@ -25,13 +25,19 @@ def complete_loops(whole: Whole) -> Faults:
         ('val_cfg', 'val_dataloader', 'val_evaluator'),
         ('test_cfg', 'test_dataloader', 'test_evaluator'),
     ):
-        missing = [n for n in names if whole.settings.get(n) in (None, [], ())]
+        missing = [n for n in names if whole.settings.get(n) is None]
         if 0 < len(missing) < 3:
             others = [n for n in names if n not in missing]
             yield (
                 f'{" and ".join(missing)} must be set beside '
                 f'{" and ".join(others)}; set all of them, or all to None.'
             )
+
+
+def measured(whole: Whole) -> Faults:
+    """A validation measures something."""
+    if whole.settings.get('val_evaluator') in ([], ()):
+        yield 'val_evaluator is empty; set its metrics, or val_cfg to None.'
 
 
 def loader_workers(whole: Whole) -> Faults:
@@ -522,6 +528,7 @@ def classifier(whole: Whole) -> Faults:
 
 AGREEMENTS: tuple[Callable[[Whole], Faults], ...] = (
     complete_loops,
+    measured,
     loader_workers,
     warm_up,
     checkpoints,

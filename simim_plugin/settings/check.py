@@ -29,6 +29,7 @@ _TOP_LEVEL = (_RUNNER - {'cfg'}) | {
 }
 """Names that mmengine's Runner, ours or a script of OpenMMLab reads."""
 
+_PROPOSALS = frozenset({'nms_pre', 'max_per_img', 'nms', 'min_bbox_size'})
 _READ_BY_KEY: dict[str, frozenset[str]] = {
     'auto_scale_lr': frozenset({'base_batch_size', 'enable'}),
     'env_cfg': frozenset(
@@ -52,6 +53,31 @@ _READ_BY_KEY: dict[str, frozenset[str]] = {
     ),
 }
 """Dictionaries of which mmengine reads single keys and ignores others."""
+
+_READ_BY_MODEL: dict[str, dict[str, frozenset[str]]] = {
+    'TwoStageDetector': {
+        'model.train_cfg': frozenset({'rpn', 'rpn_proposal', 'rcnn'}),
+        'model.test_cfg': frozenset({'rpn', 'rcnn'}),
+        'model.train_cfg.rpn': frozenset(
+            {'assigner', 'sampler', 'allowed_border', 'pos_weight', 'debug'}
+        ),
+        'model.train_cfg.rpn_proposal': _PROPOSALS,
+        'model.test_cfg.rpn': _PROPOSALS,
+        'model.train_cfg.rcnn': frozenset(
+            {'assigner', 'sampler', 'mask_size', 'pos_weight', 'debug'}
+        ),
+        'model.test_cfg.rcnn': frozenset(
+            {'score_thr', 'nms', 'max_per_img', 'mask_thr_binary'}
+        ),
+        'train_dataloader.dataset.filter_cfg': frozenset(
+            {'filter_empty_gt', 'min_size'}
+        ),
+    },
+    'EncoderDecoder': {
+        'model.test_cfg': frozenset({'mode', 'crop_size', 'stride'}),
+    },
+}
+"""The same, of the models of our configs."""
 
 
 def check_settings(settings: Mapping, text: str = '') -> list[str]:
@@ -80,7 +106,7 @@ def check_settings(settings: Mapping, text: str = '') -> list[str]:
     warnings, failed_too = _results(WARNINGS, whole)
     return [
         *_unread_names(settings, text),
-        *_unread_keys(settings),
+        *_unread_keys(whole),
         *warnings,
         *failed,
         *failed_too,
@@ -305,9 +331,14 @@ def _unread_names(settings: Mapping, text: str) -> Iterator[str]:
             )
 
 
-def _unread_keys(settings: Mapping) -> Iterator[str]:
-    for path, known in _READ_BY_KEY.items():
-        for name in _below(settings, path).keys() - known:
+def _unread_keys(whole: Whole) -> Iterator[str]:
+    model = whole.at('model')
+    read = dict(_READ_BY_KEY)
+    for name, of_model in _READ_BY_MODEL.items():
+        if model is not None and name in model.names:
+            read.update(of_model)
+    for path, known in read.items():
+        for name in _below(whole.settings, path).keys() - known:
             close = difflib.get_close_matches(name, known, 1, 0.6)
             if close or path != 'optim_wrapper.paramwise_cfg':
                 yield (

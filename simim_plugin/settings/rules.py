@@ -238,7 +238,7 @@ RULES: dict[str, Rule] = {
         ),
         "a number above 0, 'dynamic' or a dictionary",
     ),
-    'Optimizer.eps': number(0, below=1),
+    'Optimizer.eps': number(0, 1),
     'Optimizer.maximize': Rule(
         lambda value: value is False, 'False, since a loss is minimised'
     ),
@@ -318,6 +318,11 @@ RULES: dict[str, Rule] = {
     'RandomResize.scale': LENGTHS,
     'RandomResize.ratio_range': rising(0, math.inf),
     'RandomCrop.crop_size': LENGTHS,
+    'RandomCrop.crop_type': one_of(
+        *('absolute', 'absolute_range', 'relative', 'relative_range')
+    ),
+    'RandomCrop.cat_max_ratio': number(above=0, most=1),
+    'RandomFlip.prob': either(leaves(SHARE), None),
     # Models
     'data_preprocessor.mean': either(each(number()), None),
     'data_preprocessor.std': either(each(number(above=0)), None),
@@ -380,6 +385,16 @@ RULES: dict[str, Rule] = {
     'nms.iou_threshold': SHARE,
     'rcnn.score_thr': SHARE,
     'rcnn.max_per_img': NEVER,
+    'rcnn.mask_thr_binary': either(SHARE, -1),
+    'rcnn.pos_weight': either(number(above=0), -1),
+    'rpn.pos_weight': either(number(above=0), -1),
+    '*.target_stds': each(number(above=0)),
+    'nms.type': one_of('nms', 'soft_nms', 'nms_match', 'nms_quadri'),
+    'roi_layer.sampling_ratio': count(-1),
+    'SingleRoIExtractor.finest_scale': count(),
+    'CocoMetric.iou_thrs': either(leaves(SHARE), None),
+    'CocoMetric.proposal_nums': each(count()),
+    'filter_cfg.min_size': number(0),
     'rpn.max_per_img': NEVER,
     'rpn_proposal.max_per_img': NEVER,
     'FederatedLoss.num_classes': count(),
@@ -389,6 +404,9 @@ RULES: dict[str, Rule] = {
     'BaseDecodeHead.channels': count(),
     'BaseDecodeHead.dropout_ratio': SHARE,
     'UPerHead.pool_scales': each(count()),
+    'FCNHead.num_convs': count(0),
+    'IoUMetric.iou_metrics': each(one_of('mIoU', 'mDice', 'mFscore')),
+    'IoUMetric.nan_to_num': either(number(), None),
     'KNNSegHead.k': count(),
     'KNNSegHead.temperature': number(above=0),
     # Inherited, but never read
