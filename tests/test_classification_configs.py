@@ -465,7 +465,6 @@ def test_fewer_than_five_classes(folder, tmp_path, name):
     assert 'val/accuracy/top5' not in scalars
     assert {*runner.test()} == {'accuracy/top1'}
     runner.val_loop.evaluator.metrics[0].topk = (5,)
-    validation = runner.val_loop.dataloader.dataset
     with pytest.raises(SimimError, match=r'2 classes .* topk=\(5,\); set it'):
         leave_out_large_topk(
             runner.val_loop, runner.val_loop.dataloader.dataset
