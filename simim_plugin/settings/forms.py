@@ -118,8 +118,9 @@ def wrong_forms(settings: Mapping) -> Iterator[str]:
         inner: Any = settings
         for key in above:
             inner = inner.get(key) if isinstance(inner, Mapping) else None
-        given = isinstance(inner, Mapping) and name in inner
-        if given and not rule.holds(inner[name]):
+        if not isinstance(inner, Mapping) or name not in inner:
+            continue
+        if not rule.holds(inner[name]):
             yield f'{path} is {inner[name]!r}; set it to {rule.words}.'
     hooks = settings.get('default_hooks')
     for name in hooks if isinstance(hooks, Mapping) else ():
@@ -130,14 +131,12 @@ def wrong_forms(settings: Mapping) -> Iterator[str]:
                 f'.type, or one of {", ".join(_HOOKS)}.'
             )
     for path in ('custom_hooks', 'param_scheduler'):
-        items = settings.get(path)
-        for number, item in enumerate(items if _listed(items) else ()):
+        items: Any = settings.get(path)
+        if not isinstance(items, list | tuple):
+            continue
+        for number, item in enumerate(items):
             if isinstance(item, _PLAIN):
                 yield f'{path}.{number} is {item!r}; set it to a dictionary.'
-
-
-def _listed(value: Any) -> bool:
-    return isinstance(value, list | tuple)
 
 
 def compiling(whole: Whole) -> Faults:

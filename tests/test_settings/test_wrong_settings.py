@@ -137,7 +137,7 @@ WRONG = [
     ('pretraining', 'custom_hooks.3.max_in_row=0', 'max_in_row is 0'),
     ('pretraining', 'train_dataloader.dataset.skip_broken=2', 'skip_broken'),
     ('pretraining', 'optim_wrapper=None', 'optim_wrapper must be set beside'),
-    ('linear', 'val_evaluator=None', 'val_evaluator is empty'),
+    ('linear', 'val_evaluator=None', 'val_evaluator must be set beside'),
     # Optimisation
     ('pretraining', 'optim_wrapper.optimizer.lr=nan', 'lr is nan'),
     ('pretraining', 'optim_wrapper.optimizer.lr=1e30', r'lr is 1e\+30'),
