@@ -450,7 +450,7 @@ def test_an_unread_setting_is_a_warning(change, words):
 @pytest.mark.parametrize(
     ('task', 'path', 'near'),
     [
-        ('detection', 'model.train_cfg.rcn', 'rcnn'),
+        ('detection', 'model.train_cfg.rcn', 'rcnn or rpn'),
         ('detection', 'model.train_cfg.rpn.asigner', 'assigner'),
         ('detection', 'model.test_cfg.rcnn.score_thrs', 'score_thr'),
         ('lvis', 'train_dataloader.dataset.filter_cfg.min_siz', 'min_size'),
