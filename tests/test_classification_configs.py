@@ -29,6 +29,7 @@ from torch import nn
 from simim_plugin.commands import test as testing
 from simim_plugin.commands.command_line import build_runner
 from simim_plugin.errors import SimimError
+from simim_plugin.evaluation.classes import leave_out_large_topk
 
 ROOT = Path(__file__).resolve().parents[1] / 'configs'
 FILES = sorted((ROOT / 'classification').glob('*.py'))
@@ -463,6 +464,11 @@ def test_fewer_than_five_classes(folder, tmp_path, name):
     assert 'val/accuracy/top1' in scalars
     assert 'val/accuracy/top5' not in scalars
     assert {*runner.test()} == {'accuracy/top1'}
+    runner.val_loop.evaluator.metrics[0].topk = (5,)
+    with pytest.raises(SimimError, match=r'2 classes .* topk=\(5,\); set it'):
+        leave_out_large_topk(
+            runner.val_loop, runner.val_loop.dataloader.dataset
+        )
 
 
 def test_predictions_are_drawn(folder, tmp_path):

@@ -9,11 +9,12 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 from mmengine.registry import RUNNERS
+from mmengine.utils import import_modules_from_strings
 
 from ..config_files import config_path
 from ..engine import SiameseIMRunner
 from ..errors import SimimError
-from ..settings import apply_img_size
+from ..settings import apply_img_size, check_forms
 from ..text import clean
 from .config_errors import add_traceback_option
 from .options import add_options, merge
@@ -78,6 +79,9 @@ def read_config(args: argparse.Namespace) -> Config:
 def apply_options(config: Config, args: argparse.Namespace) -> None:
     """Merge ``--cfg-options``, then adapt the data loaders to the machine."""
     merge(config, args.cfg_options)
+    check_forms(dict(config.items()))
+    if any(key.startswith('custom_imports') for key in args.cfg_options):
+        import_modules_from_strings(**config.custom_imports)
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         loader = config.get(name)
         if loader:
@@ -92,6 +96,11 @@ def build_runner(config: Config) -> SiameseIMRunner:
 
     Another one would unpickle the checkpoints that it reads.
     """
-    named = RUNNERS.get(config.get('runner_type', 'SiameseIMRunner'))
+    name = config.get('runner_type', 'SiameseIMRunner')
+    named = RUNNERS.get(name)
+    if named is None:
+        raise SimimError(
+            f'There is no {name!r} for runner_type; set it to SiameseIMRunner.'
+        )
     ours = isinstance(named, type) and issubclass(named, SiameseIMRunner)
     return (named if ours else SiameseIMRunner).from_cfg(config)

@@ -89,4 +89,5 @@ def _builds(frame: FrameType, raised_here: bool) -> bool:
     if frame.f_globals.get('__name__') != Runner.__module__:
         return False
     name = frame.f_code.co_name
-    return raised_here or name.startswith(('__init__', 'build_', '_check'))
+    builds = ('__init__', 'build_', '_check', '_init_model', '_maybe_compile')
+    return raised_here or name.startswith(builds)

@@ -83,9 +83,10 @@ def _value(config: Config, key: str, text: str) -> Any:
         return text  # DictAction would join the words
     try:
         return DictAction._parse_iterable(text)
-    except AssertionError as error:
+    except (AssertionError, RecursionError) as error:
         raise SimimError(
-            f'Cannot read {key}={text} of --cfg-options; balance the brackets.'
+            f'Cannot read {key}={text} of --cfg-options; balance the brackets,'
+            ' and set a dictionary by the names below it, as in KEY.NAME=1.'
         ) from error
 
 

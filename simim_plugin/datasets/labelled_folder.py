@@ -65,7 +65,12 @@ class LabelledFolder(ImageSet, CustomDataset):
                 f'There is no image folder at {root}; set data_root to a '
                 'folder that holds one sub-folder of images per class.'
             )
-        if self.ann_file and self.list_file is None:
+        if self.ann_file and self.list_file is not None:
+            raise SimimError(
+                f'The data set of {root} has an ann_file and a list_file; '
+                'set one of them to None or an empty name.'
+            )
+        if self.ann_file:
             check_regular(self.ann_file)
             return super().load_data_list()
         if self.list_file is not None:

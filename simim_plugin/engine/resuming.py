@@ -180,13 +180,17 @@ class CheckpointMixin(Runner):
 
     @cached_property
     def _images(self) -> dict[str, Any]:
-        """Number and names of the training images of a stock loop."""
+        """Processes, number and names of the images of a stock loop."""
         dataset: Any = self.train_dataloader.dataset
         count = len(dataset) if hasattr(dataset, '__len__') else None
-        return dict(images=count, names=fingerprint_of(dataset))
+        return dict(
+            processes=self.world_size,
+            images=count,
+            names=fingerprint_of(dataset),
+        )
 
     def _compare_images(self, meta: dict, file: str) -> None:
-        """Refuse other images than those of the run in a checkpoint.
+        """Refuse other images or processes than those of a checkpoint.
 
         Raises:
             CheckpointError: unless ``accept_changes`` is set.
@@ -197,7 +201,17 @@ class CheckpointMixin(Runner):
                 f'{file} does not say which images its run had; they are not '
                 'compared.'
             )
-        elif before != now and not self.accept_changes:
+            return
+        if self.accept_changes:
+            return
+        count = before.get('processes', self.world_size)
+        if count != self.world_size:
+            raise CheckpointError(
+                f'The run of {file} had {count} processes and this one has '
+                f'{self.world_size}; start as many, or add --accept-changes '
+                'to go on with these.'
+            )
+        if dict(before, processes=count) != now:
             raise CheckpointError(
                 f'The run of {file} had other images: {before.get("images")}, '
                 f'and this one has {now["images"]}, whose names, order, '

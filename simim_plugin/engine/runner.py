@@ -127,6 +127,19 @@ class SiameseIMRunner(ScalingMixin, ProcessMixin, CheckpointMixin):
         self._share_window(loop.dataloader.dataset)
         return loop
 
+    def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
+        """Build as mmengine does; warn of custom keys without parameters."""
+        if isinstance(optim_wrapper, dict):
+            names = [name for name, _ in self.model.named_parameters()]
+            groups = optim_wrapper.get('paramwise_cfg') or {}
+            for key in groups.get('custom_keys') or ():
+                if not any(key in name for name in names):
+                    self.logger.warning(
+                        f'optim_wrapper.paramwise_cfg.custom_keys.{key} has '
+                        'no effect: no parameter has it in its name.'
+                    )
+        return super().build_optim_wrapper(optim_wrapper)
+
     def _share_window(self, dataset: Any) -> None:
         """Give the evaluations the window that the training set measured."""
         asking = [*asking_for_window([*dict(self.cfg.items()).values()])]

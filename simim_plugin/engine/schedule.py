@@ -47,8 +47,9 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
 
     The value at step t of T with warm-up W is ``lr * t / W`` while t < W,
     then ``eta_min + (lr - eta_min) * (1 + cos(pi (t - W) / (T - W))) / 2``,
-    with ``eta_min`` times the group's ``lr_scale``. Under gradient
-    accumulation it changes only with optimizer steps.
+    with ``eta_min`` times the group's ``lr_scale``. All three count from
+    ``begin``. Under gradient accumulation it changes only with optimizer
+    steps.
 
     mmengine's own schedulers cannot express it: their warm-up divides by a
     start factor of 0 and ends one step early.
@@ -58,7 +59,7 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
         warmup (float): epochs (iterations if not ``by_epoch``) of warm-up.
             Defaults to 0.
         eta_min (float): the last learning rate. Defaults to 0.
-        **kwargs: ``end``, ``by_epoch`` and the others of mmengine's
+        **kwargs: ``begin``, ``end``, ``by_epoch`` and the others of mmengine's
             schedulers. ``convert_to_iter_based=True`` steps each iteration.
     """
 
@@ -80,6 +81,7 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
         *,
         end: int,
         epoch_length: int,
+        begin: float = 0,
         warmup: float = 0,
         by_epoch: bool = True,
         **kwargs: Any,
@@ -88,6 +90,7 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
         return cls(
             optimizer,
             warmup=warmup * epoch_length,
+            begin=begin * epoch_length,
             end=end * epoch_length,
             by_epoch=False,
             **kwargs,
@@ -99,7 +102,8 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
         step = self.last_step - self.last_step % accumulated
         if step < self.warmup:
             return [base * step / self.warmup for base in self.base_values]
-        decay = cosine_decay((step - self.warmup) / (self.end - self.warmup))
+        length = self.end - self.begin - self.warmup
+        decay = cosine_decay((step - self.warmup) / length)
         floors = [
             self.eta_min * group.get('lr_scale', 1.0)
             for group in self.optimizer.param_groups

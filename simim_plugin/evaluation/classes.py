@@ -99,11 +99,19 @@ def leave_out_large_topk(loop: Any, dataset: Any) -> None:
     Args:
         loop: of the evaluation, with its ``evaluator``.
         dataset: which it evaluates.
+
+    Raises:
+        SimimError: if none would be left.
     """
     classes = getattr(dataset, 'metainfo', {}).get('classes') or ()
     for metric in getattr(getattr(loop, 'evaluator', None), 'metrics', ()):
         topk = getattr(metric, 'topk', ())
         possible = tuple(k for k in topk if k <= len(classes))
+        if classes and topk and not possible:
+            raise SimimError(
+                f'There are {len(classes)} classes and the evaluator has '
+                f'topk={tuple(topk)}; set it to at most {len(classes)}.'
+            )
         if classes and possible != tuple(topk):
             metric.topk = possible
             print_log(

@@ -72,7 +72,7 @@ _RULES: tuple[tuple[str, Kind | None], ...] = (
     (r'train_dataloader\.dataset\.(.+\.)?indices(\..+)?', Kind.LAYOUT),
     (r'optim_wrapper\.accumulative_counts', Kind.LAYOUT),
     (r'train_cfg\.(type|by_epoch)', Kind.FIXED),
-    (r'randomness\.seed', Kind.FIXED),
+    (r'randomness\.seed|train_dataloader\.sampler\.seed', Kind.FIXED),
     (
         r'(model|data_preprocessor)\.(.+\.)?(pretrained|init_cfg)(\..+)?',
         Kind.FIXED,

@@ -54,9 +54,23 @@ class ProcessMixin(Runner):
 
         ``sync_bn`` applies to GPUs only; on a CPU the model's own BatchNorm
         already spans the processes.
+
+        Raises:
+            SimimError: for another wrapper on a CPU.
         """
         if self.distributed and not torch.cuda.is_available():
-            return MMDistributedDataParallel(model, broadcast_buffers=False)
+            if model_wrapper_cfg is not None:
+                raise SimimError(
+                    'model_wrapper_cfg is for GPUs, and there is none; remove '
+                    'it.'
+                )
+            return MMDistributedDataParallel(
+                model,
+                broadcast_buffers=False,
+                find_unused_parameters=self.cfg.get(
+                    'find_unused_parameters', False
+                ),
+            )
         return super().wrap_model(model_wrapper_cfg, model)
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from . import dense
 from .channels import channels_of
+from .forms import compiling, custom_keys
 from .parts import Part
 from .whole import Encoder, Faults, Whole, differs, pair, value_of
 
@@ -31,6 +32,12 @@ def complete_loops(whole: Whole) -> Faults:
                 f'{" and ".join(missing)} must be set beside '
                 f'{" and ".join(others)}; set all of them, or all to None.'
             )
+
+
+def measured(whole: Whole) -> Faults:
+    """A validation measures something."""
+    if whole.settings.get('val_evaluator') in ([], ()):
+        yield 'val_evaluator is empty; set its metrics, or val_cfg to None.'
 
 
 def loader_workers(whole: Whole) -> Faults:
@@ -54,6 +61,8 @@ def warm_up(whole: Whole) -> Faults:
         by_epoch = part.get('by_epoch', True)
         name = 'max_epochs' if by_epoch else 'max_iters'
         length = part.get('end', run.get(name))
+        if length is not None:
+            length -= part.get('begin', 0)
         if length is not None and part.get('warmup', 0) > length:
             yield (
                 f'{part.path}.warmup is {part.get("warmup")} and the run '
@@ -75,6 +84,45 @@ def checkpoints(whole: Whole) -> Faults:
                 f'optimizer steps of {accumulated} iterations; set '
                 f'{part.path}.interval to a multiple of it.'
             )
+
+
+def best_checkpoint(whole: Whole) -> Faults:
+    """The best checkpoint is that of a validation."""
+    for part in whole.named('CheckpointHook'):
+        best = part.get('save_best')
+        if best and not whole.settings.get('val_cfg'):
+            yield (
+                f'{part.path}.save_best is {best!r} and the run has no '
+                'validation; remove it, or set val_cfg.'
+            )
+        if part.get('rule') and not best:
+            yield (
+                f'{part.path}.rule is {part.get("rule")!r} without '
+                'save_best; remove it, or set save_best.'
+            )
+
+
+def schedules(whole: Whole) -> Faults:
+    """A schedule ends after it begins."""
+    for part in whole.each('param_scheduler'):
+        begin, end = part.get('begin', 0), part.get('end')
+        if begin and end is not None and begin >= end:
+            yield (
+                f'{part.path}.begin is {begin} and end {end}; set end to '
+                'more than begin.'
+            )
+
+
+def whole_steps(whole: Whole) -> Faults:
+    """ExactEpochLoop has whole optimizer steps only."""
+    loop, loader = whole.at('train_cfg'), whole.at('train_dataloader')
+    exact = loop is not None and 'ExactEpochLoop' in loop.names
+    if exact and loader is not None and loader.get('drop_last') is False:
+        yield (
+            'train_dataloader.drop_last is False, and an epoch of '
+            'ExactEpochLoop is a whole number of optimizer steps; set it to '
+            'True.'
+        )
 
 
 def needed_hooks(whole: Whole) -> Faults:
@@ -149,6 +197,8 @@ def blocks(encoder: Encoder) -> Faults:
             f'are {encoder.layers} blocks; set indices from 0 to '
             f'{encoder.layers - 1}.'
         )
+    if part.get('out_indices') in ([], ()):
+        yield f'{part.path}.out_indices is empty; set the blocks to return.'
     indices = part.get('out_indices') or ()
     indices = [indices] if isinstance(indices, int) else indices
     if any(not -encoder.layers <= i < encoder.layers for i in indices):
@@ -189,7 +239,16 @@ def channels(whole: Whole) -> Faults:
 
 
 def counted_images(whole: Whole) -> Faults:
-    """No evaluation skips broken images."""
+    """No evaluation skips images, or reads some in the place of others."""
+    for part in whole.named('DataLoader'):
+        last = part.path.startswith(('val_', 'test_')) and part.path.endswith(
+            ('val_dataloader', 'test_dataloader')
+        )
+        if last and part.get('drop_last'):
+            yield (
+                f'{part.path}.drop_last is {part.get("drop_last")}, and an '
+                'evaluation counts every image; set it to False.'
+            )
     for part in whole.parts:
         test = part.path.startswith(('val_', 'test_'))
         if test and part.get('skip_broken'):
@@ -309,6 +368,13 @@ def masks(whole: Whole) -> Faults:
     for part in whole.named('BlockwiseMask', 'RandomMask'):
         rows, columns = pair(part.get('grid', 1))
         masked = part.get('num_masked', 0)
+        smallest = value_of(part, 'min_block') or 0
+        if 'BlockwiseMask' in part.names and masked < smallest:
+            yield (
+                f'{part.path}.min_block is {smallest} and num_masked is '
+                f'{masked}, so that no block fits; set min_block to at most '
+                f'{masked}.'
+            )
         if masked >= rows * columns:
             yield (
                 f'{part.path}.num_masked is {masked} of {rows} x {columns} '
@@ -426,6 +492,17 @@ def square_images(whole: Whole) -> Faults:
 def classifier(whole: Whole) -> Faults:
     """A head fits the encoder and the preprocessor."""
     encoder, head = whole.encoder, whole.at('model.head')
+    model, neck = whole.at('model'), whole.at('model.neck')
+    if model is not None and 'ImageClassifier' in model.names:
+        if whole.settings.get('train_cfg') and model.get('head') is None:
+            yield 'model.head is None; a classifier that trains needs it.'
+        kind = encoder and value_of(encoder.part, 'out_type')
+        pooled = neck is not None and 'GlobalAveragePooling' in neck.names
+        if pooled and kind in ('cls_token', 'avg_featmap', 'avg_all'):
+            yield (
+                f'model.neck pools a map, and model.backbone.out_type is '
+                f'{kind!r}, one feature; remove the neck.'
+            )
     if head is None or 'LinearClsHead' not in head.names:
         return
     if encoder is not None and whole.at('model.neck') is None:
@@ -451,9 +528,15 @@ def classifier(whole: Whole) -> Faults:
 
 AGREEMENTS: tuple[Callable[[Whole], Faults], ...] = (
     complete_loops,
+    measured,
     loader_workers,
     warm_up,
     checkpoints,
+    best_checkpoint,
+    schedules,
+    whole_steps,
+    compiling,
+    custom_keys,
     needed_hooks,
     pipelines,
     vit,

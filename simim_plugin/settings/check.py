@@ -14,13 +14,14 @@ from mmengine.runner import Runner
 
 from ..errors import SimimError
 from .agreements import AGREEMENTS, WARNINGS
+from .forms import check_forms
 from .parts import Part, find_parts, found, known_names
 from .rules import RULES
-from .signatures import accepted, default_of
+from .signatures import accepted, default_of, parameter_of
 from .whole import Faults, Whole
 
 _RUNNER = frozenset(inspect.signature(Runner.__init__).parameters) - {'self'}
-_TOP_LEVEL = _RUNNER | {
+_TOP_LEVEL = (_RUNNER - {'cfg'}) | {
     *('runner_type', 'model_wrapper_cfg', 'sync_bn', 'compile'),
     *('find_unused_parameters', 'activation_checkpointing'),
     *('efficient_conv_bn_eval', 'custom_imports'),
@@ -28,12 +29,20 @@ _TOP_LEVEL = _RUNNER | {
 }
 """Names that mmengine's Runner, ours or a script of OpenMMLab reads."""
 
+_PROPOSALS = frozenset({'nms_pre', 'max_per_img', 'nms', 'min_bbox_size'})
 _READ_BY_KEY: dict[str, frozenset[str]] = {
     'auto_scale_lr': frozenset({'base_batch_size', 'enable'}),
     'env_cfg': frozenset(
         {'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'}
     ),
     'env_cfg.mp_cfg': frozenset({'mp_start_method', 'opencv_num_threads'}),
+    'env_cfg.dist_cfg': frozenset(
+        {
+            *('backend', 'timeout', 'init_backend', 'init_method', 'port'),
+            *('world_size', 'rank', 'store', 'group_name', 'pg_options'),
+            'device_id',
+        }
+    ),
     'optim_wrapper.paramwise_cfg': frozenset(
         {
             *('custom_keys', 'bias_lr_mult', 'bias_decay_mult'),
@@ -44,6 +53,31 @@ _READ_BY_KEY: dict[str, frozenset[str]] = {
     ),
 }
 """Dictionaries of which mmengine reads single keys and ignores others."""
+
+_READ_BY_MODEL: dict[str, dict[str, frozenset[str]]] = {
+    'TwoStageDetector': {
+        'model.train_cfg': frozenset({'rpn', 'rpn_proposal', 'rcnn'}),
+        'model.test_cfg': frozenset({'rpn', 'rcnn'}),
+        'model.train_cfg.rpn': frozenset(
+            {'assigner', 'sampler', 'allowed_border', 'pos_weight', 'debug'}
+        ),
+        'model.train_cfg.rpn_proposal': _PROPOSALS,
+        'model.test_cfg.rpn': _PROPOSALS,
+        'model.train_cfg.rcnn': frozenset(
+            {'assigner', 'sampler', 'mask_size', 'pos_weight', 'debug'}
+        ),
+        'model.test_cfg.rcnn': frozenset(
+            {'score_thr', 'nms', 'max_per_img', 'mask_thr_binary'}
+        ),
+        'train_dataloader.dataset.filter_cfg': frozenset(
+            {'filter_empty_gt', 'min_size'}
+        ),
+    },
+    'EncoderDecoder': {
+        'model.test_cfg': frozenset({'mode', 'crop_size', 'stride'}),
+    },
+}
+"""The same, of the models of our configs."""
 
 
 def check_settings(settings: Mapping, text: str = '') -> list[str]:
@@ -62,6 +96,7 @@ def check_settings(settings: Mapping, text: str = '') -> list[str]:
         SimimError: for a wrong setting, with a sentence for each.
     """
     settings = dict(settings)  # a Config is no Mapping
+    check_forms(settings)
     scope = settings.get('default_scope', 'mmengine')
     whole = Whole(settings, find_parts(settings, scope))
     for step in (_names, _values, _odd_values):
@@ -71,7 +106,7 @@ def check_settings(settings: Mapping, text: str = '') -> list[str]:
     warnings, failed_too = _results(WARNINGS, whole)
     return [
         *_unread_names(settings, text),
-        *_unread_keys(settings),
+        *_unread_keys(whole),
         *warnings,
         *failed,
         *failed_too,
@@ -178,13 +213,13 @@ def _values(whole: Whole) -> Iterator[str]:
     for part in whole.parts:
         for name, value in part.settings.items():
             place = part.path.rpartition('.')[2]
-            owners = (*part.names, place)
+            owners = (*part.names, place, '*')
             yield from _wrong_value(part, owners, name, value)
         arch = part.get('arch')
         if isinstance(arch, Mapping):
             for name, value in arch.items():
                 yield from _wrong_value(part, ('arch',), name, value, 'arch.')
-    for path in ('auto_scale_lr', 'optim_wrapper.paramwise_cfg'):
+    for path in _READ_BY_KEY:
         for name, value in _below(whole.settings, path).items():
             rule = RULES.get(f'{path.rpartition(".")[2]}.{name}')
             if rule and not rule.holds(value):
@@ -195,17 +230,22 @@ def _odd_values(whole: Whole) -> Iterator[str]:
     """Values that no setting has: not-a-number, and words for yes or no."""
     for part in whole.parts:
         for name, value in part.settings.items():
-            known = part.made and isinstance(default_of(part.made, name), bool)
-            if known and isinstance(value, str):
+            if part.made and not _may_be(value, part.made, name):
                 yield _sentence(f'{part.path}.{name}', value, 'True or False')
-    for path in ('resume', 'auto_scale_lr.enable'):
-        above, _, name = path.rpartition('.')
-        within = _below(whole.settings, above) if above else whole.settings
-        if isinstance(within.get(name), str):
-            yield _sentence(path, within[name], 'True or False')
     for name in _RUNNER & whole.settings.keys():
         for path in _not_numbers(whole.settings[name], name):
             yield f'{path} is nan; set it to a number.'
+
+
+def _may_be(value: Any, made: Callable, name: str) -> bool:
+    """Return False for a text or a number in the place of True or False."""
+    parameter = parameter_of(made, name)
+    if parameter is None or not isinstance(parameter.default, bool):
+        return True
+    if parameter.annotation in (bool, 'bool'):
+        return value is None or isinstance(value, bool)
+    words = ('yes', 'no', 'on', 'off', 'true', 'false', 'maybe', 'none')
+    return not (isinstance(value, str) and value.lower() in words)
 
 
 def _not_numbers(value: Any, path: str) -> Iterator[str]:
@@ -276,18 +316,29 @@ def _unread_names(settings: Mapping, text: str) -> Iterator[str]:
     left alone.
     """
     for name in settings.keys() - _TOP_LEVEL:
-        uses = len(re.findall(rf'\b{re.escape(name)}\b', text))
+        owner = next((k for k, v in _READ_BY_KEY.items() if name in v), '')
+        start = '^' if owner else r'\b'
+        uses = len(re.findall(rf'{start}{re.escape(name)}\b', text, re.M))
         close = difflib.get_close_matches(name, _TOP_LEVEL, 1, 0.8)
         if (uses == 0 and text) or (uses < 2 and close):
             yield (
                 f'Nothing reads the setting {name}; '
-                f'{_nearest(name, _TOP_LEVEL, "remove it")}.'
+                + (
+                    f'did you mean {owner}.{name}.'
+                    if owner
+                    else f'{_nearest(name, _TOP_LEVEL, "remove it")}.'
+                )
             )
 
 
-def _unread_keys(settings: Mapping) -> Iterator[str]:
-    for path, known in _READ_BY_KEY.items():
-        for name in _below(settings, path).keys() - known:
+def _unread_keys(whole: Whole) -> Iterator[str]:
+    model = whole.at('model')
+    read = dict(_READ_BY_KEY)
+    for name, of_model in _READ_BY_MODEL.items():
+        if model is not None and name in model.names:
+            read.update(of_model)
+    for path, known in read.items():
+        for name in _below(whole.settings, path).keys() - known:
             close = difflib.get_close_matches(name, known, 1, 0.6)
             if close or path != 'optim_wrapper.paramwise_cfg':
                 yield (

@@ -91,6 +91,7 @@ _TOP = {
     'visualizer': roots.VISUALIZERS,
     'log_processor': roots.LOG_PROCESSORS,
     'randomness': 'randomness',
+    'model_wrapper_cfg': roots.MODEL_WRAPPERS,
 }
 _BELOW: dict[Any, dict[str, Any]] = {
     roots.MODELS: dict.fromkeys(
@@ -106,6 +107,7 @@ _BELOW: dict[Any, dict[str, Any]] = {
         'dataset': roots.DATASETS,
         'sampler': roots.DATA_SAMPLERS,
         'batch_sampler': roots.DATA_SAMPLERS,
+        'collate_fn': roots.FUNCTIONS,
     },
     roots.DATASETS: {
         'dataset': roots.DATASETS,
@@ -127,6 +129,9 @@ _BELOW: dict[Any, dict[str, Any]] = {
     roots.VISUALIZERS: {'vis_backends': roots.VISBACKENDS},
 }
 """What the dictionaries below one are built from, by their keys."""
+
+_WITHOUT_SCOPE = (roots.FUNCTIONS, roots.MODEL_WRAPPERS)
+"""Registries that mmengine asks without the scope of a config."""
 
 _NOT_OURS = ('Albu', 'Albumentations')
 """Transforms whose ``transforms`` another library builds."""
@@ -183,7 +188,9 @@ def _part(value: Mapping, path: str, kind: Any, scope: str | None) -> Part:
         made = made or 'OptimWrapper'
     if kind == 'clip_grad':
         made = clip_grad_value_ if made == 'value' else clip_grad_norm_
-    if isinstance(made, str) and registry is not None:
+    if isinstance(made, str) and registry in _WITHOUT_SCOPE:
+        made = found(registry, made)
+    elif isinstance(made, str) and registry is not None:
         with registry.switch_scope_and_registry(scope) as registry:
             made = found(registry, made)
     elif isinstance(made, str):

@@ -1,14 +1,15 @@
 """The values that single settings may have: one table.
 
-A key is CLASS.SETTING and holds for every class that inherits CLASS; of a
-dictionary without class, it is the dictionary's last name. A setting that
-equals the default of its class always passes.
+A key is CLASS.SETTING and holds for every class that inherits CLASS, * for all
+classes; of a dictionary without class, it is the dictionary's last name. A
+setting that equals the default of its class always passes.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
@@ -144,7 +145,24 @@ def leaves(rule: Rule) -> Rule:
     return Rule(holds, f'{rule.words}, or several')
 
 
+def pattern(value: Any) -> bool:
+    """Return whether a value is a regular expression."""
+    try:
+        re.compile(value)
+    except (re.error, TypeError):
+        return False
+    return True
+
+
 SHARE = number(0, 1)
+FACTOR = number(0, 10**4)
+STAGE = Rule(
+    lambda value: each(count(0), 2).holds(value) and count().holds(value[1]),
+    'a start and an interval of 1 or more',
+)
+STAGES = either(each(STAGE), None)
+YES_NO = Rule(lambda value: isinstance(value, bool), 'True or False')
+SEED = either(count(0, 2**32 - 1), None)
 SIDE = one_or_two(count())
 DROP = number(0, below=1)
 NEVER = either(count(), -1)
@@ -155,20 +173,51 @@ LENGTH = Rule(
 CROP = rising(0, 1)
 LENGTHS = leaves(number(above=0, infinite=True))
 ROTARY = either(one_of('dinov3', 'eva02'), True, False)
+WHERE_RESUMED = Rule(
+    lambda value: False,
+    'its default, the work directory: --resume looks there',
+)
 NO_EFFECT = Rule(lambda value: False, 'its default, since nothing reads it')
 """Rule of what a class inherits and its own methods do not read."""
 
 RULES: dict[str, Rule] = {
+    '*.loss_weight': leaves(number(0)),
     # Runs
     'EpochBasedTrainLoop.max_epochs': LENGTH,
     'EpochBasedTrainLoop.val_interval': LENGTH,
+    'EpochBasedTrainLoop.val_begin': count(0),
+    'EpochBasedTrainLoop.dynamic_intervals': STAGES,
     'IterBasedTrainLoop.max_iters': LENGTH,
     'IterBasedTrainLoop.val_interval': LENGTH,
-    'set_randomness.seed': either(count(0, 2**32 - 1), None),
+    'IterBasedTrainLoop.val_begin': count(0),
+    'IterBasedTrainLoop.dynamic_intervals': STAGES,
+    'BaseMetric.collect_device': one_of('cpu', 'gpu', 'npu', 'mlu'),
+    'set_randomness.seed': SEED,
+    'DefaultSampler.seed': SEED,
+    'InfiniteSampler.seed': SEED,
+    'env_cfg.cudnn_benchmark': YES_NO,
+    'env_cfg.resource_limit': count(),
+    'mp_cfg.mp_start_method': one_of('fork', 'spawn', 'forkserver'),
+    'mp_cfg.opencv_num_threads': count(-1),
+    'dist_cfg.backend': one_of(
+        *('nccl', 'gloo', 'mpi', 'ucc', 'xccl', 'hccl', 'cncl', 'mccl'),
+        'smddp',
+    ),
+    'dist_cfg.timeout': either(number(above=0, most=10**7), None),
     'DataLoader.batch_size': count(most=10**6),
     'DataLoader.num_workers': count(0, 1024),
     'DataLoader.prefetch_factor': either(count(most=1024), None),
+    'DataLoader.num_batch_per_epoch': either(count(), None),
+    'DataLoader.timeout': number(0, infinite=True),
     'ImageSet.skip_broken': SHARE,
+    'BaseDataset.max_refetch': count(0),
+    'BaseDataset.indices': Rule(
+        lambda value: (
+            (count(-(10**9)).holds(value) and value != 0)
+            or each(count(-(10**9))).holds(value)
+        ),
+        'the number of images (below 0: from the end), or a list of indices',
+    ),
     'LoadRGBImage.channels': count(most=512),
     'LoadImage.channels': count(most=512),
     'VisionTransformer.in_channels': count(most=512),
@@ -179,23 +228,56 @@ RULES: dict[str, Rule] = {
     'Optimizer.lr': number(above=0, most=10**4),
     'Optimizer.weight_decay': number(0, 10),
     'Optimizer.momentum': DROP,
+    'AmpOptimWrapper.dtype': either(
+        one_of('float16', 'bfloat16', 'float64'), None
+    ),
+    'AmpOptimWrapper.loss_scale': Rule(
+        lambda value: (
+            value == 'dynamic'
+            or isinstance(value, Mapping)
+            or number(above=0).holds(value)
+        ),
+        "a number above 0, 'dynamic' or a dictionary",
+    ),
+    'Optimizer.eps': number(0, 1),
+    'Optimizer.maximize': Rule(
+        lambda value: value is False, 'False, since a loss is minimised'
+    ),
     'Adam.betas': each(DROP, 2),
     'Optimizer.betas': each(DROP),
     'ProbeLARS.trust': number(above=0),
     'clip_grad_norm_.max_norm': number(above=0, infinite=True),
+    'clip_grad_norm_.norm_type': number(above=0, infinite=True),
+    'clip_grad.type': one_of('norm', 'value'),
     'clip_grad_value_.clip_value': number(above=0),
     'paramwise_cfg.layer_decay_rate': number(above=0, most=1),
-    'paramwise_cfg.flat_decay_mult': number(0),
-    'paramwise_cfg.norm_decay_mult': number(0),
-    'paramwise_cfg.bias_decay_mult': number(0),
+    'paramwise_cfg.flat_decay_mult': FACTOR,
+    'paramwise_cfg.norm_decay_mult': FACTOR,
+    'paramwise_cfg.bias_decay_mult': FACTOR,
+    'paramwise_cfg.bias_lr_mult': FACTOR,
+    'paramwise_cfg.dwconv_decay_mult': FACTOR,
+    'paramwise_cfg.dcn_offset_lr_mult': FACTOR,
+    'paramwise_cfg.bypass_duplicate': YES_NO,
     'auto_scale_lr.base_batch_size': count(),
+    '_ParamScheduler.begin': number(0),
+    '_ParamScheduler.end': number(above=0, infinite=True),
+    '_ParamScheduler.last_step': Rule(
+        lambda value: False, 'its default; --resume goes on with a schedule'
+    ),
     'WarmupCosineLR.warmup': number(0),
     'WarmupCosineLR.eta_min': number(0),
     'LinearLR.start_factor': number(above=0, most=1),
     # Hooks
     'LoggerHook.interval': count(),
+    'LoggerHook.interval_exp_name': count(),
     'CheckpointHook.interval': NEVER,
+    'CheckpointHook.save_begin': count(0),
+    'CheckpointHook.filename_tmpl': one_of('epoch_{}.pth', 'iter_{}.pth'),
+    'SafeCheckpointHook.out_dir': WHERE_RESUMED,
+    'LogProcessor.by_epoch': YES_NO,
     'LogProcessor.window_size': count(),
+    'LogProcessor.num_digits': count(0, 30),
+    'LogProcessor.mean_pattern': Rule(pattern, 'a regular expression'),
     'MomentumHook.base_momentum': SHARE,
     'ThroughputHook.interval': count(),
     'ThroughputHook.max_wait': SHARE,
@@ -237,11 +319,20 @@ RULES: dict[str, Rule] = {
     'RandomResize.scale': LENGTHS,
     'RandomResize.ratio_range': rising(0, math.inf),
     'RandomCrop.crop_size': LENGTHS,
+    'RandomCrop.crop_type': one_of(
+        *('absolute', 'absolute_range', 'relative', 'relative_range')
+    ),
+    'RandomCrop.cat_max_ratio': number(above=0, most=1),
+    'RandomFlip.prob': either(leaves(SHARE), None),
     # Models
     'data_preprocessor.mean': either(each(number()), None),
     'data_preprocessor.std': either(each(number(above=0)), None),
     'VisionTransformer.img_size': SIDE,
     'VisionTransformer.patch_size': SIDE,
+    'VisionTransformer.interpolate_mode': one_of(
+        *('bicubic', 'bilinear', 'nearest', 'nearest-exact', 'area')
+    ),
+    'norm_cfg.eps': number(above=0, most=1),
     'VisionTransformer.drop_rate': DROP,
     'VisionTransformer.drop_path_rate': DROP,
     'PlainViT.rotary': ROTARY,
@@ -298,6 +389,16 @@ RULES: dict[str, Rule] = {
     'nms.iou_threshold': SHARE,
     'rcnn.score_thr': SHARE,
     'rcnn.max_per_img': NEVER,
+    'rcnn.mask_thr_binary': either(SHARE, -1),
+    'rcnn.pos_weight': either(number(above=0), -1),
+    'rpn.pos_weight': either(number(above=0), -1),
+    '*.target_stds': each(number(above=0)),
+    'nms.type': one_of('nms', 'soft_nms', 'nms_match', 'nms_quadri'),
+    'roi_layer.sampling_ratio': count(-1),
+    'SingleRoIExtractor.finest_scale': count(),
+    'CocoMetric.iou_thrs': either(leaves(SHARE), None),
+    'CocoMetric.proposal_nums': each(count()),
+    'filter_cfg.min_size': number(0),
     'rpn.max_per_img': NEVER,
     'rpn_proposal.max_per_img': NEVER,
     'FederatedLoss.num_classes': count(),
@@ -307,6 +408,9 @@ RULES: dict[str, Rule] = {
     'BaseDecodeHead.channels': count(),
     'BaseDecodeHead.dropout_ratio': SHARE,
     'UPerHead.pool_scales': each(count()),
+    'FCNHead.num_convs': count(0),
+    'IoUMetric.iou_metrics': each(one_of('mIoU', 'mDice', 'mFscore')),
+    'IoUMetric.nan_to_num': either(number(), None),
     'KNNSegHead.k': count(),
     'KNNSegHead.temperature': number(above=0),
     # Inherited, but never read

@@ -69,8 +69,8 @@ def _named(made: Callable) -> tuple[set[str], str]:
     return named - {*rest}, rest[0] if rest else ''
 
 
-def default_of(made: Callable, name: str) -> Any:
-    """Return the default of an argument, ``inspect.Parameter.empty`` if none.
+def parameter_of(made: Callable, name: str) -> inspect.Parameter | None:
+    """Return an argument with its default, None if there is none.
 
     Args:
         made (Callable): class or function.
@@ -85,8 +85,19 @@ def default_of(made: Callable, name: str) -> Any:
         except (TypeError, ValueError):
             continue
         if parameter is not None:
-            return parameter.default
-    return inspect.Parameter.empty
+            return parameter
+    return None
+
+
+def default_of(made: Callable, name: str) -> Any:
+    """Return the default of an argument, ``inspect.Parameter.empty`` if none.
+
+    Args:
+        made (Callable): class or function.
+        name (str): of the argument.
+    """
+    parameter = parameter_of(made, name)
+    return inspect.Parameter.empty if parameter is None else parameter.default
 
 
 def _read_and_passed_on(

@@ -1,9 +1,13 @@
 """Checkpoints from a server are read like those from a disk."""
 
 import json
+import shutil
+import ssl
+import subprocess
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 import torch
@@ -29,8 +33,22 @@ class Handler(SimpleHTTPRequestHandler):
         outputfile.write(data[: len(data) // 2] if half else data)
 
 
-@pytest.fixture
-def server(tmp_path, monkeypatch):
+def certificate(folder):
+    """Make a certificate of 127.0.0.1, signed by itself, with its key."""
+    file = folder / 'certificate.pem'
+    command = f'openssl req -x509 -newkey rsa:2048 -nodes -keyout {file}.key'
+    command += f' -out {file} -days 2 -subj /CN=test -addext'
+    subprocess.run(
+        [*command.split(), 'subjectAltName=IP:127.0.0.1'],
+        check=True,
+        capture_output=True,
+    )
+    file.write_text(file.read_text() + Path(f'{file}.key').read_text())
+    return file
+
+
+@pytest.fixture(params=['http'])
+def server(request, tmp_path, monkeypatch):
     """Serve a folder on this machine; caches are folders of the test."""
     folder = tmp_path / 'served'
     folder.mkdir()
@@ -39,9 +57,15 @@ def server(tmp_path, monkeypatch):
     monkeypatch.setenv('no_proxy', '*')
     handler = partial(Handler, directory=str(folder))
     with ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
+        if request.param == 'https':
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate(tmp_path))
+            server.socket = context.wrap_socket(
+                server.socket, server_side=True
+            )
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield folder, f'http://127.0.0.1:{server.server_port}'
+        yield folder, f'{request.param}://127.0.0.1:{server.server_port}'
         server.shutdown()
         thread.join()
 
@@ -130,3 +154,22 @@ def test_another_file_of_the_same_name_is_not_taken(server):
     assert first['meta']['name'] == 'one'
     with pytest.raises(CheckpointError, match=r'is from .*one.* not from'):
         CheckpointLoader.load_checkpoint(f'{root}/other/epoch_1.pth')
+
+
+@pytest.mark.skipif(not shutil.which('openssl'), reason='makes certificates')
+@pytest.mark.parametrize('server', ['https'], indirect=True)
+def test_a_server_with_a_certificate(tmp_path, monkeypatch, server):
+    folder, root = server
+    save(folder, 'good.pth')
+    save(folder, 'bad.pth', payload=Malicious(tmp_path / 'witness'))
+    with pytest.raises(CheckpointError, match=r'Cannot .*CERTIFICATE') as end:
+        load_checkpoint(torch.nn.Linear(2, 2), f'{root}/good.pth')
+    assert '\n' not in str(end.value)
+    assert not list((tmp_path / 'torch').rglob('*.pth*'))
+    monkeypatch.setenv('SSL_CERT_FILE', str(tmp_path / 'certificate.pem'))
+    model = torch.nn.Linear(2, 2)
+    load_checkpoint(model, f'{root}/good.pth')
+    assert model.weight.eq(1).all()
+    with pytest.raises(CheckpointError, match='run code'):
+        load_checkpoint(model, f'{root}/bad.pth')
+    assert not (tmp_path / 'witness').exists()

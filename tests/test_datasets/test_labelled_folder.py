@@ -100,6 +100,17 @@ def test_listed_images_in_the_order_of_the_list(root, tmp_path, ending, line):
     assert dataset.metainfo['classes'] == ('n01', 'n02', 'n03')
 
 
+def test_a_list_and_a_file_of_annotations(root, tmp_path):
+    for name in ('list.txt', 'labels.txt'):
+        (tmp_path / name).write_text('')
+    with pytest.raises(SimimError, match='an ann_file and a list_file; set'):
+        LabelledFolder(
+            str(root),
+            list_file=str(tmp_path / 'list.txt'),
+            ann_file=str(tmp_path / 'labels.txt'),
+        )
+
+
 def test_missing_images_of_a_list(root, tmp_path):
     file = tmp_path / 'list.txt'
     absent = ['n09_1.JPEG', 'n01_9.JPEG', 'odd.JPEG', 'n02_8.JPEG']

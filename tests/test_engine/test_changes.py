@@ -492,6 +492,14 @@ def test_other_images_of_a_stock_loop(tmp_path):
     assert resume('--accept-changes', images='others').iter > 2
     assert resume().iter > 2
     content = read_checkpoint(file)
+    content['meta']['layout']['processes'] = 2
+    torch.save(content, file)
+    with pytest.raises(CheckpointError, match=r'had 2 processes.* has 1; st'):
+        resume()
+    assert resume('--accept-changes').iter > 2
+    del content['meta']['layout']['processes']  # of an older version
+    torch.save(content, file)
+    assert resume().iter > 2
     del content['meta']['layout']
     torch.save(content, file)
     assert resume(images='others').iter > 2

@@ -13,7 +13,11 @@ from mmengine.registry import init_default_scope
 
 from simim_plugin.checkpoint import CheckpointError, read_checkpoint
 from simim_plugin.engine import HoldBackboneHook, SiameseIMRunner
-from simim_plugin.engine.schedule import cosine_momentum
+from simim_plugin.engine.schedule import (
+    WarmupCosineLR,
+    cosine_decay,
+    cosine_momentum,
+)
 from simim_plugin.errors import SimimError
 from simim_plugin.models import SiameseIM
 
@@ -301,3 +305,27 @@ def test_a_config_is_written_without_yapf(make_runner, tmp_path, monkeypatch):
     written = Config.fromfile(tmp_path / 'run' / 'config.py')
     assert written._cfg_dict == runner.cfg._cfg_dict
     assert '_format_python_code' not in written
+
+
+def test_a_custom_key_without_parameters_is_a_warning(make_runner, tmp_path):
+    keys = {'backbone.': dict(lr_mult=0.1), 'decodr': dict(lr_mult=0.1)}
+    make_runner(
+        optim_wrapper=dict(paramwise_cfg=dict(custom_keys=keys))
+    ).train()
+    (log,) = (tmp_path / 'run').glob('*/*.log')
+    (line,) = [x for x in log.read_text().splitlines() if 'no effect' in x]
+    assert 'custom_keys.decodr has no effect: no parameter' in line
+
+
+def test_a_schedule_counts_from_its_begin():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=LR)
+    scheduler = WarmupCosineLR.build_iter_from_epoch(
+        optimizer, begin=1, warmup=1, end=4, epoch_length=2
+    )
+    rates = []
+    for _ in range(8):
+        rates.append(optimizer.param_groups[0]['lr'] / LR)
+        optimizer.step()
+        scheduler.step()
+    decay = [cosine_decay(t / 4) for t in range(4)]
+    assert rates == pytest.approx([1, 1, 0, 0.5, *decay])

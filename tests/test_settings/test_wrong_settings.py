@@ -280,6 +280,15 @@ WRONG = [
     ('knn', 'test_cfg.classifier.ks=(0,)', 'ks is'),
     ('knn', 'test_cfg.classifier.temperature=0', 'temperature is 0'),
     ('robustness', 'test_dataloader.batch_size=0', 'batch_size is 0'),
+    ('linear', 'val_dataloader.drop_last=True', 'counts every image'),
+    ('linear', 'val_evaluator=[]', 'val_evaluator is empty'),
+    ('linear', 'model.head=None', 'head is None; a classifier'),
+    ('linear', 'model.neck.type=GlobalAveragePooling', 'pools a map'),
+    ('linear', 'val_evaluator.collect_device=tpu', "is 'tpu'; set it to one"),
+    ('tuning', 'model.backbone.out_indices=[]', 'out_indices is empty'),
+    ('tuning', 'model.backbone.interpolate_mode=foo', 'one of bicubic'),
+    ('tuning', 'model.head.loss.loss_weight=-1', 'loss_weight is -1'),
+    ('tuning', 'val_dataloader.dataset.max_refetch=-1', 'refetch is -1'),
     # Detection
     ('detection', 'model.neck.in_channels=64', 'in_channels is 64'),
     ('detection', 'model.rpn_head.in_channels=32', 'rpn_head.in_channels'),
@@ -326,7 +335,40 @@ WRONG = [
         'train_dataloader.dataset.pipeline.4.crop_size=(0,0)',
         r'crop_size is \(0, 0\)',
     ),
+    ('detection', 'model.test_cfg.rcnn.mask_thr_binary=7', 'binary is 7'),
+    ('detection', 'model.train_cfg.rcnn.pos_weight=-3', 'weight is -3'),
+    ('detection', 'model.test_cfg.rcnn.nms.type=nmss', "is 'nmss'; set it to"),
+    ('detection', 'val_evaluator.iou_thrs=[2]', r'iou_thrs is \[2\]'),
+    ('detection', 'val_evaluator.proposal_nums=(0,)', 'proposal_nums is'),
+    (
+        'detection',
+        'model.rpn_head.bbox_coder.target_stds=[0,0,0,0]',
+        'each a number above 0',
+    ),
+    (
+        'detection',
+        'train_dataloader.dataset.filter_cfg.min_size=-5',
+        'min_size is -5',
+    ),
+    (
+        'detection',
+        'train_dataloader.dataset.pipeline.4.crop_type=foo',
+        'one of absolute',
+    ),
+    (
+        'detection',
+        'train_dataloader.dataset.pipeline.2.prob=3',
+        r'pipeline.2.prob is 3',
+    ),
     # Segmentation
+    ('upernet', 'model.auxiliary_head.num_convs=-1', 'num_convs is -1'),
+    ('upernet', 'val_evaluator.iou_metrics=[mIou]', 'each one of mIoU'),
+    ('upernet', 'val_evaluator.nan_to_num=abc', "is 'abc'; set it to a num"),
+    (
+        'upernet',
+        'train_dataloader.dataset.pipeline.3.cat_max_ratio=-1',
+        'ratio is -1',
+    ),
     ('upernet', 'model.test_cfg.mode=slidee', "is 'slidee'; set it to slide"),
     ('upernet', 'model.data_preprocessor.seg_pad_val=3', 'padding has no lab'),
     ('upernet', 'model.decode_head.dropout_ratio=2', 'dropout_ratio is 2'),
@@ -388,6 +430,8 @@ UNREAD = [
     ('foo.bar=1', 'Nothing reads the setting foo; remove it'),
     ('custom_hook=1', 'did you mean custom_hooks'),
     ('auto_scale_lr.enabled=True', 'did you mean enable'),
+    ('cudnn_benchmark=True', 'did you mean env_cfg.cudnn_benchmark'),
+    ('cfg=3', 'Nothing reads the setting cfg'),
     ('env_cfg.cudn_benchmark=True', 'did you mean cudnn_benchmark'),
     ('env_cfg.mp_cfg.start=1', 'mp_cfg.start'),
     (
@@ -403,6 +447,21 @@ UNREAD = [
 def test_an_unread_setting_is_a_warning(change, words):
     (warning,) = check('pretraining', change)
     assert words in warning
+
+
+@pytest.mark.parametrize(
+    ('task', 'path', 'near'),
+    [
+        ('detection', 'model.train_cfg.rcn', 'rcnn or rpn'),
+        ('detection', 'model.train_cfg.rpn.asigner', 'assigner'),
+        ('detection', 'model.test_cfg.rcnn.score_thrs', 'score_thr'),
+        ('lvis', 'train_dataloader.dataset.filter_cfg.min_siz', 'min_size'),
+        ('upernet', 'model.test_cfg.strides', 'stride'),
+    ],
+)
+def test_an_unread_key_of_a_model_is_a_warning(task, path, near):
+    (warning,) = check(task, f'{path}=1')
+    assert warning == f'Nothing reads the setting {path}; did you mean {near}.'
 
 
 def test_a_stock_warm_up_beyond_the_run_is_a_warning():
@@ -564,6 +623,10 @@ RIGHT = [
     ('pretraining', 'train_dataloader.dataset.indices=6'),
     ('pretraining', 'model.backbone.norm_cfg.eps=1e-5'),
     ('pretraining', 'compile=True'),
+    ('pretraining', 'compile.mode=reduce-overhead'),
+    ('pretraining', 'param_scheduler.begin=2'),
+    ('pretraining', 'train_dataloader.dataset.indices=[0,5]'),
+    ('pretraining', 'env_cfg.dist_cfg.timeout=60.5'),
     ('pretraining', 'find_unused_parameters=True'),
     ('imagenet', 'model.backbone.arch=BASE'),
     ('tuning', 'train_cfg.val_begin=2'),
