@@ -50,13 +50,7 @@ def options(folder, *more):
 def demo(tmp_path_factory):
     """A whole run, two epochs of three steps."""
     folder = tmp_path_factory.mktemp('demo')
-    command = [sys.executable, str(ROOT / 'tools' / 'demo.py')]
-    done = subprocess.run(
-        [*command, *options(folder), '--seed', '3'],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-    )
+    done = run_tool('demo.py', *options(folder), '--seed', '3', cwd=folder)
     assert done.returncode == 0, done.stderr
     report = json.loads((folder / 'work' / 'report.json').read_text())
     return folder, report, done.stdout
