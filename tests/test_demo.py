@@ -56,13 +56,7 @@ def options(folder, *more):
 def demo(tmp_path_factory):
     """A whole run, two epochs of three steps."""
     folder = tmp_path_factory.mktemp('demo')
-    command = [sys.executable, str(ROOT / 'tools' / 'demo.py')]
-    done = subprocess.run(
-        [*command, *options(folder), '--seed', '3'],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-    )
+    done = run_tool('demo.py', *options(folder), '--seed', '3', cwd=folder)
     assert done.returncode == 0, done.stderr
     report = json.loads((folder / 'work' / 'report.json').read_text())
     return folder, report, done.stdout
@@ -151,17 +145,15 @@ def test_pictures_are_there(demo):
 
 
 @pytest.mark.slow
-def test_failed_training_is_one_sentence_and_leaves_no_report(
-    demo, tmp_path, capsys
-):
+def test_failed_training_is_one_sentence_and_leaves_no_report(demo, tmp_path):
     shutil.copytree(demo[0] / 'data', tmp_path / 'data')
     stale = tmp_path / 'work' / 'report.json'
     stale.parent.mkdir()
     stale.write_text('{}')
-    with pytest.raises(SystemExit) as end:
-        main(options(tmp_path, 'train_dataloader.batch_size=49'), TOOLS)
-    assert end.value.code == 1
-    message = capsys.readouterr().err.strip()
+    words = options(tmp_path, 'train_dataloader.batch_size=49')
+    done = run_tool('demo.py', *words, cwd=tmp_path)
+    assert done.returncode == 1
+    message = done.stderr.strip()
     assert message.startswith('error: The training set has 48 images')
     assert '\n' not in message
     assert not stale.exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from mmengine import Config
 from packaging.requirements import Requirement
 
@@ -93,10 +95,18 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope='session')
 def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    before = files(source)
-    wheel = build_wheel(source, tmp_path_factory.mktemp('wheel'))
-    left = {name.split('/')[0] for name in files(source) - before}
-    assert left <= {'simim_plugin.egg-info'}
+    """Build one for all processes of pytest-xdist."""
+    folder = tmp_path_factory.getbasetemp()
+    if 'PYTEST_XDIST_WORKER' in os.environ:
+        folder = folder.parent  # that of all processes
+    folder /= 'wheel'
+    with FileLock(f'{folder}.lock'):
+        if not folder.exists():
+            before = files(source)
+            build_wheel(source, folder)
+            left = {name.split('/')[0] for name in files(source) - before}
+            assert left <= {'simim_plugin.egg-info'}
+    (wheel,) = folder.glob('*.whl')
     return wheel
 
 
@@ -397,6 +407,7 @@ def test_the_install_script(source: Path, tmp_path: Path) -> None:
     assert code == 0 and len(steps) == 3
     assert steps[1].endswith('--no-build-isolation --editable .[x]')
     assert all('--constraint requirements/onedl.txt' in s for s in steps)
+    assert all('--no-compile' in s for s in steps)
     assert install() == (0, [])
     moved = clone.rename(tmp_path / 'moved')
     assert len(install(home=moved)[1]) == 3
