@@ -97,7 +97,8 @@ def read_class_folders(root: str, share: float, seed: int) -> Labelled:
         counts.append({name: by_class[name] for name in found})
     for lines in lists.values():
         check_lines(lines, root)
-    return Labelled(root, root, lists, *counts, seen, seen.broken)
+    ours, theirs = counts
+    return Labelled(root, root, lists, ours, theirs, seen, seen.broken)
 
 
 def _two_folders(train: str, val: str) -> Labelled:
@@ -115,7 +116,8 @@ def _two_folders(train: str, val: str) -> Labelled:
         {name: len(paths) for name, paths in found.items()}
         for found in (ours, theirs)
     ]
-    return Labelled(train, val, {}, *counts, seen, [])
+    numbers, tested = counts
+    return Labelled(train, val, {}, numbers, tested, seen, [])
 
 
 def _images(root: str) -> dict[str, list[str]]:

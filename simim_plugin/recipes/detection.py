@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from math import isqrt
+from typing import Any
 
 from ..checkpoint import read_weights
 from ..checkpoint.families import PLAIN
@@ -222,9 +223,9 @@ def _table_side(encoder: Encoder) -> int | None:
 def _set_schedule(
     out: Written, encoder: Encoder, plan: Plan, encoder_lr: float, freeze: bool
 ) -> None:
-    length = schedule(plan.epochs, plan.images, plan.total)
-    iterations = length['max_iters'] * plan.accumulated  # type: ignore
-    stones = [m * plan.accumulated for m in length['milestones']]  # type: ignore
+    length: Any = schedule(plan.epochs, plan.images, plan.total)
+    iterations = length['max_iters'] * plan.accumulated
+    stones = [m * plan.accumulated for m in length['milestones']]
     every = max(1, plan.images // plan.batch * max(1, plan.epochs // 5))
     every -= every % plan.accumulated
     out.set(

@@ -123,8 +123,8 @@ def wrong_forms(settings: Mapping) -> Iterator[str]:
         if not rule.holds(inner[name]):
             yield f'{path} is {inner[name]!r}; set it to {rule.words}.'
     hooks = settings.get('default_hooks')
-    for name in hooks if isinstance(hooks, Mapping) else ():
-        item = hooks[name]
+    given = hooks if isinstance(hooks, Mapping) else {}
+    for name, item in given.items():
         if isinstance(item, Mapping) and 'type' not in item:
             yield (
                 f'default_hooks.{name} has no type; set default_hooks.{name}'

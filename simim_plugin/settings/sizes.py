@@ -85,9 +85,9 @@ def apply_img_size(config: Any) -> None:
         if place.get(last) is not None:
             place[last] = _scaled(place[last], size, before)
     for part in _transforms(config):
-        name = _SIZES.get(part['type'].rpartition('.')[2])
-        if name in part:
-            part[name] = _scaled(part[name], size, before)
+        where = _SIZES.get(part['type'].rpartition('.')[2])
+        if where in part:
+            part[where] = _scaled(part[where], size, before)
 
 
 def _scaled(value: Any, size: int, before: int) -> Any:
