@@ -10,10 +10,11 @@ import io
 import numpy as np
 from PIL import Image
 
-from ..environment import require
 from .dicom import decode_dicom, is_dicom
 from .levels import Window, to_eight_bits
-from .orientation import TIFF, header_of, stated_turn, turn, turn_back
+from .orientation import header_of, turn, turn_back
+from .png import check_png
+from .tiff import is_tiff, read_rare, read_stack
 
 
 def decode_channels(
@@ -42,7 +43,13 @@ def decode_channels(
     """
     if is_dicom(data) and channels == 1:
         return decode_dicom(data, window, name)[..., None]
-    if is_tiff(data) and channels > 1:
+    check_png(data)
+    rare = read_rare(data, channels) if channels == 1 else None
+    if rare is not None:
+        levels, orientation = rare
+        levels = levels if turned else turn_back(levels, orientation)
+        levels = _grey_of_colours(levels)
+    elif is_tiff(data) and channels > 1:
         levels, orientation = read_stack(data)
         levels = levels if turned else turn_back(levels, orientation)
     else:
@@ -62,30 +69,17 @@ def decode_channels(
     return to_eight_bits(levels, window, name)
 
 
-def is_tiff(data: bytes) -> bool:
-    """Return whether a file is a TIFF, by its first bytes."""
-    return data.startswith(TIFF)
+def _grey_of_colours(levels: np.ndarray) -> np.ndarray:
+    """Return the luma of (H, W, C) levels of any type; leave (H, W)."""
+    if levels.ndim == 2:
+        return levels
+    luma = levels[..., :3] @ np.array([0.299, 0.587, 0.114])
+    if levels.dtype.kind in 'iu':
+        luma = luma.round()
+    return luma.astype(levels.dtype)
 
 
 def _grey(image: Image.Image) -> np.ndarray:
     if image.mode == 'F' or image.mode.startswith('I'):
         return np.asarray(image)
     return np.asarray(image.convert('L'))
-
-
-def read_stack(data: bytes) -> tuple[np.ndarray, int]:
-    """Read all channels of a TIFF upright, (H, W, N), and its orientation."""
-    require('reading of more than three channels')
-    import tifffile
-
-    with tifffile.TiffFile(io.BytesIO(data)) as file:
-        series, tags = file.series[0], file.pages[0].tags
-        orientation = stated_turn(tags)
-        levels, axes = series.asarray(), series.axes
-    for kind in 'YX':
-        if axes.count(kind) != 1:
-            raise ValueError(f'a TIFF of axes {axes} is no image')
-    rows, columns = axes.index('Y'), axes.index('X')
-    levels = np.moveaxis(levels, (rows, columns), (0, 1))
-    levels = levels.reshape(*levels.shape[:2], -1)
-    return turn(levels, orientation), orientation

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from .channels import is_tiff, read_stack
 from .dicom import is_dicom
 from .levels import measured_window, to_eight_bits
 from .orientation import turn_back
 from .reading import decode, in_three_channels, read_levels
+from .tiff import is_tiff, read_stack
 
 
 def decode_to_draw(

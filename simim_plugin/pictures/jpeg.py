@@ -23,6 +23,8 @@ except ImportError:
 _PADDING = 8
 """Bytes after the last row that cameras leave."""
 
+_END, _SCAN = b'\xff\xd9', b'\xff\xda'
+
 
 def decode_jpeg(data: bytes) -> np.ndarray | None:
     """Decode a JPEG of grey or YCbCr to RGB, pixels as stored.
@@ -58,12 +60,17 @@ def decode_jpeg(data: bytes) -> np.ndarray | None:
 
 def _is_damage(warning: str, data: bytes) -> bool:
     """Return whether a warning of libjpeg means that pixels are lost."""
-    found = re.search(r'(\d+) extraneous bytes before marker 0xd9', warning)
+    found = re.search(r'(\d+) extraneous bytes before marker 0x(\w+)', warning)
     if found is None:
         return warning.startswith(('Corrupt JPEG data', 'Premature end'))
-    count, end = int(found[1]), data.rfind(b'\xff\xd9')
-    padding = data[max(end - count, 0) : end]
-    return count > _PADDING and len(set(padding)) > 1
+    count, marker = int(found[1]), bytes.fromhex(f'ff{found[2]}')
+    if marker == _END:
+        end = data.rfind(marker)
+        few = count <= _PADDING
+    else:  # a table before the first scan, behind bytes of one value
+        end, few = data.find(marker, 0, data.find(_SCAN)), False
+    padding = data[max(end - count, 0) : max(end, 0)]
+    return not few and len(set(padding)) != 1
 
 
 @cache

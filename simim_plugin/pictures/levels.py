@@ -95,7 +95,8 @@ def to_eight_bits(
         low, high = window
         shares = (levels.astype(np.float32) - low) / (high - low)
         return (np.nan_to_num(shares).clip(0, 1) * 255).round().astype('u1')
-    lowest, highest = levels.min(), levels.max()
+    finite = levels[np.isfinite(levels)]
+    lowest, highest = (finite.min(), finite.max()) if finite.size else (0, 0)
     if levels.dtype.kind not in 'iu' or lowest < 0 or highest > _SIXTEEN:
         kind = 'integers' if levels.dtype.kind in 'iu' else 'floats'
         raise ValueError(
@@ -103,6 +104,8 @@ def to_eight_bits(
             'window=(low, high) of LoadRGBImage to the levels that become '
             'black and white'
         )
+    if levels.dtype == np.int8:
+        return levels.astype(np.uint8)
     _warn_of_darkness(levels, int(highest), name)
     return (levels >> 8).astype(np.uint8)
 

@@ -11,11 +11,13 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from .channels import decode_channels, is_tiff, read_stack
+from .channels import decode_channels
 from .dicom import decode_dicom, dicom_levels, is_dicom
 from .jpeg import decode_jpeg
 from .levels import Window, to_eight_bits
 from .orientation import header_of, turn, turn_back
+from .png import check_png
+from .tiff import is_tiff, read_rare, read_stack
 
 
 def decode(
@@ -52,6 +54,11 @@ def decode(
         return decode_channels(data, channels, turned, window, name)
     if is_dicom(data):
         return in_three_channels(decode_dicom(data, window, name))
+    rare = read_rare(data, channels)
+    if rare is not None:
+        levels, orientation = rare
+        pixels = in_three_channels(to_eight_bits(levels, window, name))
+        return pixels if turned else turn_back(pixels, orientation)
     image: Image.Image = Image.open(io.BytesIO(data))  # reads the header
     orientation = header_of(image).orientation
     if image.format in ('JPEG', 'MPO') and image.mode in ('L', 'RGB'):
@@ -79,6 +86,9 @@ def read_levels(data: bytes, channels: int = 3) -> np.ndarray:
         return dicom_levels(data)[0]
     if channels not in (1, 3) and is_tiff(data):
         return read_stack(data)[0]
+    rare = read_rare(data, channels)
+    if rare is not None:
+        return rare[0]
     return _levels(Image.open(io.BytesIO(data)), data)
 
 
@@ -91,6 +101,7 @@ def in_three_channels(pixels: np.ndarray) -> np.ndarray:
 
 def _levels(image: Image.Image, data: bytes) -> np.ndarray:
     """Return levels of more than 8 bits as stored, others as RGB."""
+    check_png(data)
     if image.mode == 'F' or image.mode.startswith('I'):
         return np.asarray(image)
     if _is_deep_colour(image):  # Pillow would keep the upper bytes

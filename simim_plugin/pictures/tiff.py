@@ -1,0 +1,89 @@
+"""TIFF files of many channels, and those that Pillow misreads.
+
+Pillow takes the lower bytes of planes of 16 bits and signed levels for
+unsigned ones, leaves white as the lowest level where there are more than 8
+bits, and knows no floats but those of 32 bits in grey.
+
+Shape key: H rows, W columns, N channels.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..environment import require
+from .orientation import TIFF, header_of, stated_turn, turn
+
+_BITS, _PHOTOMETRIC, _SAMPLES, _PLANES, _FORMAT = 258, 262, 277, 284, 339
+_SIGNED = 2
+
+
+def is_tiff(data: bytes) -> bool:
+    """Return whether a file is a TIFF, by its first bytes."""
+    return data.startswith(TIFF)
+
+
+def read_stack(data: bytes) -> tuple[np.ndarray, int]:
+    """Read all channels of a TIFF upright, (H, W, N), and its orientation."""
+    require('reading of more than three channels')
+    import tifffile
+
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        series, tags = file.series[0], file.pages[0].tags
+        orientation = stated_turn(tags)
+        levels, axes = series.asarray(), series.axes
+    for kind in 'YX':
+        if axes.count(kind) != 1:
+            raise ValueError(f'a TIFF of axes {axes} is no image')
+    rows, columns = axes.index('Y'), axes.index('X')
+    levels = np.moveaxis(levels, (rows, columns), (0, 1))
+    levels = levels.reshape(*levels.shape[:2], -1)
+    return turn(levels, orientation), orientation
+
+
+def read_rare(data: bytes, channels: int) -> tuple[np.ndarray, int] | None:
+    """Read a TIFF that Pillow misreads or does not know.
+
+    Args:
+        data (bytes): any image file.
+        channels (int): 1 or 3, for the error.
+
+    Returns:
+        tuple: levels (H, W), (H, W, 3) or (H, W, 4), upright, and the
+        orientation; None for files that Pillow reads.
+
+    Raises:
+        ValueError: if the file has another number of channels.
+    """
+    if not is_tiff(data):
+        return None
+    try:
+        image = Image.open(io.BytesIO(data))
+    except Image.UnidentifiedImageError:
+        pass
+    else:
+        bits = _tag(image, _BITS)
+        if _tag(image, _PHOTOMETRIC) == 0 and image.mode.startswith('I'):
+            white = 2**bits - 1 - np.asarray(image)
+            return white, header_of(image).orientation
+        planes = _tag(image, _PLANES) == 2 and _tag(image, _SAMPLES) > 1
+        signed = _tag(image, _FORMAT) == _SIGNED
+        if not (planes and bits > 8) and not (signed and bits == 8):
+            return None
+    levels, orientation = read_stack(data)
+    if levels.shape[2] not in (1, 3, 4):
+        raise ValueError(
+            f'it has {levels.shape[2]} channels, and channels={channels} of '
+            'LoadRGBImage'
+        )
+    return levels[..., 0] if levels.shape[2] == 1 else levels, orientation
+
+
+def _tag(image: Any, number: int) -> int:
+    """Return the first value of a tag, 1 if it is missing."""
+    value = image.tag_v2.get(number, 1)
+    return value[0] if isinstance(value, tuple) else value
