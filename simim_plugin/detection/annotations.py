@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from difflib import SequenceMatcher
 from typing import Any
 
@@ -14,12 +14,41 @@ from ..errors import SimimError
 BOXES_ONLY = 'siamese_im_vit-base-p16_vitdet-faster-16xb4-amp-100e_coco.py'
 """The config that needs no masks."""
 
-NEEDED = {
-    'images': {'id', 'width', 'height'},
-    'categories': {'id', 'name'},
-    'annotations': {'id', 'image_id', 'category_id', 'bbox', 'area'},
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float)
+
+
+Check = tuple[Callable[[Any], bool], str]
+_ANY: Check = (lambda value: True), ''
+_SIZE: Check = (lambda n: _is_number(n) and n > 0), 'a number above 0'
+_TEXT: Check = (lambda value: isinstance(value, str)), 'a text'
+_BOX: Check = (
+    lambda box: (
+        isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))
+    ),
+    'a list of four numbers',
+)
+NEEDED: dict[str, dict[str, Check]] = {
+    'images': {'id': _ANY, 'width': _SIZE, 'height': _SIZE},
+    'categories': {'id': _ANY, 'name': _TEXT},
+    'annotations': {
+        'id': _ANY,
+        'image_id': _ANY,
+        'category_id': _ANY,
+        'bbox': _BOX,
+        'area': (_is_number, 'a number'),
+    },
 }
-"""The keys of the entries in each part of a file."""
+"""The keys of the entries in each part of a file, and their values."""
+
+_FLAG: Check = (lambda flag: flag in (0, 1, None)), '0 or 1'
+OPTIONAL = {
+    'images': {'file_name': _TEXT, 'coco_url': _TEXT},
+    'categories': {},
+    'annotations': {'iscrowd': _FLAG, 'ignore': _FLAG},
+}
+"""Further keys that are read if an entry has them."""
 
 CROWD = 'crowd regions'
 POLYGONS = 'with polygons'
@@ -27,12 +56,17 @@ RUNS = 'with a run-length mask'
 NO_MASK = 'without a mask'
 UNFIT = 'with a run-length mask of another size than the image'
 FLAT = 'with a polygon that is no list in a list'
+OTHER = 'with a polygon of other things than numbers'
+SHARES = 'with polygons in fractions of the image'
 FEW_POINTS = 'with polygons of fewer than three points only'
 REFUSED = {
     NO_MASK: f'use {BOXES_ONLY} or its settings to train boxes alone, or add '
     'a segmentation to every object',
     UNFIT: 'export them again, with a size of (height, width)',
     FLAT: 'make each segmentation a list of polygons, [[x, y, ...], ...]',
+    OTHER: 'make each segmentation a list of polygons, [[x, y, ...], ...], or '
+    'one run-length mask',
+    SHARES: 'multiply x by the width and y by the height',
     FEW_POINTS: 'remove them, since the evaluation cannot read them',
 }
 """Kinds of masks that end a run, with what to do; the last in tests only."""
@@ -58,11 +92,11 @@ def read_annotations(file: str) -> dict[str, list[dict]]:
         )
     try:
         with open(file, encoding='utf-8-sig') as opened:
-            content = json.load(opened)
+            content = json.load(opened, parse_constant=_no_number)
     except ValueError as error:
         raise SimimError(
             f'The annotation file {file} is no JSON in UTF-8 ({error}); '
-            'export it again.'
+            'correct it, or export it again.'
         ) from error
     if not isinstance(content, dict) or not {'images', 'categories'} <= {
         *content
@@ -77,8 +111,19 @@ def read_annotations(file: str) -> dict[str, list[dict]]:
     return content
 
 
+def _no_number(word: str) -> None:
+    raise ValueError(f'it holds {word}')
+
+
 def _check_entries(file: str, part: str, entries: list[dict]) -> None:
-    needed = NEEDED[part]
+    needed = NEEDED[part].keys()
+    if not isinstance(entries, list) or not all(
+        isinstance(entry, dict) for entry in entries
+    ):
+        raise SimimError(
+            f'In the annotation file {file} {part} is no list of '
+            'dictionaries; export it in the format of COCO.'
+        )
     lacking = [entry for entry in entries if not needed <= entry.keys()]
     if lacking:
         key = sorted(needed - lacking[0].keys())[0]
@@ -86,12 +131,34 @@ def _check_entries(file: str, part: str, entries: list[dict]) -> None:
             f'The annotation file {file} has {len(lacking)} of '
             f'{len(entries)} {part} without {key}; add it to them.'
         )
+    for key, check in (NEEDED[part] | OPTIONAL[part]).items():
+        _check_values(file, part, key, check, entries)
+    nameless = [e for e in entries if not e.keys() & {'file_name', 'coco_url'}]
+    if part == 'images' and nameless:
+        raise SimimError(
+            f'The annotation file {file} has {len(nameless)} of '
+            f'{len(entries)} images without file_name; add it to them.'
+        )
     ids = Counter(entry['id'] for entry in entries)
     if len(ids) < len(entries):
         ((twice, _),) = ids.most_common(1)
         raise SimimError(
             f'The annotation file {file} has several {part} with the id '
             f'{twice}; give each an id of its own.'
+        )
+
+
+def _check_values(
+    file: str, part: str, key: str, check: Check, entries: list[dict]
+) -> None:
+    fits, what = check
+    held = [entry for entry in entries if key in entry]
+    wrong = [entry for entry in held if not fits(entry[key])]
+    if wrong:
+        raise SimimError(
+            f'The annotation file {file} has {len(wrong)} of {len(entries)} '
+            f'{part} whose {key} is not {what} (id {wrong[0]["id"]}: '
+            f'{key} {wrong[0][key]!r:.60}); correct them.'
         )
 
 
@@ -273,8 +340,14 @@ def _kind(mask: Any, item: dict) -> str:
         return NO_MASK
     if isinstance(mask, dict):
         return RUNS if _fits(mask, item['height'], item['width']) else UNFIT
+    if isinstance(mask, str):
+        return OTHER
     if isinstance(mask[0], int | float):
         return FLAT
+    if not isinstance(mask[0], list) or not _is_number((mask[0] or [0])[0]):
+        return OTHER
+    if mask[0] and max(mask[0]) <= 1 and item['width'] > 1:
+        return SHARES
     whole = any(len(p) >= 6 and len(p) % 2 == 0 for p in mask)
     return POLYGONS if whole else FEW_POINTS
 

@@ -57,8 +57,8 @@ def decode(
     rare = read_rare(data, channels)
     if rare is not None:
         levels, orientation = rare
-        pixels = in_three_channels(to_eight_bits(levels, window, name))
-        return pixels if turned else turn_back(pixels, orientation)
+        colours = in_three_channels(to_eight_bits(levels, window, name))
+        return colours if turned else turn_back(colours, orientation)
     image: Image.Image = Image.open(io.BytesIO(data))  # reads the header
     orientation = header_of(image).orientation
     if image.format in ('JPEG', 'MPO') and image.mode in ('L', 'RGB'):

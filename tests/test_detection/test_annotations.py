@@ -617,3 +617,93 @@ def test_an_id_that_occurs_twice(part, tmp_path):
     content[part][1]['id'] = content[part][0]['id']
     write(root, content)
     assert f'several {part} with the id' in refused(root)
+
+
+WRONG_VALUES = {
+    'annotations/bbox': [None, [], [1, 2, 3], ['1', '2', '3', '4'], {'x': 1}],
+    'annotations/area': [None, '300'],
+    'annotations/iscrowd': ['0', 2],
+    'images/width': [None, '64', 0],
+    'images/file_name': [None, 7],
+    'categories/name': [None, 7],
+}
+
+
+@pytest.mark.parametrize('where', WRONG_VALUES)
+def test_values_of_another_type_are_named(where, tmp_path):
+    part, key = where.split('/')
+    root = make(tmp_path)
+    whole = content_of(root)
+    for value in WRONG_VALUES[where]:
+        content = json.loads(json.dumps(whole))
+        content[part][1][key] = value
+        write(root, content)
+        said = refused(root)
+        assert f'1 of {len(whole[part])} {part} whose {key} is not ' in said
+        assert f'(id {content[part][1]["id"]}: {key} {value!r}' in said
+
+
+@pytest.mark.parametrize(
+    ('part', 'value'),
+    [('annotations', None), ('annotations', {}), ('categories', ['a', 'b'])],
+    ids=str,
+)
+def test_parts_of_another_type_are_named(part, value, tmp_path):
+    root = make(tmp_path)
+    write(root, content_of(root) | {part: value})
+    assert f'{part} is no list of dictionaries' in refused(root)
+
+
+def test_images_without_a_name(tmp_path):
+    root = make(tmp_path)
+    content = content_of(root)
+    del content['images'][2]['file_name']
+    write(root, content)
+    assert '1 of 4 images without file_name' in refused(root)
+
+
+def test_flags_of_other_tools_and_numbers_with_a_point(tmp_path):
+    root = make(tmp_path)
+    content = content_of(root)
+    for k, flag in enumerate((None, False, 0.0)):
+        content['annotations'][k]['iscrowd'] = flag
+    for ann in content['annotations']:
+        for key in ('image_id', 'category_id', 'id'):
+            ann[key] = float(ann[key])
+    write(root, content)
+    for sample in build(root, pipeline=LOAD):
+        assert sample['gt_bboxes_labels'].tolist() == [0, 1]
+        assert not sample['gt_ignore_flags'].any()
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf')], ids=str)
+@pytest.mark.parametrize('key', ['bbox', 'segmentation', 'area'])
+def test_no_numbers(key, value, tmp_path):
+    root = make(tmp_path)
+    content = content_of(root)
+    box = [value, 1, 2, 3]
+    wrong = dict(bbox=box, area=value, segmentation=[[*box, 4, 5]])
+    content['annotations'][0][key] = wrong[key]
+    write(root, content)
+    assert ' is no JSON in UTF-8 (it holds ' in refused(root)
+
+
+@pytest.mark.parametrize(
+    ('mask', 'kind'),
+    [
+        ([[[5, 6], [25, 6], [25, 21]]], annotations.OTHER),
+        ('5 6 25 6 25 21', annotations.OTHER),
+        ([['5', '6', '25', '6', '25', '21']], annotations.OTHER),
+        ([dict(size=[48, 64], counts=[3072])], annotations.OTHER),
+        ([[0.1, 0.1, 0.4, 0.1, 0.4, 0.5]], annotations.SHARES),
+    ],
+    ids=['pairs', 'text', 'texts', 'run-lengths in a list', 'fractions'],
+)
+def test_polygons_of_other_tools(mask, kind, tmp_path):
+    root = make(tmp_path)
+    content = content_of(root)
+    content['annotations'][3]['segmentation'] = mask
+    write(root, content)
+    for test_mode in (False, True):
+        said = refused(root, test_mode=test_mode)
+        assert f'1 of 8 objects {kind} (1.png)' in said
