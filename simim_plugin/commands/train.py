@@ -72,6 +72,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='scale the lr to the batch (our configs always do)',
     )
     parser.add_argument(
+        '--relist',
+        action='store_true',
+        help='list the images anew, and forget the list that was kept',
+    )
+    parser.add_argument(
         '--no-validate', action='store_true', help='never evaluate'
     )
     return parser.parse_args(argv)
@@ -88,6 +93,8 @@ def configure(args: argparse.Namespace) -> Config:
     config = read_config(args)
     if args.no_validate:
         config.val_cfg = config.val_dataloader = config.val_evaluator = None
+    if args.relist:
+        config.relist = True
     if args.resume is not None:
         config.resume = True
         config.load_from = None if args.resume == 'auto' else args.resume

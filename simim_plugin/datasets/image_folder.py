@@ -1,4 +1,4 @@
-"""Unlabelled images below a folder, in any arrangement."""
+"""Unlabelled images of a folder or of archives, in any arrangement."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from mmpretrain.registry import DATASETS
 from rich.progress import track
 
 from ..errors import SimimError
+from ..pictures.archives import ARCHIVES, find_archives
+from ..pictures.listing import Groups, kept, list_archives
 from ..pictures.walking import EXTENSIONS, Census, walk_images
 from ..text import in_markup
-from .fingerprint import fingerprint
+from .fingerprint import content_of, fingerprint
 from .image_set import ImageSet
 
 
@@ -32,7 +34,9 @@ class ImageFolder(ImageSet, BaseDataset):
     out.
 
     Args:
-        data_root (str): a local folder.
+        data_root (str): a local folder; or a ``.zip`` or ``.tar`` file, a
+            folder of them without other images, or a pattern of them
+            (``shard-{000000..000123}.tar``).
         held_out (int): pictures that are not trained on, for
             ``OnlineMatches``, at most one in 20. Their names and the seed
             choose them, so other pictures change few of them. Defaults
@@ -49,7 +53,8 @@ class ImageFolder(ImageSet, BaseDataset):
             negative.
     """
 
-    held_out_paths: Sequence[str] = ()
+    held_out_infos: Sequence[dict] = ()
+    """``img_path`` of the images that are held out."""
 
     def __init__(
         self,
@@ -75,41 +80,66 @@ class ImageFolder(ImageSet, BaseDataset):
         """List one ``dict(img_path=...)`` per image."""
         root = self.data_root
         fix = 'pass --cfg-options train_dataloader.dataset.data_root=/images'
-        if not os.path.isdir(root):
+        if not (os.path.isdir(root) or find_archives(root)):
             raise FileNotFoundError(f'No image folder at {root!r}: {fix}.')
         census = Census()
-        folders = track(
-            walk_images(root, census=census),
-            description=f'Listing the images in {in_markup(root)}',
-            transient=True,
-            disable=not is_main_process(),
-        )
-        paths = sorted(chain.from_iterable(folders))
-        if not paths:
+        found = kept(root, 'all', EXTENSIONS, census, self._list)['']
+        if not found:
             raise FileNotFoundError(
                 f'No image ({" ".join(EXTENSIONS)}) in {root!r} or below: '
                 f'{fix}.'
             )
         census.report(root)
-        paths = self._without_held_out(paths)
-        self.fingerprint = fingerprint(paths, root)
-        return [dict(img_path=path) for path in paths]
+        infos = self._without_held_out(
+            [
+                dict(img_path=path, member=tuple(member))
+                if member
+                else dict(img_path=path)
+                for path, member in found
+            ]
+        )
+        kept_paths = {info['img_path'] for info in infos}
+        named = [
+            f'{path}:{content_of(member)}' if member else path
+            for path, member in found
+            if path in kept_paths
+        ]
+        self.fingerprint = fingerprint(named, root)
+        return infos
 
-    def _without_held_out(self, paths: list[str]) -> list[str]:
-        """Set some paths apart, and return the others."""
-        count = min(self.held_out, len(paths) // 20)
+    def _list(self, census: Census) -> Groups:
+        """List the images of a folder, or of archives if it has none."""
+        root = self.data_root
+        if os.path.isdir(root):
+            folders = track(
+                walk_images(root, census=census),
+                description=f'Listing the images in {in_markup(root)}',
+                transient=True,
+                disable=not is_main_process(),
+            )
+            paths = sorted(chain.from_iterable(folders))
+            if paths or not find_archives(root):
+                return {'': [(path, None) for path in paths]}
+            for ending in ARCHIVES:
+                census.left.pop(ending, None)
+        return list_archives(root, EXTENSIONS, census)
+
+    def _without_held_out(self, infos: list[dict]) -> list[dict]:
+        """Set some images apart, and return the others."""
+        count = min(self.held_out, len(infos) // 20)
         if not count:
-            return paths
+            return infos
         salt = str(self.held_out_seed).encode()
 
-        def rank(path: str) -> bytes:
-            name = os.path.relpath(path, self.data_root)
+        def rank(info: dict) -> bytes:
+            name = os.path.relpath(info['img_path'], self.data_root)
             data = os.fsencode(name.replace(os.sep, '/'))
             return hashlib.blake2b(data, key=salt, digest_size=8).digest()
 
-        apart = {*heapq.nsmallest(count, paths, key=rank)}
-        self.held_out_paths = sorted(apart)
+        apart = heapq.nsmallest(count, infos, key=rank)
+        self.held_out_infos = sorted(apart, key=lambda i: i['img_path'])
         print_log(
             f'Of them {count} are held out, and not trained on.', 'current'
         )
-        return [path for path in paths if path not in apart]
+        names = {info['img_path'] for info in apart}
+        return [info for info in infos if info['img_path'] not in names]

@@ -73,7 +73,7 @@ class ImageSet:
             if load.window != PERCENTILES or self.test_mode:
                 continue
             load.window = self.measured = window_of(
-                lambda k: self.get_data_info(k)['img_path'],  # type: ignore
+                self.get_data_info,  # type: ignore[attr-defined]
                 len(self),  # type: ignore[arg-type]
                 load.channels,
             )

@@ -16,6 +16,8 @@ from mmpretrain.registry import DATASETS
 
 from ..errors import SimimError
 from ..files import check_regular
+from ..pictures.archives import find_archives
+from ..pictures.listing import Groups, kept, list_labelled_archives
 from ..pictures.walking import (
     EXTENSIONS,
     Census,
@@ -35,7 +37,8 @@ class LabelledFolder(ImageSet, CustomDataset):
         data_root (str): the folder of class folders. A label is the index
             of a folder in alphabetical order, which is ImageNet's usual
             one. Folders that are hidden, a system's or without images are
-            left out.
+            left out. Archives are read too: their class folders, or the
+            ``.cls`` files of webdataset shards.
         list_file (str, optional): text file, plain or ``.gz``, with one
             image per line: ``CLASS/NAME``, or the name alone if it is
             ``CLASS_NUMBER.EXTENSION`` as in ImageNet, for example
@@ -60,10 +63,16 @@ class LabelledFolder(ImageSet, CustomDataset):
     def load_data_list(self) -> list[dict]:
         """List one ``dict(img_path=..., gt_label=...)`` per image."""
         root = self.img_prefix
-        if not os.path.isdir(root):
+        archives = not os.path.isdir(root) and bool(find_archives(root))
+        if not (os.path.isdir(root) or archives):
             raise SimimError(
                 f'There is no image folder at {root}; set data_root to a '
                 'folder that holds one sub-folder of images per class.'
+            )
+        if archives and (self.ann_file or self.list_file is not None):
+            raise SimimError(
+                f'{root} is an archive, whose class folders or .cls files '
+                'label it; unpack it to read a list of images.'
             )
         if self.ann_file and self.list_file is not None:
             raise SimimError(
@@ -80,17 +89,37 @@ class LabelledFolder(ImageSet, CustomDataset):
         images = self._images_by_class(root)
         self._metainfo.setdefault('classes', tuple(map(clean, images)))
         return [
-            dict(img_path=path, gt_label=label)
-            for label, paths in enumerate(images.values())
-            for path in paths
+            dict(img_path=path, gt_label=label, member=tuple(member))
+            if member
+            else dict(img_path=path, gt_label=label)
+            for label, found in enumerate(images.values())
+            for path, member in found
         ]
 
-    def _images_by_class(self, root: str) -> dict[str, list[str]]:
+    def _list(self, census: Census) -> Groups:
+        """List the images of class folders, or of archives without any."""
+        root, extensions = self.img_prefix, self.extensions
+        if os.path.isdir(root):
+            names = class_folders(root)
+            census.stamp(root)
+            found = images_by_class(root, names, extensions, census)
+            if any(found.values()) or not find_archives(root):
+                return {
+                    name: [(path, None) for path in paths]
+                    for name, paths in found.items()
+                }
+        return list_labelled_archives(root, extensions, census)
+
+    def _images_by_class(self, root: str) -> Groups:
         census = Census()
-        folders = images_by_class(
-            root, class_folders(root), self.extensions, census
+        folders = kept(root, 'classes', self.extensions, census, self._list)
+        # The numbers of .cls files are labels: none may move up.
+        numbered = any(
+            member for found in folders.values() for _, member in found[:1]
         )
-        images = {name: paths for name, paths in folders.items() if paths}
+        images = {
+            name: found for name, found in folders.items() if found or numbered
+        }
         if not images:
             raise SimimError(
                 f'There is no image in the sub-folders of {root}; it needs '

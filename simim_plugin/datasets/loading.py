@@ -8,10 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from mmcv.transforms import BaseTransform
-from mmengine import fileio
 from mmpretrain.registry import TRANSFORMS
 
-from ..files import check_regular
 from ..pictures import (
     UnreadableImageError,
     Window,
@@ -20,6 +18,7 @@ from ..pictures import (
     decode,
     given_window,
     naming,
+    read_file,
 )
 
 __all__ = ['LoadRGBImage', 'UnreadableImageError', 'decode_rgb']
@@ -34,8 +33,8 @@ class LoadRGBImage(BaseTransform):
     MMCV's ``LoadImageFromFile`` returns BGR, does not know all formats, and
     does not name a file that it cannot decode.
 
-    **Required Keys:** ``img_path``, or an ``img`` in BGR, see
-    :func:`simim_plugin.pictures.array_to_rgb`
+    **Required Keys:** ``img_path`` (with ``member`` in an archive), or an
+    ``img`` in BGR, see :func:`simim_plugin.pictures.array_to_rgb`
 
     **Added Keys:** ``img`` (H, W, N) uint8, RGB if N is 3, ``ori_shape`` and
     ``img_shape`` (H, W)
@@ -75,8 +74,8 @@ class LoadRGBImage(BaseTransform):
         else:
             path = results['img_path']
             with naming(path):
-                check_regular(path)
-                data = fileio.get(path, backend_args=self.backend_args)
+                member = results.get('member')
+                data = read_file(path, member, self.backend_args)
                 image = decode(
                     data, window=self.window, name=path, channels=self.channels
                 )

@@ -38,18 +38,19 @@ _Numbered = tuple[bool, str, int, Path]
 class CheckpointMixin(Runner):
     """Save, load and resume with whole and safe checkpoints."""
 
-    extend = accept_changes = _renewed = False
+    extend = accept_changes = relist = _renewed = False
     work_dir_lock: WorkDirLock | None = None
 
     @classmethod
     def from_cfg(cls, cfg: Any) -> Any:
-        """Build as mmengine does; ``extend`` and ``accept_changes`` count.
+        """Build as mmengine does; the options of ``--resume`` count.
 
-        They hold for this start only: no config in the work directory and no
-        checkpoint keeps them.
+        ``extend``, ``accept_changes`` and ``relist`` hold for this start
+        only: no config in the work directory and no checkpoint keeps them.
         """
         cfg = copy.deepcopy(cfg)
-        asked = {k: cfg.pop(k, False) for k in ('extend', 'accept_changes')}
+        names = ('extend', 'accept_changes', 'relist')
+        asked = {name: cfg.pop(name, False) for name in names}
         runner = super().from_cfg(cfg)
         vars(runner).update(asked)
         return runner

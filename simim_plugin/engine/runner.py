@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import AbstractContextManager
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from ..config_files import write_plainly
 from ..datasets.image_set import asking_for_window, image_loaders
 from ..errors import SimimError
 from ..pictures import check_measured
+from ..pictures.listing import keeping_lists
 from ..runs.faults import explain_lost_processes
 from ..runs.finite_loss import FiniteLoss
 from ..runs.history import BoundedHistory
@@ -90,6 +92,7 @@ class SiameseIMRunner(ScalingMixin, ProcessMixin, CheckpointMixin):
             SystemExit: after a signal; see :class:`StopHook`.
         """
         with (
+            self._keeping_lists(),
             hold_work_dir(self.work_dir) as self.work_dir_lock,
             self.ending_workers(),
             self.peers.watching(),
@@ -106,8 +109,13 @@ class SiameseIMRunner(ScalingMixin, ProcessMixin, CheckpointMixin):
 
     def test(self) -> dict:
         """Test as mmengine does."""
-        with self.ending_workers():
+        with self._keeping_lists(), self.ending_workers():
             return super().test()
+
+    def _keeping_lists(self) -> AbstractContextManager[None]:
+        """Keep the lists of images beside the work directory."""
+        folder = Path(self.work_dir).absolute().parent / '.listings'
+        return keeping_lists(folder, self.relist)
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         """Refuse a data set that does not fill one optimizer step.

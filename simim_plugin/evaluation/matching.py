@@ -10,7 +10,7 @@ Shape key: P pairs, R x C patches of either view, D channels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,7 +117,7 @@ def match_patches(
 
 def draw_pairs(
     transform: Callable[[dict], Any],
-    image_paths: Sequence[str],
+    images: Sequence[str | Mapping[str, Any]],
     seed: int,
 ) -> list[dict[str, Any]]:
     """Draw one pair of views per image, reproducibly.
@@ -126,11 +126,19 @@ def draw_pairs(
         transform (Callable): the pair pipeline without packing, with or
             without masks; takes ``img_path``, returns ``img`` and
             ``geometry``.
-        image_paths (Sequence[str]): image files.
+        images (Sequence[str | Mapping[str, Any]]): image files, or what
+            ``transform`` takes.
         seed (int): of the draw. The global random states do not change.
     """
     with same_random_state(seed):
-        return [transform(dict(img_path=str(path))) for path in image_paths]
+        return [
+            transform(
+                dict(image)
+                if isinstance(image, Mapping)
+                else dict(img_path=str(image))
+            )
+            for image in images
+        ]
 
 
 def _unit_patches(model: BaseModel, views: Sequence[np.ndarray]) -> Tensor:

@@ -99,9 +99,9 @@ class OnlineMatches(Hook):
             SimimError: if the folder has no picture, or none can be read.
         """
         dataset = runner.train_dataloader.dataset
-        paths = self._paths(dataset)
-        self._on = bool(paths)
-        if not paths:
+        infos = self._infos(dataset)
+        self._on = bool(infos)
+        if not infos:
             runner.logger.info(
                 'OnlineMatches is off, since no picture is held out: it needs '
                 'held_out of the training set and 20 pictures for each, or a '
@@ -115,8 +115,8 @@ class OnlineMatches(Hook):
         ]
         self._pairs = [
             pair
-            for k in range(get_rank(), len(paths), get_world_size())
-            for pair in self._draw(steps, paths[k], self.seed + k)
+            for k in range(get_rank(), len(infos), get_world_size())
+            for pair in self._draw(steps, infos[k], self.seed + k)
         ]
         if any('geometry' not in pair for pair in self._pairs):
             raise SimimError(
@@ -126,7 +126,7 @@ class OnlineMatches(Hook):
         if not sum(all_gather_object(len(self._pairs))):
             raise SimimError(
                 'None of the pictures of OnlineMatches can be read '
-                f'({paths[0]}, ...); replace them.'
+                f'({infos[0]["img_path"]}, ...); replace them.'
             )
         if runner.message_hub.runtime_info.get(START) is None:
             share = self._measure(runner, runner.epoch)
@@ -144,9 +144,9 @@ class OnlineMatches(Hook):
             start, error = runner.message_hub.get_info(START)
             runner.logger.info(verdict(start, error, self._last))
 
-    def _paths(self, dataset: Any) -> list[str]:
+    def _infos(self, dataset: Any) -> list[dict]:
         if self.folder is None:
-            return list(getattr(dataset, 'held_out_paths', ()))
+            return list(getattr(dataset, 'held_out_infos', ()))
         paths = list_images(self.folder)
         if not paths:
             raise SimimError(
@@ -155,14 +155,14 @@ class OnlineMatches(Hook):
             )
         count = min(self.max_images, len(paths))
         chosen = np.linspace(0, len(paths) - 1, count).astype(int)
-        return [paths[k] for k in chosen]
+        return [dict(img_path=paths[k]) for k in chosen]
 
     def _draw(
-        self, steps: list, path: str, seed: int
+        self, steps: list, info: dict, seed: int
     ) -> Iterator[dict[str, Any]]:
         """Yield the pair of a picture, none if it cannot be read."""
         try:
-            yield from draw_pairs(Compose(steps), [path], seed)
+            yield from draw_pairs(Compose(steps), [info], seed)
         except UnreadableImageError as error:
             print_log(
                 f'OnlineMatches leaves out a picture: {error}', 'current'

@@ -2,7 +2,7 @@
 
 from .arrays import array_to_rgb
 from .drawing import decode_to_draw
-from .files import UnreadableImageError, naming, window_of
+from .files import UnreadableImageError, naming, read_file, window_of
 from .levels import Window, check_measured, check_window, given_window
 from .orientation import Header, header_of, read_header, turn
 from .reading import decode
@@ -19,6 +19,7 @@ __all__ = [
     'given_window',
     'header_of',
     'naming',
+    'read_file',
     'read_header',
     'turn',
     'window_of',

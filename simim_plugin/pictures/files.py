@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 import numpy as np
@@ -11,6 +11,7 @@ from PIL import Image
 
 from ..errors import SimimError
 from ..files import check_regular
+from .archives import list_archive, read_member, split_archive
 from .levels import Window, measured_window
 from .reading import read_levels
 
@@ -33,8 +34,37 @@ def naming(path: str) -> Iterator[None]:
         ) from error
 
 
+def read_file(
+    path: str,
+    member: Sequence[int] | None = None,
+    backend_args: dict | None = None,
+) -> bytes:
+    """Read a file, also one of an archive (``ARCHIVE/INNER/NAME``).
+
+    Args:
+        path (str): local, or of a backend of mmengine.
+        member (Sequence[int], optional): its place in the archive, see
+            :class:`simim_plugin.pictures.archives.Member`. Defaults to None:
+            found in the index of the archive.
+        backend_args (dict, optional): as in ``mmengine.fileio.get``.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    inside = split_archive(path)
+    if inside is None:
+        check_regular(path)
+        return fileio.get(path, backend_args=backend_args)
+    archive, name = inside
+    if member is None:
+        member = list_archive(archive).get(name)
+    if member is None:
+        raise FileNotFoundError('no such picture in the archive')
+    return read_member(archive, member)
+
+
 def window_of(
-    path_of: Callable[[int], str],
+    info_of: Callable[[int], dict],
     count: int,
     channels: int = 3,
     most: int = 64,
@@ -42,7 +72,8 @@ def window_of(
     """Measure the window of a set on evenly spaced images.
 
     Args:
-        path_of (Callable): from the index of an image to its file.
+        info_of (Callable): from the index of an image to its ``img_path``,
+            and ``member`` in an archive.
         count (int): images of the set.
         channels (int): of the images. Defaults to 3.
         most (int): images to read. Defaults to 64.
@@ -52,10 +83,11 @@ def window_of(
     """
     levels = []
     for k in np.linspace(0, count - 1, min(most, count)).astype(int):
-        path = path_of(int(k))
+        info = info_of(int(k))
+        path = info['img_path']
         with suppress(UnreadableImageError), naming(path):
-            check_regular(path)
-            levels.append(read_levels(fileio.get(path), channels))
+            data = read_file(path, info.get('member'))
+            levels.append(read_levels(data, channels))
     return measured_window(levels)
 
 

@@ -65,6 +65,12 @@ class Census:
         self.images: Counter[str] = Counter()
         self.left: Counter[str] = Counter()
         self.repeated: list[str] = []
+        self.stamps: dict[str, list[int]] = {}
+
+    def stamp(self, path: str, status: os.stat_result | None = None) -> None:
+        """Note the time of a folder or an archive that is listed."""
+        found = status or os.stat(path)
+        self.stamps[path] = [found.st_mtime_ns, found.st_ino, found.st_size]
 
     def report(self, root: StrPath) -> None:
         """Log the counts by ending, in the main process only."""
@@ -119,6 +125,7 @@ def walk_images(
             inner.clear()
             continue
         seen.add(place)
+        census.stamp(folder, status)
         inner[:] = sorted(name for name in inner if is_listed(name))
         paths = []
         for name in filter(is_listed, names):

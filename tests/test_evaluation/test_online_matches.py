@@ -75,6 +75,10 @@ def listed(dataset) -> list[str]:
     return [dataset.get_data_info(k)['img_path'] for k in range(len(dataset))]
 
 
+def held_out(dataset) -> list[str]:
+    return [info['img_path'] for info in dataset.held_out_infos]
+
+
 def entries(runner) -> list[dict]:
     return [line for line in scalars(runner) if 'matches/share' in line]
 
@@ -82,16 +86,16 @@ def entries(runner) -> list[dict]:
 def test_held_out_pictures_are_not_trained_on(folder):
     every = listed(pictures(folder))
     dataset = pictures(folder, held_out=2)
-    assert len(dataset.held_out_paths) == 2
-    assert sorted([*listed(dataset), *dataset.held_out_paths]) == every
+    assert len(held_out(dataset)) == 2
+    assert sorted([*listed(dataset), *held_out(dataset)]) == every
     again = pictures(folder, held_out=2)
-    assert again.held_out_paths == dataset.held_out_paths
+    assert held_out(again) == held_out(dataset)
     assert again.fingerprint == dataset.fingerprint
     assert pictures(folder).fingerprint != dataset.fingerprint
     seeds = [pictures(folder, held_out=2, held_out_seed=k) for k in range(3)]
-    assert len({tuple(one.held_out_paths) for one in seeds}) > 1
+    assert len({tuple(held_out(one)) for one in seeds}) > 1
     # At most one in 20.
-    assert len(pictures(folder, held_out=32).held_out_paths) == 3
+    assert len(held_out(pictures(folder, held_out=32))) == 3
     with pytest.raises(SimimError, match='held_out=-1'):
         pictures(folder, held_out=-1)
 
@@ -100,9 +104,9 @@ def test_a_new_picture_changes_few(folder, tmp_path):
     """The choice is by name, so a later run holds out the same ones."""
     for k in range(200):
         (tmp_path / f'{k}.png').touch()
-    before = {*pictures(tmp_path, held_out=10).held_out_paths}
+    before = {*held_out(pictures(tmp_path, held_out=10))}
     (tmp_path / 'new.png').touch()
-    after = {*pictures(tmp_path, held_out=10).held_out_paths}
+    after = {*held_out(pictures(tmp_path, held_out=10))}
     assert len(before & after) >= 9
 
 
@@ -118,7 +122,7 @@ def test_figures_are_those_of_match_patches(train, folder):
     assert runner.model.training
     transform = dataset.pipeline.transforms[:2]
     total = correct = 0
-    for k, path in enumerate(dataset.held_out_paths):
+    for k, path in enumerate(held_out(dataset)):
         for step in transform:
             assert type(step).__name__ in ('LoadRGBImage', 'PairedViews')
         pair = draw_pairs(lambda x: transform[1](transform[0](x)), [path], k)

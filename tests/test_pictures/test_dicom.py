@@ -95,5 +95,5 @@ def test_a_folder_of_dicom_files(tmp_path):
     (tmp_path / 'a.DCM').write_bytes(dicom(LEVELS, **WINDOW))
     dataset = ImageFolder(str(tmp_path), pipeline=[dict(type='LoadRGBImage')])
     assert dataset[0]['img'].shape == (8, 8, 3)
-    low, high = window_of(lambda k: str(tmp_path / 'a.DCM'), 1)
+    low, high = window_of(lambda k: dict(img_path=str(tmp_path / 'a.DCM')), 1)
     assert -1000 <= low < high <= 2000
