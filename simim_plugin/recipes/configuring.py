@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import textwrap
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -191,6 +191,41 @@ def make_recipe(
     order = Order(task, method, data, stem, encoder, machine, choices, about)
     recipe = _MAKERS[task](order)
     _check_size(recipe.written.settings['img_size'].value, encoder, task)
+    return recipe
+
+
+def configure(task: str, data: str, out: str | Path, **choices: Any) -> Recipe:
+    """Write the config of a task for data of one's own.
+
+    It is ``tools/configure.py`` without the trial step and the picture::
+
+        recipe = simim_plugin.configure(
+            'detection', 'my/coco', 'my_detector.py', encoder='encoder.pth')
+        print(recipe.data, recipe.plan.warnings)
+
+    Args:
+        task (str): key of ``METHODS``.
+        data (str): the folder or file.
+        out (str | Path): the config, a .py file, which is replaced; lists
+            and annotation files of a division lie beside it.
+        **choices: of :class:`Choices`.
+
+    Returns:
+        Recipe: what was written.
+
+    Raises:
+        SimimError: for data, weights or choices that do not fit.
+    """
+    out = Path(out)
+    known = {one.name for one in fields(Choices)}
+    unknown = sorted(choices.keys() - known)
+    if unknown:
+        raise SimimError(
+            f'configure has no choice {", ".join(unknown)}; it takes '
+            f'{", ".join(sorted(known))}.'
+        )
+    recipe = make_recipe(task, data, out, Choices(**choices))
+    recipe.write(out)
     return recipe
 
 

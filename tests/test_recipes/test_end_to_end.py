@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
+import simim_plugin
 from simim_plugin.commands.configure import in_words, main
 from simim_plugin.commands.report import main as report
+from simim_plugin.errors import SimimError
 from simim_plugin.recipes import Choices, make_recipe
 from simim_plugin.recipes.machine import Machine
 from simim_plugin.recipes.samples import draw_samples
@@ -97,6 +99,20 @@ def test_wrong_options_are_refused(words, said, tmp_path, monkeypatch, capsys):
         main(['pretraining', '--data', 'here', *words])
     assert said in capsys.readouterr().err
     assert not [*tmp_path.iterdir()]
+
+
+def test_configure_in_python(tmp_path):
+    class_folders(tmp_path / 'data')
+    out = tmp_path / 'my.py'
+    recipe = simim_plugin.configure(
+        'classification', str(tmp_path / 'data'), out, img_size=32, epochs=3
+    )
+    assert Config.fromfile(out).train_cfg.max_epochs == 3
+    assert recipe.plan.epochs == 3
+    with pytest.raises(SimimError, match='no choice epoch; it takes arch'):
+        simim_plugin.configure('pretraining', 'x', out, epoch=3)
+    with pytest.raises(AttributeError, match="no attribute 'configurre'"):
+        simim_plugin.configurre  # noqa: B018
 
 
 def test_words_for_a_time():
