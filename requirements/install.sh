@@ -12,10 +12,8 @@ state=$({ pwd; "$python" -V; cat setup.py requirements/*; } | cksum)
 installed=$environment/.$extras-${state%% *}
 test ! -e "$installed" || exit 0
 
-# Python compiles what it imports. To compile all 22,000 files takes minutes.
 pip_install() {
 	"$environment/bin/python" -m pip install --disable-pip-version-check \
-		--no-compile \
 		--constraint requirements/constraints.txt \
 		--constraint "requirements/$stack.txt" "$@"
 }

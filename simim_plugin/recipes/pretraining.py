@@ -19,6 +19,9 @@ RECIPE_LR, RECIPE_BATCH = 6.25e-5 * 4096 / 256, 4096
 STEPS = dict(gpu=40_000, cpu=4_000)
 """Optimizer steps of the default length."""
 
+HELD_OUT = 32
+"""Pictures that the folder configs hold out, at most one in 20."""
+
 
 @dataclass(frozen=True)
 class Unlabelled:
@@ -85,6 +88,7 @@ def plan_pretraining(
 ) -> Plan:
     """Choose batch, length and learning rate."""
     images = data.pictures.count - len(data.pictures.broken)
+    images -= min(HELD_OUT, images // 20)
     total = min(512 if machine.gpu else 64, power_of_two(images / 4))
     cost = Cost(
         encoder.width, encoder.depth, (size // encoder.patch) ** 2, machine.gpu
@@ -127,6 +131,15 @@ def write_pretraining(
         about,
     )
     out.set('img_size', *size)
+    _set_model(out, data, encoder, name)
+    _set_data(out, data, machine, plan)
+    _set_schedule(out, encoder, plan)
+    return out
+
+
+def _set_model(
+    out: Written, data: Unlabelled, encoder: Encoder, name: str | None
+) -> None:
     if encoder.file:
         out.set('model.pretrained', encoder.pretrained(), encoder.size)
     changes = encoder.changes(dict(arch=name or 'base', patch_size=16))
@@ -142,30 +155,32 @@ def write_pretraining(
         )
         out.set('model.neck', dict(embed_dims=width, num_heads=heads))
         out.set('model.head.negative_weight', Code(f'0.02 * 768 / {width}'))
-    out.set('train_dataloader.batch_size', plan.batch, 'fits the memory')
-    out.set(
-        'train_dataloader.num_workers',
-        machine.workers,
-        f'{machine.cores} cores',
-    )
+
+
+def _set_data(
+    out: Written, data: Unlabelled, machine: Machine, plan: Plan
+) -> None:
+    loader = 'train_dataloader'
+    out.set(f'{loader}.batch_size', plan.batch, 'fits the memory')
+    out.set(f'{loader}.num_workers', machine.workers, f'{machine.cores} cores')
+    out.set(f'{loader}.dataset.data_root', os.path.abspath(data.root))
     broken = len(data.pictures.broken)
-    out.set('train_dataloader.dataset.data_root', os.path.abspath(data.root))
     if broken:
         out.set(
-            'train_dataloader.dataset.skip_broken',
+            f'{loader}.dataset.skip_broken',
             max(0.01, round(2 * broken / len(data.pictures.seen), 2)),
             f'{broken} pictures cannot be read',
         )
     if data.pictures.deep:
-        out.set(
-            'train_pipeline',
-            Code(
-                "[\n    dict(_base_.load, window='percentiles'),\n"
-                '    *_base_.train_pipeline[1:]]'
-            ),
-            'more than 8 bits',
+        load = (
+            "[\n    dict(_base_.load, window='percentiles'),\n"
+            '    *_base_.train_pipeline[1:]]'
         )
-        out.set('train_dataloader.dataset.pipeline', Code('train_pipeline'))
+        out.set('train_pipeline', Code(load), 'more than 8 bits')
+        out.set(f'{loader}.dataset.pipeline', Code('train_pipeline'))
+
+
+def _set_schedule(out: Written, encoder: Encoder, plan: Plan) -> None:
     out.set(
         'optim_wrapper.optimizer.lr',
         plan.lr,
@@ -186,4 +201,3 @@ def write_pretraining(
     )
     every = max(1, plan.epochs // 20)
     out.set('default_hooks.checkpoint.interval', every, 'epochs')
-    return out
