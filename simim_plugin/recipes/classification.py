@@ -20,8 +20,6 @@ from .plans import (
 )
 from .written import Code, Written
 
-METHODS = ('finetune', 'linear', 'knn', 'logistic')
-
 _BASES = dict(
     finetune='siamese_im_vit-{}-p16_ft-8xb128-amp-coslr-100e_in1k.py',
     linear='siamese_im_vit-{}-p16_linear-8xb2048-amp-coslr-90e_in1k.py',
@@ -108,7 +106,7 @@ def write_classification(
         encoder (Encoder): to start from.
         machine (Machine): that trains.
         plan (Plan): of the training; kNN and logistic regression have none.
-        method (str): one of ``METHODS``.
+        method (str): 'finetune', 'linear', 'knn' or 'logistic'.
         size (tuple[int, str]): side of the images and why.
         about (list[str]): the first lines.
         freeze (bool): hold the encoder in fine-tuning.

@@ -69,8 +69,8 @@ def _available() -> int:
 class Cost:
     """Estimated memory of a training step, bytes.
 
-    Activations are computed from the sizes of the model. The factors were
-    fitted to steps on CPUs (docs/configure.md).
+    Activations follow from the sizes of the model; the factors are rough, and
+    a trial step corrects the batch on a GPU.
 
     Args:
         width (int): channels of a token.

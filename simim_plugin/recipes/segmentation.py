@@ -14,7 +14,6 @@ from .machine import Cost, Machine, largest_batch
 from .plans import Plan, epochs_for, power_of_two, square_root_lr, warn
 from .written import Code, Written
 
-METHODS = ('upernet', 'linear')
 SIDES = (64, 128, 224, 256, 384, 512)
 """Sides of the crops, pixels."""
 
