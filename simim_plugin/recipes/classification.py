@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from ..checkpoint.families import PLAIN
 from ..errors import SimimError
 from .class_folders import Labelled
 from .encoders import SIZES, Encoder
@@ -191,10 +190,7 @@ def _set_model(
         if encoder.name != name:
             out.set('model.head.in_channels', encoder.width)
         out.set('model.data_preprocessor.num_classes', len(data.classes))
-    if encoder.family.mean != PLAIN.mean:
-        for key in ('mean', 'std'):
-            value = [*getattr(encoder.family, key)]
-            out.set(f'model.data_preprocessor.{key}', value)
+    encoder.set_statistics(out)
 
 
 def _set_data(

@@ -7,7 +7,6 @@ from math import isqrt
 from typing import Any
 
 from ..checkpoint import read_weights
-from ..checkpoint.families import PLAIN
 from ..detection.schedule import schedule
 from ..errors import SimimError
 from .boxes import Boxes, Part
@@ -196,10 +195,7 @@ def _set_model(
     out.set('model.roi_head.bbox_head.num_classes', count)
     if data.masks:
         out.set('model.roi_head.mask_head.num_classes', count)
-    if encoder.family.mean != PLAIN.mean:
-        for key in ('mean', 'std'):
-            value = [*getattr(encoder.family, key)]
-            out.set(f'model.data_preprocessor.{key}', value)
+    encoder.set_statistics(out)
 
 
 def _table_side(encoder: Encoder) -> int | None:

@@ -11,6 +11,7 @@ from ..checkpoint import read_weights
 from ..checkpoint.families import PLAIN, Family, described
 from ..errors import SimimError
 from ..vit.arches import ARCHES, MICRO, known_encoder
+from .written import Written
 
 SIZES = ('tiny', 'small', 'base', 'large', 'huge')
 """Encoders of the packaged configs."""
@@ -72,6 +73,13 @@ class Encoder:
         if self.file is None or self.branch == 'online':
             return self.file
         return dict(file=self.file, branch=self.branch)
+
+    def set_statistics(self, out: Written) -> None:
+        """Set mean and std of the preprocessor, if a plain ViT has others."""
+        if self.family.mean != PLAIN.mean:
+            for key in ('mean', 'std'):
+                value = [*getattr(self.family, key)]
+                out.set(f'model.data_preprocessor.{key}', value)
 
     def changes(self, backbone: Mapping[str, Any]) -> dict[str, Any]:
         """Return the options that a backbone of a config does not have.

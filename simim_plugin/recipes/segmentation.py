@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from ..checkpoint.families import PLAIN
 from ..errors import SimimError
 from ..segmentation.label_maps import IGNORED
 from .encoders import SIZES, Encoder
@@ -151,10 +150,7 @@ def _set_model(
             out.set('model.decode_head.in_channels', width)
     for head in heads:
         out.set(f'model.{head}.num_classes', count)
-    if encoder.family.mean != PLAIN.mean:
-        for key in ('mean', 'std'):
-            value = [*getattr(encoder.family, key)]
-            out.set(f'model.data_preprocessor.{key}', value)
+    encoder.set_statistics(out)
 
 
 def label_settings(data: LabelMaps) -> dict[str, object]:
