@@ -116,3 +116,14 @@ def restored_default_scope():
     yield
     DefaultScope._instance_dict.clear()
     DefaultScope._instance_dict.update(before)
+
+
+@pytest.fixture(autouse=True)
+def restored_loggers():
+    """Forget the loggers of a test: their streams close with its capture."""
+    from mmengine.logging import MMLogger
+
+    before = MMLogger._instance_dict.copy()
+    yield
+    MMLogger._instance_dict.clear()
+    MMLogger._instance_dict.update(before)
