@@ -6,7 +6,9 @@ one table.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -305,18 +307,36 @@ _OTHERS = (
     (('patch_embed.backbone.', 'patch_embed.conv1.'), 'a hybrid ViT'),
     (('layer1.0.conv1.weight',), 'a ResNet'),
     (('encoder.blocks.0.residual1.',), 'CAPI'),
+    (('rope.freqs$',), 'RoPE-ViT'),
     (
         ('text_model.', 'token_embedding.', 'encoder.layer.0.attention.self.'),
         'a text encoder',
     ),
 )
-"""Parts of names, and the models that have them."""
+"""Parts of names, $ for the end, and the models that have them."""
 
 
 def other_model(names: Iterable[str]) -> str:
     """Return which model that is no plain ViT has such names, '' if none."""
     names = [name for name in names if not name.startswith('outside.')]
     for marks, model in _OTHERS:
-        if any(mark in name for mark in marks for name in names):
+        if any(mark in f'{name}$' for mark in marks for name in names):
             return model
     return ''
+
+
+def is_rope_vit(family: Family, about: Mapping[str, Any], file: str) -> bool:
+    """Return whether an encoder that looks like DeiT-III is RoPE-ViT.
+
+    With a table of positions it has the same tensors: its rotary positions
+    leave no trace in them, but ``_rope_`` stands in its name.
+
+    Args:
+        family (Family): of the tensors.
+        about (Mapping[str, Any]): what the file says of its model.
+        file (str): the source.
+    """
+    names = (str(about.get('architecture', '')), Path(file).stem)
+    return family.name == 'DeiT-III' and any(
+        'rope' in re.split(r'[^a-z]+', name.lower()) for name in names
+    )

@@ -28,6 +28,7 @@ from .families import (
     described,
     encoder_options,
     family_of,
+    is_rope_vit,
     options_text,
 )
 from .grids import Grid, bias_grid, grid_of, resize_bias
@@ -195,6 +196,12 @@ def read_weights(
         raise CheckpointError(
             f'The checkpoint {file} ({form.name}) has no {branch} encoder; '
             'choose the other branch.'
+        )
+    if is_rope_vit(family_of(form.name, state), about, str(file)):
+        raise CheckpointError(
+            f'The checkpoint {file} is of RoPE-ViT by its name, whose rotary '
+            'positions the ViT of this package does not have; use an encoder '
+            'that docs/encoders.md lists, or rename a file of DeiT-III.'
         )
     choice = ''
     if others and taken:

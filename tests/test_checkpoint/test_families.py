@@ -4,12 +4,14 @@ Each case is a small model of timm or transformers with random weights. The
 file is what that library writes.
 """
 
+import json
 import re
 
 import pytest
 import timm
 import torch
 import transformers as hf
+from safetensors.torch import save_file
 
 from simim_plugin.checkpoint import (
     CheckpointError,
@@ -375,3 +377,37 @@ def test_unknown_rotary_positions_are_refused(tmp_path, changes):
     torch.save(scramble(model).state_dict(), tmp_path / 'rope.pth')
     with pytest.raises(CheckpointError, match='is not DINOv3, so that its'):
         read_weights(tmp_path / 'rope.pth')
+
+
+@pytest.mark.parametrize('rope', ['cat', 'mixed'])
+@pytest.mark.parametrize('named', ['by its file', 'by its folder'])
+def test_rope_vit_is_no_deit_iii(tmp_path, rope, named):
+    """Beside a table of positions its rotary ones leave no trace."""
+    arch = f'vit_small_patch16_rope_{rope}_ape_224'
+    model = timm.models.eva.Eva(
+        img_size=SIZE,
+        patch_size=PATCH,
+        embed_dim=DIMS,
+        depth=DEPTH,
+        num_heads=HEADS,
+        num_classes=0,
+        init_values=1e-5,
+        use_rot_pos_emb=True,
+        no_embed_class=True,
+        use_abs_pos_emb=True,
+        attn_type='rope',
+        rope_type=rope,
+    )
+    state = scramble(model).state_dict()
+    file = tmp_path / 'model.safetensors'
+    if named == 'by its folder':
+        about = dict(architecture=arch)
+        (tmp_path / 'config.json').write_text(json.dumps(about))
+    else:
+        file = tmp_path / f'{arch}.safetensors'
+    save_file(state, file)
+    with pytest.raises(CheckpointError, match='RoPE-ViT'):
+        read_weights(file)
+    model = timm_model('deit3')
+    torch.save(model.state_dict(), tmp_path / 'europe.pth')
+    assert read_weights(tmp_path / 'europe.pth').family.name == 'DeiT-III'
