@@ -165,6 +165,34 @@ def test_the_longest_key_holds():
     assert (rates[id(first)], rates[id(second)]) == (0.0, 0.05)
 
 
+def test_keys_of_one_parameter_add_up():
+    """A key changes what it names, and no other key or rule of decay."""
+    keys = {
+        '.cls_token': dict(decay_mult=0.0),
+        'backbone': dict(lr_mult=0.1),
+        '.ln': dict(decay_mult=3.0),
+    }
+    model = Task('mmpretrain')
+    built = optimizer_of(
+        model,
+        OPTIMIZERS['AdamW'],
+        norm_decay_mult=0.0,
+        flat_decay_mult=0.0,
+        custom_keys=keys,
+    )
+    groups = {id(p): g for g in built.param_groups for p in g['params']}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        group = groups[id(parameter)]
+        decay = 0.0 if parameter.ndim == 1 else 0.5
+        decay = 0.0 if name.endswith('.cls_token') else decay
+        decay = 1.5 if '.ln' in name else decay
+        rate = 0.01 if name.startswith('backbone') else 0.1
+        assert group['weight_decay'] == decay, name
+        assert group['lr'] == pytest.approx(rate), name
+
+
 @pytest.mark.parametrize('name', ['bias_lr_mult', 'dwconv_decay_mult', 'x'])
 def test_settings_of_another_constructor(name):
     with pytest.raises(SimimError, match=f'{name}, which LayerDecay'):

@@ -74,12 +74,26 @@ class LayerDecayConstructor(LearningRateDecayOptimWrapperConstructor):
 
     ``fused=True`` takes effect only where torch supports it. In
     ``custom_keys`` both ``lr_mult``, which MMPretrain ignores, and
-    ``decay_mult`` take effect; 0 holds a parameter. Other multipliers of
-    MMEngine's own constructor are refused.
+    ``decay_mult`` take effect; 0 holds a parameter. Each is that of the
+    longest key in the name of a parameter that has one. A key without
+    ``decay_mult`` leaves the decay of norms and biases as it is. Other
+    multipliers of MMEngine's own constructor are refused.
     """
 
     optimizer_cfg: dict[str, Any]
-    base_wd: float | None
+    base_wd: Any
+
+    def __init__(
+        self,
+        optim_wrapper_cfg: dict[str, Any],
+        paramwise_cfg: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(optim_wrapper_cfg, paramwise_cfg)
+        # MMPretrain takes all settings of a parameter from one key.
+        keys = self.paramwise_cfg.get('custom_keys') or {}
+        self.custom_keys = sorted(keys.items(), key=lambda item: len(item[0]))
+        if keys:
+            self.paramwise_cfg = dict(self.paramwise_cfg, custom_keys={})
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
         """Build the optimizer of a model and its wrapper.
@@ -121,9 +135,7 @@ class LayerDecayConstructor(LearningRateDecayOptimWrapperConstructor):
             return
         merged: dict[tuple, list] = defaultdict(list)
         for group in params:
-            factor = group.pop('lr_mult', 1.0)
-            group['lr'] *= factor
-            group['lr_scale'] *= factor
+            self._apply_custom_keys(group)
             members = group.pop('params')
             del group['layer_id'], group['param_name']
             merged[tuple(group.items())].extend(members)
@@ -131,3 +143,16 @@ class LayerDecayConstructor(LearningRateDecayOptimWrapperConstructor):
             dict(settings, params=members)
             for settings, members in merged.items()
         ]
+
+    def _apply_custom_keys(self, group: dict[str, Any]) -> None:
+        """Apply the settings of all keys in the name of a parameter."""
+        settings: dict[str, Any] = {}
+        for key, given in self.custom_keys:
+            if key in group['param_name']:
+                settings |= given
+        factor = settings.pop('lr_mult', 1.0)
+        group['lr'] *= factor
+        group['lr_scale'] *= factor
+        if 'decay_mult' in settings:
+            group['weight_decay'] = self.base_wd * settings.pop('decay_mult')
+        group.update(settings)
