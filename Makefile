@@ -6,10 +6,12 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; 
 	$$p -c 'import ensurepip, sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, $(NEWEST)))' \
 	2>/dev/null && { echo $$p; break; }; done)
 RUN = .venv/bin/python -u
+# The suite starts hundreds of processes. Without bytecode each compiles anew.
+export PYTHONDONTWRITEBYTECODE =
 # One more than cores: tests wait for processes of their own.
 PYTEST = --numprocesses $(shell $(PYTHON) -c "import os; print(min(os.cpu_count() + 1, 5))") --dist loadfile --no-loadscope-reorder --durations=25
 
-.PHONY: help demo test test-upstream evidence install install-test lint clean python
+.PHONY: help demo test test-minutes test-upstream evidence install install-test lint clean python
 .NOTPARALLEL:
 
 help:  ## list these commands
@@ -18,8 +20,11 @@ help:  ## list these commands
 demo: install  ## pretrain on generated images, evaluate, write work_dirs/demo (12 minutes)
 	$(RUN) tools/demo.py
 
-test: install-test lint  ## lint, types and the whole test suite; what CI runs
-	$(RUN) -m pytest $(PYTEST)
+test: install-test lint  ## lint, types and the test suite
+	$(RUN) -m pytest $(PYTEST) -m "not minutes"
+
+test-minutes: install-test  ## the tests that train for minutes; CI runs both
+	$(RUN) -m pytest $(PYTEST) -m minutes
 
 # torch 2.1 is there up to Python 3.11.
 test-upstream: NEWEST = 11
