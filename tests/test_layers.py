@@ -20,6 +20,7 @@ LAYERS = (
     {'checkpoint', 'datasets', 'operators'},
     {'models', 'engine'},
     {'pretraining'},
+    {'rivals'},
     {'ablations', 'evaluation'},
     {'detection', 'segmentation', 'visualization'},
     {'demo', 'benchmarks', 'prediction', 'recipes'},

@@ -68,8 +68,8 @@ class PairedViews(BaseTransform):
         self.size = pair(size)
         self.crop_scale = list(crop_scale)
         self.aspect_ratio = list(aspect_ratio)
-        self.online = _compose(online)
-        self.target = _compose(target)
+        self.online = compose(online)
+        self.target = compose(target)
 
     def transform(self, results: dict) -> dict:
         """Replace ``results['img']`` by the two views; add their geometry.
@@ -110,19 +110,8 @@ class PairedViews(BaseTransform):
     def _cut(
         self, image: np.ndarray, size: tuple[int, int]
     ) -> tuple[np.ndarray, View]:
-        """Draw a crop and a flip; return the view, (h, w, 3), and its crop."""
-        shape = torch.empty(image.shape[:2], device='meta')  # no memory
-        top, left, height, width = RandomResizedCrop.get_params(
-            shape, self.crop_scale, self.aspect_ratio
-        )
-        flip = np.random.rand() < 0.5
-        # The copy resizes faster than a window into the image, and keeps a
-        # view that needs no resize apart from the image's memory.
-        crop = image[top : top + height, left : left + width].copy()
-        view = resize(crop, size)
-        if flip:
-            view = cv2.flip(view, 1)
-        return view, View.of((top, left, height, width), flip)
+        """Draw a view, (h, w, 3), and its crop."""
+        return cut(image, size, self.crop_scale, self.aspect_ratio)
 
     def __repr__(self) -> str:
         return (
@@ -131,6 +120,34 @@ class PairedViews(BaseTransform):
             f'aspect_ratio={self.aspect_ratio}, '
             f'online={self.online}, target={self.target})'
         )
+
+
+def cut(
+    image: np.ndarray,
+    size: tuple[int, int],
+    crop_scale: Sequence[float],
+    aspect_ratio: Sequence[float],
+) -> tuple[np.ndarray, View]:
+    """Draw a crop and a flip; return the view, (h, w, C), and its crop.
+
+    Args:
+        image (np.ndarray): (H, W, C) uint8.
+        size (tuple[int, int]): h and w.
+        crop_scale (Sequence[float]): range of the crop's area, as a share.
+        aspect_ratio (Sequence[float]): range of its width / height.
+    """
+    shape = torch.empty(image.shape[:2], device='meta')  # no memory
+    top, left, height, width = RandomResizedCrop.get_params(
+        shape, list(crop_scale), list(aspect_ratio)
+    )
+    flip = np.random.rand() < 0.5
+    # The copy resizes faster than a window into the image, and keeps a view
+    # that needs no resize apart from the image's memory.
+    crop = image[top : top + height, left : left + width].copy()
+    view = resize(crop, size)
+    if flip:
+        view = cv2.flip(view, 1)
+    return view, View.of((top, left, height, width), flip)
 
 
 def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -151,7 +168,8 @@ def pair(size: int | tuple[int, int]) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
-def _compose(transforms: Sequence[Transform]) -> Compose:
+def compose(transforms: Sequence[Transform]) -> Compose:
+    """Build transforms that are given as dictionaries or callables."""
     return Compose(
         [
             TRANSFORMS.build(transform)

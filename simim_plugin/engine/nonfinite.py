@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from ..errors import SimimError
 from ..files import complete_file
+from .unwrapping import unwrapped
 
 # Halved this often, any scale falls below the range of float16.
 _MAX_SCALING = 50
@@ -29,7 +30,8 @@ class NonFiniteGuard(Hook):
     """Skip steps whose gradient is not finite, and save the evidence.
 
     A skipped step changes neither online parameters, optimizer nor BatchNorm
-    statistics; the target has moved before. The log names iteration, process
+    statistics, nor what the model's ``forget_step`` takes back; the target
+    has moved before. The log names iteration, process
     and term. The first time, ``nonfinite/`` in the work directory receives
     the state of the run and, from every process whose loss was not finite,
     the batch.
@@ -125,6 +127,9 @@ class NonFiniteGuard(Hook):
 
     def _skipped(self, runner: Runner, scaled: bool) -> None:
         # Gradients are the same in all processes, so all get here together.
+        forget = getattr(unwrapped(runner.model), 'forget_step', None)
+        if forget is not None:
+            forget()
         findings = all_gather_object(self._finding)
         words = _words(findings, runner.iter + 1)
         if scaled and not any(findings):

@@ -25,6 +25,11 @@ def cosine_momentum(base: float, progress: float) -> float:
     return 1 - (1 - base) * cosine_decay(progress)
 
 
+def linear_momentum(base: float, progress: float) -> float:
+    """Momentum on the line from ``base`` at 0 to 1 at progress 1."""
+    return base + (1 - base) * progress
+
+
 def replay(
     schedulers: Sequence[_ParamScheduler], steps: int, epoch_length: int
 ) -> None:

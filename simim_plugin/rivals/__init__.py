@@ -1,0 +1,33 @@
+"""The methods that the paper compares with, on the same ViT and data path.
+
+Importing this package registers their classes in MMPretrain, together with
+the components of :mod:`simim_plugin.pretraining`::
+
+    custom_imports = dict(imports=['simim_plugin.rivals'])
+"""
+
+from .. import pretraining  # noqa: F401  # registers components
+from .dino import DistillationHead, MaskTokenViT, ViTDINO, ViTIBOT
+from .distillation import PrototypeHead
+from .moco_v3 import FeatureMLP, InfoNCEHead, ViTMoCoV3
+from .msn import AssignmentHead, ProjectionMLP, ViTMSN
+from .schedules import HoldLastLayerHook, TemperatureHook
+from .views import CropMasks, MultiCropViews
+
+__all__ = [
+    'AssignmentHead',
+    'CropMasks',
+    'DistillationHead',
+    'FeatureMLP',
+    'HoldLastLayerHook',
+    'InfoNCEHead',
+    'MaskTokenViT',
+    'MultiCropViews',
+    'ProjectionMLP',
+    'PrototypeHead',
+    'TemperatureHook',
+    'ViTDINO',
+    'ViTIBOT',
+    'ViTMSN',
+    'ViTMoCoV3',
+]

@@ -1,0 +1,78 @@
+"""What changes in the course of a run beside learning rate and momentum."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from mmpretrain.registry import HOOKS
+from torch.optim import Optimizer
+
+from ..engine.unwrapping import unwrapped
+from ..errors import SimimError
+
+
+@HOOKS.register_module()
+class TemperatureHook(Hook):
+    """Move the teacher's temperature along a line, once per step.
+
+    It depends on the iteration alone, which every checkpoint stores.
+
+    Args:
+        start (float): temperature at the start, above 0.
+        end (float): temperature from ``epochs`` on, above 0.
+        epochs (float): length of the line, at least 0.
+
+    Raises:
+        SimimError: for a temperature of 0 or less, or a negative length.
+    """
+
+    def __init__(self, start: float, end: float, epochs: float) -> None:
+        if min(start, end) <= 0 or epochs < 0:
+            raise SimimError(
+                f'TemperatureHook has start={start}, end={end} and '
+                f'epochs={epochs}; set temperatures above 0 and epochs to at '
+                'least 0.'
+            )
+        self.start, self.end, self.epochs = start, end, epochs
+
+    def before_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
+        """Set the temperature of this step."""
+        step = runner.iter - runner.iter % (
+            runner.optim_wrapper._accumulative_counts
+        )
+        length = self.epochs * len(runner.train_dataloader)
+        share = min(step / length, 1.0) if length else 1.0
+        value = self.start + (self.end - self.start) * share
+        unwrapped(runner.model).head.teacher_temperature = value
+
+
+@HOOKS.register_module()
+class HoldLastLayerHook(Hook):
+    """Keep the last layer of the neck as it is through the first epochs.
+
+    Its gradients are dropped before the optimizer's step, as DINO does.
+
+    Args:
+        epochs (int): at least 1. Defaults to 1.
+    """
+
+    def __init__(self, epochs: int = 1) -> None:
+        self.epochs = epochs
+
+    def before_train(self, runner: Runner) -> None:
+        """Drop the gradients right before the optimizer's step."""
+        layer = unwrapped(runner.model).neck.last_layer
+
+        def drop(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+            if runner.epoch < self.epochs:
+                for parameter in layer.parameters():
+                    parameter.grad = None
+
+        wrapper = runner.optim_wrapper
+        self._handle = wrapper.optimizer.register_step_pre_hook(drop)
+
+    def after_train(self, runner: Runner) -> None:
+        """Let the layer go."""
+        self._handle.remove()

@@ -1,0 +1,78 @@
+"""A student and its momentum copy, the teacher.
+
+Shape key: B batch, E extra tokens (the cls token first), N patches, C
+backbone channels.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import torch
+from mmpretrain.models import BaseSelfSupervisor
+from torch import Tensor, nn
+
+from .distillation import Centre
+
+
+class StudentTeacher(BaseSelfSupervisor):
+    """Base of the algorithms whose teacher follows the student.
+
+    :class:`simim_plugin.engine.MomentumHook` moves the teacher, once per
+    optimizer step, and with it the centres of the head.
+
+    Args:
+        backbone (dict): the student's encoder, a ``SiameseIMViT`` with a
+            cls token.
+        neck (dict): maps features (..., C) of the backbone to outputs.
+        head (dict): the loss.
+        **kwargs: see :class:`mmpretrain.models.BaseSelfSupervisor`.
+    """
+
+    def __init__(
+        self, backbone: dict, neck: dict, head: dict, **kwargs: Any
+    ) -> None:
+        super().__init__(backbone=backbone, neck=neck, head=head, **kwargs)
+        student = dict(backbone=self.backbone, neck=self.neck)
+        self.target = nn.ModuleDict(deepcopy(student)).requires_grad_(False)
+
+    def student_tokens(self, view: Tensor) -> Tensor:
+        """Return tokens (B, E + N, C) of a view (B, 3, H, W)."""
+        (tokens,) = self.backbone(view)
+        return tokens
+
+    @torch.no_grad()
+    def teacher_tokens(self, view: Tensor) -> Tensor:
+        """Return the teacher's tokens (B, E + N, C) of a view."""
+        (tokens,) = self.target['backbone'](view)
+        return tokens
+
+    @torch.no_grad()
+    def update_target(self, momentum: float) -> None:
+        """Move every teacher parameter towards the student's, and the
+        centres to what the last step has seen.
+
+        Args:
+            momentum (float): weight of the old teacher, 0 to 1.
+        """
+        torch._foreach_lerp_(
+            [*self.target.parameters()],
+            [*self.backbone.parameters(), *self.neck.parameters()],
+            1 - momentum,
+        )
+        for centre in self._centres():
+            centre.move()
+
+    def forget_step(self) -> None:
+        """Take back what the centres have seen in a step that is skipped."""
+        for centre in self._centres():
+            centre.forget()
+
+    def init_weights(self) -> None:
+        """Initialise the student, then copy it to the teacher."""
+        super().init_weights()
+        self.update_target(momentum=0.0)
+
+    def _centres(self) -> list[Centre]:
+        return [part for part in self.head.modules() if type(part) is Centre]

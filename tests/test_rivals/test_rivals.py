@@ -1,0 +1,206 @@
+"""The configs of the rivals build, train, resume and agree over processes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.dataset import default_collate
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import RUNNERS, init_default_scope
+from mmpretrain.registry import HOOKS, MODELS, TRANSFORMS
+from PIL import Image
+
+from simim_plugin.checkpoint import read_checkpoint
+from simim_plugin.errors import SimimError
+from simim_plugin.rivals import (
+    AssignmentHead,
+    CropMasks,
+    DistillationHead,
+    MultiCropViews,
+    TemperatureHook,
+)
+from simim_plugin.rivals.distillation import Centre
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs' / 'rivals'
+NAMES = [
+    file.stem.removeprefix('siamese_im_rival-')
+    for file in sorted(CONFIGS.glob('*.py'))
+]
+SCALES = ('in1k', 'cifar10', 'demo')
+
+
+@pytest.fixture(autouse=True)
+def scope():
+    init_default_scope('mmpretrain')
+
+
+def load(name, scale, monkeypatch):
+    monkeypatch.setenv('SIMIM_SCALE', scale)
+    return Config.fromfile(CONFIGS / f'siamese_im_rival-{name}.py')
+
+
+@pytest.fixture(scope='module')
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('images')
+    draw = np.random.default_rng(0)
+    for index in range(8):
+        pixels = draw.integers(0, 256, (9, 12, 3), np.uint8)
+        image = Image.fromarray(pixels).resize((96, 72))
+        image.save(folder / f'{index}.png')
+    return folder
+
+
+def batch_of(config, images):
+    transforms = [
+        TRANSFORMS.build(t) for t in config.train_dataloader.dataset.pipeline
+    ]
+    samples = []
+    for file in sorted(images.iterdir())[:4]:
+        results = dict(img_path=str(file))
+        for transform in transforms:
+            results = transform(results)
+        samples.append(results)
+    return default_collate(samples)
+
+
+@pytest.mark.parametrize('scale', SCALES)
+@pytest.mark.parametrize('name', NAMES)
+def test_builds(name, scale, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    config = load(name, scale, monkeypatch)
+    with torch.device('meta'):
+        model = MODELS.build(config.model)
+    for hook in config.custom_hooks:
+        HOOKS.build(hook)
+    for transform in config.train_dataloader.dataset.pipeline:
+        TRANSFORMS.build(transform)
+    assert model.backbone.patch_resolution == tuple(config.grid)
+    assert 'MomentumHook' in str(config.custom_hooks)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_takes_two_steps(name, monkeypatch, images):
+    torch.manual_seed(0)
+    config = load(name, 'demo', monkeypatch)
+    model = MODELS.build(config.model)
+    model.init_weights()
+    model.train()
+    optimizer = build_optim_wrapper(model, config.optim_wrapper)
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    for _ in range(2):
+        model.update_target(0.9)
+        outputs = model.train_step(batch_of(config, images), optimizer)
+        assert outputs['loss'].isfinite()
+    model.update_target(0.9)
+    still = {
+        n for n, p in model.named_parameters() if torch.equal(p, before[n])
+    }
+    fixed = ('pos_embed', 'patch_embed.projection', 'target.backbone.mask')
+    assert not [n for n in still if not any(part in n for part in fixed)]
+    patches = 'backbone.patch_embed.projection.weight'
+    assert (patches in still) == (name == 'mocov3')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', NAMES)
+def test_resumes_bit_for_bit(name, monkeypatch, images, tmp_path):
+    """Centres, temperatures and the held layer, too."""
+    states = []
+    for part in ('whole', 'resumed'):
+        torch.manual_seed(0)
+        config = load(name, 'demo', monkeypatch)
+        config.train_dataloader.update(
+            batch_size=2, num_workers=0, persistent_workers=False
+        )
+        config.train_dataloader.dataset.data_root = str(images)
+        config.train_cfg.max_epochs = 2
+        config.auto_scale_lr.enable = False
+        config.optim_wrapper.accumulative_counts = 2
+        config.default_hooks.checkpoint.update(
+            by_epoch=False, interval=2, max_keep_ckpts=-1
+        )
+        config.work_dir = str(tmp_path / part)
+        if part == 'resumed':
+            config.load_from = str(tmp_path / 'whole' / 'iter_6.pth')
+            config.resume = True
+        RUNNERS.build(config).train()
+        states.append(read_checkpoint(tmp_path / part / 'iter_8.pth'))
+    one, two = states
+    for key, value in one['state_dict'].items():
+        assert torch.equal(value, two['state_dict'][key]), key
+    moments = (state['optimizer']['state'] for state in states)
+    for mine, theirs in zip(*(m.values() for m in moments), strict=True):
+        for key, value in mine.items():
+            assert torch.equal(value, theirs[key]), key
+
+
+def test_a_centre_moves_once_a_step_and_not_after_a_skipped_one():
+    centre = Centre(3, momentum=0.5)
+    centre.observe(torch.tensor([[1.0, 2.0, 3.0]]))
+    centre.observe(torch.tensor([[3.0, 2.0, 1.0]]))
+    assert not centre.value.any()
+    centre.move()
+    assert centre.value.tolist() == [1.0, 1.0, 1.0]
+    centre.observe(torch.full((1, 3), torch.nan))
+    centre.forget()
+    centre.move()
+    assert centre.value.tolist() == [1.0, 1.0, 1.0]
+
+
+def test_multi_crop_views():
+    red = dict(type='FastGrayscale', prob=1.0)
+    transform = MultiCropViews(
+        [
+            dict(size=32, crop_scale=(0.3, 1.0), number=2),
+            dict(size=(8, 16), crop_scale=(0.05, 0.3), colours=[red]),
+        ]
+    )
+    image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    views = transform({'img': image})['img']
+    assert [view.shape for view in views] == [
+        (32, 32, 3),
+        (32, 32, 3),
+        (8, 16, 3),
+    ]
+    assert (views[2][..., 0] == views[2][..., 1]).all()
+    assert not np.array_equal(views[0], views[1])
+
+
+def test_crop_masks():
+    transform = CropMasks(grid=(8, 8), ratio=(0.1, 0.5), prob=0.5)
+    masks = np.stack([transform({})['mask'] for _ in range(200)])
+    assert masks.shape == (200, 2, 64)
+    counts = masks.sum(axis=-1)
+    masked = counts[counts > 0]
+    assert 0.4 < len(masked) / counts.size < 0.6
+    assert (masked.min(), masked.max()) == (6, 32)
+
+
+WRONG = {
+    'teacher temperature': (
+        lambda: DistillationHead(8, teacher_temperature=0.0),
+        'teacher_temperature of DistillationHead is 0.0',
+    ),
+    'outputs': (lambda: DistillationHead(1), 'at least 2'),
+    'prototypes': (lambda: AssignmentHead(4, num_prototypes=1), 'at least 2'),
+    'sharpening': (lambda: AssignmentHead(4, sharpening=0), 'above 0'),
+    'ratio': (lambda: CropMasks(8, ratio=(0.0, 0.5)), '0 < low <= high < 1'),
+    'crop key': (
+        lambda: MultiCropViews([dict(size=8, scale=(0.1, 1.0))]),
+        'give it size and crop_scale',
+    ),
+    'crop scale': (
+        lambda: MultiCropViews([dict(size=8, crop_scale=(0.5, 2.0))]),
+        '0 < low <= high <= 1',
+    ),
+    'schedule': (lambda: TemperatureHook(0.0, 0.1, 3), 'above 0'),
+}
+
+
+@pytest.mark.parametrize(('make', 'words'), WRONG.values(), ids=WRONG)
+def test_wrong_settings_are_one_sentence(make, words):
+    with pytest.raises(SimimError, match=words) as caught:
+        make()
+    assert '\n' not in str(caught.value)
