@@ -54,6 +54,6 @@ moco_widths = dict(hid_channels=512, out_channels=128)
 # The rivals in configs/rivals: small crops and heads; ours
 local = dict(size=24, number=4)
 rivals = dict(
-    hidden=256, bottleneck=64, outputs=1024, patch_outputs=1024,
+    queue=2048, hidden=256, bottleneck=64, outputs=1024, patch_outputs=1024,
     prototypes=128, dropped=10, lr_mocov3=4e-3, lr_dino=4e-3, lr_msn=4e-3,
     warmup_dino=1, warmup_msn=1, temperature_epochs=2, held=1)

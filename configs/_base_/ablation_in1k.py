@@ -31,7 +31,8 @@ moco_widths = dict(hid_channels=4096, out_channels=256)
 # The rivals in configs/rivals: small crops, heads, and batches of the sources
 local = dict(size=96, number=10)
 rivals = dict(
-    hidden=2048, bottleneck=256, outputs=65536, patch_outputs=8192,
-    prototypes=1024, dropped=59, lr_mocov3=1.5e-4 * 4096 / 256,
-    lr_dino=7.5e-4 * 4096 / 256, lr_msn=1e-3 * 4096 / 1024,
+    queue=65536, hidden=2048, bottleneck=256, outputs=65536,
+    patch_outputs=8192, prototypes=1024, dropped=59,
+    lr_mocov3=1.5e-4 * 4096 / 256, lr_dino=7.5e-4 * 4096 / 256,
+    lr_msn=1e-3 * 4096 / 1024,
     warmup_dino=10, warmup_msn=15, temperature_epochs=50, held=3)

@@ -22,7 +22,8 @@ multi_crop = dict(type='MultiCropViews', crops=[
     dict(**_base_.local, crop_scale=(0.05, 0.32),
          colours=_base_.alike_colour)])
 crop_masks = dict(type='CropMasks', grid=_base_.grid)
-train_pipeline = [*_base_.loading, multi_crop, crop_masks, dict(type='PackInputs')]
+train_pipeline = [
+    *_base_.loading, multi_crop, crop_masks, dict(type='PackInputs')]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 optim_wrapper = dict(
     optimizer=dict(lr=_base_.rivals.lr_dino, betas=(0.9, 0.999),

@@ -22,7 +22,8 @@ multi_crop = dict(type='MultiCropViews', crops=[
     dict(**_base_.local, crop_scale=(0.05, 0.3),
          colours=_base_.alike_colour)])
 dropped = dict(_base_.random_mask, num_masked=_base_.rivals.dropped)
-train_pipeline = [*_base_.loading, multi_crop, dropped, dict(type='PackInputs')]
+train_pipeline = [
+    *_base_.loading, multi_crop, dropped, dict(type='PackInputs')]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 optim_wrapper = dict(
     optimizer=dict(lr=_base_.rivals.lr_msn, betas=(0.9, 0.999),

@@ -77,6 +77,14 @@ FAMILIES = (
 _BY_NAME = {family.name: family for family in FAMILIES}
 
 
+_RIVALS = (
+    ('head.centre.value', 'DINO'),
+    ('head.prototypes', 'MSN'),
+    ('head.predictor.fc0.weight', 'MoCo-v3'),
+)
+"""Parts of what :mod:`simim_plugin.rivals` writes, beside a final norm."""
+
+
 def described(family: Family) -> str:
     """Describe how the features of a family are read."""
     pool = 'cls token' if family.pool == 'cls' else 'mean of the patches'
@@ -138,6 +146,9 @@ def family_of(form: str, state: StateDict) -> Family:
         name = name.removeprefix('released ')
         if any(name.startswith('projector.fc') for name in state):
             name = 'MSN'
+        if 'ln1.weight' in has:
+            rivals = (name for part, name in _RIVALS if part in state)
+            name = next(rivals, name)
     return _BY_NAME.get(name, PLAIN)
 
 

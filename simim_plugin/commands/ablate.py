@@ -1,6 +1,7 @@
 """Pretrain and evaluate the rows of the ablations, and compare them.
 
-A row is a config of ``configs/ablations``. ``tools/train.py`` trains it and
+A row is a config of ``configs/ablations``, or a rival, another method, of
+``configs/rivals``. ``tools/train.py`` trains it and
 ``tools/evaluate.py`` evaluates it, with the seeds, images and steps of every
 other row.
 """
@@ -22,6 +23,7 @@ from ..text import clean
 from .running import run_script, train_on
 
 PREFIX = 'siamese_im_row-'
+RIVAL = 'siamese_im_rival-'
 UNTRAINED = 'untrained'
 
 PAPER_LINEAR = {
@@ -55,11 +57,31 @@ METRICS = {
 """By task, the heading of its column and the metric in its results."""
 
 
+OWN_TEACHER = ('dino', 'ibot', 'msn')
+"""Rivals whose authors evaluate the teacher."""
+
+
 def row_names() -> list[str]:
-    """Return the packaged rows: those of the paper, then our own."""
-    folder = Path(config_path(f'{PREFIX}i.py')).parent
-    found = {f.stem.removeprefix(PREFIX) for f in folder.glob(f'{PREFIX}*.py')}
-    return [*PAPER_LINEAR, *sorted(found - set(PAPER_LINEAR))]
+    """Return the packaged rows: those of the paper, our own, the rivals."""
+    found = _packaged(PREFIX, 'i') - set(PAPER_LINEAR)
+    return [*PAPER_LINEAR, *sorted(found), *rival_names()]
+
+
+def rival_names() -> list[str]:
+    """Return the packaged rivals."""
+    return sorted(_packaged(RIVAL, 'dino'))
+
+
+def _packaged(prefix: str, one: str) -> set[str]:
+    """Return the names after ``prefix`` beside the config of ``one``."""
+    folder = Path(config_path(f'{prefix}{one}.py')).parent
+    return {f.stem.removeprefix(prefix) for f in folder.glob(f'{prefix}*.py')}
+
+
+def _config_of(row: str) -> str:
+    """Return the config file of a row or a rival."""
+    prefix = RIVAL if row in rival_names() else PREFIX
+    return config_path(f'{prefix}{row}.py')
 
 
 def main(
@@ -201,6 +223,8 @@ def run_row(
     options = ['--tasks', args.tasks, '--data', str(args.data)]
     options += ['--work-dir', str(folder / 'evaluation')]
     options += ['--seed', str(seed), f'--gpus={args.gpus}']
+    if row in OWN_TEACHER:
+        options += ['--branch', 'teacher']
     if args.evaluation_options:
         options += ['--cfg-options', *args.evaluation_options]
     run_script(
@@ -221,7 +245,7 @@ def _pretrain(
     work_dir = folder / 'pretraining'
     images = args.data / DATA[args.scale][1]
     words = [
-        config_path(f'{PREFIX}{row}.py'),
+        _config_of(row),
         *('--cfg-options', f'randomness.seed={seed}'),
         f'train_dataloader.dataset.data_root={images}',
         *args.cfg_options,
@@ -257,7 +281,7 @@ def describe(row: str) -> str:
     """Return the description in the comment of a row's config."""
     if row == UNTRAINED:
         return 'the encoder as it is initialised'
-    text = Path(config_path(f'{PREFIX}{row}.py')).read_text()
+    text = Path(_config_of(row)).read_text()
     comment = []
     for line in text.splitlines()[1:]:
         if not line.startswith('# '):

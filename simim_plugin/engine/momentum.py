@@ -21,8 +21,8 @@ class MomentumHook(Hook):
 
     The momentum rises from ``base_momentum`` to 1 along half a cosine over
     the run, or along a line. Step t moves the target before it computes the
-    target features (docs/method.md). The momentum depends only on the iteration, which every
-    checkpoint stores.
+    target features (docs/method.md). The momentum depends only on the
+    iteration, which every checkpoint stores.
 
     Args:
         base_momentum (float): momentum at the start, 0 to 1. Defaults to

@@ -7,6 +7,7 @@ the components of :mod:`simim_plugin.pretraining`::
 """
 
 from .. import pretraining  # noqa: F401  # registers components
+from .dense_cl import DenseContrastHead, DenseMLPs, ViTDenseCL
 from .dino import DistillationHead, MaskTokenViT, ViTDINO, ViTIBOT
 from .distillation import PrototypeHead
 from .moco_v3 import FeatureMLP, InfoNCEHead, ViTMoCoV3
@@ -17,6 +18,8 @@ from .views import CropMasks, MultiCropViews
 __all__ = [
     'AssignmentHead',
     'CropMasks',
+    'DenseContrastHead',
+    'DenseMLPs',
     'DistillationHead',
     'FeatureMLP',
     'HoldLastLayerHook',
@@ -27,6 +30,7 @@ __all__ = [
     'PrototypeHead',
     'TemperatureHook',
     'ViTDINO',
+    'ViTDenseCL',
     'ViTIBOT',
     'ViTMSN',
     'ViTMoCoV3',

@@ -84,8 +84,12 @@ def assignment_loss(
     wanted = targets.detach().repeat(views, 1)
     assignment = -(wanted * assigned.clamp(min=_tiny(assigned)).log())
     assignment = assignment.sum(dim=1).mean()
-    mean = assigned.mean(dim=0)
+    own = assigned.mean(dim=0)
+    mean = own.detach().clone()
     all_reduce(mean, op='mean')
+    # The value is that of all processes. Each has the gradient of its own
+    # part, and averaged they are the gradient of the whole.
+    mean = own + (mean - own.detach())
     spread = mean.new_tensor(len(mean)).log() - torch.special.entr(mean).sum()
     return dict(
         loss=assignment + me_max_weight * spread,

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from ..errors import SimimError
 from ..models import SiameseIMViT
 from .distillation import (
-    Centre,
     PrototypeHead,
     patch_distillation,
     sharpened,
     view_distillation,
 )
+from .moving import Centre
 from .student_teacher import StudentTeacher
 
 MODELS.register_module(module=PrototypeHead)

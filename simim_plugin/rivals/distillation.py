@@ -11,7 +11,6 @@ from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
-from mmengine.dist import all_reduce
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
@@ -58,51 +57,6 @@ class PrototypeHead(BaseModule):
         """Map features (..., C) to cosines (..., K)."""
         features = F.normalize(self.mlp(features), dim=-1)
         return F.linear(features, F.normalize(self.last_layer.weight, dim=-1))
-
-
-class Centre(nn.Module):
-    """The moving mean of a teacher's outputs, subtracted from them.
-
-    A batch is compared by the centre of before. :meth:`observe` notes it,
-    and :meth:`move` follows, once per optimizer step, however many batches
-    it accumulates. Both are in the checkpoint.
-
-    Args:
-        dims (int): K.
-        momentum (float): weight of the old centre. Defaults to 0.9.
-    """
-
-    value: Tensor
-    seen: Tensor
-    count: Tensor
-
-    def __init__(self, dims: int, momentum: float = 0.9) -> None:
-        super().__init__()
-        self.momentum = momentum
-        self.register_buffer('value', torch.zeros(dims))
-        self.register_buffer('seen', torch.zeros(dims))
-        self.register_buffer('count', torch.zeros(()))
-
-    @torch.no_grad()
-    def observe(self, outputs: Tensor) -> None:
-        """Note outputs (..., K) of all processes."""
-        mean = outputs.flatten(0, -2).mean(dim=0).to(self.seen.dtype)
-        all_reduce(mean, op='mean')
-        self.seen += mean
-        self.count += 1
-
-    @torch.no_grad()
-    def move(self) -> None:
-        """Move the centre to the mean of what was observed."""
-        if self.count:
-            self.value.lerp_(self.seen / self.count, 1 - self.momentum)
-        self.forget()
-
-    @torch.no_grad()
-    def forget(self) -> None:
-        """Forget what was observed, after a step that was skipped."""
-        self.seen.zero_()
-        self.count.zero_()
 
 
 def sharpened(outputs: Tensor, centre: Tensor, temperature: float) -> Tensor:

@@ -83,7 +83,7 @@ class AssignmentHead(BaseModule):
                 f'temperature and sharpening of AssignmentHead are '
                 f'{temperature} and {sharpening}; set both above 0.'
             )
-        self.prototypes = nn.Parameter(torch.empty(num_prototypes, dims))
+        self.prototypes = nn.Parameter(torch.zeros(num_prototypes, dims))
         self.temperature = temperature
         self.sharpening = sharpening
         self.me_max_weight = me_max_weight

@@ -13,14 +13,14 @@ import torch
 from mmpretrain.models import BaseSelfSupervisor
 from torch import Tensor, nn
 
-from .distillation import Centre
+from .moving import Moving
 
 
 class StudentTeacher(BaseSelfSupervisor):
     """Base of the algorithms whose teacher follows the student.
 
     :class:`simim_plugin.engine.MomentumHook` moves the teacher, once per
-    optimizer step, and with it the centres of the head.
+    optimizer step, and with it the :class:`Moving` parts of the head.
 
     Args:
         backbone (dict): the student's encoder, a ``SiameseIMViT`` with a
@@ -50,8 +50,8 @@ class StudentTeacher(BaseSelfSupervisor):
 
     @torch.no_grad()
     def update_target(self, momentum: float) -> None:
-        """Move every teacher parameter towards the student's, and the
-        centres to what the last step has seen.
+        """Move every teacher parameter towards the student's, and what is
+        moving in the head to what the last step has seen.
 
         Args:
             momentum (float): weight of the old teacher, 0 to 1.
@@ -61,18 +61,19 @@ class StudentTeacher(BaseSelfSupervisor):
             [*self.backbone.parameters(), *self.neck.parameters()],
             1 - momentum,
         )
-        for centre in self._centres():
-            centre.move()
+        for part in self._moving():
+            part.move()
 
     def forget_step(self) -> None:
-        """Take back what the centres have seen in a step that is skipped."""
-        for centre in self._centres():
-            centre.forget()
+        """Take back what a step that is skipped has seen."""
+        for part in self._moving():
+            part.forget()
 
     def init_weights(self) -> None:
         """Initialise the student, then copy it to the teacher."""
         super().init_weights()
         self.update_target(momentum=0.0)
 
-    def _centres(self) -> list[Centre]:
-        return [part for part in self.head.modules() if type(part) is Centre]
+    def _moving(self) -> list[Moving]:
+        parts = self.head.modules()
+        return [part for part in parts if isinstance(part, Moving)]

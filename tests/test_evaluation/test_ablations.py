@@ -105,6 +105,17 @@ def test_every_row_is_run_alike(away, capsys):
         assert picture.width > picture.height / 2
 
 
+def test_rivals_are_rows(away):
+    main(['dino', 'moco-v3'], tools=away)
+    trained = [call.split() for call in calls(away) if call[0] == 't']
+    assert [Path(call[2]).stem for call in trained] == [
+        'siamese_im_rival-dino',
+        'siamese_im_rival-moco-v3',
+    ]
+    evaluated = [call for call in calls(away) if call[0] == 'e']
+    assert ['teacher' in call for call in evaluated] == [True, False]
+
+
 def test_an_interrupted_command_resumes_row_by_row(away, capsys):
     (away / 'broken').touch()
     with pytest.raises(SystemExit):
@@ -146,8 +157,12 @@ def test_bad_options_are_a_sentence(away, words, sentence):
 
 def test_every_packaged_row_is_known_and_described():
     rows = row_names()
-    folder = Path(config_path('siamese_im_row-i.py')).parent
-    assert len(rows) == len(set(rows)) == len(list(folder.glob('*.py')))
+    files = [
+        file
+        for name in ('siamese_im_row-i.py', 'siamese_im_rival-dino.py')
+        for file in Path(config_path(name)).parent.glob('*.py')
+    ]
+    assert len(rows) == len(set(rows)) == len(files)
     assert rows[: len(PAPER_LINEAR)] == list(PAPER_LINEAR)
     assert parse_rows() == ['untrained', *PAPER_LINEAR]
     for row in rows:

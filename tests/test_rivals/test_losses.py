@@ -12,12 +12,12 @@ from simim_plugin.rivals.contrast import (
     match,
 )
 from simim_plugin.rivals.distillation import (
-    Centre,
     PrototypeHead,
     patch_distillation,
     sharpened,
     view_distillation,
 )
+from simim_plugin.rivals.moving import Centre
 
 BOUNDS = {torch.float64: 1e-9, torch.float32: 1e-5}
 pytestmark = [

@@ -12,7 +12,7 @@ from mmengine.registry import RUNNERS, init_default_scope
 from mmpretrain.registry import HOOKS, MODELS, TRANSFORMS
 from PIL import Image
 
-from simim_plugin.checkpoint import read_checkpoint
+from simim_plugin.checkpoint import read_checkpoint, read_weights
 from simim_plugin.errors import SimimError
 from simim_plugin.rivals import (
     AssignmentHead,
@@ -21,7 +21,7 @@ from simim_plugin.rivals import (
     MultiCropViews,
     TemperatureHook,
 )
-from simim_plugin.rivals.distillation import Centre
+from simim_plugin.rivals.moving import Centre, KeyQueue
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs' / 'rivals'
 NAMES = [
@@ -100,7 +100,7 @@ def test_takes_two_steps(name, monkeypatch, images):
     fixed = ('pos_embed', 'patch_embed.projection', 'target.backbone.mask')
     assert not [n for n in still if not any(part in n for part in fixed)]
     patches = 'backbone.patch_embed.projection.weight'
-    assert (patches in still) == (name == 'mocov3')
+    assert (patches in still) == (name in ('moco-v3', 'densecl'))
 
 
 @pytest.mark.slow
@@ -136,6 +136,20 @@ def test_resumes_bit_for_bit(name, monkeypatch, images, tmp_path):
             assert torch.equal(value, theirs[key]), key
 
 
+POOLS = dict(dino='cls', ibot='cls', msn='cls', densecl='mean')
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_an_encoder_is_read_as_its_method_does(name, monkeypatch, tmp_path):
+    config = load(name, 'demo', monkeypatch)
+    model = MODELS.build(config.model)
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'run.pth')
+    for branch in ('online', 'teacher'):
+        weights = read_weights(tmp_path / 'run.pth', branch)
+        assert weights.family.pool == POOLS.get(name, 'cls')
+        assert weights.options(4)['final_norm']
+
+
 def test_a_centre_moves_once_a_step_and_not_after_a_skipped_one():
     centre = Centre(3, momentum=0.5)
     centre.observe(torch.tensor([[1.0, 2.0, 3.0]]))
@@ -147,6 +161,22 @@ def test_a_centre_moves_once_a_step_and_not_after_a_skipped_one():
     centre.forget()
     centre.move()
     assert centre.value.tolist() == [1.0, 1.0, 1.0]
+
+
+def test_a_queue_takes_the_newest_keys():
+    queue = KeyQueue(2, 3)
+    first = queue.value.clone()
+    keys = torch.eye(2)
+    queue.observe(keys)
+    assert torch.equal(queue.value, first)
+    queue.forget()
+    queue.move()
+    assert torch.equal(queue.value, first)
+    for _ in range(2):
+        queue.observe(keys)
+        queue.move()
+    # Four keys in three places: the fourth replaces the first.
+    assert queue.value.T.tolist() == [[0, 1], [0, 1], [1, 0]]
 
 
 def test_multi_crop_views():

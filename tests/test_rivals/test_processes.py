@@ -1,0 +1,72 @@
+"""Losses and states of two processes equal those of one."""
+
+import os
+
+import pytest
+import torch
+from mmengine.dist import get_rank, get_world_size
+
+from simim_plugin.rivals.assignment import assignment_loss, target_assignments
+from simim_plugin.rivals.contrast import info_nce
+from simim_plugin.rivals.moving import Centre, KeyQueue
+
+from ..training_processes import free_port, run_two
+
+IMAGES, DIMS = 6, 5
+
+
+def results() -> dict[str, torch.Tensor]:
+    """Compute everything on this process's part of the images."""
+    draw = torch.Generator().manual_seed(0)
+
+    def part(*shape):
+        whole = torch.randn(
+            *shape, IMAGES, DIMS, generator=draw, dtype=torch.float64
+        )
+        return whole.chunk(get_world_size(), dim=-2)[get_rank()]
+
+    weight = torch.randn(DIMS, DIMS, generator=draw, dtype=torch.float64)
+    found = {}
+    learned = weight.clone().requires_grad_()
+    query, key = part(), part()
+    found['info_nce'] = info_nce(query @ learned, key, 0.2)
+    found['info_nce'].backward()
+    found['grad info_nce'] = learned.grad
+    learned = weight.clone().requires_grad_()
+    anchors, targets = part(2), part()
+    wanted = target_assignments(targets, learned)
+    msn = assignment_loss((anchors @ learned).flatten(0, 1), learned, wanted)
+    msn['loss'].backward()
+    found |= {name: value.detach() for name, value in msn.items()}
+    found['grad msn'] = learned.grad
+    centre = Centre(DIMS, 0.5).double()
+    centre.observe(part())
+    centre.move()
+    found['same centre'] = centre.value
+    torch.manual_seed(0)
+    queue = KeyQueue(DIMS, 8).double()
+    queue.observe(part())
+    queue.move()
+    found['same queue'] = queue.value
+    return {name: value.detach() for name, value in found.items()}
+
+
+def in_process(rank, port, folder):
+    os.environ.update(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group('gloo', rank=rank, world_size=2)
+    torch.save(results(), f'{folder}/{rank}.pth')
+    torch.distributed.barrier()
+    os._exit(0)  # torch 2.11 can deadlock when it destroys the group
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(tmp_path):
+    run_two(in_process, free_port(), str(tmp_path))
+    parts = [torch.load(tmp_path / f'{rank}.pth') for rank in (0, 1)]
+    for name, wanted in results().items():
+        first, second = (found[name] for found in parts)
+        if name.startswith('same'):
+            assert torch.equal(first, second), name
+        # DDP averages losses and gradients.
+        assert torch.allclose((first + second) / 2, wanted, atol=1e-12), name
