@@ -8,7 +8,7 @@ the components of :mod:`simim_plugin.pretraining`::
 
 from .. import pretraining  # noqa: F401  # registers components
 from .dense_cl import DenseContrastHead, DenseMLPs, ViTDenseCL
-from .dino import DistillationHead, MaskTokenViT, ViTDINO, ViTIBOT
+from .dino import DistillationHead, ViTDINO, ViTIBOT
 from .distillation import PrototypeHead
 from .moco_v3 import FeatureMLP, InfoNCEHead, ViTMoCoV3
 from .msn import AssignmentHead, ProjectionMLP, ViTMSN
@@ -24,7 +24,6 @@ __all__ = [
     'FeatureMLP',
     'HoldLastLayerHook',
     'InfoNCEHead',
-    'MaskTokenViT',
     'MultiCropViews',
     'ProjectionMLP',
     'PrototypeHead',

@@ -17,7 +17,6 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from ..errors import SimimError
-from ..models import SiameseIMViT
 from .distillation import (
     PrototypeHead,
     patch_distillation,
@@ -168,42 +167,35 @@ class ViTDINO(StudentTeacher):
 
 
 @MODELS.register_module()
-class MaskTokenViT(SiameseIMViT):
-    """A ViT with a learned token in the place of masked patches.
+class ViTIBOT(ViTDINO):
+    """DINO, and the teacher's outputs of the patches that are masked.
+
+    The student sees a learned token in their place. The head has
+    ``with_patches=True``. Cls token and patches share the neck.
 
     Args:
-        **kwargs: see :class:`simim_plugin.models.SiameseIMViT`.
+        **kwargs: see :class:`StudentTeacher`.
     """
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, self.embed_dims))
+        self.mask_token = nn.Parameter(
+            torch.zeros(1, 1, self.backbone.embed_dims)
+        )
 
-    def encode_masked(self, images: Tensor, mask: Tensor) -> Tensor:
-        """Encode images of which some patches are replaced.
+    def masked_tokens(self, view: Tensor, mask: Tensor) -> Tensor:
+        """Return the student's tokens (B, E + N, C) of a masked view.
 
         Args:
-            images (Tensor): (B, 3, H, W).
-            mask (Tensor): (B, N) bool, True on replaced patches.
-
-        Returns:
-            Tensor: (B, E + N, C).
+            view (Tensor): (B, 3, H, W).
+            mask (Tensor): (B, N) bool, True on masked patches.
         """
-        patches, grid = self.patch_embed(images)
+        patches, grid = self.backbone.patch_embed(view)
         token = self.mask_token.to(patches.dtype)
         patches = torch.where(mask[..., None], token, patches)
-        if self.pos_embed is not None:
-            patches = patches + self._positions(grid)
-        return self.encode(patches, *self.places(grid))
-
-
-@MODELS.register_module()
-class ViTIBOT(ViTDINO):
-    """DINO, and the teacher's outputs of the patches that are masked.
-
-    The backbone is a :class:`MaskTokenViT`, and the head has
-    ``with_patches=True``. Cls token and patches share the neck.
-    """
+        if self.backbone.pos_embed is not None:
+            patches = patches + self.backbone._positions(grid)
+        return self.backbone.encode(patches, *self.backbone.places(grid))
 
     def loss(
         self, inputs: Sequence[Tensor], data_samples: Sequence[DataSample]
@@ -224,7 +216,7 @@ class ViTIBOT(ViTDINO):
         masks = [torch.as_tensor(sample.mask) for sample in data_samples]
         mask = torch.stack(masks, dim=1).bool().to(crops.device)  # (G, B, N)
         extra = self.backbone.num_extra_tokens
-        tokens = self.backbone.encode_masked(crops, mask.flatten(0, 1))
+        tokens = self.masked_tokens(crops, mask.flatten(0, 1))
         student = [tokens[:, 0]]
         if len(inputs) > count:
             student.append(self._cls_tokens(inputs[count:]))

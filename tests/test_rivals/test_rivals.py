@@ -97,7 +97,7 @@ def test_takes_two_steps(name, monkeypatch, images):
     still = {
         n for n, p in model.named_parameters() if torch.equal(p, before[n])
     }
-    fixed = ('pos_embed', 'patch_embed.projection', 'target.backbone.mask')
+    fixed = ('pos_embed', 'patch_embed.projection')
     assert not [n for n in still if not any(part in n for part in fixed)]
     patches = 'backbone.patch_embed.projection.weight'
     assert (patches in still) == (name in ('moco-v3', 'densecl'))
@@ -234,3 +234,32 @@ def test_wrong_settings_are_one_sentence(make, words):
     with pytest.raises(SimimError, match=words) as caught:
         make()
     assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_losses_are_float32_under_autocast(name, monkeypatch, images):
+    torch.manual_seed(0)
+    config = load(name, 'demo', monkeypatch)
+    model = MODELS.build(config.model)
+    model.init_weights()
+    batch = model.data_preprocessor(batch_of(config, images), training=True)
+    with torch.autocast('cpu', torch.bfloat16):
+        losses = model.loss(batch['inputs'], batch['data_samples'])
+    assert {loss.dtype for loss in losses.values()} == {torch.float32}
+
+
+@pytest.mark.parametrize('name', ['dino', 'densecl'])
+def test_a_skipped_step_moves_no_centre_or_queue(name, monkeypatch, images):
+    torch.manual_seed(0)
+    config = load(name, 'demo', monkeypatch)
+    model = MODELS.build(config.model)
+    model.init_weights()
+    batch = model.data_preprocessor(batch_of(config, images), training=True)
+    model.loss(batch['inputs'], batch['data_samples'])
+    model.update_target(1.0)
+    before = {n: x.clone() for n, x in model.head.named_buffers()}
+    model.loss(batch['inputs'], batch['data_samples'])
+    model.forget_step()
+    model.update_target(1.0)
+    for buffer, value in model.head.named_buffers():
+        assert torch.equal(value, before[buffer]), buffer
