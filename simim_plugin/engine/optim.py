@@ -82,6 +82,7 @@ class LayerDecayConstructor(LearningRateDecayOptimWrapperConstructor):
 
     optimizer_cfg: dict[str, Any]
     base_wd: Any
+    paramwise_cfg: dict[str, Any]
 
     def __init__(
         self,

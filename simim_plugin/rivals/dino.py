@@ -144,7 +144,7 @@ class ViTDINO(StudentTeacher):
         Returns:
             dict[str, Tensor]: ``loss``.
         """
-        whole = inputs[: self.head.num_global]
+        whole = [*inputs[: self.head.num_global]]
         student = self.neck(self._cls_tokens(inputs))
         with torch.no_grad():
             tokens = self.teacher_tokens(torch.cat(whole))[:, 0]
@@ -212,7 +212,7 @@ class ViTIBOT(ViTDINO):
             dict[str, Tensor]: ``loss``, ``view_term`` and ``patch_term``.
         """
         count, batch = self.head.num_global, len(inputs[0])
-        crops = torch.cat(inputs[:count])  # (G * B, 3, H, W)
+        crops = torch.cat([*inputs[:count]])  # (G * B, 3, H, W)
         masks = [torch.as_tensor(sample.mask) for sample in data_samples]
         mask = torch.stack(masks, dim=1).bool().to(crops.device)  # (G, B, N)
         extra = self.backbone.num_extra_tokens
