@@ -56,9 +56,17 @@ class HoldLastLayerHook(Hook):
 
     Args:
         epochs (int): at least 1. Defaults to 1.
+
+    Raises:
+        SimimError: for fewer epochs.
     """
 
     def __init__(self, epochs: int = 1) -> None:
+        if epochs < 1:
+            raise SimimError(
+                f'HoldLastLayerHook has epochs={epochs}; set it to at least '
+                '1, or leave the hook out.'
+            )
         self.epochs = epochs
 
     def before_train(self, runner: Runner) -> None:

@@ -13,11 +13,14 @@ from mmpretrain.registry import HOOKS, MODELS, TRANSFORMS
 from PIL import Image
 
 from simim_plugin.checkpoint import read_checkpoint, read_weights
+from simim_plugin.engine import MomentumHook
 from simim_plugin.errors import SimimError
 from simim_plugin.rivals import (
     AssignmentHead,
     CropMasks,
+    DenseContrastHead,
     DistillationHead,
+    HoldLastLayerHook,
     MultiCropViews,
     TemperatureHook,
 )
@@ -225,7 +228,13 @@ WRONG = {
         lambda: MultiCropViews([dict(size=8, crop_scale=(0.5, 2.0))]),
         '0 < low <= high <= 1',
     ),
-    'schedule': (lambda: TemperatureHook(0.0, 0.1, 3), 'above 0'),
+    'temperature': (lambda: TemperatureHook(0.0, 0.1, 3), 'above 0'),
+    'held': (lambda: HoldLastLayerHook(0), 'epochs=0'),
+    'momentum': (
+        lambda: MomentumHook(schedule='sine'),
+        'set schedule to cosine or linear',
+    ),
+    'queue': (lambda: DenseContrastHead(4, queue_length=0), 'queue_length=0'),
 }
 
 
