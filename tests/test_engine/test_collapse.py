@@ -95,7 +95,7 @@ def test_rank_uses_the_matrix_of_the_negative_term():
     tokens = torch.nn.functional.layer_norm(target, (6,)).flatten(0, 1)
     correlation = tokens.T @ tokens / 18
     rows = prediction.flatten(0, 1)
-    negative = ((rows @ correlation) * rows).sum() / 18
+    negative = 0.02 * ((rows @ correlation) * rows).sum() / 18 / 6
     assert negative == pytest.approx(terms['negative_term'].item())
     rank = effective_rank(correlation).item()
     assert feature_figures(target)['rank'] == pytest.approx(rank)
