@@ -135,6 +135,7 @@ def test_warnings_of_python_are_in_the_log(terminal, capsys):
     with pytest.warns(UserWarning) as seen, noted_notices(), noted_notices():
         mmengine.logging.print_log('Could not import', level=logging.DEBUG)
         mmengine.logging.print_log('a line')
+        MMLogger.get_current_instance().warning('Line NMS is not compiled.')
         assert capsys.readouterr().out == 'a line\n'
         _, _, both = terminal()
         warnings.warn('x is deprecated', stacklevel=1)
@@ -142,5 +143,10 @@ def test_warnings_of_python_are_in_the_log(terminal, capsys):
     assert [str(warning.message) for warning in seen] == ['x overflows']
     printed, file = both()
     assert not printed
-    for text in ('INFO - Could not', 'Warning: x is', 'Warning: x overflows'):
+    for text in (
+        'INFO - Could not',
+        'Line NMS',
+        'Warning: x is',
+        'Warning: x overflows',
+    ):
         assert file.count(text) == 1, text

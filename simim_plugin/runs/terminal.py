@@ -28,6 +28,8 @@ _NOTICES = re.compile(
     r'|Line NMS is not compiled|faster_coco_eval is not installed'
     r'|Default ``avg_non_ignore`` is False|The draw is False'
     r'|For binary segmentation, we suggest'
+    r'|The prefix is not set in metric class'
+    r"|'pin_memory' argument is set as true but no accelerator"
     r'|^Exp name: '
 )
 """Notices of other libraries that say nothing about a user's run."""
@@ -99,6 +101,7 @@ def noted_notices() -> Iterator[None]:
     notice. Within another context of this kind, nothing changes.
     """
     shown, printed = warnings.showwarning, mmengine.logging.print_log
+    handled = MMLogger.callHandlers
     if getattr(shown, '__module__', '') == __name__:
         yield
         return
@@ -123,11 +126,21 @@ def noted_notices() -> Iterator[None]:
         else:
             printed(msg, logger, level)
 
+    def handle(logger: MMLogger, record: logging.LogRecord) -> None:
+        # A logger of imports has no file yet.
+        filed = any(map(_is_file, logger.handlers))
+        if not filed and _NOTICES.search(record.getMessage()):
+            _note(record.getMessage())
+        else:
+            handled(logger, record)
+
     warnings.showwarning, mmengine.logging.print_log = show, print_log
+    MMLogger.callHandlers = handle  # type: ignore[method-assign]
     try:
         yield
     finally:
         warnings.showwarning, mmengine.logging.print_log = shown, printed
+        MMLogger.callHandlers = handled  # type: ignore[method-assign]
 
 
 def _note(text: str) -> None:
