@@ -9,6 +9,9 @@ The method, the data sets with their transforms, and the hooks::
 their own configs need; a config imports one of the five.
 """
 
-from . import datasets, engine, models
+from .runs.terminal import noted_notices
+
+with noted_notices():  # OpenMMLab's libraries print some when imported
+    from . import datasets, engine, models
 
 __all__ = ['datasets', 'engine', 'models']

@@ -1,4 +1,4 @@
-"""Show names that others chose, such as those of files, in one safe line."""
+"""Show names that others chose in one safe line, and lengths of time."""
 
 from __future__ import annotations
 
@@ -39,3 +39,11 @@ def in_plot(text: object) -> str:
 def without_colour(line: str) -> str:
     """Return a line of a log, cleaned, without the colours of its level."""
     return clean(_COLOUR.sub('', line))
+
+
+def in_words(seconds: float) -> str:
+    """Return a length of time in the unit that suits it."""
+    for unit, name in ((86400, 'days'), (3600, 'hours'), (60, 'minutes')):
+        if seconds >= 2 * unit:
+            return f'{seconds / unit:.0f} {name}'
+    return f'{seconds:.0f} seconds'

@@ -176,6 +176,24 @@ def test_a_signal_to_all_processes_stops_after_the_step(folder):
     assert_same_end(folder, 'whole', 'run', 24)
 
 
+def test_a_run_on_an_archive_resumes_exactly(folder):
+    """In mid-epoch, from the pictures of a .zip file."""
+    file = shutil.make_archive(folder / 'set', 'zip', folder / 'images')
+    options = epochs(
+        3,
+        f'train_dataloader.dataset.data_root={file}',
+        'default_hooks.checkpoint.interval=18',
+    )
+    run = Run(folder, *options)
+    run.wait_for(FIRST_STEP)
+    run.kill(signal.SIGTERM)
+    assert f'images (24 .png) in {file}' in run.end(STOPPED)
+    assert [*(folder / 'run').glob('stop_iter_*.pth')]
+    assert 'resumed epoch: ' in Run(folder, '--resume', *options).end()
+    Run(folder, '--work-dir', 'whole', *options).end()
+    assert_same_end(folder, 'whole', 'run', 18)
+
+
 class SignalInStep:
     """Send a signal to the second process during a step."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from importlib import import_module
 from typing import Any
 
@@ -18,10 +19,14 @@ def run(command: str, task: str | None = None, **options: Any) -> None:
             the module imports.
         **options: of the command's ``main``.
     """
-    with one_line_interrupt():
+    with one_line_interrupt(), ExitStack() as stack:
         share_cores()
         if task is not None:
             with one_line_errors():
                 require(task)
+                # It imports mmengine, and so torch.
+                from ..runs.terminal import noted_notices
+
+                stack.enter_context(noted_notices())
                 import_mmpretrain_fast()
         import_module(f'.{command}', __name__).main(**options)

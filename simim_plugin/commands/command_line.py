@@ -35,6 +35,11 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
         default='none',
         help='launcher of the processes',
     )
+    parser.add_argument(
+        '--verbose',
+        action='store_true',
+        help='print all of the log file on the terminal, too',
+    )
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
     add_traceback_option(parser)
 
@@ -62,6 +67,8 @@ def read_config(args: argparse.Namespace) -> Config:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     config = find_config(args.config)
     config.launcher = args.launcher
+    if args.verbose:
+        config.log_level = 'DEBUG'
     config.work_dir = (
         args.work_dir
         or config.get('work_dir')

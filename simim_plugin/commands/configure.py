@@ -17,7 +17,7 @@ from ..recipes import METHODS, Choices, Recipe, make_recipe
 from ..recipes.plans import power_of_two
 from ..recipes.samples import draw_samples
 from ..recipes.trial import Trial, try_step
-from ..text import clean
+from ..text import clean, in_words
 from ..visualization.saving import save_figures
 from .config_errors import add_traceback_option, explained_errors
 from .report import METRICS
@@ -241,14 +241,6 @@ def say_plan(recipe: Recipe, trial: Trial | None) -> None:
             f'{trial.memory:.1f} GiB; the training takes about '
             f'{in_words(seconds)} without its tests',
         )
-
-
-def in_words(seconds: float) -> str:
-    """Return a length of time in the unit that suits it."""
-    for unit, name in ((86400, 'days'), (3600, 'hours'), (60, 'minutes')):
-        if seconds >= 2 * unit:
-            return f'{seconds / unit:.0f} {name}'
-    return f'{seconds:.0f} seconds'
 
 
 def fit(

@@ -1,6 +1,7 @@
 """Evaluate an encoder by the tasks of the paper's tables.
 
-A task is one or more packaged configs. ``tools/train.py`` and
+A task is one or more packaged configs, or for labelled images of one's own
+the config that ``tools/configure.py`` writes. ``tools/train.py`` and
 ``tools/test.py`` run each config in its own folder, where it can also be run
 by hand.
 """
@@ -30,6 +31,8 @@ from ..config_files import config_path, write_plainly
 from ..errors import SimimError
 from ..evaluation import robustness_average
 from ..files import complete_file, last_checkpoint, write_json
+from ..pictures.walking import class_folders
+from ..recipes import Choices, make_recipe
 from ..text import clean
 from ..vit import ARCHES
 from .command_line import find_config
@@ -40,6 +43,7 @@ from .protocols import (
     PREFIX,
     SCALES,
     TASKS,
+    classes_of,
     find_encoder,
     fit_model,
 )
@@ -103,7 +107,15 @@ def _parser() -> argparse.ArgumentParser:
         help=f'comma-separated, from {",".join(TASKS)}. Defaults to knn',
     )
     parser.add_argument(
-        '--data', type=Path, help='folder of the images: train/ and val/'
+        '--data',
+        type=Path,
+        help='folder of the images: train/ and val/, or folders of classes',
+    )
+    parser.add_argument(
+        '--val-share',
+        type=float,
+        default=0.2,
+        help='share to test on, of data in one part. Defaults to 0.2',
     )
     parser.add_argument(
         '--robustness-data',
@@ -177,6 +189,7 @@ class Evaluation:
         self.family = weights.family
         self.scale = SCALES[self.encoder.scale]
         self.data = args.data or Path(self.scale.data)
+        self.own = {task for task in args.tasks if self._is_own(task)}
         self._check_options()
         self._check_data()
         self.settings |= dict(
@@ -186,6 +199,8 @@ class Evaluation:
             names=weights.form.name,
             data=str(self.data),
         )
+        if self.own:
+            self.settings['val_share'] = args.val_share
         if 'robustness' in args.tasks:
             self.settings['robustness_data'] = str(args.robustness_data)
         self._claim_folder()
@@ -195,12 +210,35 @@ class Evaluation:
             with complete_file(self.checkpoint) as part:
                 torch.save(weights.part('backbone'), part)
 
+    def _is_own(self, task: str) -> bool:
+        """Whether the images are not those that a packaged config is for.
+
+        They have other classes, are not divided, or for logistic regression
+        no list says which 1 % of them are labelled.
+        """
+        train, val = (self.data / part for part in ('train', 'val'))
+        if (
+            task == 'robustness'
+            or (self.data / 'cifar-10-batches-py').is_dir()
+        ):
+            return False
+        if not train.is_dir():
+            return self.data.is_dir() and bool(class_folders(self.data))
+        classes = len(class_folders(train))
+        if not val.is_dir() and classes:
+            return True
+        if task == 'logistic':
+            listed = (self.data / '1percent.txt').is_file()
+            return self.encoder.scale == 'in1k' and not listed
+        (name,) = self._packaged(task)
+        return classes > 0 and classes_of(name) not in (None, classes)
+
     def _check_options(self) -> None:
         """Refuse options that no config has."""
         known = {
             key
             for task in self.args.tasks
-            for name in self._configs(task)
+            for name in self._packaged(task)
             for key in Config.fromfile(config_path(f'{name}.py'))
         }
         unused = [
@@ -219,7 +257,7 @@ class Evaluation:
         """Refuse to start without the data of every task."""
         tasks = self.args.tasks
         folders = ('train', 'cifar-10-batches-py')
-        if set(tasks) != {'robustness'} and not any(
+        if set(tasks) - self.own - {'robustness'} and not any(
             (self.data / name).is_dir() for name in folders
         ):
             raise SimimError(
@@ -228,6 +266,12 @@ class Evaluation:
             )
         if 'robustness' not in tasks:
             return
+        if 'finetune' in self.own and not self.fine_tuned:
+            raise SimimError(
+                f'The images at {self.data} have classes of their own, and '
+                'the robustness sets those of the packaged config; leave '
+                'robustness out of --tasks.'
+            )
         tuned = self.fine_tuned or 'finetune' in tasks
         if not tuned and not self._result('finetune').is_file():
             raise SimimError(
@@ -287,6 +331,12 @@ class Evaluation:
         return results
 
     def _configs(self, task: str) -> tuple[str, ...]:
+        """Return the packaged names, or one that stands for our own."""
+        if task in self.own:
+            return (f'configure.py --method {task}',)
+        return self._packaged(task)
+
+    def _packaged(self, task: str) -> tuple[str, ...]:
         own = self.encoder.finetune
         if task == 'finetune' and own is not None:
             return (PREFIX + own,)
@@ -309,7 +359,9 @@ class Evaluation:
             weights = self._classifier()
         elif task in ('linear', 'finetune'):
             training = folder / 'training'
-            words = [str(file), '--pretrained', str(weights)]
+            words = [str(file)]
+            if task not in self.own:  # its config names them
+                words += ['--pretrained', str(weights)]
             log = folder / 'train.log'
             train_on(self.tools, words, training, log, self.args.gpus)
             weights = last_checkpoint(training)
@@ -343,6 +395,8 @@ class Evaluation:
 
     def _config(self, task: str, name: str) -> Config:
         """Adapt a packaged config to the encoder, the data and the options."""
+        if task in self.own:
+            return self._with_options(self._own_config(task))
         config = Config.fromfile(config_path(f'{name}.py'))
         fit_model(config, task, self.options, self.family)
         as_folders = (self.data / 'train').is_dir()
@@ -351,6 +405,27 @@ class Evaluation:
                 _read_folders(dataset, self.data)
             else:
                 self._move(dataset)
+        return self._with_options(config)
+
+    def _own_config(self, task: str) -> Config:
+        """Write and read a config for the images and the machine."""
+        choices = Choices(
+            method=task,
+            encoder=str(self.checkpoint),
+            num_heads=self.args.num_heads,
+            val_share=self.args.val_share,
+            seed=self.args.seed,
+        )
+        file = self._result(task).with_name('own.py')
+        recipe = make_recipe('classification', str(self.data), file, choices)
+        recipe.write(file)
+        print(clean(f'  {recipe.data}'), flush=True)
+        for warning in recipe.plan.warnings:
+            print(clean(f'  warning: {warning}'), flush=True)
+        return Config.fromfile(file)
+
+    def _with_options(self, config: Config) -> Config:
+        """Set the seed and ``--cfg-options`` in place; return the config."""
         config.randomness.seed = self.args.seed
         options = {
             key: value
@@ -390,7 +465,9 @@ def table(results: dict[str, Any]) -> str:
                     task,
                     metric,
                     '-' if value is None else f'{value:.2f}',
-                    paper.get(f'{task}: {metric}', '-'),
+                    paper.get(f'{task}: {metric}', '-')
+                    if part['config'].startswith(PREFIX)
+                    else '-',
                     part['config'],
                     part['plugin'],
                     part['date'],

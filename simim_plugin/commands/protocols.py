@@ -9,6 +9,7 @@ from mmengine.config import Config
 
 from ..checkpoint import Weights
 from ..checkpoint.families import PLAIN, Family
+from ..config_files import config_path
 from ..errors import SimimError
 from ..vit.arches import ARCHES, HUGE, LARGE, MICRO, SMALL, TINY
 
@@ -122,6 +123,12 @@ def find_encoder(weights: Weights) -> Encoder:
         CheckpointError: if the weights have no patch embedding.
     """
     return ENCODERS.get(weights.shape(), Encoder())
+
+
+def classes_of(name: str) -> int | None:
+    """Return the classes of the head of a packaged config, if it has one."""
+    config = Config.fromfile(config_path(f'{name}.py'))
+    return (config.model.get('head') or {}).get('num_classes')
 
 
 def fit_model(

@@ -8,6 +8,11 @@ require_in_configs('detection')
 from .. import operators  # noqa: F401  # before mmdet imports mmcv.ops
 
 # isort: split
+from ..runs.terminal import noted_notices
+
+with noted_notices():  # mmdet prints some when imported
+    import mmdet.evaluation  # noqa: F401
+
 from mmdet.registry import TRANSFORMS
 
 from .. import evaluation  # noqa: F401  # registers components

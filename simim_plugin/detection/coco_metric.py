@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import io
+from contextlib import redirect_stdout
+from typing import Any
+
 from mmdet.evaluation import CocoMetric
 from mmdet.registry import METRICS
 
@@ -16,6 +20,10 @@ class NamedCocoMetric(CocoMetric):
     MMDetection. Objects without ``iscrowd`` are no crowd regions. Arguments
     are those of :class:`mmdet.evaluation.CocoMetric`.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        with redirect_stdout(io.StringIO()):  # the COCO API counts seconds
+            super().__init__(*args, **kwargs)
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Evaluate the collected results with the COCO API."""

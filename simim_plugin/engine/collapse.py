@@ -107,18 +107,32 @@ def _uniformity(tokens: Tensor) -> Tensor:
     return (kernel.sum() / pairs).log()
 
 
+def measured_every(interval: int, steps: int) -> int:
+    """Return a part of an interval that a run has ten of, or the interval.
+
+    Args:
+        interval (int): iterations.
+        steps (int): length of the run, iterations.
+    """
+    most = max(1, min(interval, steps // 10))
+    return next(n for n in range(most, 0, -1) if interval % n == 0)
+
+
 @HOOKS.register_module()
 class CollapseMonitor(Hook):
     """Log the spread of the target features and warn when they collapse.
 
-    Every ``interval`` iterations forward hooks read the outputs of the
-    target projector and the neck, and :func:`feature_figures` of them are
-    logged. The monitor warns if a figure is beyond its limit in ``patience``
-    measurements in a row. It ignores models without these parts.
+    At the first iteration and every ``interval`` iterations forward hooks
+    read the outputs of the target projector and the neck, and
+    :func:`feature_figures` of them are logged; a run shorter than ten
+    intervals is measured more often. Every ``interval`` iterations the
+    monitor compares the figures with their limits, and warns if one is beyond
+    in ``patience`` comparisons in a row. It ignores models without these
+    parts.
 
     Args:
-        interval (int): iterations between measurements. Defaults to 50.
-        patience (int): measurements in a row that make a verdict; a healthy
+        interval (int): iterations between comparisons. Defaults to 50.
+        patience (int): comparisons in a row that make a verdict; a healthy
             run may pass a limit briefly. Defaults to 3.
         min_rank (float): limit of ``rank``, as a share of the channels.
             Defaults to 0.03. docs/monitors.md derives the limits.
@@ -153,6 +167,7 @@ class CollapseMonitor(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Find the target projector and the neck."""
+        self._often = measured_every(self.interval, runner.max_iters)
         model = unwrapped(runner.model)
         target = getattr(model, 'target', None)
         if isinstance(target, nn.ModuleDict) and 'projector' in target:
@@ -167,7 +182,8 @@ class CollapseMonitor(Hook):
 
     def before_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         """Hook into the model if this iteration is measured."""
-        if not self.every_n_train_iters(runner, self.interval):
+        due = self.every_n_train_iters(runner, self._often)
+        if not due and runner.iter > 0:
             return
         for name, part in self._parts.items():
             keep = partial(self._keep, name)
@@ -189,7 +205,8 @@ class CollapseMonitor(Hook):
         figures = feature_figures(target, prediction if whole else None)
         for name, value in figures.items():
             runner.message_hub.update_scalar(f'train/{name}', value)
-        self._judge(runner, figures, target.shape[-1])
+        if self.every_n_train_iters(runner, self.interval):
+            self._judge(runner, figures, target.shape[-1])
 
     def _keep(
         self, name: str, part: nn.Module, inputs: Any, output: Tensor

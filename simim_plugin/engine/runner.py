@@ -10,6 +10,7 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.dist import master_only
+from mmengine.logging import MMLogger
 from mmengine.registry import RUNNERS
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
@@ -26,11 +27,13 @@ from ..runs.lock import hold_work_dir, is_held
 from ..runs.open_files import explain_open_files
 from ..runs.processes import ProcessMixin
 from ..runs.stopping import StopHook, record_stop_signals
+from ..runs.terminal import ShortTerminal, noted_notices
 from ..settings import apply_img_size, check_settings, fit_channels
 from .checkpointing import BranchHook
 from .loop import accumulative_counts
 from .resuming import CheckpointMixin
 from .scaling import ScalingMixin
+from .summary import SummaryHook
 
 
 @RUNNERS.register_module()
@@ -63,7 +66,8 @@ class SiameseIMRunner(ScalingMixin, ProcessMixin, CheckpointMixin):
         warnings = check_settings({**config, **given}, text)
         if isinstance(config, Config):
             write_plainly(config)
-        super().__init__(*args, **kwargs)
+        with noted_notices():
+            super().__init__(*args, **kwargs)
         for warning in warnings:
             self.logger.warning(warning)
         if left_out:
@@ -92,6 +96,7 @@ class SiameseIMRunner(ScalingMixin, ProcessMixin, CheckpointMixin):
             SystemExit: after a signal; see :class:`StopHook`.
         """
         with (
+            noted_notices(),
             self._keeping_lists(),
             hold_work_dir(self.work_dir) as self.work_dir_lock,
             self.ending_workers(),
@@ -105,12 +110,28 @@ class SiameseIMRunner(ScalingMixin, ProcessMixin, CheckpointMixin):
             self.register_hook(BoundedHistory())
             self.register_hook(FiniteLoss())
             self.register_hook(BranchHook(self.resumes_latest))
+            self.register_hook(SummaryHook())
             return super().train()
 
     def test(self) -> dict:
         """Test as mmengine does."""
-        with self._keeping_lists(), self.ending_workers():
+        with noted_notices(), self._keeping_lists(), self.ending_workers():
+            self.register_hook(SummaryHook())
             return super().test()
+
+    def build_logger(
+        self, log_level: int | str = 'INFO', *args: Any, **kwargs: Any
+    ) -> MMLogger:
+        """Build mmengine's logger; its terminal is short unless DEBUG."""
+        logger = super().build_logger(log_level, *args, **kwargs)
+        self.terminal = ShortTerminal(logger)
+        return logger
+
+    def call_hook(self, fn_name: str, **kwargs: Any) -> None:
+        """Call the hooks; once a loop begins, the terminal shows its lines."""
+        super().call_hook(fn_name, **kwargs)
+        if fn_name in ('before_train', 'before_val', 'before_test'):
+            self.terminal.started = True
 
     def _keeping_lists(self) -> AbstractContextManager[None]:
         """Keep the lists of images beside the work directory."""

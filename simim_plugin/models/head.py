@@ -39,7 +39,7 @@ class UniGradHead(BaseModule):
 
         Returns:
             dict[str, Tensor]: ``loss``, and for the log its parts
-            ``positive_term`` and ``negative_term``.
+            ``positive_term`` and ``negative_term``, whose sum it is.
         """
         with torch.autocast(prediction.device.type, enabled=False):
             prediction, target = self.normalize(
@@ -52,11 +52,11 @@ class UniGradHead(BaseModule):
             all_reduce(correlation, op='mean')
             positive = (prediction - target).square().sum() / tokens
             similar = (prediction @ correlation) * prediction  # (M, D)
-            negative = similar.sum() / tokens
+            negative = self.negative_weight * (similar.sum() / tokens)
             return dict(
-                loss=(positive + self.negative_weight * negative) / dim,
-                positive_term=positive.detach(),
-                negative_term=negative.detach(),
+                loss=(positive + negative) / dim,
+                positive_term=positive.detach() / dim,
+                negative_term=negative.detach() / dim,
             )
 
     def normalize(

@@ -71,7 +71,7 @@ class SiameseIM(BaseSelfSupervisor):
 
         Returns:
             dict[str, Tensor]: ``loss``, and for the log ``positive_term``
-            and ``negative_term``.
+            and ``negative_term``, its two parts.
         """
         online_view, target_view = inputs
         visible, geometry = self._collate(data_samples)

@@ -129,19 +129,28 @@ def _classified(sample: Mapping[str, Any], count: int) -> dict[str, Any]:
 
 
 def _detected(sample: Mapping[str, Any], count: int) -> dict[str, Any]:
-    found, true = sample['pred_instances'], sample['gt_instances']
+    found, objects = sample['pred_instances'], sample.get('instances')
+    if objects is None:
+        raise SimimError(
+            'The test images of the config come without their objects; add '
+            "'instances' to meta_keys of PackDetInputs in the test pipeline."
+        )
     keep = found['scores'] >= _SURE
-    factor = np.array(sample.get('scale_factor', (1, 1)))
-    boxes = torch.as_tensor(np.asarray(true['bboxes'])).float()
-    boxes /= torch.as_tensor(np.tile(factor, 2)).float()
+    objects = [one for one in objects if not one['ignore_flag']]
+    boxes = np.array([one['bbox'] for one in objects], np.float32)
     said = dict(
         boxes=found['bboxes'][keep].cpu().numpy(),
         labels=found['labels'][keep].cpu().numpy(),
         scores=found['scores'][keep].cpu().numpy(),
     )
-    right = dict(boxes=boxes.numpy(), labels=np.asarray(true['labels']))
+    right = dict(
+        boxes=boxes.reshape(-1, 4),
+        labels=np.array([one['bbox_label'] for one in objects], int),
+    )
     return dict(
         path=sample['img_path'],
+        turned=sample.get('upright', True),
+        shape=tuple(sample['ori_shape']),
         said=said,
         true=right,
         score=_matched(said, right),
@@ -360,7 +369,11 @@ def _draw_result(
         true, said = (tested.classes[result[key]] for key in ('true', 'said'))
         title(axes, '', f'{true}\n-> {said} {result["sure"]:.0%}')
     elif tested.task == 'detection':
-        axes.imshow(decode_to_draw(data, True, result['path']))
+        turned = bool(result['turned'])
+        image = decode_to_draw(data, turned, result['path'])
+        if image.shape[:2] != result['shape']:  # the boxes fit the other
+            image = decode_to_draw(data, not turned, result['path'])
+        axes.imshow(image)
         part = result['true' if truth else 'said']
         scores = part.get('scores')
         for k, (box, label) in enumerate(

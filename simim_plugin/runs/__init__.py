@@ -9,4 +9,5 @@
 - ``open_files``: the limits of open files and of shared memory are one too.
 - ``finite_loss``: a run without a finite loss ends with an error.
 - ``history``: the logged values that a run keeps are bounded.
+- ``terminal``: the terminal is short, the log file has every line.
 """

@@ -14,6 +14,11 @@ from mmseg.registry import (
 from .. import operators  # noqa: F401  # before mmseg imports mmcv.ops
 
 # isort: split
+from ..runs.terminal import noted_notices
+
+with noted_notices():  # mmseg prints some when imported
+    import mmseg.datasets  # noqa: F401
+
 from .. import evaluation  # noqa: F401  # registers components
 from ..datasets.annotated import LoadArray, LoadImage
 from ..engine import AutocastOptimWrapper, LayerDecayConstructor

@@ -29,9 +29,9 @@ STROKES = ('-', '--', ':', '-.')
 TERMS = ('loss', 'positive_term', 'negative_term')
 
 _LOSS_PANELS = (
-    ('Loss', '(positive + weight x negative) / channels', BLUE),
+    ('Loss', 'positive + negative term', BLUE),
     ('Positive term', 'squared distance to the target patch', GREEN),
-    ('Negative term', 'mean squared similarity to all patches', ORANGE),
+    ('Negative term', 'lambda x squared similarity to all patches', ORANGE),
 )
 
 

@@ -36,9 +36,11 @@ def test_unigrad(reference, name, dtype):
     head = UniGradHead(float(arrays['neg_weight']))
     outputs = head.loss(prediction, target)
     outputs['loss'].backward()
+    # The released code logs its terms before their factors in the loss.
+    dim, weight = prediction.shape[-1], float(arrays['neg_weight'])
     for ours, theirs in (
-        (outputs['positive_term'], arrays['pos_term']),
-        (outputs['negative_term'], arrays['neg_term']),
+        (outputs['positive_term'], arrays['pos_term'] / dim),
+        (outputs['negative_term'], arrays['neg_term'] * weight / dim),
         (outputs['loss'].detach(), arrays[f'loss{suffix}']),
         (prediction.grad, arrays[f'grad_pred{suffix}']),
     ):

@@ -130,14 +130,16 @@ def test_relative_embedding(case):
 
 
 def test_loss_and_its_terms(case, run):
-    _, _, _, outputs, dtype = run
+    model, _, _, outputs, dtype = run
+    # The released code logs its terms before their factors in the loss.
+    dim, weight = model.neck.predict.out_features, model.head.negative_weight
     assert set(outputs) == {'loss', 'positive_term', 'negative_term'}
-    for ours, theirs in (
-        ('loss', 'loss'),
-        ('positive_term', 'pos_term'),
-        ('negative_term', 'neg_term'),
+    for ours, theirs, factor in (
+        ('loss', 'loss', 1),
+        ('positive_term', 'pos_term', 1 / dim),
+        ('negative_term', 'neg_term', weight / dim),
     ):
-        value = expected(case, f'out.{theirs}', dtype)
+        value = expected(case, f'out.{theirs}', dtype) * factor
         error = relative_error(outputs[ours].detach(), value)
         assert error < BOUNDS[dtype], ours
 

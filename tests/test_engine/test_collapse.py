@@ -9,7 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from simim_plugin.engine.collapse import effective_rank, feature_figures
+from simim_plugin.engine.collapse import (
+    effective_rank,
+    feature_figures,
+    measured_every,
+)
 from simim_plugin.errors import SimimError
 from simim_plugin.models import UniGradHead
 
@@ -95,7 +99,7 @@ def test_rank_uses_the_matrix_of_the_negative_term():
     tokens = torch.nn.functional.layer_norm(target, (6,)).flatten(0, 1)
     correlation = tokens.T @ tokens / 18
     rows = prediction.flatten(0, 1)
-    negative = ((rows @ correlation) * rows).sum() / 18
+    negative = 0.02 * ((rows @ correlation) * rows).sum() / 18 / 6
     assert negative == pytest.approx(terms['negative_term'].item())
     rank = effective_rank(correlation).item()
     assert feature_figures(target)['rank'] == pytest.approx(rank)
@@ -103,15 +107,15 @@ def test_rank_uses_the_matrix_of_the_negative_term():
 
 
 def test_a_healthy_run_is_measured_without_a_verdict(train):
-    runner = train(QUICK, epochs=2)
+    runner = train(QUICK, epochs=4)
     assert 'Collapse at' not in printed(runner)
     log = scalars(runner)
-    assert 'rank' not in log[0]
     for name in ('rank', 'token_std', 'cos_image', 'cos_batch'):
-        assert all(name in line for line in log[1:]), name
-    assert all({'align', 'uniform'} <= line.keys() for line in log[1:])
-    # Measured at every second iteration, constant in between.
-    assert log[1]['rank'] == log[2]['rank'] != log[3]['rank']
+        assert all(name in line for line in log), name
+    assert all({'align', 'uniform'} <= line.keys() for line in log)
+    # Measured at the first and every second iteration, constant in between.
+    ranks = [line['rank'] for line in log]
+    assert ranks[0] != ranks[1] == ranks[2] != ranks[3] == ranks[4]
     assert 1 < log[1]['rank'] < 16
     # Its forward hooks are removed after each measurement.
     model = runner.model
@@ -200,4 +204,30 @@ def test_nan_is_no_collapse(train):
     assert 'A step is skipped: loss' in printed(runner)
     assert 'Collapse at' not in printed(runner)
     ranks = [line['rank'] for line in scalars(runner)[1:]]
-    assert [math.isnan(rank) for rank in ranks] == [True, True] + [False] * 3
+    assert [math.isnan(rank) for rank in ranks] == [True] + [False] * 4
+
+
+@pytest.mark.parametrize(
+    ('interval', 'steps', 'often'),
+    [
+        (50, 6, 1),
+        (50, 24, 2),
+        (50, 400, 25),
+        (50, 500, 50),
+        (50, 10**6, 50),
+        (7, 24, 1),
+        (1, 3, 1),
+    ],
+)
+def test_a_short_run_is_measured_more_often(interval, steps, often):
+    """Ten times or more, and whenever a verdict is due."""
+    assert measured_every(interval, steps) == often
+
+
+def test_a_short_run_has_figures_from_its_first_step(train):
+    """Verdicts wait for the interval, as in a long run."""
+    hook = dict(type='CollapseMonitor', patience=1)
+    runner = train(hook, model=flatten(small_model(), 'constant'))
+    ranks = [line['rank'] for line in scalars(runner)]
+    assert len(ranks) == 6
+    assert 'Collapse at' not in printed(runner)

@@ -50,6 +50,7 @@ from simim_plugin.vit.arches import BASE, LARGE, MICRO, known_encoder
 
 from ..test_checkpoint.families import saved
 from ..test_checkpoint.helpers import HEADS, images, our_vit, scramble, wrap
+from ..test_recipes.data import class_folders
 from ..training_processes import TOOLS, run_tool
 
 DEMO = 'siamese_im_vit-micro-p8_demo.py'
@@ -130,6 +131,53 @@ def test_cifar_is_read_from_folders_where_they_are_there(demo, tmp_path):
     assert train.data_root == str(tmp_path / 'train')
     assert config.test_dataloader.dataset.data_root == str(tmp_path / 'val')
     assert train.pipeline[0].type == 'LoadRGBImage'
+
+
+def test_images_of_ones_own_get_a_config_of_their_own(demo, tmp_path):
+    """Other classes, or no division into train/ and val/."""
+    alone = class_folders(tmp_path / 'alone', broken=False)
+    both = tmp_path / 'both'
+    for part in ('train', 'val'):
+        class_folders(both / part, broken=False)
+    tasks = ['--tasks', 'knn,linear,logistic,finetune']
+    assert not evaluation(demo, *tasks).own
+    for folder, own in (
+        (alone, {'knn', 'linear', 'logistic', 'finetune'}),
+        (both, {'linear', 'finetune'}),  # three classes, the demo has eight
+        (both / 'train', {'knn', 'linear', 'logistic', 'finetune'}),
+    ):
+        place = ['--data', str(folder), '--work-dir', str(tmp_path / 'out')]
+        run = evaluation(demo, *tasks, *place)
+        assert run.own == own, folder
+        (tmp_path / 'out' / 'settings.json').unlink()
+    with pytest.raises(SimimError, match='leave robustness out of --tasks'):
+        evaluation(demo, '--tasks', 'finetune,robustness', *place)
+
+
+def test_images_of_ones_own_are_divided_and_evaluated(demo, tmp_path):
+    data = class_folders(tmp_path / 'my data')
+    work = tmp_path / 'out'
+    words = ['--data', str(data), '--work-dir', str(work), '--seed', '2']
+    words += ['--val-share', '0.3']
+    done = run_tool('evaluate.py', demo / 'encoder.pth', *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert '14 training and 6 test pictures of 3 classes' in done.stdout
+    results = json.loads((work / 'results.json').read_text())
+    assert results['val_share'] == 0.3
+    right = results['tasks']['knn']['metrics']['knn/top1_k1'] * 6 / 100
+    assert right == pytest.approx(round(right), abs=1e-4)
+    assert 'configure.py --method knn' in (work / 'results.md').read_text()
+    run = evaluation(demo, '--tasks', 'linear', *words)
+    config = run._config('linear', *run._configs('linear'))
+    assert config.model.head.num_classes == 3
+    assert config.randomness.seed == 2
+    parts = [
+        (work / task / f'own_{part}.txt').read_text().split('\n')[:-1]
+        for part in ('train', 'val')
+        for task in ('knn', 'linear')
+    ]
+    assert parts[0] == parts[1] and parts[2] == parts[3]
+    assert len({*parts[0], *parts[2]}) == 20
 
 
 @pytest.mark.parametrize('task', TASKS)

@@ -28,7 +28,11 @@ def test_the_loss_gradient_is_its_closed_form():
         for _ in range(2)
     )
     prediction.requires_grad_()
-    UniGradHead(0.3).loss(prediction, target)['loss'].backward()
+    terms = UniGradHead(0.3).loss(prediction, target)
+    terms['loss'].backward()
+    assert torch.allclose(
+        terms['loss'], terms['positive_term'] + terms['negative_term']
+    )
     t = torch.nn.functional.layer_norm(target, (5,)).flatten(0, 1)
     p = prediction.detach().flatten(0, 1)
     similarity = p @ t.T  # the M x M matrix that the head avoids

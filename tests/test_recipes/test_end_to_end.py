@@ -4,7 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.config import Config
+from mmengine.registry import DATASETS, DefaultScope
+from mmengine.utils import import_modules_from_strings
 
 import simim_plugin
 from simim_plugin.commands.configure import in_words, main
@@ -12,6 +15,7 @@ from simim_plugin.commands.report import main as report
 from simim_plugin.errors import SimimError
 from simim_plugin.recipes import Choices, make_recipe
 from simim_plugin.recipes.machine import Machine
+from simim_plugin.recipes.report import _detected
 from simim_plugin.recipes.samples import draw_samples
 from simim_plugin.recipes.trial import try_step
 
@@ -68,6 +72,42 @@ def test_train_test_and_report(tmp_path, capsys):
     assert text.count('<img') == 3
     assert '<td>Äpfel &amp; Birnen</td>' in text
     assert 'tools/report.py' in text
+
+
+def test_a_report_compares_boxes_of_the_file(tmp_path):
+    """Test images are resized, the boxes of a prediction are not."""
+    file = coco(tmp_path / 'data', count=4)
+    out = tmp_path / 'my.py'
+    simim_plugin.configure(
+        'detection', str(tmp_path / 'data'), out, img_size=128
+    )
+    config = Config.fromfile(out)
+    import_modules_from_strings(**config.custom_imports)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        dataset = DATASETS.build(config.test_dataloader.dataset)
+    (sample, *_) = (dataset[k]['data_samples'] for k in range(len(dataset)))
+    assert min(sample.scale_factor) > 1
+    content = json.loads(file.read_text())
+    boxes = [
+        [left, top, left + width, top + height]
+        for left, top, width, height in (
+            a['bbox']
+            for a in content['annotations']
+            if a['image_id'] == sample.img_id
+        )
+    ]
+    labels = [i['bbox_label'] for i in sample.instances]
+    said = dict(
+        bboxes=torch.tensor(boxes).float(),
+        labels=torch.tensor(labels),
+        scores=torch.tensor([0.9] * len(boxes)),
+    )
+    result = _detected(dict(sample.to_dict(), pred_instances=said), 3)
+    assert result['true']['boxes'].tolist() == boxes
+    assert result['score'] == 1
+    sample.set_metainfo(dict(instances=None))
+    with pytest.raises(SimimError, match="add 'instances' to meta_keys"):
+        _detected(dict(sample.to_dict(), pred_instances=said), 3)
 
 
 def test_nothing_is_left_of_a_config_that_does_not_run(tmp_path, capsys):
