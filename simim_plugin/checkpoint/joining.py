@@ -147,10 +147,10 @@ def _unpack_swiglu(joined: dict[str, Tensor]) -> None:
         if not name.endswith('.mlp.fc1.weight'):
             continue
         block = name.removesuffix('.fc1.weight')
-        pair = [joined[name], joined.get(f'{block}.fc2.weight')]
-        if any(x is None or x.ndim != 2 for x in pair):
+        first, second = joined[name], joined.get(f'{block}.fc2.weight')
+        if second is None or first.ndim != 2 or second.ndim != 2:
             continue
-        if len(pair[0]) != 2 * pair[1].shape[1]:
+        if len(first) != 2 * second.shape[1]:
             continue
         for old, new in (('fc1', 'w12'), ('fc2', 'w3')):
             for kind in ('weight', 'bias'):

@@ -78,7 +78,7 @@ def preprocessing(content: Mapping[str, Any], file: str) -> dict[str, Any]:
         if given.get('do_normalize') is False:
             mean, std = [0.0] * 3, [1.0] * 3
         resample = given.get('resample', 3)
-        if not isinstance(resample, int | None):
+        if not isinstance(resample, int):
             raise _wrong(resample, file)
         told['interpolation'] = _RESAMPLE.get(resample)
         told['crop'] = _crop(given)
