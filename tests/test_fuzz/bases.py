@@ -19,8 +19,7 @@ from ..test_checkpoint.families import CLASSES, TIMM
 from ..test_checkpoint.helpers import PATCH, SIZE, our_vit, wrap
 from ..test_detection.test_annotations import content_of, make, write
 from ..test_models.helpers import small_model
-
-ARCH = dict(embed_dims=16, num_layers=2, num_heads=4, feedforward_channels=64)
+from .changing import ARCH
 
 
 def hugging_face_vit() -> ViTModel:

@@ -7,6 +7,9 @@ from typing import Any
 
 import torch
 
+ARCH = dict(embed_dims=16, num_layers=2, num_heads=4, feedforward_channels=64)
+"""The sizes of the encoders."""
+
 ODD = [
     None,
     True,

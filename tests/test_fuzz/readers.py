@@ -26,15 +26,13 @@ from simim_plugin.datasets import LabelledFolder
 from simim_plugin.datasets.loading import LoadRGBImage
 from simim_plugin.detection import CheckedCocoDataset
 from simim_plugin.errors import SimimError
+from simim_plugin.models import SiameseIMViT
 from simim_plugin.recipes.encoders import read_encoder
 from simim_plugin.segmentation.label_maps import read_label_map
 
-from ..test_checkpoint.helpers import our_vit
 from ..test_checkpoint.hostile import changed_files, mutated
-from ..test_detection.test_annotations import CLASSES
 from ..test_models.helpers import small_model
-from .bases import ARCH
-from .changing import as_json, changed, changed_state
+from .changing import ARCH, as_json, changed, changed_state
 from .reading import Read
 
 Files = Iterator[tuple[str, Read]]
@@ -53,7 +51,10 @@ def checkpoints(folder: Path, draw: Random) -> Files:
 
 def weights(folder: Path, draw: Random) -> Files:
     """Encoders of which tensors have other names, shapes and values."""
-    vit, model = our_vit(arch=ARCH), small_model()
+    vit, model = (
+        SiameseIMViT(arch=ARCH, img_size=32, patch_size=8),
+        small_model(),
+    )
     uses: list[Callable[[Path], Any]] = [
         lambda file: read_encoder(str(file), num_heads=4),
         lambda file: Portable(read_weights(file), 4),
@@ -85,7 +86,7 @@ def descriptions(folder: Path, draw: Random) -> Files:
         file: json.loads(file.read_text())
         for file in sorted(folder.glob('*.json'))
     }
-    vit = our_vit(arch=ARCH)
+    vit = SiameseIMViT(arch=ARCH, img_size=32, patch_size=8)
     uses: list[Callable[[Path], Any]] = [
         read_checkpoint,
         lambda file: read_encoder(str(file)),
@@ -114,7 +115,7 @@ def annotations(folder: Path, draw: Random) -> Files:
             data_root=str(folder),
             ann_file=file.name,
             data_prefix=dict(img='images/'),
-            metainfo=dict(classes=CLASSES),
+            metainfo=dict(classes=('disc', 'bar')),
             serialize_data=False,  # which collects garbage each time
             pipeline=[
                 dict(type='mmpretrain.LoadRGBImage'),

@@ -11,11 +11,11 @@ from .bases import write_bases
 
 COUNTS = dict(
     checkpoints=7000,
-    weights=1000,
-    descriptions=600,
-    annotations=600,
-    pictures=400,
-    archives=400,
+    weights=500,
+    descriptions=500,
+    annotations=800,
+    pictures=600,
+    archives=600,
 )
 
 
