@@ -56,7 +56,8 @@ def read_text(path: Path) -> str:
 def complete_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path, and rename it to ``path`` on success.
 
-    The folder is created. A failure leaves no file behind.
+    The folder is created. A failure leaves no file behind. Its error names
+    ``path``, which that of a full disk does not.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f'{path.name}.part')
@@ -65,6 +66,9 @@ def complete_file(path: Path) -> Iterator[Path]:
     try:
         yield part
         os.replace(part, path)
+    except OSError as error:
+        error.filename = error.filename or os.fspath(path)
+        raise
     finally:
         part.unlink(missing_ok=True)
 

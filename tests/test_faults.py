@@ -375,7 +375,9 @@ def test_the_disk_is_full(folder):
             before = Quota(len(content) // 2)
         options.append('--extend')
         printed = Run(folder, *options, *epochs(2), before=before).end(1)
-        assert 'The disk is full' in printed.partition('\nerror: ')[2]
+        error = printed.partition('\nerror: ')[2]
+        assert 'The disk is full while writing to ' in error
+        assert '/iter_12.pth; free some space' in error
         assert 'Traceback' not in printed
         assert good.read_bytes() == content
         assert [path.name for path in good.parent.glob('*.pth*')] == [

@@ -220,6 +220,12 @@ def encoder_options(
     if act is not None:
         options['layer_cfgs'] = dict(act_cfg=act)
     eps = about.get('layer_norm_eps', family.eps)
+    if type(eps) not in (int, float) or not 0 < eps <= 1:
+        raise CheckpointError(
+            f'The config.json of {file} has layer_norm_eps={eps!r:.80}, which '
+            'is no number above 0 and at most 1; get the folder again from '
+            'its source.'
+        )
     return dict(options, norm_cfg=dict(type='LN', eps=eps))
 
 
@@ -254,11 +260,11 @@ def _activation(
     if gated and about.get('model_type') == 'dinov3_vit':
         known = name == 'silu'
     else:
-        known = name == 'gelu' or name in _ACTIVATIONS
+        known = name == 'gelu' or name in [*_ACTIVATIONS]
     if not known:
         raise CheckpointError(
-            f'The config.json of {file} has hidden_act={name!r}, which the '
-            'ViT of this package does not have; use an encoder that '
+            f'The config.json of {file} has hidden_act={name!r:.80}, which '
+            'the ViT of this package does not have; use an encoder that '
             'docs/encoders.md lists.'
         )
     return _ACTIVATIONS.get(name) if not gated else None
@@ -295,11 +301,11 @@ def _heads(
         heads = width // 64  # DINOv3, ViT-H+ too
     known = known_encoder(width, depth)
     heads = heads or (known.heads if known else 0)
-    valid = isinstance(heads, int) and heads > 0
+    valid = type(heads) is int and heads > 0
     if not valid or width % heads:
         raise CheckpointError(
             f'The checkpoint {file} does not tell how many attention heads '
-            f'share its {width} channels (found {heads!r}); pass '
+            f'share its {width} channels (found {heads!r:.80}); pass '
             '--num-heads.'
         )
     return heads

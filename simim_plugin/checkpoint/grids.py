@@ -55,7 +55,7 @@ def grid_of(
     fits = goal is not None and goal[0] * goal[1] == count
     if goal is not None and fits and (ours or side**2 != count):
         return goal
-    if side**2 == count:
+    if count and side**2 == count:
         return side, side
     raise CheckpointError(
         f'The checkpoint {file} has learned positions of {count} patches, '
@@ -68,8 +68,17 @@ def bias_grid(table: Tensor) -> Grid:
 
     Args:
         table (Tensor): ((2 R - 1)^2 + 3, heads).
+
+    Raises:
+        CheckpointError: if its rows are those of no square.
     """
-    side = (isqrt(len(table) - 3) + 1) // 2
+    side = (isqrt(max(len(table) - 3, 0)) + 1) // 2
+    if not side or (2 * side - 1) ** 2 + 3 != len(table):
+        raise CheckpointError(
+            f'A table of relative position bias has {len(table)} rows, which '
+            'is that of no square grid; get the checkpoint again from its '
+            'source.'
+        )
     return side, side
 
 
@@ -95,6 +104,8 @@ def fixed_grid(table: Tensor) -> Grid | None:
     One half of their channels depends on the row only, the other on the
     column only.
     """
+    if table.shape[-1] < 2:
+        return None
     for rows in range(1, len(table) + 1):
         columns, rest = divmod(len(table), rows)
         if rest:

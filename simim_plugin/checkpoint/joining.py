@@ -57,12 +57,12 @@ def join_parts(state: StateDict) -> dict[str, Tensor]:
         elif found := _QUERY_BIAS.match(name):
             _join_biases(joined, found['start'])
         for gate, value, out in _GATES:
-            if gate in name and name.replace(gate, value) in joined:
+            parts = [name, name.replace(gate, value)]
+            if gate in name and parts[1] in joined:
                 kind = name.rpartition('.')[2]
                 block = name.partition(gate)[0]
-                joined[f'{block}.mlp.w12.{kind}'] = torch.cat(
-                    [joined.pop(name), joined.pop(name.replace(gate, value))]
-                )
+                if not _stack(joined, parts, f'{block}.mlp.w12.{kind}'):
+                    continue
                 last = f'{block}{out}{kind}'
                 if last in joined:
                     joined[f'{block}.mlp.w3.{kind}'] = joined.pop(last)
@@ -85,26 +85,55 @@ def _join_query(joined: dict[str, Tensor], start: str, end: str) -> None:
     """Stack one kind of tensor of query, key and value, in place."""
     old = 'query' if f'{start}query.{end}' in joined else 'q_proj'
     names = ('query', 'key', 'value') if old == 'query' else _PROJECTIONS
-    parts = [joined.get(f'{start}{name}.{end}') for name in names]
-    known = next(part for part in parts if part is not None)
-    if end != 'bias' and any(part is None for part in parts):
-        return
-    joined[f'{start}qkv.{end}'] = torch.cat(
-        [torch.zeros_like(known) if part is None else part for part in parts]
-    )
-    for name in names:
-        joined.pop(f'{start}{name}.{end}', None)
+    parts = [f'{start}{name}.{end}' for name in names]
+    _stack(joined, parts, f'{start}qkv.{end}', fill=end == 'bias')
 
 
 def _join_biases(joined: dict[str, Tensor], start: str) -> None:
     """Stack the biases of query and value, of BEiT and EVA, in place."""
-    query = joined.pop(f'{start}q_bias')
-    value = joined.pop(f'{start}v_bias')
-    key = joined.pop(f'{start}k_bias', torch.zeros_like(query))
-    joined[f'{start}qkv.bias'] = torch.cat([query, key, value])
+    parts = [f'{start}{part}_bias' for part in 'qkv']
+    if parts[2] in joined:
+        _stack(joined, parts, f'{start}qkv.bias', fill=True)
+
+
+def _stack(
+    joined: dict[str, Tensor], parts: list[str], goal: str, fill: bool = False
+) -> bool:
+    """Stack tensors in place, unless they are missing or do not fit.
+
+    Those that stay are of no name that a ViT has, so that filling refuses
+    them.
+
+    Args:
+        joined (dict[str, Tensor]): under the names of the file.
+        parts (list[str]): names of tensors.
+        goal (str): name of the stack.
+        fill (bool): take zeros for missing ones. Defaults to False.
+    """
+    known = next((joined[name] for name in parts if name in joined), None)
+    if known is None:
+        return False
+    if fill:
+        zeros = torch.zeros_like(known)
+        tensors = [joined.get(name, zeros) for name in parts]
+    elif joined.keys() >= {*parts}:
+        tensors = [joined[name] for name in parts]
+    else:
+        return False
+    if known.ndim == 0 or any(
+        part.shape[1:] != known.shape[1:] or part.ndim != known.ndim
+        for part in tensors
+    ):
+        return False
+    joined[goal] = torch.cat(tensors)
+    for name in parts:
+        joined.pop(name, None)
+    return True
 
 
 def _without_key(bias: Tensor) -> Tensor:
+    if bias.ndim != 1 or len(bias) % 3:
+        return bias
     query, key, value = bias.chunk(3)
     return torch.cat([query, torch.zeros_like(key), value])
 
@@ -118,8 +147,10 @@ def _unpack_swiglu(joined: dict[str, Tensor]) -> None:
         if not name.endswith('.mlp.fc1.weight'):
             continue
         block = name.removesuffix('.fc1.weight')
-        second = joined.get(f'{block}.fc2.weight')
-        if second is None or len(joined[name]) != 2 * second.shape[1]:
+        first, second = joined[name], joined.get(f'{block}.fc2.weight')
+        if second is None or first.ndim != 2 or second.ndim != 2:
+            continue
+        if len(first) != 2 * second.shape[1]:
             continue
         for old, new in (('fc1', 'w12'), ('fc2', 'w3')):
             for kind in ('weight', 'bias'):
@@ -127,6 +158,39 @@ def _unpack_swiglu(joined: dict[str, Tensor]) -> None:
                     joined[f'{block}.{new}.{kind}'] = joined.pop(
                         f'{block}.{old}.{kind}'
                     )
+
+
+_SHAPES: tuple[tuple[re.Pattern[str], int | None], ...] = (
+    (re.compile(r'patch_embed\.projection\.weight$'), None),  # or of video
+    (re.compile(r'(?:cls_token|registers|distilled|pos_embed)$'), 3),
+    (re.compile(r'layers\.\d+\.(?:attn\.(?:qkv|proj)|ffn\..*)\.weight$'), 2),
+    (re.compile(r'layers\.\d+\.attn\.bias_table$'), 2),
+    (re.compile(r'(?:bias|norm\.weight|ln\d\.weight|gamma\d\.weight)$'), 1),
+)
+"""Names of tensors in an encoder, and their number of dimensions."""
+
+
+def misshapen(state: StateDict) -> list[str]:
+    """Describe the tensors of encoders that no ViT has so.
+
+    Args:
+        state (Mapping[str, Tensor]): under our names.
+    """
+    wrong = []
+    for name, value in state.items():
+        _, found, inside = name.rpartition('backbone.')
+        if not found:
+            continue
+        kinds = [ndim for known, ndim in _SHAPES if known.search(inside)]
+        if kinds and (
+            kinds[-1] not in (None, value.ndim)
+            or not value.is_floating_point()
+            or not value.numel()
+        ):
+            shape = 'x'.join(map(str, value.shape)) or 'a number'
+            kind = str(value.dtype).removeprefix('torch.')
+            wrong.append(f'{name}: {shape} of {kind}')
+    return wrong
 
 
 def place_tokens(state: dict[str, Tensor]) -> None:
@@ -161,7 +225,7 @@ def _with_cls_row(own: dict[str, Tensor]) -> Tensor:
     """Return the table with a row for the cls token if there is one."""
     table = own['pos_embed']
     rows, cls = table.shape[1], 'cls_token' in own
-    if 'distilled' in own:
+    if 'distilled' in own and own['distilled'].shape[-1:] == table.shape[-1:]:
         own['distilled'] = own['distilled'] + table[:, 1:2]
         return torch.cat([table[:, :1], table[:, 2:]], dim=1)
     square = isqrt(rows) ** 2 == rows and rows > 1

@@ -32,7 +32,7 @@ from .families import (
     options_text,
 )
 from .grids import Grid, bias_grid, grid_of, resize_bias
-from .joining import blocks_of, without_fixed
+from .joining import blocks_of, misshapen, without_fixed
 from .names import (
     OFFICIAL,
     OURS,
@@ -119,6 +119,7 @@ class Weights:
 
         See :func:`encoder_options`.
         """
+        self.shape()
         return encoder_options(
             self.part('backbone'),
             self.about,
@@ -182,13 +183,14 @@ def read_weights(
         content = read_checkpoint(file)
     content = {**beside(file), **content}
     form, state, taken, others = from_any(content, file, entry)
-    _check_finite(state, file)
+    _check_tensors(state, file)
     if _BRANCHES[branch] == 'target':
         state = {_swap_branches(name): value for name, value in state.items()}
     told = preprocessing(content, str(file))
     about = content.get('config', content.get('meta'))
     about = about if isinstance(about, Mapping) else {}
     about = about.get('vision_config', about)  # of CLIP and SigLIP
+    about = about if isinstance(about, Mapping) else {}
     if about.get('simim_plugin_final_norm') is False:  # ln1 is 1, 0
         for name in ('weight', 'bias'):
             state.pop(f'backbone.ln1.{name}', None)
@@ -209,7 +211,14 @@ def read_weights(
     return Weights(str(file), form, state, about, choice, told)
 
 
-def _check_finite(state: StateDict, file: str | Path) -> None:
+def _check_tensors(state: StateDict, file: str | Path) -> None:
+    wrong = misshapen(state)
+    if wrong:
+        raise CheckpointError(
+            f'The checkpoint {file} holds {len(wrong)} tensors of another '
+            f'shape or kind of numbers than a ViT has ({some(wrong)}); get '
+            'the file again from its source.'
+        )
     broken = [
         name
         for name, value in state.items()

@@ -77,11 +77,18 @@ def preprocessing(content: Mapping[str, Any], file: str) -> dict[str, Any]:
         mean, std = given['image_mean'], given.get('image_std')
         if given.get('do_normalize') is False:
             mean, std = [0.0] * 3, [1.0] * 3
-        told['interpolation'] = _RESAMPLE.get(given.get('resample', 3))
+        resample = given.get('resample', 3)
+        if not isinstance(resample, int):
+            raise _wrong(resample, file)
+        told['interpolation'] = _RESAMPLE.get(resample)
         told['crop'] = _crop(given)
     elif isinstance(timm, Mapping) and {'mean', 'std'} <= timm.keys():
         mean, std = timm['mean'], timm['std']
-        told['interpolation'] = timm.get('interpolation')
+        name = timm.get('interpolation')
+        if not isinstance(name, str | None):
+            raise _wrong(name, file)
+        known = name in _RESAMPLE.values()  # timm has 'random', too
+        told['interpolation'] = name if known else None
         told['crop'] = timm.get('crop_pct')
         pools = dict(token='cls', avg='mean')
         told['global_pool'] = pools.get(str(config.get('global_pool')))
@@ -127,6 +134,6 @@ def _is_number(value: Any) -> bool:
 def _wrong(value: Any, file: str) -> CheckpointError:
     return CheckpointError(
         f'The description of images beside {file} holds {value!r:.80}, which '
-        'is no mean, std or crop; correct preprocessor_config.json or '
-        'config.json.'
+        'is no mean, std or crop, and no interpolation; correct '
+        'preprocessor_config.json or config.json.'
     )

@@ -112,10 +112,10 @@ def _read_shards(index: Path) -> dict[str, Any]:
         )
     shards = {}
     for name in sorted({*map(str, places.values())}):
-        if Path(name).name != name:  # elsewhere on this machine
+        if Path(name).name != name or os.path.isdir(index.parent / name):
             raise CheckpointError(
-                f'{index} names a file outside its folder ({name[:80]!r}); '
-                'get the folder again from its source.'
+                f'{index} names {name[:80]!r}, which is no file in its '
+                'folder; get the folder again from its source.'
             )
         shards[name] = read_checkpoint(index.parent / name)
     missing = [t for t, name in places.items() if t not in shards[str(name)]]

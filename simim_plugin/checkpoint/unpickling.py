@@ -381,6 +381,9 @@ def _find(module: str, name: str) -> Any:
         return _NAMES[full]
     if full.partition('.')[0] in _LEFT or full in _LEFT:
         return Left(full)
+    owner, _, method = full.rpartition('.')
+    if owner == _HISTORY and not method.startswith('_'):
+        return method  # which nothing calls; other protocols use getattr
     raise CheckpointError(f'{full[:80]} may run code')
 
 
@@ -559,6 +562,7 @@ _DTYPES = {
     'ComplexFloat': torch.complex64,
     'ComplexDouble': torch.complex128,
 }
+_HISTORY = 'mmengine.logging.history_buffer.HistoryBuffer'
 _CALLED: dict[str, Callable[..., Any]] = {
     'torch._utils._rebuild_tensor': Pickle.tensor,
     'torch._utils._rebuild_tensor_v2': Pickle.tensor,
@@ -573,7 +577,7 @@ _CALLED: dict[str, Callable[..., Any]] = {
     'collections.Counter': Pickle.counter,
     'collections.OrderedDict': Pickle.ordered,
     'argparse.Namespace': Pickle.namespace,
-    'mmengine.logging.history_buffer.HistoryBuffer': Pickle.history,
+    _HISTORY: Pickle.history,
     '_codecs.encode': Pickle.encode,
     '__builtin__.bytearray': Pickle.make_bytearray,
     '__builtin__.bytes': Pickle.no_bytes,

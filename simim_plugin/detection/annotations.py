@@ -13,14 +13,21 @@ from ..errors import SimimError
 
 BOXES_ONLY = 'siamese_im_vit-base-p16_vitdet-faster-16xb4-amp-100e_coco.py'
 """The config that needs no masks."""
+MOST = 10**15
+"""The largest number; operators overflow beyond it."""
+FAR = 10
+"""Sides of the image, the most between it and a point of a polygon."""
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float)
+    return type(value) in (int, float) and -MOST <= value <= MOST
 
 
 Check = tuple[Callable[[Any], bool], str]
-_ANY: Check = (lambda value: True), ''
+_ID: Check = (
+    lambda value: type(value) in (int, float, str),
+    'a number or a text',
+)
 _SIZE: Check = (lambda n: _is_number(n) and n > 0), 'a number above 0'
 _TEXT: Check = (lambda value: isinstance(value, str)), 'a text'
 _BOX: Check = (
@@ -30,12 +37,12 @@ _BOX: Check = (
     'a list of four numbers',
 )
 NEEDED: dict[str, dict[str, Check]] = {
-    'images': {'id': _ANY, 'width': _SIZE, 'height': _SIZE},
-    'categories': {'id': _ANY, 'name': _TEXT},
+    'images': {'id': _ID, 'width': _SIZE, 'height': _SIZE},
+    'categories': {'id': _ID, 'name': _TEXT},
     'annotations': {
-        'id': _ANY,
-        'image_id': _ANY,
-        'category_id': _ANY,
+        'id': _ID,
+        'image_id': _ID,
+        'category_id': _ID,
         'bbox': _BOX,
         'area': (_is_number, 'a number'),
     },
@@ -58,6 +65,7 @@ UNFIT = 'with a run-length mask of another size than the image'
 FLAT = 'with a polygon that is no list in a list'
 OTHER = 'with a polygon of other things than numbers'
 SHARES = 'with polygons in fractions of the image'
+OUTSIDE = 'with polygons far outside the image'
 FEW_POINTS = 'with polygons of fewer than three points only'
 REFUSED = {
     NO_MASK: f'use {BOXES_ONLY} or its settings to train boxes alone, or add '
@@ -66,10 +74,12 @@ REFUSED = {
     FLAT: 'make each segmentation a list of polygons, [[x, y, ...], ...]',
     OTHER: 'make each segmentation a list of polygons, [[x, y, ...], ...], or '
     'one run-length mask',
+    OUTSIDE: 'correct their points, in pixels of the image',
     SHARES: 'multiply x by the width and y by the height',
     FEW_POINTS: 'remove them, since the evaluation cannot read them',
 }
 """Kinds of masks that end a run, with what to do; the last in tests only."""
+BROKEN = {UNFIT, FLAT, OTHER, OUTSIDE}
 
 
 def read_annotations(file: str) -> dict[str, list[dict]]:
@@ -93,7 +103,7 @@ def read_annotations(file: str) -> dict[str, list[dict]]:
     try:
         with open(file, encoding='utf-8-sig') as opened:
             content = json.load(opened, parse_constant=_no_number)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SimimError(
             f'The annotation file {file} is no JSON in UTF-8 ({error}); '
             'correct it, or export it again.'
@@ -320,8 +330,9 @@ def check_masks(
     for item in listed:
         name = os.path.basename(item['img_path'])
         for instance in item['instances']:
-            if not instance['ignore_flag']:
-                kind = _kind(instance.get('mask'), item)
+            kind = _kind(instance.get('mask'), item)
+            # Crowds need no mask, but decoding a broken one may end Python.
+            if not instance['ignore_flag'] or kind in BROKEN:
                 kinds[kind].append(name)
     for name in kinds[FEW_POINTS]:
         left_out.add(FEW_POINTS, name)
@@ -340,12 +351,21 @@ def _kind(mask: Any, item: dict) -> str:
         return NO_MASK
     if isinstance(mask, dict):
         return RUNS if _fits(mask, item['height'], item['width']) else UNFIT
-    if isinstance(mask, str):
+    if not isinstance(mask, list):
         return OTHER
-    if isinstance(mask[0], int | float):
+    if _is_number(mask[0]):
         return FLAT
-    if not isinstance(mask[0], list) or not _is_number((mask[0] or [0])[0]):
+    if not all(isinstance(polygon, list) for polygon in mask):
         return OTHER
+    filled = [polygon for polygon in mask if polygon]
+    try:
+        low, high = min(map(min, filled)), max(map(max, filled))
+        if max(-low, high) > FAR * max(item['width'], item['height']):
+            return OUTSIDE
+    except TypeError:  # of things that are no numbers
+        return OTHER
+    except ValueError:  # of nothing
+        return FEW_POINTS
     if mask[0] and max(mask[0]) <= 1 and item['width'] > 1:
         return SHARES
     whole = any(len(p) >= 6 and len(p) % 2 == 0 for p in mask)
@@ -354,10 +374,11 @@ def _kind(mask: Any, item: dict) -> str:
 
 def _fits(mask: dict, height: int, width: int) -> bool:
     counts = mask.get('counts')
-    if list(mask.get('size') or ()) != [height, width]:
+    if mask.get('size') != [height, width]:
         return False
     if isinstance(counts, list):
-        return sum(counts) == height * width
+        whole = all(type(n) is int and n >= 0 for n in counts)
+        return whole and sum(counts) == height * width
     return isinstance(counts, str)
 
 

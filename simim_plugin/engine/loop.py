@@ -121,8 +121,8 @@ class ExactEpochLoop(EpochBasedTrainLoop):
     def restore(self, meta: dict[str, Any], file: str) -> None:
         """Take the seed of a checkpoint and check its layout.
 
-        With ``restart_epoch``, move ``meta['iter']`` to the start of its
-        epoch instead of checking.
+        With ``restart_epoch``, move ``meta['iter']`` to the start of the
+        epoch that was interrupted instead of checking.
 
         Args:
             meta (dict): ``meta`` of the checkpoint.
@@ -141,6 +141,9 @@ class ExactEpochLoop(EpochBasedTrainLoop):
                 'number is compared.'
             )
         if self.restart_epoch:
+            done = meta['iter'] - meta['epoch'] * (_length(before) or length)
+            if done == (_length(before) or length):  # nothing is interrupted
+                meta['epoch'] += 1
             meta['iter'] = meta['epoch'] * length
         elif before != now and dict(before, names='') == dict(now, names=''):
             raise CheckpointError(
@@ -162,6 +165,16 @@ class ExactEpochLoop(EpochBasedTrainLoop):
                 f'and an epoch has {length} steps; resume from another '
                 'checkpoint.'
             )
+
+
+def _length(layout: dict[str, Any]) -> int:
+    """Return the steps of an epoch of a checkpoint, 0 if it lacks them."""
+    names = ('images', 'processes', 'batch_size', 'accumulated')
+    if not all(layout.get(name) for name in names):
+        return 0
+    images, processes, batch, accumulated = (layout[name] for name in names)
+    samples = -(-images // processes)
+    return samples // (batch * accumulated) * accumulated
 
 
 def accumulative_counts(optim_wrapper: Any) -> int:

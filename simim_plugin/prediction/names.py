@@ -81,7 +81,7 @@ def category_ids(config: Config, names: list[str]) -> dict[str, int] | None:
     dataset = config.test_dataloader.dataset
     file = dataset.get('ann_file') or ''
     file = os.path.join(dataset.get('data_root') or '', file)
-    with suppress(OSError, ValueError, KeyError, TypeError):
+    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
         check_regular(file)
         with open(file, encoding='utf-8') as stream:
             categories = json.load(stream)['categories']

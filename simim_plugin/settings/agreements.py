@@ -13,6 +13,7 @@ from . import dense
 from .channels import channels_of
 from .forms import compiling, custom_keys
 from .parts import Part
+from .signatures import default_of
 from .whole import Encoder, Faults, Whole, differs, pair, value_of
 
 # Runs
@@ -133,6 +134,35 @@ def needed_hooks(whole: Whole) -> Faults:
             'default_hooks.timer is None, and the logger prints its times; '
             'leave it out, or set default_hooks.logger to None, too.'
         )
+
+
+def logger_copies(whole: Whole) -> Faults:
+    """Four settings of the logger are about a copy of the logs."""
+    for part in whole.named('LoggerHook'):
+        if part.get('out_dir') is not None or part.made is None:
+            continue
+        for name in (
+            *('backend_args', 'file_client_args', 'keep_local', 'out_suffix'),
+        ):
+            default = default_of(part.made, name)
+            if part.get(name, default) != default:
+                yield (
+                    f'{part.path}.{name} is for the copy of the logs in '
+                    f'out_dir, which is not set; set {part.path}.out_dir, or '
+                    f'remove {name}.'
+                )
+
+
+def training_sets(whole: Whole) -> Faults:
+    """A training set is not in the mode of tests."""
+    for place in ('train', 'test_cfg.train'):
+        data = whole.at(f'{place}_dataloader.dataset')
+        if data is not None and data.get('test_mode'):
+            yield (
+                f'{data.path}.test_mode is {data.get("test_mode")}, which '
+                'turns filter_cfg and the choice of other images off; set it '
+                'to False.'
+            )
 
 
 def pipelines(whole: Whole) -> Faults:
@@ -527,6 +557,8 @@ def classifier(whole: Whole) -> Faults:
 
 
 AGREEMENTS: tuple[Callable[[Whole], Faults], ...] = (
+    logger_copies,
+    training_sets,
     complete_loops,
     measured,
     loader_workers,

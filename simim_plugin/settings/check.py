@@ -17,7 +17,7 @@ from .agreements import AGREEMENTS, WARNINGS
 from .forms import check_forms
 from .parts import Part, find_parts, found, known_names
 from .rules import RULES
-from .signatures import accepted, default_of, parameter_of
+from .signatures import accepted, default_of, parameter_of, read_of
 from .whole import Faults, Whole
 
 _RUNNER = frozenset(inspect.signature(Runner.__init__).parameters) - {'self'}
@@ -107,6 +107,7 @@ def check_settings(settings: Mapping, text: str = '') -> list[str]:
     return [
         *_unread_names(settings, text),
         *_unread_keys(whole),
+        *_ignored(whole),
         *warnings,
         *failed,
         *failed_too,
@@ -328,6 +329,19 @@ def _unread_names(settings: Mapping, text: str) -> Iterator[str]:
                     if owner
                     else f'{_nearest(name, _TOP_LEVEL, "remove it")}.'
                 )
+            )
+
+
+def _ignored(whole: Whole) -> Iterator[str]:
+    """Warn about settings of classes that ignore what they do not know."""
+    for part in whole.parts:
+        known = read_of(part.made) if part.made else None
+        if known is None:
+            continue
+        for name in part.settings.keys() - known - part.also:
+            yield (
+                f'Nothing reads the setting {part.path}.{name}; '
+                f'{_nearest(name, known, "remove it")}.'
             )
 
 

@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
+from mmengine.fileio.backends.registry_utils import backends
+
 
 class Rule(NamedTuple):
     """A condition on a value, and the words for it."""
@@ -180,8 +182,25 @@ WHERE_RESUMED = Rule(
 NO_EFFECT = Rule(lambda value: False, 'its default, since nothing reads it')
 """Rule of what a class inherits and its own methods do not read."""
 
+BACKENDS = sorted(backends)
+
 RULES: dict[str, Rule] = {
     '*.loss_weight': leaves(number(0)),
+    '*.loss_name': Rule(
+        lambda value: isinstance(value, str) and 'loss' in value,
+        "a name that contains 'loss'; others are logged and not minimised",
+    ),
+    '*.reduction': one_of('none', 'mean', 'sum'),
+    '*.backend_args': Rule(
+        lambda value: (
+            value is None
+            or (
+                isinstance(value, Mapping)
+                and value.get('backend', 'local') in BACKENDS
+            )
+        ),
+        'None, or a dictionary whose backend is one of ' + ', '.join(BACKENDS),
+    ),
     # Runs
     'EpochBasedTrainLoop.max_epochs': LENGTH,
     'EpochBasedTrainLoop.val_interval': LENGTH,
@@ -208,6 +227,13 @@ RULES: dict[str, Rule] = {
     'DataLoader.num_workers': count(0, 1024),
     'DataLoader.prefetch_factor': either(count(most=1024), None),
     'DataLoader.num_batch_per_epoch': either(count(), None),
+    'DataLoader.in_order': Rule(
+        lambda value: value is True,
+        'True; --resume cannot repeat batches in the order of their workers',
+    ),
+    'DataLoader.generator': Rule(
+        lambda value: value is None, 'None; samplers have a seed'
+    ),
     'DataLoader.timeout': number(0, infinite=True),
     'ImageSet.skip_broken': SHARE,
     'BaseDataset.max_refetch': count(0),
@@ -243,6 +269,12 @@ RULES: dict[str, Rule] = {
     'Optimizer.maximize': Rule(
         lambda value: value is False, 'False, since a loss is minimised'
     ),
+    'Optimizer.capturable': Rule(
+        lambda value: value is False, 'False; no run records CUDA graphs'
+    ),
+    'Optimizer.differentiable': Rule(
+        lambda value: value is False, 'False; no run differentiates steps'
+    ),
     'Adam.betas': each(DROP, 2),
     'Optimizer.betas': each(DROP),
     'ProbeLARS.trust': number(above=0),
@@ -267,6 +299,8 @@ RULES: dict[str, Rule] = {
     'WarmupCosineLR.warmup': number(0),
     'WarmupCosineLR.eta_min': number(0),
     'LinearLR.start_factor': number(above=0, most=1),
+    'MultiStepParamScheduler.gamma': number(above=0),
+    'PolyParamScheduler.power': number(above=0),
     # Hooks
     'LoggerHook.interval': count(),
     'LoggerHook.interval_exp_name': count(),
@@ -398,6 +432,27 @@ RULES: dict[str, Rule] = {
     'SingleRoIExtractor.finest_scale': count(),
     'CocoMetric.iou_thrs': either(leaves(SHARE), None),
     'CocoMetric.proposal_nums': each(count()),
+    'CocoMetric.metric_items': either(
+        each(
+            one_of(
+                *('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l'),
+                *('AR@100', 'AR@300', 'AR@1000'),
+                *('AR_s@1000', 'AR_m@1000', 'AR_l@1000'),
+            )
+        ),
+        None,
+    ),
+    'LVISMetric.metric_items': Rule(lambda value: True, ''),
+    'Accuracy.thrs': either(leaves(either(SHARE, None)), None),
+    'IoUMetric.beta': number(above=0),
+    'BaseSampler.neg_pos_ub': number(-1),
+    'MaxIoUAssigner.ignore_iof_thr': number(-1, 1),
+    'FCNMaskHead.roi_feat_size': NO_EFFECT,
+    'DetLocalVisualizer.alpha': SHARE,
+    'SegLocalVisualizer.alpha': SHARE,
+    'DetDataPreprocessor.pad_size_divisor': count(),
+    'DetDataPreprocessor.pad_value': number(),
+    'SegDataPreProcessor.pad_val': number(),
     'filter_cfg.min_size': number(0),
     'rpn.max_per_img': NEVER,
     'rpn_proposal.max_per_img': NEVER,

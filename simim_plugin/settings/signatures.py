@@ -33,6 +33,31 @@ def accepted(made: Callable) -> frozenset[str] | None:
     return None if rest else frozenset(names)
 
 
+@cache
+def read_of(made: Callable) -> frozenset[str] | None:
+    """Return the arguments of a class that ignores all others.
+
+    Args:
+        made (Callable): class or function.
+
+    Returns:
+        frozenset[str] | None: None if its constructor has no ``**kwargs``,
+        or uses them.
+    """
+    owners = getattr(made, '__mro__', ())
+    makers = (vars(owner).get('__init__') for owner in owners)
+    maker: Any = next(filter(None, makers), None)
+    if maker is None or hasattr(maker, '__wrapped__'):
+        return None
+    names, rest = _named(maker)
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(maker)))
+    except (OSError, SyntaxError, TypeError):
+        return None
+    uses = rest in {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
+    return None if uses or not rest else frozenset(names)
+
+
 def _of_classes(classes: Sequence[type]) -> frozenset[str] | None:
     for above, owner in enumerate(classes, 1):
         if owner in (nn.Module, object):  # their **kwargs accept nothing
@@ -66,7 +91,7 @@ def _named(made: Callable) -> tuple[set[str], str]:
         return set(), '?'
     rest = [p.name for p in parameters if p.kind is p.VAR_KEYWORD]
     named = {p.name for p in parameters if p.kind is not p.VAR_POSITIONAL}
-    return named - {*rest}, rest[0] if rest else ''
+    return named - {*rest, 'self'}, rest[0] if rest else ''
 
 
 def parameter_of(made: Callable, name: str) -> inspect.Parameter | None:

@@ -5,6 +5,8 @@ import pickle
 import random
 import sys
 import zipfile
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 MAGIC = 0x1950A86A20F9469CFC6C
@@ -163,9 +165,16 @@ NAMES = [
 ]
 
 
-def fuzzed(files: list[Path], count: int, folder: Path):
-    """Yield the paths of mutated files, each after it is written."""
-    draw = random.Random(0)
+def changed_files(
+    files: list[Path], draw: random.Random, folder: Path
+) -> Iterator[Path]:
+    """Write and yield changed files without end.
+
+    Args:
+        files (list[Path]): the unchanged ones, of any format.
+        draw (random.Random): the source of the changes.
+        folder (Path): for the changed files.
+    """
     bases = [(file.suffix, file.read_bytes()) for file in files]
     pickles = []
     for suffix, data in bases:
@@ -175,7 +184,7 @@ def fuzzed(files: list[Path], count: int, folder: Path):
                 pickles.append(archive.read(name))
         if suffix == '.pkl':
             pickles.append(data)
-    for number in range(count):
+    for number in count():
         match number % 4:
             case 0:
                 suffix, data = draw.choice(bases)
@@ -193,11 +202,9 @@ def fuzzed(files: list[Path], count: int, folder: Path):
 
 
 def main() -> None:
-    """Read files under limits, and print how each ends.
+    """Read the files of a folder under limits, and print how each ends.
 
-    python -m tests.test_checkpoint.hostile FOLDER [COUNT]
-
-    reads the files of a folder, or COUNT mutations of them.
+    python -m tests.test_checkpoint.hostile FOLDER
     """
     import resource
     import signal
@@ -206,9 +213,6 @@ def main() -> None:
 
     folder = Path(sys.argv[1])
     files = sorted(folder.iterdir())
-    if len(sys.argv) > 2:
-        (folder / 'fuzzed').mkdir()
-        files = fuzzed(files, int(sys.argv[2]), folder / 'fuzzed')
     status = dict(
         line.split(':\t', 1)
         for line in Path('/proc/self/status').read_text().splitlines()
@@ -224,8 +228,6 @@ def main() -> None:
         except CheckpointError as error:
             print('refused', repr(str(error)))
         signal.setitimer(signal.ITIMER_PROF, 0)
-        if file.parent != folder:
-            file.unlink()
 
 
 if __name__ == '__main__':

@@ -1,6 +1,7 @@
 """A bad file raises a one-sentence error and runs no code."""
 
 import codecs
+import json
 import pickle
 import re
 
@@ -21,7 +22,16 @@ from simim_plugin.checkpoint.export import convert
 from simim_plugin.commands.protocols import find_encoder
 from simim_plugin.errors import SimimError
 
-from .helpers import Call, Malicious, our_vit, timm_vit, wrap
+from .families import saved, timm_model
+from .helpers import (
+    HEADS,
+    Call,
+    Malicious,
+    hugging_face_vit,
+    our_vit,
+    timm_vit,
+    wrap,
+)
 
 PATCHES = 'patch_embed.projection.weight'
 
@@ -170,6 +180,78 @@ def test_broken_files(tmp_path, refuse):
     (tmp_path / 'config.json').write_text('{')
     torch.save(timm_vit().state_dict(), tmp_path / 'pytorch_model.bin')
     refuse(tmp_path, 'no JSON')
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        lambda weight: weight[None],
+        lambda weight: weight.mean(),
+        lambda weight: weight[:0],
+        lambda weight: (weight * 100).to(torch.int8),  # quantised
+        lambda weight: weight.to(torch.complex64),
+    ],
+    ids=['deep', 'number', 'empty', 'whole numbers', 'complex'],
+)
+def test_tensors_that_no_vit_has(tmp_path, refuse, change):
+    """Copying integers or complex numbers into a ViT would change them."""
+    state = timm_vit().state_dict()
+    name = 'blocks.1.attn.proj.weight'
+    state[name] = change(state[name])
+    torch.save(state, tmp_path / 'file.pth')
+    refuse(tmp_path / 'file.pth', r'1 tensors of another shape.*attn\.proj')
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        lambda state: state.pop('blocks.0.attn.v_bias'),
+        lambda state: state.update(
+            {'blocks.0.attn.v_bias': torch.zeros(3, 3)}
+        ),
+        lambda state: state.update(
+            {'blocks.0.attn.relative_position_bias_table': torch.ones(7, 4)}
+        ),
+    ],
+    ids=['one bias', 'two shapes', 'no square'],
+)
+def test_parts_that_do_not_fit_together(tmp_path, change):
+    state = timm_model('beit').state_dict()
+    change(state)
+    torch.save(state, tmp_path / 'file.pth')
+    vit = our_vit(**read_weights(saved('beit', tmp_path)[1]).options(HEADS))
+    torch.save(state, tmp_path / 'file.pth')
+    with pytest.raises(CheckpointError, match=r'v_bias|no square'):
+        load_backbone(vit, tmp_path / 'file.pth')
+
+
+@pytest.mark.parametrize('name', ['', '.', '..', 'folder', '../x', '/x'])
+def test_an_index_names_files_in_its_folder(tmp_path, name):
+    """Other names would read other files, or the folder without end."""
+    (tmp_path / 'folder').mkdir()
+    index = tmp_path / 'pytorch_model.bin.index.json'
+    index.write_text(json.dumps(dict(weight_map={'x': name})))
+    with pytest.raises(CheckpointError, match='which is no file in its'):
+        read_weights(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ('about', 'words'),
+    [
+        (dict(layer_norm_eps='x'), 'layer_norm_eps'),
+        (dict(layer_norm_eps=-1.0), 'layer_norm_eps'),
+        (dict(hidden_act=['gelu']), 'hidden_act'),
+        (dict(num_attention_heads=True), '--num-heads'),
+        (dict(vision_config=[]), '--num-heads'),
+    ],
+    ids=str,
+)
+def test_a_broken_config_of_hugging_face(tmp_path, about, words):
+    hugging_face_vit().save_pretrained(tmp_path)
+    file = tmp_path / 'config.json'
+    file.write_text(json.dumps(json.loads(file.read_text()) | about))
+    with pytest.raises(CheckpointError, match=words):
+        read_weights(tmp_path).options()
 
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])

@@ -1,14 +1,11 @@
 """No file hangs the reader, ends the process or takes its memory."""
 
-import pickle
 import subprocess
 import sys
 import zipfile
 
 import pytest
 import torch
-from mmengine.logging import HistoryBuffer
-from safetensors.torch import save_file
 
 from simim_plugin.checkpoint import CheckpointError, read_checkpoint
 
@@ -49,33 +46,6 @@ def test_costly_files_are_refused_in_a_sentence(tmp_path):
         assert end == 'refused', (name, case)
         assert len(sentence[0]) < 400, (name, case)
         assert '\\n' not in sentence[0]
-
-
-@pytest.mark.slow
-def test_ten_thousand_changed_files_load_or_are_refused(tmp_path):
-    state = torch.nn.Linear(3, 2).state_dict()
-    optimizer = torch.optim.AdamW(torch.nn.Linear(3, 2).parameters())
-    content = dict(
-        state_dict=state,
-        optimizer=optimizer.state_dict(),
-        meta=dict(epoch=1, cfg='x = 1', seed=None),
-        message_hub=dict(loss=HistoryBuffer([1.0, 2.0], [1, 1])),
-    )
-    for protocol in (2, 4):
-        torch.save(
-            content, tmp_path / f'{protocol}.pth', pickle_protocol=protocol
-        )
-    torch.save(
-        content, tmp_path / 'old.pth', _use_new_zipfile_serialization=False
-    )
-    arrays = {name: value.numpy() for name, value in state.items()}
-    (tmp_path / 'arrays.pkl').write_bytes(pickle.dumps(arrays))
-    save_file(state, tmp_path / 'file.safetensors')
-    lines = read_each(tmp_path, 10_000)
-    assert len(lines) == 10_000
-    ends = [end for _, end, *_ in lines]
-    assert ends.count('loaded') > 100  # mutations of what nobody reads
-    assert ends.count('refused') > 5000
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,13 @@ def test_msn_of_hugging_face(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'change', [dict(mean=[]), dict(std=[0.5, 0, 0.5]), dict(mean='x')]
+    'change',
+    [
+        dict(mean=[]),
+        dict(std=[0.5, 0, 0.5]),
+        dict(mean='x'),
+        dict(interpolation={}),
+    ],
 )
 def test_a_broken_description_is_refused(tmp_path, change):
     timm_folder(tmp_path, pretrained_cfg={**AUGREG, **change})

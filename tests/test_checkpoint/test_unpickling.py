@@ -77,18 +77,22 @@ def test_both_formats_and_all_protocols(tmp_path, new, protocol):
         read_checkpoint(file)
 
 
+@pytest.mark.parametrize('protocol', [2, 4])
 @pytest.mark.parametrize('new', [True, False])
-def test_history_and_arguments_are_read_and_written_again(tmp_path, new):
+def test_history_and_arguments_are_read_and_written_again(
+    tmp_path, new, protocol
+):
+    how = dict(_use_new_zipfile_serialization=new, pickle_protocol=protocol)
     file = tmp_path / 'file.pth'
     history = HistoryBuffer([1, 2.5], [1, 1])
     content = dict(history=history, args=Namespace(lr=0.1, betas=(0.9, 1)))
-    torch.save(content, file, _use_new_zipfile_serialization=new)
+    torch.save(content, file, **how)
     for _ in range(2):
         found = read_checkpoint(file)
         assert found['history'].mean() == 1.75
         assert found['history'].statistics('max') == 2.5
         assert vars(found['args']) == dict(lr=0.1, betas=(0.9, 1))
-        torch.save(found, file, _use_new_zipfile_serialization=new)
+        torch.save(found, file, **how)
     assert b'simim_plugin' not in file.read_bytes()
     plain = torch.load(file, weights_only=False)['history']
     assert type(plain) is HistoryBuffer

@@ -696,14 +696,51 @@ def test_no_numbers(key, value, tmp_path):
         ([['5', '6', '25', '6', '25', '21']], annotations.OTHER),
         ([dict(size=[48, 64], counts=[3072])], annotations.OTHER),
         ([[0.1, 0.1, 0.4, 0.1, 0.4, 0.5]], annotations.SHARES),
+        ([[5, 6, 25, 6, 25, 1e308]], annotations.OUTSIDE),  # ends the process
+        ([[5, 6, 25, 6, 25, 2**31]], annotations.OUTSIDE),  # takes 80 GB
+        ([[5, 6, 25, 6, 25, None]], annotations.OTHER),
+        (7, annotations.OTHER),
+        ([[]], annotations.FEW_POINTS),
     ],
-    ids=['pairs', 'text', 'texts', 'run-lengths in a list', 'fractions'],
+    ids=[
+        'pairs',
+        'text',
+        'texts',
+        'run-lengths in a list',
+        'fractions',
+        'overflow',
+        'far',
+        'none',
+        'number',
+        'nothing',
+    ],
 )
 def test_polygons_of_other_tools(mask, kind, tmp_path):
     root = make(tmp_path)
     content = content_of(root)
     content['annotations'][3]['segmentation'] = mask
     write(root, content)
-    for test_mode in (False, True):
+    trains = kind == annotations.FEW_POINTS  # and leaves the object out
+    for test_mode in (True,) if trains else (False, True):
         said = refused(root, test_mode=test_mode)
         assert f'1 of 8 objects {kind} (1.png)' in said
+
+
+@pytest.mark.parametrize(
+    'change',
+    [dict(size=[480, 64]), dict(counts=[-5, 3077]), dict(counts=['x'])],
+    ids=str,
+)
+def test_broken_masks_of_crowds_are_refused(change, tmp_path):
+    root = make(tmp_path, 'runs')
+    content = content_of(root)
+    crowd = content['annotations'][3]
+    crowd.update(iscrowd=1, segmentation=crowd['segmentation'] | change)
+    write(root, content)
+    assert f'1 of 8 objects {annotations.UNFIT} (1.png)' in refused(root)
+
+
+def test_a_tower_of_brackets(tmp_path):
+    root = make(tmp_path)
+    (root / 'all.json').write_text('[' * 100_000)
+    assert ' is no JSON in UTF-8 (' in refused(root)

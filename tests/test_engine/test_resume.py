@@ -248,6 +248,23 @@ def test_another_layout_is_refused_or_begins_its_epoch_again(
         assert rate == pytest.approx(peak * decay)
 
 
+@pytest.mark.parametrize('step', [6, 12], ids=['middle', 'end'])
+def test_a_complete_epoch_does_not_begin_again(run, tmp_path, step):
+    """The checkpoint of its last step is not within an epoch."""
+    run()
+    options = settings()
+    options['train_cfg'].update(restart_epoch=True)
+    options['custom_hooks'] = [*options['custom_hooks'], dict(type=Rates)]
+    options['train_dataloader'].update(dataset=NoisyPairs(size=31))
+    file = str(tmp_path / f'run/iter_{step}.pth')
+    Rates.seen.clear()
+    runner = run(**options, resume=True, load_from=file)
+    length = 31 // 4
+    done = step // 6 * length
+    assert list(Rates.seen) == list(range(done, 2 * length))
+    assert runner.iter == 2 * length
+
+
 def test_another_number_of_processes_is_refused(run, tmp_path):
     run()
     file = tmp_path / 'run' / 'iter_9.pth'

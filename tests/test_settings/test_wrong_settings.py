@@ -84,6 +84,26 @@ WRONG = [
     ('knn', 'test_cfg.classifier.type=KNN', 'test_cfg.classifier'),
     ('detection', 'model.roi_head.bbox_head.type=BoxHead', 'BBoxHead'),
     ('upernet', 'model.decode_head.type=UPerHed', 'mean UPerHead'),
+    # Values that would end late, or be taken for nothing
+    ('tuning', 'val_evaluator.thrs=5', 'thrs is 5'),
+    ('tuning', 'model.head.loss.reduction=avg', 'one of none, mean, sum'),
+    ('detection', 'model.data_preprocessor.pad_size_divisor=0', 'divisor is'),
+    ('detection', 'model.data_preprocessor.pad_value=x', 'pad_value is'),
+    ('detection', 'model.roi_head.mask_head.roi_feat_size=7', 'nothing reads'),
+    ('detection', 'model.train_cfg.rcnn.sampler.neg_pos_ub=x', 'neg_pos_ub'),
+    ('detection', 'model.train_cfg.rcnn.assigner.ignore_iof_thr=2', 'iof_thr'),
+    ('detection', 'test_evaluator.metric_items=[map]', 'each one of mAP, mAP'),
+    ('detection', 'test_evaluator.backend_args.backend=foo', 'backend is one'),
+    ('detection', 'visualizer.alpha=9', 'alpha is 9'),
+    ('detection', 'param_scheduler.1.gamma=-3', 'gamma is -3'),
+    ('upernet', 'param_scheduler.1.power=-1', 'power is -1'),
+    ('upernet', 'model.data_preprocessor.pad_val=x', 'pad_val is'),
+    ('upernet', 'test_evaluator.beta=-1', 'beta is -1'),
+    (
+        'upernet',
+        'model.decode_head.loss_decode.loss_name=focal',
+        "contains 'loss'; others are logged and not minimised",
+    ),
     # Unknown settings of registered classes
     (
         'pretraining',
@@ -457,6 +477,7 @@ def test_an_unread_setting_is_a_warning(change, words):
         ('detection', 'model.test_cfg.rcnn.score_thrs', 'score_thr'),
         ('lvis', 'train_dataloader.dataset.filter_cfg.min_siz', 'min_size'),
         ('upernet', 'model.test_cfg.strides', 'stride'),
+        ('upernet', 'test_evaluator.output_dirs', 'output_dir'),
     ],
 )
 def test_an_unread_key_of_a_model_is_a_warning(task, path, near):
