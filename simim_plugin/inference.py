@@ -239,11 +239,13 @@ def _name_predictions(kind: Any) -> None:
 
     @wraps(stock)
     def pred2dict(self: Any, sample: Any, pred_out_dir: str = '') -> dict:
-        path = sample.get('img_path')
-        if not pred_out_dir or path is None or not is_ours(self.model):
+        if not pred_out_dir or not is_ours(self.model):
             return stock(self, sample, pred_out_dir)
         result = stock(self, sample)
-        (name,) = drawn_names(self, [path])
+        (name,) = drawn_names(self, [sample.get('img_path')])
+        if name is None:
+            name = str(self.num_predicted_imgs)
+            self.num_predicted_imgs += 1
         mmengine.dump(
             result, os.path.join(pred_out_dir, 'preds', f'{name}.json')
         )

@@ -171,6 +171,21 @@ def test_arrays_are_read_like_files():
         load(grey.astype(np.float32))
 
 
+def test_lists_of_files_and_arrays(tmp_path):
+    """OpenMMLab chooses the loader by the first image of a list."""
+    file = tmp_path / 'a.png'
+    pixels = np.arange(72, dtype=np.uint8).reshape(4, 6, 3)
+    Image.fromarray(pixels[..., ::-1]).save(file)
+    for name in ('LoadImageFromFile', 'LoadImageFromNDArray'):
+        load = TRANSFORMS.build(dict(type=f'mmdet.{name}'))
+        for given in (dict(img_path=str(file)), dict(img=pixels)):
+            found = load(given)
+            assert np.array_equal(found['img'], pixels)
+            assert found['img_path'] == (
+                str(file) if 'upright' in found else None
+            )
+
+
 @pytest.mark.parametrize('tag', [3, 6])
 def test_drawings_are_of_the_loaded_image(tmp_path, tag):
     options = write(tmp_path, [tag])
