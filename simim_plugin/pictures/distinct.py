@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 
 def distinct_names(
@@ -41,3 +42,20 @@ def distinct_names(
     }
     names = {**short, **{path: below[path] for path in repeated}}
     return names if len({*names.values()}) == len(files) else below
+
+
+def names_in(dataset: Any, ending: bool = False) -> dict[str, str]:
+    """Return :func:`distinct_names` of the images of a data set.
+
+    Args:
+        dataset (Dataset): of mmengine; others have no names.
+        ending (bool): see there. Defaults to False.
+    """
+    info_of = getattr(dataset, 'get_data_info', None)
+    if info_of is None:
+        return {}
+    infos = map(info_of, range(len(dataset)))
+    return distinct_names(
+        (str(info['img_path']) for info in infos if info.get('img_path')),
+        ending,
+    )
