@@ -112,7 +112,8 @@ def _as_stored(image: Image.Image) -> np.ndarray:
     Pillow spreads values of 2 and 4 bits over 0 to 255, and takes signed
     bytes of a TIFF file for unsigned ones.
     """
-    kind = image.tile[0].args if image.tile else ''
+    tiles = getattr(image, 'tile', ())  # before the pixels are read
+    kind = tiles[0].args if tiles else ''
     kind = kind[0] if isinstance(kind, tuple) else kind
     labels = np.array(image)
     if image.mode == 'L' and kind in _SPREAD:
