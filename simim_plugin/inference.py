@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial, wraps
+from itertools import chain
 from types import SimpleNamespace
 from typing import Any
 
+import cv2
 import mmcv
+import mmengine
 import numpy as np
 from mmengine import fileio, runner
 from mmengine.infer import BaseInferencer
 from mmengine.registry import FUNCTIONS
 
+from .errors import SimimError
 from .pictures import array_to_rgb, decode_to_draw
+from .pictures.distinct import distinct_names
 from .pictures.levels import measured_window
+from .pictures.walking import EXTENSIONS, Census, list_images
 
 
 def accept_collate_settings() -> None:
@@ -39,17 +46,18 @@ def accept_collate_settings() -> None:
     BaseInferencer._init_collate = init_collate
 
 
-def draw_as_read(kind: type) -> None:
-    """Let an inferencer draw on images as its model sees them.
+def correct_inferencer(kind: Any) -> None:
+    """Let an inferencer list, draw and name pictures by our rules.
 
     The inferencers of MMDetection and MMSegmentation decode files by MMCV,
     which knows fewer formats and turns fewer of them upright, and take arrays
-    for RGB, which exchanges red and blue.
+    for RGB, which exchanges red and blue. Folders and names are those of
+    :func:`take_folders`.
 
     Args:
         kind (type): ``DetInferencer`` or ``MMSegInferencer``.
     """
-    stock = kind.visualize  # type: ignore[attr-defined]
+    stock = kind.visualize
     if hasattr(stock, '__wrapped__'):
         return
 
@@ -57,14 +65,109 @@ def draw_as_read(kind: type) -> None:
     def visualize(self: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         if not is_ours(self.model):
             return stock(self, inputs, *args, **kwargs)
+        names = drawn_names(self, inputs, ending=True)
+        names = [name and _writable(name) for name in names]
         inputs = [
             as_drawn(image) if isinstance(image, np.ndarray) else image
             for image in inputs
         ]
-        with our_reader():
+        with our_reader(), drawing(self.visualizer, 'add_datasample', names):
             return stock(self, inputs, *args, **kwargs)
 
-    kind.visualize = visualize  # type: ignore[attr-defined]
+    kind.visualize = visualize
+    take_folders(kind, lambda inferencer: is_ours(inferencer.model))
+
+
+def take_folders(kind: Any, ours: Callable[[Any], bool]) -> None:
+    """Let an inferencer take our formats of a folder, at any depth.
+
+    OpenMMLab's take all files, of the notes too, or those of some formats.
+    They name results by the file, so those of ``left/0.jpg`` and
+    ``right/0.jpg`` replace each other.
+
+    Args:
+        kind (type): an inferencer.
+        ours (Callable): says whether an inferencer is to follow our rules.
+    """
+    stock = kind._inputs_to_list
+
+    @wraps(stock)
+    def inputs_to_list(self: Any, inputs: Any) -> list:
+        if not ours(self):
+            return stock(self, inputs)
+        several = isinstance(inputs, list | tuple)
+        given = (
+            [*chain.from_iterable(map(_listed, inputs))]
+            if several
+            else (_listed(inputs))
+        )
+        self.given_pictures = [x for x in given if isinstance(x, str)]
+        return given
+
+    kind._inputs_to_list = inputs_to_list
+
+
+def _listed(given: Any) -> list:
+    """Return the pictures of a folder, or a list of what is given."""
+    if not isinstance(given, str | os.PathLike):
+        return [given]
+    place = os.fspath(given)
+    if not os.path.isdir(place):
+        return [place]
+    census = Census()
+    found = list_images(place, census=census)
+    census.report(place)
+    if not found:
+        raise SimimError(
+            f'There is no picture ({" ".join(EXTENSIONS)}) in {place} or '
+            'below; check the path.'
+        )
+    return found
+
+
+def drawn_names(
+    inferencer: Any, inputs: Sequence, ending: bool = False
+) -> list[str | None]:
+    """Return a name for the drawing of each input, None for arrays."""
+    given = getattr(inferencer, 'given_pictures', ())
+    names = distinct_names(
+        [*given, *(x for x in inputs if isinstance(x, str))], ending
+    )
+    return [names[x] if isinstance(x, str) else None for x in inputs]
+
+
+@contextmanager
+def drawing(
+    visualizer: Any, method: str, names: Sequence[str | None]
+) -> Iterator[None]:
+    """Let a visualizer write its next pictures under these names.
+
+    Args:
+        visualizer (Visualizer, optional): of an inferencer.
+        method (str): of it that draws one picture, with ``out_file``.
+        names (Sequence[str | None]): of the files; None keeps the given one.
+    """
+    if visualizer is None:
+        yield
+        return
+    stock, waiting = getattr(visualizer, method), iter(names)
+
+    def draw(*args: Any, out_file: str | None = None, **options: Any) -> Any:
+        name = next(waiting)
+        if out_file is not None and name is not None:
+            out_file = os.path.join(os.path.dirname(out_file), name)
+        return stock(*args, out_file=out_file, **options)
+
+    setattr(visualizer, method, draw)
+    try:
+        yield
+    finally:
+        delattr(visualizer, method)
+
+
+def _writable(name: str) -> str:
+    """Return a name whose ending OpenCV writes."""
+    return name if cv2.haveImageWriter(name) else f'{name}.png'
 
 
 def is_ours(model: Any) -> bool:
@@ -114,7 +217,8 @@ def correct_detection() -> None:
     """
     from mmdet.apis import DetInferencer, inference
 
-    draw_as_read(DetInferencer)
+    correct_inferencer(DetInferencer)
+    _name_predictions(DetInferencer)
     stock = inference.get_test_pipeline_cfg
     if hasattr(stock, '__wrapped__'):
         return
@@ -125,6 +229,29 @@ def correct_detection() -> None:
 
     inference.get_test_pipeline_cfg = pipeline
     inference.load_checkpoint = runner.load_checkpoint
+
+
+def _name_predictions(kind: Any) -> None:
+    """Let ``DetInferencer`` name its JSON files as its pictures."""
+    stock = kind.pred2dict
+    if hasattr(stock, '__wrapped__'):
+        return
+
+    @wraps(stock)
+    def pred2dict(self: Any, sample: Any, pred_out_dir: str = '') -> dict:
+        if not pred_out_dir or not is_ours(self.model):
+            return stock(self, sample, pred_out_dir)
+        result = stock(self, sample)
+        (name,) = drawn_names(self, [sample.get('img_path')])
+        if name is None:
+            name = str(self.num_predicted_imgs)
+            self.num_predicted_imgs += 1
+        mmengine.dump(
+            result, os.path.join(pred_out_dir, 'preds', f'{name}.json')
+        )
+        return result
+
+    kind.pred2dict = pred2dict
 
 
 def correct_segmentation() -> None:
@@ -138,7 +265,7 @@ def correct_segmentation() -> None:
     from mmseg import apis
     from mmseg.apis import MMSegInferencer, inference
 
-    draw_as_read(MMSegInferencer)
+    correct_inferencer(MMSegInferencer)
     stock = inference._preprare_data
     if hasattr(stock, '__wrapped__'):
         return

@@ -485,10 +485,14 @@ def test_predictions_are_drawn(folder, tmp_path):
         ]
     )
     dataset = DATASETS.build(config.test_dataloader.dataset)
-    # MMPretrain names a picture after its image, without the folder.
+    # MMPretrain names a picture after its image, without the folder, so
+    # those of several classes would replace each other.
     images = [dataset.get_data_info(i) for i in range(len(dataset))]
-    names = {f'{Path(image["img_path"]).name}_0.png' for image in images}
-    assert {file.name for file in (tmp_path / 'drawn').iterdir()} == names
+    paths = [Path(image['img_path']) for image in images]
+    names = {'-'.join(path.parts[-2:]) for path in paths}
+    drawn = {file.name for file in (tmp_path / 'drawn').iterdir()}
+    assert drawn == {f'{name}_0.png' for name in names}
+    assert len(drawn) == len(images)
 
 
 def test_frozen_features_draw_nothing(tmp_path, capsys):

@@ -120,6 +120,13 @@ def test_by_path_from_any_folder(kind, image, tmp_path, monkeypatch):
         inferencer(str(image), show_dir='drawn')
         drawn = cv2.imread('drawn/0.png')
         assert drawn is not None and drawn.shape[1] >= pixels.shape[1]
+        (image.parents[1] / 'b').mkdir()
+        image.rename(image.parents[1] / 'b/0.png')
+        cv2.imwrite(str(image), pixels)
+        inferencer = ImageClassificationInferencer(*paths)
+        assert len(inferencer(image.parents[1], show_dir='both')) == 2
+        for name in ('a/0.png.png', 'b/0.png.png'):
+            assert np.array_equal(cv2.imread(f'both/{name}'), drawn)
         return
     extractor = FeatureExtractor(*paths)
     for given in (str(image), pixels, [str(image)] * 2, [pixels] * 2):

@@ -307,6 +307,33 @@ def test_label_of_a_picture_with_predictions(tmp_path):
     harmless('\n'.join(drawn))
 
 
+@pytest.mark.parametrize('channels', [1, 2, 4, 5])
+def test_pictures_of_other_channels(tmp_path, channels):
+    from mmpretrain.structures import DataSample
+    from mmpretrain.visualization import UniversalVisualizer
+
+    from simim_plugin.evaluation import NamedPicturesHook
+
+    UniversalVisualizer.get_instance(
+        f'channels{tmp_path}',
+        vis_backends=[dict(type='LocalVisBackend')],
+        save_dir=str(tmp_path),
+    )._dataset_meta = dict(classes=['a'])
+    hook = NamedPicturesHook(
+        enable=True,
+        interval=1,
+        out_dir=str(tmp_path / 'out'),
+        draw_score=False,
+    )
+    sample = DataSample(metainfo=dict(img_path='/a.tif')).set_pred_label(0)
+    levels = torch.arange(0, 50 * channels, 50, dtype=torch.uint8)
+    batch = levels[None, :, None, None].expand(1, -1, 64, 64)
+    hook._draw_samples(0, dict(inputs=batch), [sample])
+    with Image.open(tmp_path / 'out/a.tif_0.png') as drawn:
+        found = drawn.convert('RGB').getpixel((63, 63))
+    assert found == ((0, 50, 100) if channels > 2 else (0, 0, 0))
+
+
 def test_loading_names_the_file(tmp_path, capsys):
     load = LoadRGBImage()
     words = refused(capsys, load, dict(img_path=str(tmp_path / FILE)))

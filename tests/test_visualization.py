@@ -7,14 +7,21 @@ import re
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 from PIL import Image
 
+from simim_plugin import config_path
 from simim_plugin.checkpoint import CheckpointError
-from simim_plugin.commands.visualize import find_images, main, square
+from simim_plugin.commands.visualize import (
+    find_images,
+    main,
+    read_image,
+    square,
+)
 from simim_plugin.errors import SimimError
 from simim_plugin.evaluation import PatchMatches
 from simim_plugin.geometry import PairGeometry, View
@@ -479,6 +486,60 @@ def test_encoder_for_another_size(checkpoint):
     assert encoder([grey]).shape == (1, 12, 12, 128)
     with pytest.raises(SimimError, match='pass --size 104'):
         FrozenEncoder(checkpoint, size=101)
+
+
+def of_channels(folder, channels):
+    """Save an encoder and two pictures of N channels."""
+    arch = dict(
+        embed_dims=32, num_layers=1, num_heads=2, feedforward_channels=64
+    )
+    backbone = SiameseIMViT(
+        arch=arch, img_size=16, patch_size=8, in_channels=channels
+    )
+    backbone.init_weights()
+    state = {f'backbone.{n}': x for n, x in backbone.state_dict().items()}
+    torch.save(dict(state_dict=state), folder / 'encoder.pth')
+    (folder / 'bands').mkdir()
+    rng = np.random.default_rng(0)
+    for k in range(2):
+        pixels = rng.integers(0, 256, (channels, 16, 16), np.uint8)
+        file = folder / 'bands' / f'{k}.tif'
+        tifffile.imwrite(file, pixels, photometric='minisblack')
+    return backbone
+
+
+@pytest.mark.parametrize('channels', [1, 4, 5, 8])
+def test_encoders_of_other_channels(tmp_path, channels):
+    """They need the statistics of their training."""
+    backbone = of_channels(tmp_path, channels).eval()
+    file, place = tmp_path / 'encoder.pth', str(tmp_path / 'bands')
+    with pytest.raises(SimimError, match=f'images of {channels} channels'):
+        FrozenEncoder(file, num_heads=2)
+    mean = [10.0 * k for k in range(channels)]
+    std = [50.0 + k for k in range(channels)]
+    encoder = FrozenEncoder(file, num_heads=2, mean=mean, std=std)
+    image = read_image(tmp_path / 'bands/0.tif', channels)
+    assert image.shape == (16, 16, channels)
+    pixels = torch.tensor((image - mean) / std, dtype=torch.float32)
+    with torch.no_grad():
+        (tokens,) = backbone(pixels.permute(2, 0, 1)[None])
+    found = encoder([image])
+    wanted = tokens[:, 1:].unflatten(1, (2, 2))
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+    words = ['--num-heads', '2', '--mean', *mean, '--std', *std, '--out']
+    for picture in (['pca'], ['match'], ['match', '--across'], ['attention']):
+        out = tmp_path / f'{len(picture)}{picture[0]}.png'
+        main([*map(str, [*picture, file, place, *words, out])])
+        assert Image.open(out).size[0] > 200
+    config = tmp_path / 'mine.py'
+    demo = config_path('siamese_im_vit-micro-p8_demo.py')
+    config.write_text(
+        f'_base_ = {str(demo)!r}\n'
+        f'model = dict(backbone=dict(in_channels={channels}))\n'
+    )
+    out = str(tmp_path / 'pair.png')
+    main(['pair', place, '--config', str(config), '--out', out])
+    assert Image.open(out).size[0] > 200
 
 
 @pytest.mark.parametrize('suffix', ['png', 'html'])

@@ -342,6 +342,8 @@ _ENTRIES = (
 timm, DeiT and MMEngine the averaged weights beside the others."""
 _BRANCHES = ('student', 'teacher', 'encoder', 'target_encoder')
 """Entries of one encoder each: DINO and iBOT, I-JEPA and MSN."""
+_COUNTERS = ('n_averaged', 'module.n_averaged', 'steps')
+"""Numbers of averaged steps, of torch's and MMEngine's averaged models."""
 _CHUNKS = re.compile(r'(?<![^.])blocks\.\d+\.(?=\d+\.)')
 """DINOv2's training puts its blocks into chunks."""
 _WRAPPERS = re.compile(
@@ -486,7 +488,9 @@ def _tensors(
         taken, inside = entry, content[entry]
     elif entries:
         taken, inside = entries[0], content[entries[0]]
-    elif branches:
+    elif not branches:
+        taken, inside = _deeper(content, file, entry)
+    else:
         inside = {
             f'{branch}.{name}': value
             for branch in branches
@@ -495,7 +499,7 @@ def _tensors(
     state = {
         _CHUNKS.sub('blocks.', _WRAPPERS.sub('', str(name))): value
         for name, value in inside.items()
-        if isinstance(value, Tensor)
+        if isinstance(value, Tensor) and name not in _COUNTERS
     }
     if entry is not None and taken != entry:
         prefix = f'{entry.removesuffix(".")}.'
@@ -511,6 +515,38 @@ def _tensors(
                 'of them.'
             )
     return state, taken, [name for name in entries if name != taken]
+
+
+def _deeper(
+    content: Mapping[str, Any], file: Any, entry: str | None
+) -> tuple[str, Mapping[str, Any]]:
+    """Return the place of an encoder below entries of other names.
+
+    Raises:
+        CheckpointError: if there are several, and no entry is chosen.
+    """
+    found: dict[str, Mapping[str, Any]] = {}
+    for name, inside in content.items():
+        if isinstance(inside, Mapping):
+            found[str(name)] = inside
+            found |= {f'{name}.{k}': v for k, v in inside.items()}
+    marks = tuple(form.mark for form in FORMATS)
+    found = {
+        place: inside
+        for place, inside in found.items()
+        if isinstance(inside, Mapping)
+        and any(str(name).endswith(marks) for name in inside)
+    }
+    if entry in found:
+        return entry, found[entry]
+    if not found or entry is not None:
+        return '', content
+    if len(found) > 1:
+        raise CheckpointError(
+            f'The checkpoint {file} holds {len(found)} encoders, in the '
+            f'entries {some(found)}; choose one by entry=NAME.'
+        )
+    return next(iter(found.items()))
 
 
 def _holds_tensors(content: Mapping[str, Any], name: str) -> bool:

@@ -205,8 +205,12 @@ class Pickle:
 
     def _persistent(self, _: None) -> None:
         """Push a storage as a one-dimensional tensor."""
+        saved = _check(self._stack.pop(), tuple)
+        if saved[:1] == ('module',):  # a class and its source, old format
+            self._stack.append(_check(saved[1], Left))
+            return
         # Only the old format has a part: the storage is a view of another.
-        kind, dtype, key, _, count, *part = _check(self._stack.pop(), tuple)
+        kind, dtype, key, _, count, *part = saved
         if kind != 'storage' or self._storage is None or any(part):
             raise CheckpointError('a reference to another object may run code')
         _check(dtype, torch.dtype), _check(key, str), _check(count, int)
@@ -588,9 +592,11 @@ _CALLED: dict[str, Callable[..., Any]] = {
 _LEFT = {
     'addict',
     'collections.defaultdict',
+    'collections.deque',
     'datetime',
     'easydict',
     'enum',
+    'functools.partial',
     'fvcore',
     'lightning',
     'lightning_fabric',
@@ -600,6 +606,9 @@ _LEFT = {
     'omegaconf',
     'pathlib',
     'pytorch_lightning',
+    'torch.nn.modules.activation.GELU',
+    'torch.nn.modules.normalization.LayerNorm',
+    'types.SimpleNamespace',
     'typing',
     'uuid',
     'yacs',

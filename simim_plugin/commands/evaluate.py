@@ -163,7 +163,8 @@ class Evaluation:
     Raises:
         CheckpointError: if the weights cannot be read.
         SimimError: if no config evaluates this encoder or has a given option,
-            if data is missing, or if the work directory holds another
+            if the statistics of other channels than three are not given, if
+            data is missing, or if the work directory holds another
             evaluation.
     """
 
@@ -234,7 +235,7 @@ class Evaluation:
         return classes > 0 and classes_of(name) not in (None, classes)
 
     def _check_options(self) -> None:
-        """Refuse options that no config has."""
+        """Refuse options that no config has, and missing ones."""
         known = {
             key
             for task in self.args.tasks
@@ -251,6 +252,20 @@ class Evaluation:
                 f'No config of {", ".join(self.args.tasks)} has '
                 f'{", ".join(unused)}; correct --cfg-options, or add the '
                 'task that it is for to --tasks.'
+            )
+
+        channels = self.options.get('in_channels', 3)
+        needed = [
+            f'model.data_preprocessor.{name}' for name in ('mean', 'std')
+        ]
+        if channels != len(self.family.mean) and not (
+            self.args.cfg_options.keys() >= {*needed}
+        ):
+            values = ' '.join(f'{name}=[...]' for name in needed)
+            raise SimimError(
+                f'{self.checkpoint} takes images of {channels} channels; pass '
+                'the mean and the std of its training, one value for each '
+                f'channel: --cfg-options {values}.'
             )
 
     def _check_data(self) -> None:

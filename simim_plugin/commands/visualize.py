@@ -19,7 +19,10 @@ from ..datasets import LoadRGBImage, PairedViews
 from ..datasets.paired_views import resize
 from ..errors import SimimError
 from ..evaluation import draw_pairs, match_patches
+from ..pictures import as_shown
 from ..pictures.walking import EXTENSIONS, list_images
+from ..settings import fit_channels
+from ..settings.channels import channels_of
 from ..text import clean
 from ..visualization.curves import draw_runs, read_run
 from ..visualization.encoder import FrozenEncoder
@@ -104,6 +107,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def pairs(args: argparse.Namespace) -> Captioned:
     """Draw pairs of views by the pipeline of a config."""
     config = find_config(args.config)
+    fit_channels(config)
     try:
         pipeline = config.train_dataloader.dataset.pipeline
         (grid,) = (step['grid'] for step in pipeline if 'grid' in step)
@@ -119,8 +123,8 @@ def pairs(args: argparse.Namespace) -> Captioned:
         (
             path.name,
             draw_pair(
-                read_image(path),
-                pair['img'],
+                as_shown(read_image(path, channels_of(config))),
+                [as_shown(view) for view in pair['img']],
                 pair['geometry'],
                 pair['mask'],
                 grid,
@@ -135,8 +139,9 @@ def matches(args: argparse.Namespace) -> Captioned:
     paths = find_images(args.images, args.limit, even=args.across)
     encoder = encoder_of(args)
     if args.across:
-        images = [square(read_image(path), encoder.size) for path in paths]
+        images = squares(paths, encoder)
         features = encoder(images)
+        images = [as_shown(image) for image in images]
         return [
             (
                 f'{paths[i].name} and {paths[i + 1].name}',
@@ -145,11 +150,12 @@ def matches(args: argparse.Namespace) -> Captioned:
             for i in range(0, len(paths), 2)
         ]
     views = PairedViews(size=encoder.size, crop_scale=(0.2, 1.0))
-    transform = Compose([LoadRGBImage(), views])
+    transform = Compose([LoadRGBImage(channels=encoder.channels), views])
     drawn = draw_pairs(transform, [str(path) for path in paths], args.seed)
     found = match_patches(encoder, drawn, grid=encoder.grid)
     figure = draw_matches(
-        [pair['img'] for pair in drawn], {'Nearest patches': found}
+        [[as_shown(view) for view in pair['img']] for pair in drawn],
+        {'Nearest patches': found},
     )
     return [(', '.join(path.name for path in paths), figure)]
 
@@ -158,18 +164,19 @@ def tokens(args: argparse.Namespace) -> Captioned:
     """Draw the patch tokens of all images as colours."""
     paths = find_images(args.images, args.limit)
     encoder = encoder_of(args)
-    images = [square(read_image(path), encoder.size) for path in paths]
+    images = squares(paths, encoder)
     names = ', '.join(path.name for path in paths)
-    return [(names, draw_tokens(images, encoder(images)))]
+    shown = [as_shown(image) for image in images]
+    return [(names, draw_tokens(shown, encoder(images)))]
 
 
 def attentions(args: argparse.Namespace) -> Captioned:
     """Draw the attention of the cls token in each image."""
     paths = find_images(args.images, args.limit)
     encoder = encoder_of(args)
-    images = [square(read_image(path), encoder.size) for path in paths]
+    images = squares(paths, encoder)
     return [
-        (path.name, draw_attention(image, shares))
+        (path.name, draw_attention(as_shown(image), shares))
         for path, image, shares in zip(
             paths, images, encoder.cls_attention(images), strict=True
         )
@@ -189,8 +196,21 @@ def runs(args: argparse.Namespace) -> Captioned:
 def encoder_of(args: argparse.Namespace) -> FrozenEncoder:
     """Load the encoder that the options name."""
     return FrozenEncoder(
-        args.checkpoint, args.size, args.num_heads, args.branch
+        args.checkpoint,
+        args.size,
+        args.num_heads,
+        args.branch,
+        args.mean,
+        args.std,
     )
+
+
+def squares(paths: Sequence[Path], encoder: FrozenEncoder) -> list[np.ndarray]:
+    """Read images for an encoder, see :func:`square`."""
+    return [
+        square(read_image(path, encoder.channels), encoder.size)
+        for path in paths
+    ]
 
 
 def find_images(
@@ -241,17 +261,21 @@ def find_images(
     return found
 
 
-def read_image(path: Path) -> np.ndarray:
-    """Read an image as (H, W, 3) uint8 RGB.
+def read_image(path: Path, channels: int = 3) -> np.ndarray:
+    """Read an image as (H, W, N) uint8, RGB if N is 3.
+
+    Args:
+        path (Path): of the image.
+        channels (int): N. Defaults to 3.
 
     Raises:
         SimimError: if it cannot be read.
     """
-    return LoadRGBImage()(dict(img_path=str(path)))['img']
+    return LoadRGBImage(channels=channels)(dict(img_path=str(path)))['img']
 
 
 def square(image: np.ndarray, size: int) -> np.ndarray:
-    """Crop the central square of an image, resized to (size, size, 3)."""
+    """Crop the central square of an image, resized to (size, size, N)."""
     height, width = image.shape[:2]
     edge = min(height, width)
     top, left = (height - edge) // 2, (width - edge) // 2
@@ -308,6 +332,15 @@ def _add_encoder(parser: argparse.ArgumentParser, limit: int) -> None:
         default='online',
         help='of a checkpoint with two encoders. Defaults to online',
     )
+    for name in ('mean', 'std'):
+        parser.add_argument(
+            f'--{name}',
+            nargs='+',
+            type=float,
+            help='of each channel in training, levels from 0 to 255, for an '
+            'encoder of other channels than three. Defaults to that of the '
+            "encoder's family",
+        )
     _add_images(parser, limit)
 
 

@@ -92,6 +92,8 @@ class LoadImage(LoadImageFromFile):
         """
         if self.stock:
             return super().transform(results)
+        if 'img_path' not in results:  # of a list that begins with a file
+            return self._from_array(results)
         check_measured(self.window)
         path = results['img_path']
         try:
@@ -108,6 +110,12 @@ class LoadImage(LoadImageFromFile):
             if self.ignore_empty:
                 return None
             raise
+        return self._packed(results, image)
+
+    def _from_array(self, results: dict) -> dict:
+        results['img_path'] = None
+        check_measured(self.window)
+        image = array_to_rgb(results['img'], self.window, self.channels)
         return self._packed(results, image)
 
     def _packed(self, results: dict, rgb: np.ndarray) -> dict:
@@ -130,16 +138,15 @@ class LoadArray(LoadImage):
     **Added Keys:** as in :class:`LoadImage`, and ``img_path``, None
     """
 
-    def transform(self, results: dict) -> dict:
+    def transform(self, results: dict) -> dict | None:
         """Convert ``results['img']`` to (H, W, N) uint8.
 
         Raises:
             SimimError: if it is no image.
         """
-        results['img_path'] = None
-        check_measured(self.window)
-        image = array_to_rgb(results['img'], self.window, self.channels)
-        return self._packed(results, image)
+        if 'img' not in results:  # of a list that begins with an array
+            return super().transform(results)
+        return self._from_array(results)
 
 
 def read_as_loaded(

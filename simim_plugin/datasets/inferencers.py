@@ -18,8 +18,9 @@ from mmengine import fileio
 from mmengine.dataset import default_collate
 from mmpretrain import FeatureExtractor, ImageClassificationInferencer
 from mmpretrain.apis import image_classification
+from mmpretrain.visualization import UniversalVisualizer
 
-from ..inference import as_drawn
+from ..inference import as_drawn, drawing, drawn_names, take_folders
 from ..pictures import decode_to_draw, naming
 from .loading import LoadRGBImage
 
@@ -28,8 +29,14 @@ def replace_preprocess() -> None:
     """Replace the method of the inferencers that read images."""
     for kind in (FeatureExtractor, ImageClassificationInferencer):
         kind.preprocess = _by_pipeline(kind.preprocess)
+        take_folders(kind, _is_ours)
     stock = ImageClassificationInferencer.visualize
     ImageClassificationInferencer.visualize = _as_read(stock)
+
+
+def _is_ours(inferencer: Any) -> bool:
+    transforms = getattr(inferencer.pipeline, 'transforms', [None])
+    return isinstance(transforms[0], LoadRGBImage)
 
 
 def _by_pipeline(stock: Callable[..., Iterator]) -> Callable[..., Iterator]:
@@ -37,8 +44,7 @@ def _by_pipeline(stock: Callable[..., Iterator]) -> Callable[..., Iterator]:
     def preprocess(
         self: Any, inputs: list, batch_size: int = 1, **kwargs: Any
     ) -> Iterator:
-        transforms = getattr(self.pipeline, 'transforms', [None])
-        if not isinstance(transforms[0], LoadRGBImage):
+        if not _is_ours(self):
             yield from stock(self, inputs, batch_size=batch_size, **kwargs)
             return
         items = (
@@ -58,8 +64,7 @@ def _as_read(stock: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(stock)
     def visualize(self: Any, inputs: list, *args: Any, **kwargs: Any) -> Any:
-        transforms = getattr(self.pipeline, 'transforms', [None])
-        if not isinstance(transforms[0], LoadRGBImage):
+        if not _is_ours(self):
             return stock(self, inputs, *args, **kwargs)
         named = [
             as_drawn(image)
@@ -67,10 +72,14 @@ def _as_read(stock: Callable[..., Any]) -> Callable[..., Any]:
             else os.fspath(image)
             for image in inputs
         ]
+        names = [name and f'{name}.png' for name in drawn_names(self, named)]
+        if self.visualizer is None and kwargs.get('show_dir') is not None:
+            self.visualizer = UniversalVisualizer()
         kept = image_classification.imread
         image_classification.imread = _read
         try:
-            return stock(self, named, *args, **kwargs)
+            with drawing(self.visualizer, 'visualize_cls', names):
+                return stock(self, named, *args, **kwargs)
         finally:
             image_classification.imread = kept
 

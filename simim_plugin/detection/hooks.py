@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from mmdet.engine.hooks import DetVisualizationHook
 from mmdet.registry import HOOKS
@@ -14,6 +15,7 @@ from mmengine.runner import Runner
 from ..datasets.annotated import read_as_loaded
 from ..engine.unwrapping import unwrapped
 from ..errors import SimimError
+from ..pictures.distinct import names_in
 from .annotations import BOXES_ONLY
 
 
@@ -23,9 +25,18 @@ class PNGVisualizationHook(DetVisualizationHook):
 
     MMDetection names pictures after the images, as JPEGs for photographs,
     nests the folders of batches if the work folder is relative, and decodes
-    the images by MMCV. Arguments are those of
-    :class:`mmdet.engine.DetVisualizationHook`.
+    the images by MMCV. Names are of
+    :func:`simim_plugin.pictures.distinct.distinct_names`. Arguments are those
+    of :class:`mmdet.engine.DetVisualizationHook`.
     """
+
+    names: Mapping[str, str] = MappingProxyType({})
+    """From the paths of the test's images to the names of pictures."""
+
+    def before_test(self, runner: Runner) -> None:
+        """Name the pictures, so that none replaces another."""
+        if self.draw:
+            self.names = names_in(runner.test_dataloader.dataset)
 
     def after_val_iter(
         self,
@@ -64,7 +75,8 @@ class PNGVisualizationHook(DetVisualizationHook):
             folder = Path(runner.work_dir, runner.timestamp, self.test_out_dir)
         for sample in outputs:
             self._test_index += 1
-            name = Path(sample.img_path).stem
+            path = sample.img_path
+            name = self.names.get(path, Path(path).stem)
             self._visualizer.add_datasample(
                 name if folder or self.show else 'test_img',
                 read_as_loaded(sample, self.backend_args),

@@ -43,6 +43,20 @@ def decode_to_draw(
     return decode(data, turned, measured_window([levels]), name)
 
 
+def as_shown(image: np.ndarray) -> np.ndarray:
+    """Return the first three channels of an image, or its first one thrice.
+
+    Args:
+        image (numpy.ndarray): (H, W, N) uint8, or (H, W).
+
+    Returns:
+        numpy.ndarray: (H, W, 3) uint8.
+    """
+    if image.ndim == 3 and image.shape[2] < 3:
+        image = image[..., 0]
+    return in_three_channels(image)
+
+
 def _many_channels(data: bytes, turned: bool) -> np.ndarray | None:
     """Return three channels or one of a TIFF of many, None for others."""
     if not is_tiff(data):

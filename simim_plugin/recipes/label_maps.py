@@ -31,6 +31,9 @@ MAPS = (
 )
 """Usual names of the two folders, in lower case."""
 
+MOST_UNNAMED = 32
+"""Values beside 0 and 255 that few pixels of whole masks may have."""
+
 _ENDINGS = ('.png', '.bmp', '.tif', '.tiff', '.gif')
 
 
@@ -87,10 +90,16 @@ class LabelMaps:
         shares = {n: self.shares.get(v, 0.0) for v, n in self.values.items()}
         least = min(shares, key=shares.__getitem__)
         most = max(shares, key=shares.__getitem__)
+        left = self.ignored
+        if not isinstance(left, str):
+            left = ', '.join(map(str, left))
+        ignored = f'; ignored values: {left}' if left else ''
+        if left == str(IGNORED):
+            ignored += ' (a class if classes.txt lists it)'
         return (
             f'{len(self.train.names)} training and {len(self.val.names)} test '
             f'pictures of {len(shares)} classes, from {shares[least]:.2%} of '
-            f'the pixels ({least}) to {shares[most]:.1%} ({most})'
+            f'the pixels ({least}) to {shares[most]:.1%} ({most}){ignored}'
         )
 
 
@@ -288,6 +297,8 @@ def _classes(
             'line of the class file has; add it there, or ignore it by '
             f'--ignore {unknown[0]}, or all such values by --ignore others.'
         )
+    if not listed:
+        _check_edges(pixels, maps)
     found = listed or {value: f'class {value}' for value in present}
     found = {v: name for v, name in found.items() if v not in ignored}
     if len(found) < 2 or len(found) > IGNORED:
@@ -297,3 +308,15 @@ def _classes(
             'needed; check the values, or list those to ignore by --ignore.'
         )
     return found
+
+
+def _check_edges(pixels: Counter[int], maps: str) -> None:
+    """Refuse masks of 0 and 255 with many values between them."""
+    share = (pixels[0] + pixels[IGNORED]) / pixels.total()
+    if len(pixels) > MOST_UNNAMED and share > 0.8 and pixels[IGNORED]:
+        raise LabelMapError(
+            f'The label maps in {maps} have {len(pixels)} values, and 0 and '
+            f'{IGNORED} alone are {share:.0%} of the pixels, as in masks with '
+            'smoothed edges; save them without smoothing and without JPEG, '
+            'or name the classes in classes.txt.'
+        )

@@ -29,6 +29,9 @@ LOOKED_AT = 500
 """Label maps in which each class is looked for, spread over the data set."""
 
 _CHUNK = 32
+_PHOTOMETRIC, _SAMPLE_FORMAT = 262, 339  # tags of TIFF
+_SPREAD = {'L;2': 85, 'L;4': 17, 'L;2R': 85, 'L;4R': 17}
+"""Distance of the values of few bits, by Pillow's names of their coding."""
 
 
 class LabelMapError(SimimError):
@@ -49,19 +52,30 @@ def read_label_map(path: str, backend_args: dict | None = None) -> np.ndarray:
         numpy.ndarray: (H, W) of bool or integers.
 
     Raises:
-        LabelMapError: if the file cannot be read, or holds colours.
+        LabelMapError: if the file cannot be read, holds colours or several
+            pages, or does not tell its values.
     """
     try:
         check_regular(path)
         data = fileio.get(path, backend_args=backend_args)
         image = Image.open(io.BytesIO(data))
-        labels = np.array(image)
+        fault = _fault(image)
+        labels = _as_stored(image)
     # Decoders raise anything from OSError to struct.error.
     except Exception as error:
+        unknown = isinstance(error, Image.UnidentifiedImageError)
+        reason = 'no image format that Pillow knows' if unknown else error
         raise LabelMapError(
-            f'Cannot read the label map {path} ({error}); replace the '
+            f'Cannot read the label map {path} ({reason}); replace the '
             'file, or remove it and its image.'
         ) from error
+    if fault:
+        raise LabelMapError(f'The label map {path} {fault}.')
+    if labels.dtype.kind == 'f':
+        raise LabelMapError(
+            f'The label map {path} holds fractions; save it as an image of '
+            'whole numbers.'
+        )
     if labels.ndim != 2 or labels.dtype.kind not in 'bui':
         raise LabelMapError(
             f'The label map {path} holds colours where class indices are '
@@ -72,6 +86,42 @@ def read_label_map(path: str, backend_args: dict | None = None) -> np.ndarray:
             f'The label map {path} is a JPEG file, whose compression changes '
             'class indices; make it anew as a PNG file.'
         )
+    return labels
+
+
+def _fault(image: Image.Image) -> str | None:
+    """Return why the values of a file are not known, as a clause, or None."""
+    pages = getattr(image, 'n_frames', 1)
+    if pages > 1:
+        return (
+            f'has {pages} pages, of which one would be read; save it as one '
+            'image of class indices'
+        )
+    tags = getattr(image, 'tag_v2', {})
+    if image.mode == 'L' and tags.get(_PHOTOMETRIC) == 0:
+        return (
+            'is a TIFF file with white as the lowest value, which readers '
+            'turn round; save it with black as the lowest one, or as PNG'
+        )
+    return None
+
+
+def _as_stored(image: Image.Image) -> np.ndarray:
+    """Return the values of a file, where Pillow has others.
+
+    Pillow spreads values of 2 and 4 bits over 0 to 255, and takes signed
+    bytes of a TIFF file for unsigned ones.
+    """
+    tiles = getattr(image, 'tile', ())  # before the pixels are read
+    kind = tiles[0].args if tiles else ''
+    kind = kind[0] if isinstance(kind, tuple) else kind
+    labels = np.array(image)
+    if image.mode == 'L' and kind in _SPREAD:
+        return labels // _SPREAD[kind]
+    formats = getattr(image, 'tag_v2', {}).get(_SAMPLE_FORMAT, (1,))
+    signed = 2 in (formats if isinstance(formats, tuple) else (formats,))
+    if image.mode == 'L' and signed:
+        return labels.view(np.int8)
     return labels
 
 
@@ -216,7 +266,8 @@ def _say_absent(
         remedy = (
             'set reduce_zero_label=False of the data sets'
             if zero
-            else f'save them with the values 0 to {count - 1}'
+            else f'save them with the values 0 to {count - 1}, or set values '
+            'of the data sets, such as values=[0, 255]'
         )
         raise LabelMapError(
             f'The {looked} label maps of {place} hold the values '

@@ -19,9 +19,8 @@ from ..checkpoint import read_weights
 from ..checkpoint.portable import Portable
 from ..errors import SimimError
 from ..evaluation.features import encode_images, frozen
+from ..models import PairDataPreprocessor
 from ..vit import ExtendedAttention
-
-MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 
 
 class FrozenEncoder(BaseModel):
@@ -36,10 +35,13 @@ class FrozenEncoder(BaseModel):
         num_heads (int, optional): attention heads, needed if neither the
             file nor the width determines them.
         branch (str): see :func:`simim_plugin.checkpoint.load_backbone`.
+        mean, std (Sequence[float], optional): of each channel, levels from
+            0 to 255; those of the encoder's family if None.
 
     Raises:
         CheckpointError: if the file cannot be read or is not a plain ViT.
-        SimimError: if ``size`` is not a multiple of the patch size.
+        SimimError: if ``size`` is not a multiple of the patch size, or the
+            statistics are not one for each channel.
     """
 
     def __init__(
@@ -48,11 +50,23 @@ class FrozenEncoder(BaseModel):
         size: int | None = None,
         num_heads: int | None = None,
         branch: str = 'online',
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
     ) -> None:
-        super().__init__(
-            dict(type='mmpretrain.SelfSupDataPreprocessor', mean=MEAN, std=STD)
-        )
-        plain = Portable(read_weights(file, branch), num_heads)
+        weights = read_weights(file, branch)
+        plain = Portable(weights, num_heads)
+        channels = plain.options.get('in_channels', 3)
+        known = channels == len(weights.family.mean)
+        mean = mean or (weights.family.mean if known else ())
+        std = std or (weights.family.std if known else ())
+        if not len(mean) == len(std) == channels:
+            raise SimimError(
+                f'The encoder takes images of {channels} channels; pass '
+                'the mean and the std of its training, one value for each '
+                'channel (--mean, --std).'
+            )
+        super().__init__(PairDataPreprocessor(mean, std))
+        self.channels = channels
         size = size or max(plain.size)
         if size % plain.patch or size < plain.patch:
             raise SimimError(
@@ -75,7 +89,8 @@ class FrozenEncoder(BaseModel):
         """Encode images to patch tokens.
 
         Args:
-            images (Sequence[np.ndarray]): B times (H, W, 3) uint8 RGB.
+            images (Sequence[np.ndarray]): B times (H, W, N) uint8, RGB if
+                N is 3.
 
         Returns:
             Tensor: (B, R, C, D) float32, on the CPU.
@@ -89,7 +104,8 @@ class FrozenEncoder(BaseModel):
         """Compute the attention of the cls token in the last block.
 
         Args:
-            images (Sequence[np.ndarray]): B times (H, W, 3) uint8 RGB.
+            images (Sequence[np.ndarray]): B times (H, W, N) uint8, RGB if
+                N is 3.
 
         Returns:
             Tensor: (B, A, 1 + N) float32, on the CPU: first the cls token

@@ -2,8 +2,10 @@
 
 import argparse
 import datetime
+import functools
 import pathlib
-from collections import defaultdict
+import types
+from collections import defaultdict, deque
 
 import pytest
 import torch
@@ -51,6 +53,30 @@ def test_each_entry_alone(tmp_path):
     for entry in ('module', 'model_state_dict', *sum(BOTH, ())):
         torch.save({entry: state, 'epoch': 3}, tmp_path / 'file.pth')
         assert torch.equal(taken(tmp_path / 'file.pth'), state['cls_token'])
+
+
+def test_entries_of_other_names(tmp_path):
+    file = tmp_path / 'file.pth'
+    first, second = (timm_vit(seed=n).state_dict() for n in (0, 1))
+    count = {'n_averaged': torch.tensor(3)}
+    rest = dict(optimizer={'state': {0: {'exp_avg': torch.ones(2)}}})
+    for content in (
+        dict(net=first),
+        dict(checkpoint=dict(state_dict=wrap(first, 'module.'))),
+        dict(state_dict=dict(model=first), epoch=torch.tensor(3)),
+        dict(state_dict=wrap(first, 'module.') | count),
+        dict(weights=wrap(first, 'encoder.') | {'head.w': torch.ones(2)}),
+    ):
+        torch.save(content | rest, file)
+        assert torch.equal(taken(file), first['cls_token'])
+    torch.save(dict(best=first, last=second) | rest, file)
+    with pytest.raises(CheckpointError, match=r'2 encoders.* best, last; cho'):
+        taken(file)
+    assert torch.equal(taken(file, entry='last'), second['cls_token'])
+    averaged = {'steps': torch.tensor(1)} | wrap(second, 'module.')
+    torch.save(dict(state_dict=first, ema_state_dict=averaged), file)
+    found = taken(file, entry='ema_state_dict')
+    assert torch.equal(found, second['cls_token'])
 
 
 @pytest.mark.parametrize(('raw', 'averaged'), BOTH, ids='+'.join)
@@ -149,6 +175,11 @@ def test_other_content_is_left(tmp_path):
         folder=pathlib.PurePosixPath('a/b'),
         started=datetime.datetime(2026, 1, 1),
         counts=defaultdict(list, {'a': [1]}),
+        hyper_parameters=types.SimpleNamespace(
+            norm=functools.partial(torch.nn.LayerNorm, eps=1e-6),
+            act=torch.nn.GELU,
+            last=deque([1.0], maxlen=3),
+        ),
         hooks={pathlib.Path('/y'): [datetime.timedelta(3)]},
     )
     for protocol in (2, 4, 5):

@@ -98,7 +98,8 @@ def test_inference_detector(paths, expected):
         torch.testing.assert_close(got.bboxes, wanted.bboxes)
         assert torch.equal(got.labels, wanted.labels)
         assert torch.equal(got.masks, wanted.masks)
-    for given in (files, arrays, files):
+    mixed = [files[0], arrays[1], *files[2:]]
+    for given in (files, arrays, mixed, [arrays[0], *files[1:]]):
         got = inference_detector(model, given)
         assert len(got) == len(expected)
         for sample, wanted in zip(got, expected, strict=True):
@@ -119,8 +120,6 @@ def test_inferencer(paths, expected, tmp_path):
         assert len(found) == (
             1 if given is files[0] or given is arrays[0] else 4
         )
-        if given is folder:
-            continue  # in the order of the system
         for sample, wanted in zip(found, expected, strict=False):
             np.testing.assert_allclose(
                 sample['bboxes'], wanted.bboxes, atol=1e-3
@@ -131,7 +130,8 @@ def test_inferencer(paths, expected, tmp_path):
             assert sample['labels'] == wanted.labels.tolist()
             assert len(sample['masks']) == len(wanted)
     out = str(tmp_path / 'out')
-    inferencer(files[:2], out_dir=out, no_save_pred=False)
+    inferencer([*files[:2], arrays[0]], out_dir=out, no_save_pred=False)
+    assert Path(out, 'preds/0.json').is_file()
     for file in files[:2]:
         drawn = Path(out, 'vis', Path(file).name)
         assert Image.open(drawn).size == Image.open(file).size

@@ -2,6 +2,7 @@
 
 import json
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import cv2
 import numpy as np
@@ -11,7 +12,7 @@ from mmengine.visualization import Visualizer
 from PIL import Image, ImageDraw
 
 from simim_plugin.datasets import annotated
-from simim_plugin.detection import PNGVisualizationHook
+from simim_plugin.detection import PNGVisualizationHook, hooks
 from simim_plugin.errors import SimimError
 
 BOX = (50, 10, 20, 12)
@@ -171,6 +172,21 @@ def test_arrays_are_read_like_files():
         load(grey.astype(np.float32))
 
 
+def test_lists_of_files_and_arrays(tmp_path):
+    """OpenMMLab chooses the loader by the first image of a list."""
+    file = tmp_path / 'a.png'
+    pixels = np.arange(72, dtype=np.uint8).reshape(4, 6, 3)
+    Image.fromarray(pixels[..., ::-1]).save(file)
+    for name in ('LoadImageFromFile', 'LoadImageFromNDArray'):
+        load = TRANSFORMS.build(dict(type=f'mmdet.{name}'))
+        for given in (dict(img_path=str(file)), dict(img=pixels)):
+            found = load(given)
+            assert np.array_equal(found['img'], pixels)
+            assert found['img_path'] == (
+                str(file) if 'upright' in found else None
+            )
+
+
 @pytest.mark.parametrize('tag', [3, 6])
 def test_drawings_are_of_the_loaded_image(tmp_path, tag):
     options = write(tmp_path, [tag])
@@ -185,3 +201,27 @@ def test_drawings_are_of_the_loaded_image(tmp_path, tag):
     hook.after_test_iter(runner, 0, {}, [item['data_samples']])
     rgb = item['inputs'].numpy()[::-1].transpose(1, 2, 0)
     assert np.array_equal(drawn[0], rgb)
+
+
+def test_no_drawing_replaces_another(monkeypatch):
+    monkeypatch.setattr(hooks, 'read_as_loaded', lambda *_: None)
+    paths = ['/d/l/0.jpg', '/d/r/0.png', '/d/r/1.jpg']
+    drawn = []
+    Visualizer.get_instance('drawings')
+    hook = PNGVisualizationHook(draw=True, test_out_dir='drawn')
+    hook._visualizer = SimpleNamespace(
+        add_datasample=lambda *_, out_file, **__: drawn.append(out_file)
+    )
+    items = [dict(img_path=path) for path in paths]
+    dataset = MagicMock(get_data_info=items.__getitem__)
+    dataset.__len__.return_value = len(items)
+    runner = SimpleNamespace(
+        work_dir='work',
+        timestamp='now',
+        test_dataloader=SimpleNamespace(dataset=dataset),
+    )
+    hook.before_test(runner)
+    samples = [SimpleNamespace(img_path=path) for path in paths]
+    hook.after_test_iter(runner, 0, {}, samples)
+    names = ['l/0.jpg', 'r/0.png', '1']
+    assert drawn == [f'work/now/drawn/{name}.png' for name in names]

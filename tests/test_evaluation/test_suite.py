@@ -45,7 +45,7 @@ from simim_plugin.datasets.robustness import (
 from simim_plugin.demo.data import make_demo_data
 from simim_plugin.errors import SimimError
 from simim_plugin.files import last_checkpoint
-from simim_plugin.settings import check_settings
+from simim_plugin.settings import check_settings, fit_channels
 from simim_plugin.vit.arches import BASE, LARGE, MICRO, known_encoder
 
 from ..test_checkpoint.families import saved
@@ -219,6 +219,28 @@ def test_unknown_encoder_and_task_and_data(demo, tmp_path):
     run = Evaluation(parse_args([*words, '--num-heads', '4']), TOOLS)
     assert run.encoder.scale == 'in1k'
     assert run.options['arch']['num_layers'] == 3
+
+
+@pytest.mark.parametrize('channels', [1, 4, 5])
+def test_other_channels_need_their_statistics(demo, tmp_path, channels):
+    file = tmp_path / 'vit.pth'
+    vit = our_vit(arch=MICRO.arch, patch_size=8, in_channels=channels)
+    torch.save(vit.state_dict(), file)
+    words = [str(file), '--work-dir', str(tmp_path / 'out')]
+    words += ['--data', str(demo / 'data/demo'), '--cfg-options']
+    sentence = f'{channels} channels.*--cfg-options model.data_preproc.*std='
+    for given in (['randomness.seed=1'], ['model.data_preprocessor.mean=[1]']):
+        with pytest.raises(SimimError, match=sentence):
+            Evaluation(parse_args([*words, *given]), TOOLS)
+    values = str([1.0] * channels)
+    words += [f'model.data_preprocessor.{k}={values}' for k in ('mean', 'std')]
+    run = Evaluation(parse_args(words), TOOLS)
+    config = run._config('knn', *run._configs('knn'))
+    assert config.model.backbone.in_channels == channels
+    assert config.model.data_preprocessor.mean == [1.0] * channels
+    fit_channels(config)
+    first = config.test_dataloader.dataset.pipeline[0]
+    assert first == dict(type='LoadRGBImage', channels=channels)
 
 
 def test_a_folder_without_images_of_cifar10(demo, tmp_path):

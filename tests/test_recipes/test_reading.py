@@ -167,7 +167,18 @@ def test_unfit_annotations(tmp_path):
 def test_values_of_label_maps(tmp_path, values, settings):
     data = read_label_maps(str(label_maps(tmp_path, values=values)), 0.25, 0)
     assert label_settings(data) == settings
-    assert len(data.train.names), len(data.val.names) == (6, 2)
+    assert (len(data.train.names), len(data.val.names)) == (6, 2)
+    note = 'ignored values: 255 (a class if classes.txt lists it)'
+    assert (note in str(data)) == (len(values) == 3 and values[2] == 255)
+
+
+def test_smoothed_edges_of_label_maps(tmp_path):
+    label_maps(tmp_path, values=(0, 255))
+    for file in (tmp_path / 'masks').iterdir():
+        mask = Image.open(file).resize((640, 640))
+        mask.rotate(20, Image.Resampling.BICUBIC).save(file)
+    with pytest.raises(SimimError, match=r'values, and 0 and 255.*smoothed'):
+        read_label_maps(str(tmp_path), 0.25, 0)
 
 
 def test_named_values_of_label_maps(tmp_path):

@@ -94,7 +94,8 @@ def test_inference_model(paths, expected):
     ):
         got = inference_model(model, given).pred_sem_seg.data[0]
         assert np.array_equal(got.numpy(), wanted)
-    for given in (files, arrays, files):
+    mixed = [files[0], arrays[1], *files[2:]]
+    for given in (files, arrays, mixed, [arrays[0], *files[1:]]):
         got = inference_model(model, given)
         for sample, wanted in zip(got, expected, strict=True):
             assert np.array_equal(sample.pred_sem_seg.data[0], wanted)

@@ -1,10 +1,13 @@
 """Label maps are looked at before a run starts."""
 
+import struct
+import zlib
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
@@ -14,7 +17,10 @@ from PIL import Image
 
 from simim_plugin import config_path
 from simim_plugin.segmentation import label_maps
-from simim_plugin.segmentation.label_maps import LabelMapError
+from simim_plugin.segmentation.label_maps import (
+    LabelMapError,
+    read_label_map,
+)
 
 UPERNET = 'siamese_im_vit-micro-p8_upernet-1xb16-amp-200i_demo.py'
 CLASSES = ('ground', 'disc')
@@ -81,7 +87,8 @@ def test_masks_of_0_and_255_are_refused(mode, test_mode, tmp_path):
     assert said == (
         f'The 6 label maps of {root}/maps hold the values 0, 255 only, of '
         "which 255 is ignored, so that 'disc' would never be learned; save "
-        'them with the values 0 to 1.'
+        'them with the values 0 to 1, or set values of the data sets, '
+        'such as values=[0, 255].'
     )
 
 
@@ -148,6 +155,62 @@ def test_jpeg_label_maps_are_refused(tmp_path):
     root = make(tmp_path, suffix='jpg')
     said = refused(root, seg_map_suffix='.jpg')
     assert 'maps/0.jpg is a JPEG file, whose compression changes' in said
+
+
+def few_bits(labels: np.ndarray, bits: int) -> bytes:
+    """Return a grey PNG file of 2 or 4 bits a pixel, which Pillow spreads."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        check = zlib.crc32(name + data)
+        return struct.pack('>I', len(data)) + name + data + check.to_bytes(4)
+
+    height, width = labels.shape
+    parts = labels.reshape(height, -1, 8 // bits).astype(np.uint8)
+    shifts = np.arange(8 - bits, -1, -bits, dtype=np.uint8)
+    packed = (parts << shifts).sum(axis=-1).astype(np.uint8)
+    rows = np.insert(packed, 0, 0, axis=1).tobytes()  # no filter
+    header = struct.pack('>IIBBBBB', width, height, bits, 0, 0, 0, 0)
+    return (
+        b'\x89PNG\r\n\x1a\n'
+        + chunk(b'IHDR', header)
+        + chunk(b'IDAT', zlib.compress(rows))
+        + chunk(b'IEND', b'')
+    )
+
+
+def test_values_are_read_as_stored(tmp_path):
+    labels = np.arange(64, dtype=np.uint8).reshape(8, 8) % 4
+    file = tmp_path / 'a.tif'
+    for kind in (np.uint8, np.int8, np.uint16, np.int16, np.int32, '>u2'):
+        stored = labels.astype(kind)
+        stored[0, 0] = -1 if np.dtype(kind).kind == 'i' else 250
+        tifffile.imwrite(file, stored, photometric='minisblack')
+        assert np.array_equal(read_label_map(str(file)), stored), kind
+    for bits in (2, 4):
+        file = tmp_path / f'{bits}.png'
+        file.write_bytes(few_bits(labels, bits))
+        assert np.array_equal(read_label_map(str(file)), labels)
+
+
+@pytest.mark.parametrize(
+    ('stored', 'options', 'match'),
+    [
+        (np.zeros((8, 8), np.float32), {}, 'holds fractions; save'),
+        (np.zeros((3, 8, 8), np.uint8), {}, 'has 3 pages, of which one'),
+        (
+            np.zeros((8, 8), np.uint8),
+            dict(photometric='miniswhite'),
+            'white as the lowest value.*black as the lowest',
+        ),
+        (np.zeros((8, 8), np.int64), {}, r'\(no image format that Pillow'),
+    ],
+    ids=['floats', 'pages', 'white', '64 bits'],
+)
+def test_values_that_are_not_known(stored, options, match, tmp_path):
+    file = tmp_path / 'a.tif'
+    tifffile.imwrite(file, stored, **dict(photometric='minisblack') | options)
+    with pytest.raises(LabelMapError, match=match):
+        read_label_map(str(file))
 
 
 def test_a_zero_that_is_a_class(tmp_path):
