@@ -200,9 +200,10 @@ class CollapseMonitor(Hook):
         if not self._seen:
             return
         target = self._seen.pop('target')[:, self._extra :]
-        prediction = self._seen.pop('prediction')
-        whole = prediction.shape == target.shape  # variants predict a part
-        figures = feature_figures(target, prediction if whole else None)
+        prediction = self._seen.pop('prediction', None)
+        if prediction is not None and prediction.shape != target.shape:
+            prediction = None  # variants predict a part, some past the neck
+        figures = feature_figures(target, prediction)
         for name, value in figures.items():
             runner.message_hub.update_scalar(f'train/{name}', value)
         if self.every_n_train_iters(runner, self.interval):
