@@ -377,7 +377,7 @@ def test_the_disk_is_full(folder):
         printed = Run(folder, *options, *epochs(2), before=before).end(1)
         error = printed.partition('\nerror: ')[2]
         assert 'The disk is full while writing to ' in error
-        assert '/iter_12.pth; free some space' in error
+        assert '/run/iter_10.pth; free some space' in error
         assert 'Traceback' not in printed
         assert good.read_bytes() == content
         assert [path.name for path in good.parent.glob('*.pth*')] == [
