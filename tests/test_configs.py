@@ -475,7 +475,8 @@ def test_old_names_resolve_with_a_warning(name):
 
 def test_commands_accept_old_names():
     name = 'siamese_im_vit-tiny-p8_knn_demo.py'
-    args = Namespace(config=name, launcher='none', local_rank=0, work_dir=None)
+    args = Namespace(config=name, launcher='none', local_rank=0)
+    args.work_dir, args.verbose = None, False
     with pytest.warns(FutureWarning, match=name):
         config = read_config(args)
     assert config.model.backbone.arch.embed_dims == 128

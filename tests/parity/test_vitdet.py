@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from simim_plugin.checkpoint import read_weights
+from simim_plugin.checkpoint.names import from_any
 from simim_plugin.detection import SiameseIMFeaturePyramid, SiameseIMViTDet
 
 from . import relative_error
@@ -29,8 +29,8 @@ class Detector(nn.Module):
         self.neck = SiameseIMFeaturePyramid(48, out_channels=16)
 
 
-def renamed(arrays, prefix, file):
-    """Read arrays of Detectron2's names as tensors of our names."""
+def renamed(arrays, prefix):
+    """Give arrays of Detectron2's names our names; some are slices."""
     given = {
         name.removeprefix(prefix): torch.from_numpy(value)
         for name, value in arrays.items()
@@ -38,17 +38,16 @@ def renamed(arrays, prefix, file):
     }
     # The reader recognises the format by this tensor.
     given.setdefault('net.patch_embed.proj.weight', torch.zeros(1))
-    torch.save({'model': given}, file)
-    weights = read_weights(file)
-    assert weights.form.name == 'Detectron2'
-    return weights.state
+    found = from_any(dict(model=given), 'the reference')
+    assert found.form.name == 'Detectron2'
+    return found.state
 
 
 @pytest.mark.parametrize('dtype', [torch.float64, torch.float32], ids=str)
-def test_features_levels_and_gradients(reference, tmp_path, dtype):
+def test_features_levels_and_gradients(reference, dtype):
     arrays = reference('vitdet_square')
     model = Detector().to(dtype)
-    weights = renamed(arrays, 'param/', tmp_path / 'model.pth')
+    weights = renamed(arrays, 'param/')
     model.load_state_dict(weights)  # all names match
     features = model.backbone(torch.from_numpy(arrays['input']).to(dtype))
     levels = model.neck(features)
@@ -59,7 +58,7 @@ def test_features_levels_and_gradients(reference, tmp_path, dtype):
     for stride, level in enumerate(levels, 2):
         assert relative_error(level, arrays[f'out/p{stride}']) < 1e-5
     assert relative_error(loss, arrays['loss']) < 1e-5
-    gradients = renamed(arrays, 'grad/', tmp_path / 'gradients.pth')
+    gradients = renamed(arrays, 'grad/')
     del gradients['backbone.patch_embed.projection.weight']
     assert len(gradients) == 13
     for name, gradient in gradients.items():
