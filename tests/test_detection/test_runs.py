@@ -318,6 +318,7 @@ def names_of(folder: Path) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.shared
+@pytest.mark.minutes
 def test_loss_falls_on_photographs(shared, tmp_path):
     """From random weights, on eight photographs, below the background's."""
     loader = dict(num_workers=0, persistent_workers=False)

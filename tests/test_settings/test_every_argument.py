@@ -26,6 +26,7 @@ BY_OTHERS = {
     'ImageNetC.filter_cfg',
     'ImageNetR.filter_cfg',
     'ImageNetSketch.filter_cfg',
+    'DistillationHead.num_global',  # its algorithms read it
     'SiameseIMSegViT.interpolate_antialias',  # the loader reads it
     'WarmupCosineLR.by_epoch',  # convert_to_iter_based and the loop read it
     # The inferencers give LoadArray the settings of LoadImage.
