@@ -72,8 +72,10 @@ def test_few_lines_stand_before_the_first_step(task, folder):
 
 
 @pytest.fixture
-def terminal(tmp_path, capsys):
+def terminal(tmp_path, capsys, monkeypatch):
     """A logger with a file; return what each of the two has."""
+    # Notices of the imports of this process wait for the first log file.
+    monkeypatch.setattr('simim_plugin.runs.terminal._early', [])
 
     def make(level='INFO'):
         file = tmp_path / f'{level}.log'
