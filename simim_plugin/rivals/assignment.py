@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from mmengine.dist import all_reduce
 from torch import Tensor
 
+from .contrast import wide
+
 
 @torch.no_grad()
 def balanced(assigned: Tensor, rounds: int = 3) -> Tensor:
@@ -102,9 +104,8 @@ def _assign(
     features: Tensor, prototypes: Tensor, temperature: float
 ) -> Tensor:
     """Return the assignments of features (M, D) to K prototypes, (M, K)."""
-    wide = torch.promote_types(features.dtype, torch.float32)
-    features = F.normalize(features.to(wide), dim=1)
-    prototypes = F.normalize(prototypes.to(wide), dim=1)
+    features = F.normalize(wide(features), dim=1)
+    prototypes = F.normalize(wide(prototypes), dim=1)
     return F.softmax(features @ prototypes.T / temperature, dim=1)
 
 

@@ -27,8 +27,8 @@ def info_nce(query: Tensor, key: Tensor, temperature: float) -> Tensor:
             into it.
         temperature (float): T, above 0.
     """
-    query = F.normalize(_wide(query), dim=1)
-    key = F.normalize(_wide(key.detach()), dim=1)
+    query = F.normalize(wide(query), dim=1)
+    key = F.normalize(wide(key.detach()), dim=1)
     keys = torch.cat(all_gather(key))  # (P * B, D)
     logits = query @ keys.T / temperature
     first = get_rank() * len(query)
@@ -104,7 +104,7 @@ def dense_contrast(
         dict[str, Tensor]: ``loss``, ``global_term`` and ``dense_term``.
     """
     query, key, query_grid, key_grid = (
-        F.normalize(_wide(part), dim=1) for part in parts[:4]
+        F.normalize(wide(part), dim=1) for part in parts[:4]
     )
     nearest = match(parts.query_backbone, parts.key_backbone)  # (B, N)
     key_grid = key_grid.detach().take_along_dim(nearest[:, None], dim=2)
@@ -122,6 +122,6 @@ def dense_contrast(
     )
 
 
-def _wide(features: Tensor) -> Tensor:
+def wide(features: Tensor) -> Tensor:
     """Return features in float32 or wider."""
     return features.to(torch.promote_types(features.dtype, torch.float32))
