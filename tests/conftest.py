@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -112,10 +113,17 @@ def restored_default_scope():
     """Restore mmengine's default scope after each test file."""
     from mmengine.registry import DefaultScope
 
-    before = DefaultScope._instance_dict.copy()
-    yield
-    DefaultScope._instance_dict.clear()
-    DefaultScope._instance_dict.update(before)
+    with _restored(DefaultScope):
+        yield
+
+
+@pytest.fixture(scope='module', autouse=True)
+def restored_loggers_of_fixtures():
+    """Forget the loggers of a test file's fixtures after it."""
+    from mmengine.logging import MMLogger
+
+    with _restored(MMLogger):
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -123,7 +131,16 @@ def restored_loggers():
     """Forget the loggers of a test: their streams close with its capture."""
     from mmengine.logging import MMLogger
 
-    before = MMLogger._instance_dict.copy()
-    yield
-    MMLogger._instance_dict.clear()
-    MMLogger._instance_dict.update(before)
+    with _restored(MMLogger):
+        yield
+
+
+@contextmanager
+def _restored(kind: Any) -> Iterator[None]:
+    """Restore the instances that mmengine keeps of a class."""
+    before = kind._instance_dict.copy()
+    try:
+        yield
+    finally:
+        kind._instance_dict.clear()
+        kind._instance_dict.update(before)

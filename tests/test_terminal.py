@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from collections import OrderedDict
 
 import mmengine.logging
 import pytest
@@ -74,8 +75,10 @@ def test_few_lines_stand_before_the_first_step(task, folder):
 @pytest.fixture
 def terminal(tmp_path, capsys, monkeypatch):
     """A logger with a file; return what each of the two has."""
-    # Notices of the imports of this process wait for the first log file.
+    # Notices of the imports of this process wait for the first log file, and
+    # a logger that the process has would get those of the test.
     monkeypatch.setattr('simim_plugin.runs.terminal._early', [])
+    monkeypatch.setattr(MMLogger, '_instance_dict', OrderedDict())
 
     def make(level='INFO'):
         file = tmp_path / f'{level}.log'
