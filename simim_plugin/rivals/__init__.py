@@ -13,6 +13,7 @@ from .dino import DistillationHead, ViTDINO, ViTIBOT
 from .distillation import PrototypeHead
 from .moco_v3 import FeatureMLP, InfoNCEHead, ViTMoCoV3
 from .msn import AssignmentHead, ProjectionMLP, ViTMSN
+from .sampling import RepeatedSampler
 from .schedules import HoldLastLayerHook, TemperatureHook
 from .tokenizers import DALLETokenizer, FitTokenizerHook, PatchTokenizer
 from .views import CropMasks, MultiCropViews
@@ -32,6 +33,7 @@ __all__ = [
     'PatchTokenizer',
     'ProjectionMLP',
     'PrototypeHead',
+    'RepeatedSampler',
     'TemperatureHook',
     'TokenHead',
     'ViTBEiT',

@@ -22,6 +22,7 @@ from simim_plugin.rivals import (
     DistillationHead,
     HoldLastLayerHook,
     MultiCropViews,
+    RepeatedSampler,
     TemperatureHook,
 )
 from simim_plugin.rivals.moving import Centre, KeyQueue
@@ -32,7 +33,7 @@ NAMES = [
     for file in sorted(CONFIGS.glob('*.py'))
 ]
 SCALES = ('in1k', 'cifar10', 'demo')
-NO_TEACHER = ('beit',)
+NO_TEACHER = ('beit', 'supervised')
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +53,9 @@ def images(tmp_path_factory):
     for index in range(8):
         pixels = draw.integers(0, 256, (9, 12, 3), np.uint8)
         image = Image.fromarray(pixels).resize((96, 72))
-        image.save(folder / f'{index}.png')
+        file = folder / 'ab'[index % 2] / f'{index}.png'
+        file.parent.mkdir(exist_ok=True)
+        image.save(file)
     return folder
 
 
@@ -61,8 +64,8 @@ def batch_of(config, images):
         TRANSFORMS.build(t) for t in config.train_dataloader.dataset.pipeline
     ]
     samples = []
-    for file in sorted(images.iterdir())[:4]:
-        results = dict(img_path=str(file))
+    for file in sorted(images.glob('*/*'))[:4]:
+        results = dict(img_path=str(file), gt_label=1)
         for transform in transforms:
             results = transform(results)
         samples.append(results)
@@ -73,7 +76,7 @@ def built(config):
     """Build a model; the tokenizer of BEiT is fitted on noise."""
     model = MODELS.build(config.model)
     model.init_weights()
-    if model.target_generator is not None:
+    if getattr(model, 'target_generator', None) is not None:
         size = config.crop['size']
         model.target_generator.fit(torch.rand(16, 3, size, size), rounds=1)
     return model
@@ -139,6 +142,9 @@ def test_resumes_bit_for_bit(name, monkeypatch, images, tmp_path):
         if name == 'beit':  # eight images have few patches
             config.model.target_generator.num_tokens = 16
             config.model.head.num_tokens = 16
+        if name == 'supervised':
+            config.model.data_preprocessor.num_classes = 2
+            config.model.head.num_classes = 2
         config.work_dir = str(tmp_path / part)
         if part == 'resumed':
             config.load_from = str(tmp_path / 'whole' / 'iter_6.pth')
@@ -227,7 +233,28 @@ def test_crop_masks():
     assert (masked.min(), masked.max()) == (6, 32)
 
 
+def test_copies_of_an_image_are_shared_and_drawn_apart(monkeypatch):
+    draws = []
+    for rank in (0, 1):
+        sampler = RepeatedSampler(range(6), seed=3)
+        sampler.rank, sampler.world_size = rank, 2
+        sampler.num_samples, sampler.total_size = 3, 6
+        sampler.start(epoch=1, first=0)
+        draws.append([*sampler])
+        sampler.start(epoch=1, first=1)
+        assert [*sampler] == draws[-1][1:]
+    shared = [draw for pair in zip(*draws, strict=True) for draw in pair]
+    assert len({draw.image for draw in shared}) == 2
+    assert [d.image == shared[0].image for d in shared] == 3 * [True] + 3 * [
+        False
+    ]
+    assert len(set(shared)) == 6
+    sampler.start(epoch=2, first=0)
+    assert not set(sampler) & set(shared)
+
+
 WRONG = {
+    'repeats': (lambda: RepeatedSampler(range(2), repeats=0), 'at least 1'),
     'teacher temperature': (
         lambda: DistillationHead(8, teacher_temperature=0.0),
         'teacher_temperature of DistillationHead is 0.0',
