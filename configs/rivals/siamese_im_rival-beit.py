@@ -1,8 +1,5 @@
 _base_ = __import__('simim_plugin').ablation_base()
-# BEiT: the tokens of masked patches (arXiv 2106.08254). The tokenizer is
-# ours, a k-means of patches; for DALL-E's, with 8,192 tokens:
-#   target_generator=dict(type='DALLETokenizer', file='dalle_encoder.pth',
-#                         patch_size=_base_.patch_size)
+# BEiT: the tokens of masked patches (arXiv 2106.08254).
 
 custom_imports = dict(imports=['simim_plugin.rivals'])
 
@@ -14,6 +11,8 @@ model = dict(
     head=dict(
         type='TokenHead', in_dims=_base_.model.projector.in_dims,
         num_tokens=_base_.rivals.tokens),
+    # Ours, a k-means of patches. For DALL-E's 8,192 tokens: dict(
+    #     type='DALLETokenizer', file='dalle_encoder.pth', patch_size=16)
     target_generator=dict(
         type='PatchTokenizer', num_tokens=_base_.rivals.tokens,
         patch_size=_base_.patch_size))
