@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from functools import partial
+from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -15,6 +16,7 @@ from mmcv.transforms import Compose
 from mmengine.config import Config
 from mmengine.dataset import default_collate
 from mmengine.registry import init_default_scope
+from mmengine.utils import import_modules_from_strings
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
@@ -49,6 +51,7 @@ def pretraining_step(
         bf16 (bool): under autocast.
     """
     config = Config.fromfile(config_path(name))
+    import_modules_from_strings(**config.custom_imports)
     init_default_scope('mmpretrain')
     model = MODELS.build(config.model)
     model.init_weights()
@@ -57,13 +60,23 @@ def pretraining_step(
     transforms = Compose([t for t in pipeline if t.type != 'LoadRGBImage'])
     noise = np.random.default_rng(0)
     samples = [
-        transforms(dict(img=noise.integers(0, 256, (256, 320, 3), np.uint8)))
+        transforms(
+            dict(
+                img=noise.integers(0, 256, (256, 320, 3), np.uint8),
+                gt_label=0,
+            )
+        )
         for _ in range(batch)
     ]
     data = model.data_preprocessor(default_collate(samples), training=True)
+    tokenizer = getattr(model, 'target_generator', None)
+    if tokenizer is not None:  # BEiT's is fitted on images
+        tokenizer.fit(torch.rand(64, *data['inputs'][0].shape[1:]), rounds=1)
+    moves = getattr(model, 'update_target', None)
 
     def loss() -> Tensor:
-        model.update_target(0.995)
+        if moves is not None:
+            moves(0.995)
         return model.loss(**data)['loss']
 
     return _optimizer_step(model, loss, bf16)
@@ -148,21 +161,58 @@ def measure_steps(batch: int = 8, rounds: int = 5) -> dict[str, float]:
 
 
 def measure_variants(batch: int = 4, rounds: int = 3) -> dict[str, float]:
-    """Measure a step of the efficiency rows and of row (i), in fp32.
-
-    Steps are timed in turns, and built one at a time: a small machine cannot
-    hold all of them.
+    """Measure a step of the efficiency rows and of row (i) on ImageNet.
 
     Args:
         batch (int): images per step. Defaults to 4.
         rounds (int): counted steps of each. Defaults to 3.
 
     Returns:
-        dict[str, float]: seconds, MB, GFLOPs per image, and ratios to row
-        (i).
+        dict[str, float]: see :func:`measure_methods`.
     """
-    os.environ['SIMIM_SCALE'] = 'in1k'  # overrides the user's
     files = {row: f'siamese_im_row-{row}.py' for row in ('i', *EFFICIENT)}
+    return measure_methods(files, 'in1k', batch, rounds)
+
+
+def measure_rivals(
+    scale: str, batch: int = 4, rounds: int = 3
+) -> dict[str, float]:
+    """Measure a step of every rival, of MAE and of row (i).
+
+    Args:
+        scale (str): of the configs.
+        batch (int): images per step. Defaults to 4.
+        rounds (int): counted steps of each. Defaults to 3.
+
+    Returns:
+        dict[str, float]: see :func:`measure_methods`.
+    """
+    files = {row: f'siamese_im_row-{row}.py' for row in ('i', 'mae')}
+    first = Path(config_path('siamese_im_rival-dino.py'))
+    for file in sorted(first.parent.glob('*.py')):
+        files[file.stem.removeprefix('siamese_im_rival-')] = file.name
+    return measure_methods(files, scale, batch, rounds)
+
+
+def measure_methods(
+    files: Mapping[str, str], scale: str, batch: int, rounds: int
+) -> dict[str, float]:
+    """Measure a pretraining step of some configs, in fp32.
+
+    Steps are timed in turns, and built one at a time: a small machine cannot
+    hold all of them.
+
+    Args:
+        files (Mapping[str, str]): packaged configs by name, ``i`` first.
+        scale (str): of the configs.
+        batch (int): images per step.
+        rounds (int): counted steps of each.
+
+    Returns:
+        dict[str, float]: seconds, MB, GFLOPs per image, and
+        ratios to row (i).
+    """
+    os.environ['SIMIM_SCALE'] = scale  # overrides the user's
     seconds: dict[str, list[float]] = {row: [] for row in files}
     flops: dict[str, float] = {}
     for _ in tqdm(range(rounds), desc='timing', leave=False):
@@ -175,7 +225,7 @@ def measure_variants(batch: int = 4, rounds: int = 3) -> dict[str, float]:
     costs = {
         'seconds a step': {r: median(values) for r, values in seconds.items()},
         'peak MB of a step': {
-            row: peak_megabytes(pretraining_step, file, batch, False)
+            row: peak_megabytes(_step_of_scale, scale, file, batch)
             for row, file in files.items()
         },
         'GFLOPs an image': flops,
@@ -187,6 +237,11 @@ def measure_variants(batch: int = 4, rounds: int = 3) -> dict[str, float]:
             if row != 'i':
                 figures[f'{row}: {name}, / (i)'] = values[row] / values['i']
     return figures
+
+
+def _step_of_scale(scale: str, name: str, batch: int) -> Callable[[], object]:
+    os.environ['SIMIM_SCALE'] = scale
+    return pretraining_step(name, batch, False)
 
 
 def dense_loss(tokens: int, dim: int = 768) -> Callable[[], object]:

@@ -59,6 +59,13 @@ METRICS = {
 """By task, the heading of its column and the metric in its results."""
 
 
+BUDGETS = {
+    'images': '',
+    'time': 'seconds a step',
+    'flops': 'GFLOPs an image',
+}
+"""By budget, the cost that a row has beside row (i)."""
+
 OWN_TEACHER = ('dino', 'ibot', 'msn')
 """Rivals whose authors evaluate the teacher."""
 
@@ -161,6 +168,14 @@ def _parser(rows: Sequence[str]) -> argparse.ArgumentParser:
         help=f'comma-separated, from {",".join(METRICS)}',
     )
     parser.add_argument(
+        '--budget',
+        choices=BUDGETS,
+        default='images',
+        help='rows that train see as many images, or as many as their steps '
+        'allow in the time or the operations of row i; costs.json has the '
+        'costs. Defaults to images',
+    )
+    parser.add_argument(
         '--work-dir',
         type=Path,
         help='folder of all runs and results. Defaults to '
@@ -193,6 +208,7 @@ def claim_folder(args: argparse.Namespace) -> None:
         scale=args.scale,
         data=str(args.data.resolve()),
         tasks=args.tasks,
+        budget=args.budget,
         gpus=args.gpus,  # the batch, and with it the number of steps
         cfg_options=args.cfg_options,
         evaluation_options=args.evaluation_options,
@@ -286,9 +302,34 @@ def _pretrain(
         f'train_dataloader.dataset.data_root={images}',
         *args.cfg_options,
     ]
+    if args.budget != 'images':
+        words.append(f'train_cfg.max_epochs={_epochs(args, row)}')
     log = folder / 'pretraining.log'
     train_on(tools, words, work_dir, log, args.gpus)
     return last_checkpoint(work_dir)
+
+
+def _epochs(args: argparse.Namespace, row: str) -> int:
+    """Return the epochs of a row within the budget of row (i)."""
+    from mmengine.config import Config
+
+    from ..benchmarks.training import measure_methods
+
+    file = args.work_dir / 'costs.json'
+    costs = json.loads(file.read_text()) if file.is_file() else {}
+    name = BUDGETS[args.budget]
+    if f'{row}: {name}' not in costs:
+        measured = {
+            one: Path(_config_of(one)).name
+            for one in dict.fromkeys(['i', row])
+        }
+        costs |= measure_methods(measured, args.scale, batch=16, rounds=3)
+        write_json(file, costs)
+    config = Config.fromfile(_config_of('i'))
+    options = dict(word.split('=', 1) for word in args.cfg_options)
+    epochs = options.get('train_cfg.max_epochs', config.train_cfg.max_epochs)
+    share = costs.get(f'{row}: {name}, / (i)', 1.0)
+    return max(1, round(int(epochs) / share))
 
 
 def write_results(work_dir: Path) -> None:

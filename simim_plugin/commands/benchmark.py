@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from ..config_files import ABLATION_SCALES
 from ..environment import require
 from ..files import write_json
 from .config_errors import add_traceback_option, explained_errors
@@ -17,6 +18,7 @@ PARTS = {
     'loss': 'the loss beside its M x M form',
     'pipeline': 'the pair pipeline beside Pillow calls',
     'variants': 'the training step of the cheaper variants',
+    'rivals': 'the training step of the other methods',
     'monitors': 'the monitors of a run beside its training step',
     'detection-step': 'a step of ViTDet, activations kept or computed again',
     'detection-attention': "a global block's attention in ViTDet",
@@ -72,6 +74,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='packaged config for monitors, detection, segmentation',
     )
     parser.add_argument(
+        '--scale',
+        choices=ABLATION_SCALES,
+        default='in1k',
+        help='of the rivals. Defaults to in1k',
+    )
+    parser.add_argument(
         '--batch-size', type=int, default=8, help='images per training step'
     )
     parser.add_argument(
@@ -113,6 +121,8 @@ def measure(part: str, args: argparse.Namespace) -> dict[str, float]:
             return _measure_pipeline(args.images, rounds)
         case 'variants':
             return training.measure_variants(batch, rounds)
+        case 'rivals':
+            return training.measure_rivals(args.scale, batch, rounds)
         case 'monitors':
             config = args.config or training.RECIPE
             return monitors.measure_monitors(config, batch, rounds)

@@ -111,6 +111,25 @@ def test_every_row_is_run_alike(away, capsys):
         assert picture.width > picture.height / 2
 
 
+def test_a_budget_sets_the_epochs(away):
+    """A step of half the operations trains for twice the epochs."""
+    name = 'GFLOPs an image'
+    folder = away / 'rows'
+    folder.mkdir()
+    costs = {f'{row}: {name}': 1.0 for row in ('i', 'mae', 'dino')}
+    costs |= {f'mae: {name}, / (i)': 0.5, f'dino: {name}, / (i)': 2.5}
+    (folder / 'costs.json').write_text(json.dumps(costs))
+    words = ['i', 'mae', 'dino', '--budget', 'flops', '--work-dir', 'rows']
+    main([*words, '--cfg-options', 'train_cfg.max_epochs=10'], tools=away)
+    trained = [call for call in calls(away) if call.startswith('train')]
+    epochs = [call.rpartition('max_epochs=')[2] for call in trained]
+    assert dict(zip(['i', 'mae', 'dino'], epochs, strict=True)) == {
+        'i': '10',
+        'mae': '20',
+        'dino': '4',
+    }
+
+
 def test_rivals_are_rows(away):
     main(['dino', 'moco-v3'], tools=away)
     trained = [call.split() for call in calls(away) if call[0] == 't']

@@ -11,7 +11,9 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import RUNNERS, init_default_scope
 from mmpretrain.registry import HOOKS, MODELS, TRANSFORMS
 from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
 
+from simim_plugin.benchmarks.training import pretraining_step
 from simim_plugin.checkpoint import read_checkpoint, read_weights
 from simim_plugin.engine import MomentumHook
 from simim_plugin.errors import SimimError
@@ -314,3 +316,21 @@ def test_a_skipped_step_moves_no_centre_or_queue(name, monkeypatch, images):
     model.update_target(1.0)
     for buffer, value in model.head.named_buffers():
         assert torch.equal(value, before[buffer]), buffer
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'siamese_im_row-i',
+        'siamese_im_row-mae',
+        *(f'siamese_im_rival-{name}' for name in NAMES),
+    ],
+)
+def test_a_step_is_measured(name, monkeypatch):
+    monkeypatch.setenv('SIMIM_SCALE', 'demo')
+    torch.manual_seed(0)
+    step = pretraining_step(f'{name}.py', batch=2, bf16=False)
+    with FlopCounterMode(display=False) as counter:
+        step()
+    # Between a forward pass of the encoder and ten of them, with gradients.
+    assert 0.05 < counter.get_total_flops() / 2 / 1e9 < 3
