@@ -78,7 +78,12 @@ class Boxes:
 
 
 def read_boxes(
-    data: str, share: float, seed: int, out: Path, masks: bool | None = None
+    data: str,
+    share: float,
+    seed: int,
+    out: Path,
+    masks: bool | None = None,
+    val_data: str | None = None,
 ) -> Boxes:
     """Read an annotation file, or a folder of one or two of them.
 
@@ -92,13 +97,14 @@ def read_boxes(
         out (Path): prefix of the two files that a division writes.
         masks (bool, optional): train masks too. Defaults to None: if every
             object has one.
+        val_data (str, optional): the JSON file to test on. Defaults to None.
 
     Raises:
         SimimError: if there is no such file, it is wrong, its pictures are
             missing, no class has an object, or masks are asked for that are
             not there.
     """
-    train_file, val_file = _files(data)
+    train_file, val_file = (data, val_data) if val_data else _files(data)
     content = read_annotations(train_file)
     folder = _image_folder(train_file, content['images'])
     seen = survey(

@@ -210,7 +210,10 @@ def _set_data(
         os.path.abspath(root),
         f'{sum(counts.values())} {kind} pictures',
     )
-    if lists:
+    if 'classes' in lists:
+        out.set(f'{loader}.dataset.ann_file', lists[part])
+        out.set(f'{loader}.dataset.classes', lists['classes'])
+    elif lists:
         out.set(f'{loader}.dataset.list_file', lists[part])
     elif part == 'train' and data.pictures.broken:
         share = 2 * len(data.pictures.broken) / len(data.pictures.seen)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import textwrap
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from ..errors import SimimError
 from ..files import complete_file
 from ..text import clean
 from .encoders import Encoder, no_encoder, read_encoder
+from .file_lists import is_list, read_labelled_lists
 from .machine import Machine, this_machine
 from .plans import Plan
 from .written import Written
@@ -25,6 +26,9 @@ METHODS = dict(
     segmentation=('upernet', 'linear'),
 )
 """Tasks and their methods; the first is the default."""
+
+UNTRAINED = ('knn', 'logistic')
+"""Methods without a training."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,8 @@ class Choices:
         img_size (int, optional): side of the images, pixels.
         batch_size (int, optional): of a micro-step.
         epochs (int, optional): length.
+        val_data (str, optional): a second list, class folder or COCO file,
+            to test on.
         val_share (float): of data in one part, to test on.
         seed (int): of that division.
         freeze (bool): hold the encoder.
@@ -59,6 +65,7 @@ class Choices:
     img_size: int | None = None
     batch_size: int | None = None
     epochs: int | None = None
+    val_data: str | None = None
     val_share: float = 0.2
     seed: int = 0
     freeze: bool = False
@@ -124,7 +131,8 @@ def check_choices(task: str, choices: Choices) -> str:
         and method in ('finetune', 'vitdet', 'upernet'),
         encoder_lr=task != 'pretraining'
         and method in ('finetune', 'vitdet', 'upernet'),
-        epochs=method not in ('knn', 'logistic'),
+        epochs=method not in UNTRAINED,
+        val_data=task in ('classification', 'detection'),
     )
     default = Choices()
     for name, used in uses.items():
@@ -175,6 +183,19 @@ def make_recipe(
     """
     method = check_choices(task, choices)
     data = os.path.expanduser(data)
+    if is_list(data) and task not in ('pretraining', 'classification'):
+        raise SimimError(
+            f'{task} takes no list such as {data}; pass '
+            + (
+                'a JSON file in the format of COCO.'
+                if task == 'detection'
+                else 'the folder that holds images and masks.'
+            )
+        )
+    if choices.val_data:
+        choices = replace(
+            choices, val_data=os.path.expanduser(choices.val_data)
+        )
     if choices.encoder:
         encoder = read_encoder(
             os.path.expanduser(choices.encoder),
@@ -289,6 +310,8 @@ class Order:
         files: dict[Path, str] | None = None,
     ) -> Recipe:
         """Return the recipe that was made."""
+        if not self.machine.gpu and self.method not in UNTRAINED:
+            written.set('default_hooks.logger.interval', 10, 'slow steps')
         return Recipe(
             *(self.task, self.method, data, self.encoder, self.machine),
             *(plan, written, files or {}),
@@ -303,14 +326,16 @@ def _pretraining(order: Order) -> Recipe:
 
     encoder, machine = order.encoder, order.machine
     data = task.read_unlabelled(order.root)
+    files, lists = order.lists(data.lists)
     size = task.view_size(
         data.pictures, encoder.patch, machine, order.choices.img_size
     )
     plan = task.plan_pretraining(data, encoder, machine, *order.plan(size[0]))
     written = task.write_pretraining(
-        data, encoder, machine, plan, size, order.head(data)
+        *(data, encoder, machine, plan, size, order.head(data)),
+        list_file=lists.get('train'),
     )
-    return order.recipe(data, plan, written)
+    return order.recipe(data, plan, written, files)
 
 
 def _classification(order: Order) -> Recipe:
@@ -318,9 +343,11 @@ def _classification(order: Order) -> Recipe:
     from . import classification as task
 
     choices, encoder, machine = order.choices, order.encoder, order.machine
-    data = class_folders.read_class_folders(
-        order.root, choices.val_share, choices.seed
-    )
+    parts = order.root, choices.val_data, choices.val_share, choices.seed
+    if is_list(order.root):
+        data = read_labelled_lists(*parts)
+    else:
+        data = class_folders.read_class_folders(*parts)
     size = task.image_size(encoder, min(data.pictures.size), choices.img_size)
     plan = task.plan_classification(
         data, encoder, machine, order.method, *order.plan(size[0])
@@ -341,7 +368,7 @@ def _detection(order: Order) -> Recipe:
     choices, encoder, machine = order.choices, order.encoder, order.machine
     data = boxes.read_boxes(
         *(order.root, choices.val_share, choices.seed, order.stem),
-        choices.masks,
+        *(choices.masks, choices.val_data),
     )
     size = task.image_side(data, machine, choices.img_size)
     plan = task.plan_detection(data, encoder, machine, *order.plan(size[0]))
