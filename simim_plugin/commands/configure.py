@@ -141,6 +141,13 @@ def _parser() -> argparse.ArgumentParser:
         help='factor of the learning rate of the encoder, such as 0.1',
     )
     parser.add_argument(
+        '--lora',
+        type=int,
+        metavar='RANK',
+        help='train adapters of this rank in the place of the encoder, in '
+        'fine-tuning of classifiers',
+    )
+    parser.add_argument(
         '--masks',
         action=argparse.BooleanOptionalAction,
         help='train masks, or boxes alone. Defaults to what the data has',
@@ -187,6 +194,7 @@ def write_config(args: argparse.Namespace, about: str) -> Recipe:
         seed=args.seed,
         freeze=args.freeze,
         encoder_lr=args.encoder_lr,
+        lora=args.lora,
         masks=args.masks,
         classes=args.classes,
         ignored=args.ignore,

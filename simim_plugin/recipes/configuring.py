@@ -51,6 +51,8 @@ class Choices:
         seed (int): of that division.
         freeze (bool): hold the encoder.
         encoder_lr (float): factor of its learning rate.
+        lora (int, optional): rank of adapters, which train in the place of
+            the encoder.
         masks (bool, optional): of a detector; None: if the data has them.
         classes (str, optional): file with values and names for label maps.
         ignored (tuple[int, ...] | str, optional): values of no class in
@@ -70,6 +72,7 @@ class Choices:
     seed: int = 0
     freeze: bool = False
     encoder_lr: float = 1.0
+    lora: int | None = None
     masks: bool | None = None
     classes: str | None = None
     ignored: tuple[int, ...] | str | None = None
@@ -132,6 +135,7 @@ def check_choices(task: str, choices: Choices) -> str:
         encoder_lr=task != 'pretraining'
         and method in ('finetune', 'vitdet', 'upernet'),
         epochs=method not in UNTRAINED,
+        lora=method == 'finetune',
         val_data=task in ('classification', 'detection'),
     )
     default = Choices()
@@ -141,12 +145,23 @@ def check_choices(task: str, choices: Choices) -> str:
                 f'{name.replace("_", "-")} has no effect on {task} by '
                 f'{method}; leave it out.'
             )
+    _check_values(choices)
+    return method
+
+
+def _check_values(choices: Choices) -> None:
+    """Refuse values out of range, and such as exclude each other."""
     if choices.encoder and choices.arch:
         raise SimimError(
             '--arch is that of a new encoder, and --encoder has its own; '
             'leave one of them out.'
         )
-    for name in ('img_size', 'batch_size', 'epochs', 'num_heads'):
+    if choices.lora and (choices.freeze or choices.encoder_lr != 1):
+        raise SimimError(
+            '--lora trains adapters beside an encoder that is held; leave '
+            'out --freeze and --encoder-lr.'
+        )
+    for name in ('img_size', 'batch_size', 'epochs', 'num_heads', 'lora'):
         value = getattr(choices, name)
         if value is not None and value < 1:
             raise SimimError(
@@ -157,7 +172,6 @@ def check_choices(task: str, choices: Choices) -> str:
             f'--encoder-lr is {choices.encoder_lr}, a factor of the learning '
             'rate; set it between 0 and 1, such as 0.1.'
         )
-    return method
 
 
 def make_recipe(
@@ -356,6 +370,7 @@ def _classification(order: Order) -> Recipe:
     written = task.write_classification(
         *(data, encoder, machine, plan, order.method, size, order.head(data)),
         **order.tune(),
+        lora=choices.lora,
         lists=lists,
     )
     return order.recipe(data, plan, written, files)

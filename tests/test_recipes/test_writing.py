@@ -65,6 +65,20 @@ def test_rules_of_plans():
     assert '2 classes and 1 training pictures of b' in small
 
 
+@pytest.mark.parametrize(
+    ('task', 'folder'), [('detection', 'boxes'), ('segmentation', 'maps')]
+)
+def test_short_runs_of_new_heads_learn(task, folder, data, tmp_path):
+    """The rule of a large batch leaves 600 steps of two images no room."""
+    recipe, config = written(task, tmp_path / 'a.py', data / folder)
+    assert config.optim_wrapper.optimizer.lr == 1e-3
+    recipe, config = written(
+        *(task, tmp_path / 'b.py', data / folder), arch='base'
+    )
+    assert config.optim_wrapper.optimizer.lr == 2.5e-4
+    assert not any('learning rate' in w for w in recipe.plan.warnings)
+
+
 def test_a_batch_fits_the_memory():
     cost = Cost(768, 12, 196, gpu=True)
     image = cost.classifier(frozen=False)
@@ -198,6 +212,9 @@ def test_choices_reach_the_config(data, tmp_path):
         ('classification', dict(method='knn', epochs=3), 'epochs has no'),
         ('classification', dict(method='knn'), 'features of an encoder'),
         ('classification', dict(freeze=True), '--freeze uses'),
+        ('classification', dict(lora=4), '--lora uses'),
+        ('classification', dict(lora=4, freeze=True), 'leave out --freeze'),
+        ('pretraining', dict(lora=4), 'lora has no effect'),
         ('classification', dict(arch='vast'), "no arch 'vast'"),
         ('classification', dict(arch='tiny', encoder='x'), '--arch is that'),
         ('classification', dict(img_size=50), 'set 48'),
