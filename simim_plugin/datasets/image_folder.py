@@ -17,7 +17,12 @@ from rich.progress import track
 
 from ..errors import SimimError
 from ..pictures.archives import ARCHIVES, find_archives
-from ..pictures.listing import Groups, kept, list_archives
+from ..pictures.listing import (
+    Groups,
+    collecting_later,
+    kept,
+    list_archives,
+)
 from ..pictures.walking import EXTENSIONS, Census, walk_images
 from ..text import in_markup
 from .fingerprint import content_of, fingerprint
@@ -82,6 +87,7 @@ class ImageFolder(ImageSet, BaseDataset):
             **kwargs,
         )
 
+    @collecting_later()
     def load_data_list(self) -> list[dict]:
         """List one ``dict(img_path=...)`` per image."""
         root = self.data_root

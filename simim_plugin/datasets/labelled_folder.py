@@ -17,7 +17,12 @@ from mmpretrain.registry import DATASETS
 from ..errors import SimimError
 from ..files import check_regular
 from ..pictures.archives import find_archives
-from ..pictures.listing import Groups, kept, list_labelled_archives
+from ..pictures.listing import (
+    Groups,
+    collecting_later,
+    kept,
+    list_labelled_archives,
+)
 from ..pictures.walking import (
     EXTENSIONS,
     Census,
@@ -60,6 +65,7 @@ class LabelledFolder(ImageSet, CustomDataset):
         kwargs.setdefault('extensions', EXTENSIONS)
         super().__init__(data_root=os.path.expanduser(data_root), **kwargs)
 
+    @collecting_later()
     def load_data_list(self) -> list[dict]:
         """List one ``dict(img_path=..., gt_label=...)`` per image."""
         root = self.img_prefix

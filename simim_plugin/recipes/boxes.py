@@ -12,7 +12,7 @@ from typing import Any
 
 from ..detection.annotations import read_annotations, some
 from ..errors import SimimError
-from .splitting import TESTS, TRAINING, check_share, divide
+from .splitting import TESTS, TRAINING, balance, check_share, divide
 from .survey import Survey, refuse_broken_tests, survey
 
 _LOOKED_AT = 50
@@ -66,14 +66,11 @@ class Boxes:
 
     def __str__(self) -> str:
         """Return one line: pictures, objects, classes and their balance."""
-        least = min(self.counts, key=self.counts.__getitem__)
-        most = max(self.counts, key=self.counts.__getitem__)
         kind = 'with masks' if self.masks else 'boxes alone'
         return (
             f'{self.images[0]} training and {self.images[1]} test pictures, '
             f'{sum(self.counts.values())} training objects ({kind}) of '
-            f'{len(self.counts)} classes, from {self.counts[least]} of '
-            f'{least} to {self.counts[most]} of {most}'
+            f'{len(self.counts)} classes, {balance(self.counts)}'
         )
 
 

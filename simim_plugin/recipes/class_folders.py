@@ -9,7 +9,14 @@ from pathlib import Path
 
 from ..errors import SimimError
 from ..pictures.walking import class_folders, images_by_class
-from .splitting import TESTS, TRAINING, check_share, divide, part_named
+from .splitting import (
+    TESTS,
+    TRAINING,
+    balance,
+    check_share,
+    divide,
+    part_named,
+)
 from .survey import Survey, check_lines, refuse_broken_tests, survey
 
 
@@ -44,13 +51,10 @@ class Labelled:
 
     def __str__(self) -> str:
         """Return one line: pictures, classes and their balance."""
-        least = min(self.counts, key=self.counts.__getitem__)
-        most = max(self.counts, key=self.counts.__getitem__)
         return (
             f'{sum(self.counts.values())} training and '
             f'{sum(self.tested.values())} test pictures of '
-            f'{len(self.counts)} classes, from {self.counts[least]} of '
-            f'{least} to {self.counts[most]} of {most}'
+            f'{len(self.counts)} classes, {balance(self.counts)}'
         )
 
 

@@ -212,5 +212,19 @@ def _set_schedule(out: Written, encoder: Encoder, plan: Plan) -> None:
         plan.epochs,
         f'{plan.steps} steps of {plan.total} of {plan.images} pictures',
     )
+    if encoder.file:  # as docs/encoders.md continues
+        out.set(
+            'momentum_hook',
+            Code('dict(_base_.momentum_hook, base_momentum=0.999)'),
+            'a slower target',
+        )
+        out.set(
+            'custom_hooks',
+            Code(
+                "[\n    momentum_hook, dict(type='HoldBackboneHook', "
+                f'epochs={plan.warmup}),\n    *_base_.watching_hooks]'
+            ),
+            'the encoder waits for the new parts',
+        )
     every = max(1, plan.epochs // 20)
     out.set('default_hooks.checkpoint.interval', every, 'epochs')

@@ -102,6 +102,7 @@ def two_lists(root, tmp_path):
 def test_two_lists(root, tmp_path):
     train, val = two_lists(root, tmp_path)
     data = read_labelled_lists(str(train), str(val), 0.2, 0)
+    assert '2 classes, from 3 of Äpfel & Birnen to 6 of nut' in str(data)
     assert (len(data.lists['train']), len(data.lists['val'])) == (9, 3)
     with val.open('a') as stream:
         stream.write(f'{root / NAMES[0]},nut\n')

@@ -14,7 +14,7 @@ from simim_plugin.recipes.class_folders import read_class_folders
 from simim_plugin.recipes.label_maps import read_label_maps
 from simim_plugin.recipes.pretraining import read_unlabelled
 from simim_plugin.recipes.segmentation import label_settings
-from simim_plugin.recipes.splitting import divide
+from simim_plugin.recipes.splitting import balance, divide
 from simim_plugin.recipes.survey import survey
 
 from .data import CLASSES, class_folders, coco, label_maps, picture
@@ -93,6 +93,11 @@ def test_unfit_class_folders(tmp_path):
     with pytest.raises(FileNotFoundError, match='no picture'):
         (tmp_path / 'empty').mkdir()
         read_unlabelled(str(tmp_path / 'empty'))
+
+
+def test_the_balance_of_classes():
+    assert balance(dict(a=2, b=2)) == '2 of each'
+    assert balance(dict(a=3, b=2)) == 'from 2 of b to 3 of a'
 
 
 def test_one_annotation_file_is_divided(tmp_path):

@@ -176,6 +176,21 @@ def test_written_configs_pass_the_check(
     assert not (tmp_path / 'my.py.part').exists()
 
 
+def test_a_pretraining_continues_by_the_recipe(data, tmp_path):
+    _, file = saved('dinov2', tmp_path)
+    recipe, config = written(
+        *('pretraining', tmp_path / 'a.py', data / 'classes'),
+        encoder=str(file),
+        num_heads=2,
+    )
+    momentum, hold, *others = config.custom_hooks
+    assert (momentum.type, momentum.base_momentum) == ('MomentumHook', 0.999)
+    assert (hold.type, hold.epochs) == ('HoldBackboneHook', recipe.plan.warmup)
+    _, new = written('pretraining', tmp_path / 'b.py', data / 'classes')
+    assert [h.type for h in new.custom_hooks[1:]] == [h.type for h in others]
+    assert recipe.plan.recipe_lr == pytest.approx(1e-4)
+
+
 def test_choices_reach_the_config(data, tmp_path):
     _, file = saved('dinov2', tmp_path)
     _, config = written(
