@@ -226,7 +226,8 @@ def read_labelled_lists(
         ]
         number = Counter(one.label for one in chosen)
         counts.append({name: number[name] for name in names})
-    return Labelled(root, root, lists, *counts, seen, seen.broken)
+    trained, tested = counts
+    return Labelled(root, root, lists, trained, tested, seen, seen.broken)
 
 
 def _check_classes(

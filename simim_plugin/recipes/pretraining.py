@@ -222,7 +222,7 @@ def _set_schedule(out: Written, encoder: Encoder, plan: Plan) -> None:
             'custom_hooks',
             Code(
                 "[\n    momentum_hook, dict(type='HoldBackboneHook', "
-                f'epochs={plan.warmup}),\n    *_base_.watching_hooks]'
+                f'epochs={plan.warmup}),\n    *_base_.custom_hooks[1:]]'
             ),
             'the encoder waits for the new parts',
         )
