@@ -16,7 +16,7 @@ from mmpretrain.registry import DATASETS
 from rich.progress import track
 
 from ..errors import SimimError
-from ..pictures.archives import ARCHIVES, find_archives
+from ..pictures.archives import ARCHIVES, Member, find_archives
 from ..pictures.listing import (
     Groups,
     collecting_later,
@@ -122,7 +122,7 @@ class ImageFolder(ImageSet, BaseDataset):
         self.fingerprint = fingerprint(named, root)
         return infos
 
-    def _listed(self, census: Census) -> list[tuple[str, None]]:
+    def _listed(self, census: Census) -> list[tuple[str, Member | None]]:
         """Return the images of the list."""
         if not os.path.isdir(self.data_root):
             raise SimimError(
