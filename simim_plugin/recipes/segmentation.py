@@ -138,6 +138,8 @@ def _set_model(
     changes = encoder.changes(dict(arch=name, patch_size=16))
     if method == 'upernet':
         changes.pop('final_norm', None)
+    if method == 'upernet' and isinstance(changes.get('arch'), dict):
+        changes['arch'].pop('_delete_')  # the packaged config has no arch
     for key, value in changes.items():
         out.set(f'{backbone}.{key}', value)
     if data.pictures.channels > 3:

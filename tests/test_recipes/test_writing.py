@@ -1,10 +1,12 @@
 """Written configs say what was decided, and mean what they say."""
 
 import pytest
+import torch
 from mmengine.config import Config
 
 from simim_plugin.checkpoint.families import PLAIN
 from simim_plugin.errors import SimimError
+from simim_plugin.models import SiameseIMViT
 from simim_plugin.recipes import Choices, make_recipe
 from simim_plugin.recipes.machine import Cost, Machine, largest_batch
 from simim_plugin.recipes.plans import (
@@ -174,6 +176,22 @@ def test_written_configs_pass_the_check(
             *CLASSES
         }
     assert not (tmp_path / 'my.py.part').exists()
+
+
+def test_upernet_takes_an_encoder_of_no_named_size(data, tmp_path):
+    arch = dict(embed_dims=64, num_layers=4, num_heads=2)
+    arch['feedforward_channels'] = 256
+    vit = SiameseIMViT(arch=arch, img_size=32, patch_size=8)
+    state = {f'backbone.{k}': v for k, v in vit.state_dict().items()}
+    torch.save(dict(state_dict=state), tmp_path / 'encoder.pth')
+    _, config = written(
+        *('segmentation', tmp_path / 'a.py', data / 'maps'),
+        encoder=str(tmp_path / 'encoder.pth'),
+        num_heads=2,
+    )
+    assert config.model.backbone.arch == arch
+    apply_img_size(config)
+    check_settings(config)
 
 
 def test_a_pretraining_continues_by_the_recipe(data, tmp_path):
