@@ -9,13 +9,16 @@ small tmpfs in a mount namespace of their own.
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import tarfile
 import time
+import zipfile
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -39,13 +42,16 @@ LISTING = """
 import re, sys, time
 from pathlib import Path
 from simim_plugin.datasets import ImageFolder
+from simim_plugin.pictures.listing import keeping_lists
 def memory(name):
     status = Path('/proc/self/status').read_text()
     return int(re.search(name + r':\\s+(\\d+)', status)[1]) / 1024
 Path('/proc/self/clear_refs').write_text('5')  # imports have a peak, too
 before, start, cpu = memory('VmRSS'), time.monotonic(), time.process_time()
-data = ImageFolder(sys.argv[1], pipeline=[])
-print(f'{len(data)} images, {time.monotonic() - start:.1f} s, of these '
+with keeping_lists(Path(sys.argv[2]), relist=sys.argv[3] == 'first'):
+    data = ImageFolder(sys.argv[1], pipeline=[])
+print(f'{Path(sys.argv[1]).name}, {sys.argv[3]} start: {len(data)} images, '
+      f'{time.monotonic() - start:.1f} s, of these '
       f'{time.process_time() - cpu:.1f} s of the processor, '
       f'{memory("VmRSS") - before:.0f} MiB, at the peak '
       f'{memory("VmHWM") - before:.0f} MiB')
@@ -102,22 +108,35 @@ def shell(script: str, folder: Path, alone: bool = False) -> None:
 
 
 def listing() -> None:
-    """List 200,000 pictures in one folder, and in 50,000 folders."""
-    for name, folders in (('one_folder', 1), ('many_folders', 50_000)):
-        root = OUT / name
+    """List 200,000 pictures of folders and archives, three starts each."""
+    roots = [OUT / 'one_folder', OUT / 'many_folders']
+    for root, folders in zip(roots, (1, 50_000), strict=True):
         if not root.exists():
-            part = root.with_name(f'{name}.part')
+            part = root.with_name(f'{root.name}.part')
             for number in range(200_000):
                 inside = part / f'{number % folders:05d}'
-                source = part.with_name(f'{name}_{number // 50_000}.jpg')
+                source = part.with_name(f'{root.name}_{number // 50_000}.jpg')
                 if not source.exists():
                     picture(source)
                 if number < folders:
                     inside.mkdir(parents=True)
                 os.link(source, inside / f'{number:06d}.jpg')
             part.rename(root)
-        for _ in range(3):
+    content = (roots[0] / '00000' / '000000.jpg').read_bytes()
+    with (
+        zipfile.ZipFile(OUT / 'pictures.zip', 'w') as packed,
+        tarfile.open(OUT / 'pictures.tar', 'w') as tape,
+    ):
+        for number in range(200_000):
+            packed.writestr(f'{number:06d}.jpg', content)
+            member = tarfile.TarInfo(f'{number:06d}.jpg')
+            member.size = len(content)
+            tape.addfile(member, io.BytesIO(content))
+    roots += [OUT / 'pictures.zip', OUT / 'pictures.tar']
+    for root in roots:
+        for start in ('first', 'second', 'third'):
             command = [sys.executable, '-c', LISTING, str(root)]
+            command += [str(OUT / '.listings'), start]
             subprocess.run(command, check=True, cwd=ROOT)
 
 

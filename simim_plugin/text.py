@@ -13,6 +13,10 @@ _HIDDEN = re.compile(
 _COLOUR = re.compile(r'\x1b\[[\d;]*m')
 
 
+ESTIMATE = 'An iteration takes'
+"""How the line with the time of a run begins."""
+
+
 def clean(text: object) -> str:
     r"""Write control characters as ``\n``, ``\x1b`` and so on: one line.
 

@@ -17,6 +17,7 @@ from simim_plugin.commands.running import (
     train_on,
 )
 from simim_plugin.errors import SimimError
+from simim_plugin.text import ESTIMATE
 
 
 def test_unforeseen_failure_shows_the_end_of_the_log(tmp_path, capsys):
@@ -60,6 +61,7 @@ def test_progress_is_printed_while_training(tmp_path, capsys, monkeypatch):
             'Epoch(test) [ 50/79]  eta: 0:00:29',
         ),
         ('features: batch 12 of 79, 00:31 left',) * 2,
+        (f'{ESTIMATE} 2.3 s, the other 595 about 22 minutes without',) * 2,
     ],
 )
 def test_lines_with_a_time_left_are_progress(prefix, message, kept):

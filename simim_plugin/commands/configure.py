@@ -14,6 +14,7 @@ import torch
 
 from ..errors import SimimError
 from ..recipes import METHODS, Choices, Recipe, make_recipe
+from ..recipes.configuring import UNTRAINED
 from ..recipes.plans import power_of_two
 from ..recipes.samples import draw_samples
 from ..recipes.trial import Trial, try_step
@@ -89,9 +90,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--data',
         required=True,
-        help='pictures (pretraining), class folders (classification), a '
-        'COCO file or its folder (detection), images/ and masks/ '
-        '(segmentation)',
+        help='pictures or a list of them (pretraining), class folders or a '
+        'list with labels (classification), a COCO file or its folder '
+        '(detection), images/ and masks/ (segmentation)',
+    )
+    parser.add_argument(
+        '--val-data',
+        help='a second list, class folder or COCO file, to test on',
     )
     parser.add_argument(
         '--method',
@@ -136,6 +141,13 @@ def _parser() -> argparse.ArgumentParser:
         help='factor of the learning rate of the encoder, such as 0.1',
     )
     parser.add_argument(
+        '--lora',
+        type=int,
+        metavar='RANK',
+        help='train adapters of this rank in the place of the encoder, in '
+        'fine-tuning of classifiers',
+    )
+    parser.add_argument(
         '--masks',
         action=argparse.BooleanOptionalAction,
         help='train masks, or boxes alone. Defaults to what the data has',
@@ -177,10 +189,12 @@ def write_config(args: argparse.Namespace, about: str) -> Recipe:
         img_size=args.img_size,
         batch_size=args.batch_size,
         epochs=args.epochs,
+        val_data=args.val_data,
         val_share=args.val_share,
         seed=args.seed,
         freeze=args.freeze,
         encoder_lr=args.encoder_lr,
+        lora=args.lora,
         masks=args.masks,
         classes=args.classes,
         ignored=args.ignore,
@@ -220,7 +234,7 @@ def say(what: str, text: str) -> None:
 
 def trains(recipe: Recipe) -> bool:
     """Whether the method of a recipe trains anything."""
-    return recipe.method not in ('knn', 'logistic')
+    return recipe.method not in UNTRAINED
 
 
 def say_plan(recipe: Recipe, trial: Trial | None) -> None:

@@ -33,6 +33,7 @@ from ..evaluation import robustness_average
 from ..files import complete_file, last_checkpoint, write_json
 from ..pictures.walking import class_folders
 from ..recipes import Choices, make_recipe
+from ..recipes.file_lists import is_list
 from ..text import clean
 from ..vit import ARCHES
 from .command_line import find_config
@@ -109,7 +110,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--data',
         type=Path,
-        help='folder of the images: train/ and val/, or folders of classes',
+        help='folder of the images: train/ and val/, or folders of classes; '
+        'or a list of images and labels',
     )
     parser.add_argument(
         '--val-share',
@@ -217,6 +219,8 @@ class Evaluation:
         They have other classes, are not divided, or for logistic regression
         no list says which 1 % of them are labelled.
         """
+        if is_list(self.data):
+            return task != 'robustness'
         train, val = (self.data / part for part in ('train', 'val'))
         if (
             task == 'robustness'
@@ -462,6 +466,9 @@ class Evaluation:
                 dataset[key] = str(self.args.robustness_data / inside)
 
 
+_ABOUT = ('config', 'simim_plugin', 'date')
+
+
 def table(results: dict[str, Any]) -> str:
     """Return a Markdown table of our figures beside those of the paper."""
     encoder = dict(results['encoder'])
@@ -469,30 +476,32 @@ def table(results: dict[str, Any]) -> str:
     arch = {**encoder.pop('arch')}
     plain = encoder.keys() == {'patch_size', 'norm_cfg'}  # others have more
     paper = PAPER if own and plain and arch == ARCHES['base'] else {}
-    rows = [
-        '| task | metric | *ours* | *paper* | config | simim_plugin | date |',
-        '|---|---|---|---|---|---|---|',
+    found = [
+        (
+            (task, metric, '-' if value is None else f'{value:.2f}'),
+            paper.get(f'{task}: {metric}', '-')
+            if part['config'].startswith(PREFIX)
+            else '-',
+            (part['config'], part['plugin'], part['date']),
+        )
+        for task, result in results['tasks'].items()
+        for part in result['parts']
+        for metric, value in part['metrics'].items()
     ]
-    for task, result in results['tasks'].items():
-        for part in result['parts']:
-            for metric, value in part['metrics'].items():
-                cells = (
-                    task,
-                    metric,
-                    '-' if value is None else f'{value:.2f}',
-                    paper.get(f'{task}: {metric}', '-')
-                    if part['config'].startswith(PREFIX)
-                    else '-',
-                    part['config'],
-                    part['plugin'],
-                    part['date'],
-                )
-                rows.append(f'| {" | ".join(map(str, cells))} |')
+    known = any(figure != '-' for _, figure, _ in found)
+    head = ('task', 'metric', '*ours*'), '*paper*', _ABOUT
+    cells = [
+        [*ours, *([figure] if known else []), *about]
+        for ours, figure, about in (head, *found)
+    ]
+    rows = [f'| {" | ".join(map(str, row))} |' for row in cells]
+    rows.insert(1, '|' + '---|' * len(cells[0]))
     rows.append(
         f'\n*ours*: {clean(results["checkpoint"])} (sha256 '
         f'{results["sha256"][:8]}), {results["branch"]} branch, seed '
-        f'{results["seed"]}, options {results["cfg_options"] or "none"}. '
-        f'*paper*: ViT-B/16, 1600 epochs.'
+        f'{results["seed"]}, options {results["cfg_options"] or "none"}.'
+        + known
+        * ' *paper*: ViT-B/16, 1600 epochs.'
     )
     return '\n'.join(rows)
 

@@ -119,6 +119,7 @@ def predict(
         clean(
             f'Predicted {done} of {len(pictures)} pictures: '
             f'{", ".join(files)} in {predictor.out}.'
+            f'{predictor.note() if draw and done else ""}'
         )
     )
     if broken:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TextIO
 
 from ..errors import SimimError
-from ..text import clean, without_colour
+from ..text import ESTIMATE, clean, without_colour
 
 _OPTIONS = '--(accept-changes|extend|restart-epoch|pretrained FILE)'
 """Options of train.py that other commands do not have."""
@@ -159,13 +159,14 @@ def _relay(process: subprocess.Popen, source: TextIO) -> None:
 def progress(line: str) -> str:
     """Return the progress that a line of a log reports, '' if none.
 
-    Lines of progress name the time left: mmengine's logger, the extraction
-    of features, and :func:`run_logged` in a command that runs others. A line
-    by mmengine's logger keeps its place, the time left and the loss.
+    Lines of progress name the time left: mmengine's logger, the estimate of
+    the first steps, the extraction of features, and :func:`run_logged` in a
+    command that runs others. A line by mmengine's logger keeps its place, the
+    time left and the loss.
     """
-    if 'eta: ' not in line and not line.endswith(' left'):
-        return ''
     message = line.rpartition(' - ')[2].strip()
+    if not any(('eta: ' in line, line.endswith(' left'), ESTIMATE in message)):
+        return ''
     seconds, _, relayed = message.partition(' s  ')
     place, *figures = (relayed if seconds.isdigit() else message).split('  ')
     kept = [

@@ -16,12 +16,18 @@ from mmpretrain.registry import DATASETS
 from rich.progress import track
 
 from ..errors import SimimError
-from ..pictures.archives import ARCHIVES, find_archives
-from ..pictures.listing import Groups, kept, list_archives
+from ..pictures.archives import ARCHIVES, Member, find_archives
+from ..pictures.listing import (
+    Groups,
+    collecting_later,
+    kept,
+    list_archives,
+)
 from ..pictures.walking import EXTENSIONS, Census, walk_images
 from ..text import in_markup
 from .fingerprint import content_of, fingerprint
 from .image_set import ImageSet
+from .labelled_folder import read_lines
 
 
 @DATASETS.register_module()
@@ -37,6 +43,9 @@ class ImageFolder(ImageSet, BaseDataset):
         data_root (str): a local folder; or a ``.zip`` or ``.tar`` file, a
             folder of them without other images, or a pattern of them
             (``shard-{000000..000123}.tar``).
+        list_file (str, optional): text file, plain or ``.gz``, with the name
+            of one image below ``data_root`` in each line, in this order.
+            Defaults to None: all images.
         held_out (int): pictures that are not trained on, for
             ``OnlineMatches``, at most one in 20. Their names and the seed
             choose them, so other pictures change few of them. Defaults
@@ -49,8 +58,8 @@ class ImageFolder(ImageSet, BaseDataset):
 
     Raises:
         FileNotFoundError: if there is no such folder, or no image in it.
-        SimimError: if ``skip_broken`` is not a share, or ``held_out`` is
-            negative.
+        SimimError: if ``skip_broken`` is not a share, ``held_out`` is
+            negative, or a listed image is missing.
     """
 
     held_out_infos: Sequence[dict] = ()
@@ -59,6 +68,7 @@ class ImageFolder(ImageSet, BaseDataset):
     def __init__(
         self,
         data_root: str,
+        list_file: str | None = None,
         held_out: int = 0,
         held_out_seed: int = 0,
         **kwargs: Any,
@@ -68,6 +78,7 @@ class ImageFolder(ImageSet, BaseDataset):
                 f'held_out={held_out} is no number of pictures: set it to 0 '
                 'or more.'
             )
+        self.list_file = list_file
         self.held_out = held_out
         self.held_out_seed = held_out_seed
         super().__init__(
@@ -76,6 +87,7 @@ class ImageFolder(ImageSet, BaseDataset):
             **kwargs,
         )
 
+    @collecting_later()
     def load_data_list(self) -> list[dict]:
         """List one ``dict(img_path=...)`` per image."""
         root = self.data_root
@@ -83,7 +95,10 @@ class ImageFolder(ImageSet, BaseDataset):
         if not (os.path.isdir(root) or find_archives(root)):
             raise FileNotFoundError(f'No image folder at {root!r}: {fix}.')
         census = Census()
-        found = kept(root, 'all', EXTENSIONS, census, self._list)['']
+        if self.list_file is not None:
+            found = self._listed(census)
+        else:
+            found = kept(root, 'all', EXTENSIONS, census, self._list)['']
         if not found:
             raise FileNotFoundError(
                 f'No image ({" ".join(EXTENSIONS)}) in {root!r} or below: '
@@ -106,6 +121,27 @@ class ImageFolder(ImageSet, BaseDataset):
         ]
         self.fingerprint = fingerprint(named, root)
         return infos
+
+    def _listed(self, census: Census) -> list[tuple[str, Member | None]]:
+        """Return the images of the list."""
+        if not os.path.isdir(self.data_root):
+            raise SimimError(
+                f'{self.data_root} is an archive; unpack it to read a list '
+                'of images, or set list_file to None.'
+            )
+        found: dict[str, None] = {}
+        for number, name in read_lines(str(self.list_file)):
+            path = os.path.join(self.data_root, name)
+            if path in found or not os.path.isfile(path):
+                fault = 'stands twice' if path in found else 'is no image'
+                raise SimimError(
+                    f'{name!r} {fault} below {self.data_root}, in line '
+                    f'{number} of {self.list_file}; correct data_root or '
+                    'list_file.'
+                )
+            found[path] = None
+            census.images[os.path.splitext(name)[1].lower()] += 1
+        return [(path, None) for path in found]
 
     def _list(self, census: Census) -> Groups:
         """List the images of a folder, or of archives if it has none."""

@@ -17,7 +17,12 @@ from mmpretrain.registry import DATASETS
 from ..errors import SimimError
 from ..files import check_regular
 from ..pictures.archives import find_archives
-from ..pictures.listing import Groups, kept, list_labelled_archives
+from ..pictures.listing import (
+    Groups,
+    collecting_later,
+    kept,
+    list_labelled_archives,
+)
 from ..pictures.walking import (
     EXTENSIONS,
     Census,
@@ -60,6 +65,7 @@ class LabelledFolder(ImageSet, CustomDataset):
         kwargs.setdefault('extensions', EXTENSIONS)
         super().__init__(data_root=os.path.expanduser(data_root), **kwargs)
 
+    @collecting_later()
     def load_data_list(self) -> list[dict]:
         """List one ``dict(img_path=..., gt_label=...)`` per image."""
         root = self.img_prefix
@@ -170,8 +176,8 @@ def _listed_images(
 ) -> list[dict]:
     """Return the images of a list, in its order."""
     images, missing = [], []
-    lines = _read_lines(list_file)
-    for line in lines:
+    lines = read_lines(list_file)
+    for _, line in lines:
         folder, _, name = line.rpartition('/')
         folder = folder or name.rpartition('_')[0]
         path = root / folder / name
@@ -190,13 +196,17 @@ def _listed_images(
     return images
 
 
-def _read_lines(file: str) -> list[str]:
-    """Return the lines of a list, without blank ones."""
+def read_lines(file: str) -> list[tuple[int, str]]:
+    """Return the lines of a list and their numbers, without blank ones."""
     opened = gzip.open if file.endswith('.gz') else open
     try:
         check_regular(file)
         with opened(file, 'rt', encoding='utf-8') as stream:
-            lines = [line.strip() for line in stream if line.strip()]
+            lines = [
+                (number, line.strip())
+                for number, line in enumerate(stream, 1)
+                if line.strip()
+            ]
     except (OSError, EOFError, UnicodeError, zlib.error) as error:
         raise SimimError(
             f'Cannot read the list of images {file} ({error}); set '

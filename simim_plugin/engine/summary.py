@@ -12,7 +12,7 @@ from mmengine.optim import AmpOptimWrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmpretrain.models import BaseSelfSupervisor
 
-from ..text import clean, in_words
+from ..text import ESTIMATE, clean, in_words
 from .loop import accumulative_counts
 from .optim import AutocastOptimWrapper
 from .unwrapping import unwrapped
@@ -43,7 +43,7 @@ class SummaryHook(Hook):
         if done == _TIMED and left > 0 and time is not None:
             seconds = float(time.mean(_TIMED - 1))
             runner.logger.info(
-                f'An iteration takes {seconds:.2g} s, the other {left} about '
+                f'{ESTIMATE} {seconds:.2g} s, the other {left} about '
                 f'{in_words(seconds * left)} without the evaluations.'
             )
 

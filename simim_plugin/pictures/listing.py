@@ -6,6 +6,7 @@ sizes that they had.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
@@ -37,6 +38,18 @@ _keeping: dict[str, Any] = {'folder': None, 'relist': False}
 
 Groups = dict[str, list[tuple[str, Member | None]]]
 """From a class to its pictures, by path, with the place in an archive."""
+
+
+@contextmanager
+def collecting_later() -> Iterator[None]:
+    """Do not look for garbage meanwhile: a long list holds none."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,9 @@ class Picture:
 def find_pictures(places: Sequence[str]) -> list[Picture]:
     """Return the pictures of all places, each file once.
 
+    Files of the same name are named by their paths below the folder that
+    holds all pictures.
+
     Args:
         places (Sequence[str]): a file, which is read whatever its ending;
             a folder, of which all images below are taken; or a pattern as of
@@ -40,15 +44,23 @@ def find_pictures(places: Sequence[str]) -> list[Picture]:
     Raises:
         SimimError: if a place does not exist or has no picture.
     """
-    found: dict[str, Picture] = {}
-    taken: set[str] = set()
+    found: dict[str, tuple[str, str]] = {}
     for place in places:
         for path, root in _of(os.path.expanduser(place)):
             real = os.path.realpath(path)
             if real not in found:
                 name = Path(os.path.relpath(path, root)).as_posix()
-                found[real] = Picture(path, _unique(name, taken))
-    return [*found.values()]
+                found[real] = path, name
+    uses = Counter(name.lower() for _, name in found.values())
+    folders = [os.path.dirname(os.path.abspath(p)) for p, _ in found.values()]
+    above = os.path.commonpath(folders) if folders else ''
+    taken: set[str] = set()
+    pictures = []
+    for path, name in found.values():
+        if uses[name.lower()] > 1:
+            name = Path(os.path.relpath(path, above)).as_posix()
+        pictures.append(Picture(path, _unique(name, taken)))
+    return pictures
 
 
 def _of(place: str) -> Iterator[tuple[str, str]]:

@@ -77,6 +77,10 @@ class Predictor(ABC):
         write_json(self.out / PREDICTIONS, self.rows)
         return [PREDICTIONS]
 
+    def note(self) -> str:
+        """Return a sentence on what the drawings lack, or ''."""
+        return ''
+
     @abstractmethod
     def collect(self, picture: Picture, sample: Any) -> None:
         """Keep what is predicted of a picture."""
@@ -182,6 +186,17 @@ class ObjectPredictor(Predictor):
             [self.names[k] for k in labels],
             found.scores.tolist(),
             [self.colours[k] for k in labels],
+        )
+
+    def note(self) -> str:
+        """Say that no object is drawn, and why."""
+        best = max((row['score'] for row in self.rows), default=0.0)
+        if best >= self.threshold:
+            return ''
+        return (
+            f' No object has a score of {self.threshold:g} (the best: '
+            f'{best:.2f}), so none is drawn; lower --score-thr, or train '
+            'longer.'
         )
 
     def finish(self) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..detection.annotations import read_annotations, some
 from ..errors import SimimError
-from .splitting import TESTS, TRAINING, check_share, divide
+from .splitting import TESTS, TRAINING, balance, check_share, divide
 from .survey import Survey, refuse_broken_tests, survey
 
 _LOOKED_AT = 50
@@ -66,19 +66,21 @@ class Boxes:
 
     def __str__(self) -> str:
         """Return one line: pictures, objects, classes and their balance."""
-        least = min(self.counts, key=self.counts.__getitem__)
-        most = max(self.counts, key=self.counts.__getitem__)
         kind = 'with masks' if self.masks else 'boxes alone'
         return (
             f'{self.images[0]} training and {self.images[1]} test pictures, '
             f'{sum(self.counts.values())} training objects ({kind}) of '
-            f'{len(self.counts)} classes, from {self.counts[least]} of '
-            f'{least} to {self.counts[most]} of {most}'
+            f'{len(self.counts)} classes, {balance(self.counts)}'
         )
 
 
 def read_boxes(
-    data: str, share: float, seed: int, out: Path, masks: bool | None = None
+    data: str,
+    share: float,
+    seed: int,
+    out: Path,
+    masks: bool | None = None,
+    val_data: str | None = None,
 ) -> Boxes:
     """Read an annotation file, or a folder of one or two of them.
 
@@ -92,13 +94,14 @@ def read_boxes(
         out (Path): prefix of the two files that a division writes.
         masks (bool, optional): train masks too. Defaults to None: if every
             object has one.
+        val_data (str, optional): the JSON file to test on. Defaults to None.
 
     Raises:
         SimimError: if there is no such file, it is wrong, its pictures are
             missing, no class has an object, or masks are asked for that are
             not there.
     """
-    train_file, val_file = _files(data)
+    train_file, val_file = (data, val_data) if val_data else _files(data)
     content = read_annotations(train_file)
     folder = _image_folder(train_file, content['images'])
     seen = survey(

@@ -9,7 +9,14 @@ from pathlib import Path
 
 from ..errors import SimimError
 from ..pictures.walking import class_folders, images_by_class
-from .splitting import TESTS, TRAINING, check_share, divide, part_named
+from .splitting import (
+    TESTS,
+    TRAINING,
+    balance,
+    check_share,
+    divide,
+    part_named,
+)
 from .survey import Survey, check_lines, refuse_broken_tests, survey
 
 
@@ -20,8 +27,9 @@ class Labelled:
     Args:
         train (str): folder of the class folders.
         val (str): the same of the test pictures.
-        lists (dict[str, list[str]]): the lines of ``train`` and ``val``, each
-            CLASS/NAME, if both are one folder; else empty.
+        lists (dict[str, list[str]]): the lines of ``train`` and ``val`` if
+            both are one folder, else empty. Each is CLASS/NAME; or NAME LABEL
+            if there is a third list, of ``classes``.
         counts (dict[str, int]): training pictures by class, sorted by name.
         tested (dict[str, int]): test pictures by class.
         pictures (Survey): the training pictures.
@@ -43,21 +51,22 @@ class Labelled:
 
     def __str__(self) -> str:
         """Return one line: pictures, classes and their balance."""
-        least = min(self.counts, key=self.counts.__getitem__)
-        most = max(self.counts, key=self.counts.__getitem__)
         return (
             f'{sum(self.counts.values())} training and '
             f'{sum(self.tested.values())} test pictures of '
-            f'{len(self.counts)} classes, from {self.counts[least]} of '
-            f'{least} to {self.counts[most]} of {most}'
+            f'{len(self.counts)} classes, {balance(self.counts)}'
         )
 
 
-def read_class_folders(root: str, share: float, seed: int) -> Labelled:
+def read_class_folders(
+    root: str, val_root: str | None, share: float, seed: int
+) -> Labelled:
     """Read ``root/train/CLASS`` and ``root/val/CLASS``, or ``root/CLASS``.
 
     Args:
         root (str): the folder.
+        val_root (str, optional): of the class folders to test on; those of
+            ``root`` train. Defaults to None.
         share (float): of each class to test on, if there is one part only.
         seed (int): of that division.
 
@@ -66,6 +75,8 @@ def read_class_folders(root: str, share: float, seed: int) -> Labelled:
             classes in the two parts, or a class with one picture that cannot
             be divided.
     """
+    if val_root:
+        return _two_folders(root, val_root)
     names = class_folders(root) if os.path.isdir(root) else []
     train, val = part_named(names, TRAINING), part_named(names, TESTS)
     if train and val:
@@ -129,6 +140,7 @@ def _images(root: str) -> dict[str, list[str]]:
         raise SimimError(
             f'{root} has {len(found)} sub-folders with pictures, and a '
             'classifier needs two or more, one for each class; pass the '
-            'folder that holds them, or the one that holds train/ and val/.'
+            'folder that holds them, the one that holds train/ and val/, or '
+            'a list of pictures and labels (.csv or .txt).'
         )
     return found

@@ -17,7 +17,7 @@ from .plans import (
     three_digits,
     warn,
 )
-from .written import Code, Written
+from .written import Code, Written, extended
 
 _BASES = dict(
     finetune='siamese_im_vit-{}-p16_ft-8xb128-amp-coslr-100e_in1k.py',
@@ -96,6 +96,7 @@ def write_classification(
     about: list[str],
     freeze: bool = False,
     encoder_lr: float = 1.0,
+    lora: int | None = None,
     lists: Mapping[str, str] | None = None,
 ) -> Written:
     """Write the settings of a classifier.
@@ -110,17 +111,13 @@ def write_classification(
         about (list[str]): the first lines.
         freeze (bool): hold the encoder in fine-tuning.
         encoder_lr (float): factor of its learning rate there.
+        lora (int, optional): rank of adapters in its place there.
         lists (Mapping[str, str], optional): files of the ``lists``.
 
     Raises:
         SimimError: if frozen features are asked for without an encoder.
     """
-    if encoder.file is None and (method != 'finetune' or freeze):
-        raise SimimError(
-            f'{"--freeze" if freeze else method} uses the features of an '
-            'encoder as they are, and a new one has none; name its weights '
-            'by --encoder, or leave --freeze out.'
-        )
+    _check_encoder(encoder, method, freeze, lora)
     packaged = SIZES if method == 'finetune' else SIZES[:3]
     name = encoder.name if encoder.name in packaged else 'base'
     patch = 14 if (method, name) == ('finetune', 'huge') else 16
@@ -129,6 +126,8 @@ def write_classification(
     _set_model(out, data, encoder, method, str(name), patch)
     if freeze:
         out.set('model.backbone.frozen_stages', encoder.depth, 'held')
+    if lora:
+        _add_adapters(out, lora)
     loaders = ['train_dataloader', 'test_dataloader']
     if method in ('knn', 'logistic'):
         loaders = ['test_cfg.train_dataloader', 'test_dataloader']
@@ -151,7 +150,24 @@ def write_classification(
         return out
     out.set('val_dataloader', Code('test_dataloader'))
     _set_schedule(out, encoder, plan, method, encoder_lr, freeze)
+    if lora:
+        out.set(
+            'optim_wrapper.paramwise_cfg.layer_decay_rate', 1.0, 'adapters'
+        )
     return out
+
+
+def _check_encoder(
+    encoder: Encoder, method: str, freeze: bool, lora: int | None
+) -> None:
+    """Refuse to use features that no encoder has learned."""
+    if encoder.file is None and (method != 'finetune' or freeze or lora):
+        option = '--freeze' if freeze else '--lora' if lora else method
+        raise SimimError(
+            f'{option} uses the features of an encoder as they are, and a '
+            'new one has none; name its weights by --encoder, or leave '
+            f'{option} out.'
+        )
 
 
 def _base_of(method: str, name: str) -> str:
@@ -193,6 +209,23 @@ def _set_model(
     encoder.set_statistics(out)
 
 
+def _add_adapters(out: Written, rank: int) -> None:
+    """Train LoRA adapters of the attention in the place of the encoder."""
+    start = 'model.backbone.'
+    module = {
+        key.removeprefix(start): out.settings.pop(key).value
+        for key in [*out.settings]
+        if key.startswith(start)
+    }
+    out.set(f'{start}_delete_', True)
+    out.set(f'{start}type', 'mmpretrain.LoRAModel')
+    out.set(f'{start}rank', rank)
+    out.set(f'{start}alpha', rank)
+    out.set(f'{start}targets', [dict(type='qkv'), dict(type='proj')])
+    base = Code('_base_.model.backbone')
+    out.set(f'{start}module', extended(base, module), 'held')
+
+
 def _set_data(
     out: Written,
     loader: str,
@@ -210,7 +243,10 @@ def _set_data(
         os.path.abspath(root),
         f'{sum(counts.values())} {kind} pictures',
     )
-    if lists:
+    if 'classes' in lists:
+        out.set(f'{loader}.dataset.ann_file', lists[part])
+        out.set(f'{loader}.dataset.classes', lists['classes'])
+    elif lists:
         out.set(f'{loader}.dataset.list_file', lists[part])
     elif part == 'train' and data.pictures.broken:
         share = 2 * len(data.pictures.broken) / len(data.pictures.seen)

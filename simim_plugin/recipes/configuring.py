@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import textwrap
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from ..errors import SimimError
 from ..files import complete_file
 from ..text import clean
 from .encoders import Encoder, no_encoder, read_encoder
+from .file_lists import is_list, read_labelled_lists
 from .machine import Machine, this_machine
 from .plans import Plan
 from .written import Written
@@ -25,6 +26,9 @@ METHODS = dict(
     segmentation=('upernet', 'linear'),
 )
 """Tasks and their methods; the first is the default."""
+
+UNTRAINED = ('knn', 'logistic')
+"""Methods without a training."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +45,14 @@ class Choices:
         img_size (int, optional): side of the images, pixels.
         batch_size (int, optional): of a micro-step.
         epochs (int, optional): length.
+        val_data (str, optional): a second list, class folder or COCO file,
+            to test on.
         val_share (float): of data in one part, to test on.
         seed (int): of that division.
         freeze (bool): hold the encoder.
         encoder_lr (float): factor of its learning rate.
+        lora (int, optional): rank of adapters, which train in the place of
+            the encoder.
         masks (bool, optional): of a detector; None: if the data has them.
         classes (str, optional): file with values and names for label maps.
         ignored (tuple[int, ...] | str, optional): values of no class in
@@ -59,10 +67,12 @@ class Choices:
     img_size: int | None = None
     batch_size: int | None = None
     epochs: int | None = None
+    val_data: str | None = None
     val_share: float = 0.2
     seed: int = 0
     freeze: bool = False
     encoder_lr: float = 1.0
+    lora: int | None = None
     masks: bool | None = None
     classes: str | None = None
     ignored: tuple[int, ...] | str | None = None
@@ -124,7 +134,9 @@ def check_choices(task: str, choices: Choices) -> str:
         and method in ('finetune', 'vitdet', 'upernet'),
         encoder_lr=task != 'pretraining'
         and method in ('finetune', 'vitdet', 'upernet'),
-        epochs=method not in ('knn', 'logistic'),
+        epochs=method not in UNTRAINED,
+        lora=method == 'finetune',
+        val_data=task in ('classification', 'detection'),
     )
     default = Choices()
     for name, used in uses.items():
@@ -133,12 +145,23 @@ def check_choices(task: str, choices: Choices) -> str:
                 f'{name.replace("_", "-")} has no effect on {task} by '
                 f'{method}; leave it out.'
             )
+    _check_values(choices)
+    return method
+
+
+def _check_values(choices: Choices) -> None:
+    """Refuse values out of range, and such as exclude each other."""
     if choices.encoder and choices.arch:
         raise SimimError(
             '--arch is that of a new encoder, and --encoder has its own; '
             'leave one of them out.'
         )
-    for name in ('img_size', 'batch_size', 'epochs', 'num_heads'):
+    if choices.lora and (choices.freeze or choices.encoder_lr != 1):
+        raise SimimError(
+            '--lora trains adapters beside an encoder that is held; leave '
+            'out --freeze and --encoder-lr.'
+        )
+    for name in ('img_size', 'batch_size', 'epochs', 'num_heads', 'lora'):
         value = getattr(choices, name)
         if value is not None and value < 1:
             raise SimimError(
@@ -149,7 +172,6 @@ def check_choices(task: str, choices: Choices) -> str:
             f'--encoder-lr is {choices.encoder_lr}, a factor of the learning '
             'rate; set it between 0 and 1, such as 0.1.'
         )
-    return method
 
 
 def make_recipe(
@@ -175,6 +197,19 @@ def make_recipe(
     """
     method = check_choices(task, choices)
     data = os.path.expanduser(data)
+    if is_list(data) and task not in ('pretraining', 'classification'):
+        raise SimimError(
+            f'{task} takes no list such as {data}; pass '
+            + (
+                'a JSON file in the format of COCO.'
+                if task == 'detection'
+                else 'the folder that holds images and masks.'
+            )
+        )
+    if choices.val_data:
+        choices = replace(
+            choices, val_data=os.path.expanduser(choices.val_data)
+        )
     if choices.encoder:
         encoder = read_encoder(
             os.path.expanduser(choices.encoder),
@@ -289,6 +324,8 @@ class Order:
         files: dict[Path, str] | None = None,
     ) -> Recipe:
         """Return the recipe that was made."""
+        if not self.machine.gpu and self.method not in UNTRAINED:
+            written.set('default_hooks.logger.interval', 10, 'slow steps')
         return Recipe(
             *(self.task, self.method, data, self.encoder, self.machine),
             *(plan, written, files or {}),
@@ -303,14 +340,16 @@ def _pretraining(order: Order) -> Recipe:
 
     encoder, machine = order.encoder, order.machine
     data = task.read_unlabelled(order.root)
+    files, lists = order.lists(data.lists)
     size = task.view_size(
         data.pictures, encoder.patch, machine, order.choices.img_size
     )
     plan = task.plan_pretraining(data, encoder, machine, *order.plan(size[0]))
     written = task.write_pretraining(
-        data, encoder, machine, plan, size, order.head(data)
+        *(data, encoder, machine, plan, size, order.head(data)),
+        list_file=lists.get('train'),
     )
-    return order.recipe(data, plan, written)
+    return order.recipe(data, plan, written, files)
 
 
 def _classification(order: Order) -> Recipe:
@@ -318,9 +357,11 @@ def _classification(order: Order) -> Recipe:
     from . import classification as task
 
     choices, encoder, machine = order.choices, order.encoder, order.machine
-    data = class_folders.read_class_folders(
-        order.root, choices.val_share, choices.seed
-    )
+    parts = order.root, choices.val_data, choices.val_share, choices.seed
+    if is_list(order.root):
+        data = read_labelled_lists(*parts)
+    else:
+        data = class_folders.read_class_folders(*parts)
     size = task.image_size(encoder, min(data.pictures.size), choices.img_size)
     plan = task.plan_classification(
         data, encoder, machine, order.method, *order.plan(size[0])
@@ -329,6 +370,7 @@ def _classification(order: Order) -> Recipe:
     written = task.write_classification(
         *(data, encoder, machine, plan, order.method, size, order.head(data)),
         **order.tune(),
+        lora=choices.lora,
         lists=lists,
     )
     return order.recipe(data, plan, written, files)
@@ -341,7 +383,7 @@ def _detection(order: Order) -> Recipe:
     choices, encoder, machine = order.choices, order.encoder, order.machine
     data = boxes.read_boxes(
         *(order.root, choices.val_share, choices.seed, order.stem),
-        choices.masks,
+        *(choices.masks, choices.val_data),
     )
     size = task.image_side(data, machine, choices.img_size)
     plan = task.plan_detection(data, encoder, machine, *order.plan(size[0]))

@@ -12,7 +12,15 @@ from ..errors import SimimError
 from .boxes import Boxes, Part
 from .encoders import SIZES, WIDTHS, Encoder
 from .machine import Cost, Machine, largest_batch
-from .plans import Plan, epochs_for, power_of_two, square_root_lr, warn
+from .plans import (
+    Plan,
+    epochs_for,
+    light_lr,
+    lr_rule,
+    power_of_two,
+    square_root_lr,
+    warn,
+)
 from .written import Code, Written
 
 SIDES = (224, 448, 672, 896, 1024)
@@ -35,11 +43,8 @@ def image_side(
     if machine.gpu:
         side = next((s for s in SIDES if s >= min(longer, 1024)), SIDES[-1])
         return side, f'half of the pictures have a long side of {longer} px'
-    # Half of the boxes then have two patches or more.
-    needed = min(2 * _PATCH / max(data.side, 1e-3), longer, 448)
-    side = next(s for s in SIDES if s >= needed)
     return (
-        side,
+        SIDES[0],
         f'small, without a GPU; half of the boxes have {data.side:.0%} of it',
     )
 
@@ -68,6 +73,10 @@ def plan_detection(
     accumulated = max(most // batch, 1)
     total = batch * accumulated
     recipe = _RECIPE[0] * (1 if encoder.file else 4)
+    if machine.gpu:
+        lr = square_root_lr(recipe, _RECIPE[1], total)
+    else:
+        lr = recipe = light_lr(encoder.width)
     steps = 5_000 if machine.gpu else 600
     epochs = epochs or epochs_for(images, total, steps, 12, 400)
     plan = Plan(
@@ -75,7 +84,7 @@ def plan_detection(
         batch,
         accumulated,
         epochs,
-        square_root_lr(recipe, _RECIPE[1], total),
+        lr,
         warmup=0,
         recipe_lr=recipe,
     )
@@ -129,7 +138,7 @@ def write_detection(
     out.set('test_dataloader', Code('val_dataloader'))
     out.set('val_evaluator.ann_file', os.path.abspath(data.val.file))
     out.set('test_evaluator', Code('val_evaluator'))
-    _set_schedule(out, encoder, plan, encoder_lr, freeze)
+    _set_schedule(out, encoder, machine, plan, encoder_lr, freeze)
     return out
 
 
@@ -217,7 +226,12 @@ def _table_side(encoder: Encoder) -> int | None:
 
 
 def _set_schedule(
-    out: Written, encoder: Encoder, plan: Plan, encoder_lr: float, freeze: bool
+    out: Written,
+    encoder: Encoder,
+    machine: Machine,
+    plan: Plan,
+    encoder_lr: float,
+    freeze: bool,
 ) -> None:
     length: Any = schedule(plan.epochs, plan.images, plan.total)
     iterations = length['max_iters'] * plan.accumulated
@@ -227,8 +241,7 @@ def _set_schedule(
     out.set(
         'optim_wrapper.optimizer.lr',
         plan.lr,
-        f'1e-4 x sqrt({plan.total} / 64)'
-        + ('' if encoder.file else ', x 4 without an encoder'),
+        lr_rule(plan, *_RECIPE, encoder.file, machine.gpu),
     )
     if plan.accumulated > 1:
         out.set('optim_wrapper.accumulative_counts', plan.accumulated)

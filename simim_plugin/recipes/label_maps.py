@@ -99,7 +99,7 @@ class LabelMaps:
         return (
             f'{len(self.train.names)} training and {len(self.val.names)} test '
             f'pictures of {len(shares)} classes, from {shares[least]:.2%} of '
-            f'the pixels ({least}) to {shares[most]:.1%} ({most}){ignored}'
+            f'the pixels ({least}) to {shares[most]:.2%} ({most}){ignored}'
         )
 
 

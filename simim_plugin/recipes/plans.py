@@ -87,6 +87,36 @@ def square_root_lr(lr: float, recipe: int, batch: int) -> float:
     return three_digits(lr * math.sqrt(min(batch / recipe, 1)))
 
 
+def light_lr(width: int) -> float:
+    """Return the learning rate of a short run without a GPU.
+
+    The packaged micro configs train new heads by 1e-3, of 2 to 16 images. A
+    wider encoder learns less, to keep what it knows.
+
+    Args:
+        width (int): channels of the encoder.
+    """
+    return three_digits(1e-3 * min(1, 192 / width))
+
+
+def lr_rule(
+    plan: Plan, recipe: float, batch: int, encoder: str | None, gpu: bool
+) -> str:
+    """Return how the learning rate of a dense task was chosen, as a comment.
+
+    Args:
+        plan (Plan): of the run.
+        recipe (float): learning rate of the recipe.
+        batch (int): images of its optimizer step.
+        encoder (str, optional): file to start from.
+        gpu (bool): whether there is one.
+    """
+    if not gpu:
+        return 'a short run without a GPU'
+    rule = f'{recipe:.0e} x sqrt({plan.total} / {batch})'
+    return rule + ('' if encoder else ', x 4 without an encoder')
+
+
 def epochs_for(
     images: int, batch: int, steps: int, least: int, most: int
 ) -> int:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..pictures.walking import list_images
 from .encoders import Encoder
+from .file_lists import below, common_folder, is_list, read_list
 from .machine import Cost, Machine, largest_batch
 from .plans import Plan, epochs_for, power_of_two, square_root_lr, warn
 from .survey import Survey, survey
@@ -30,22 +31,31 @@ class Unlabelled:
     Args:
         root (str): their folder.
         pictures (Survey): what they are.
+        lists (dict[str, list[str]]): the lines of ``train``, names below
+            ``root``; empty if all pictures of the folder are meant.
     """
 
     root: str
     pictures: Survey
+    lists: dict[str, list[str]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return str(self.pictures)
 
 
 def read_unlabelled(root: str) -> Unlabelled:
-    """Read a folder of pictures in any arrangement.
+    """Read a folder of pictures in any arrangement, or a list of them.
 
     Raises:
         FileNotFoundError: if there is no such folder.
-        SimimError: if it has no picture that can be read.
+        SimimError: if it has no picture that can be read, or a line of the
+            list is wrong.
     """
+    if is_list(root):
+        paths = [one.path for one in read_list(root, labelled=False)]
+        seen = survey(paths)
+        folder = common_folder(paths)
+        return Unlabelled(folder, seen, {'train': below(paths, folder)})
     if not os.path.isdir(root):
         raise FileNotFoundError(f'There is no folder {root}; check --data.')
     files = list_images(root)
@@ -121,6 +131,7 @@ def write_pretraining(
     plan: Plan,
     size: tuple[int, str],
     about: list[str],
+    list_file: str | None = None,
 ) -> Written:
     """Write the settings of a pretraining."""
     name = encoder.name if encoder.name in ('tiny', 'small', 'base') else None
@@ -133,6 +144,8 @@ def write_pretraining(
     out.set('img_size', *size)
     _set_model(out, data, encoder, name)
     _set_data(out, data, machine, plan)
+    if list_file:
+        out.set('train_dataloader.dataset.list_file', list_file)
     _set_schedule(out, encoder, plan)
     return out
 
@@ -199,5 +212,19 @@ def _set_schedule(out: Written, encoder: Encoder, plan: Plan) -> None:
         plan.epochs,
         f'{plan.steps} steps of {plan.total} of {plan.images} pictures',
     )
+    if encoder.file:  # as docs/encoders.md continues
+        out.set(
+            'momentum_hook',
+            Code('dict(_base_.momentum_hook, base_momentum=0.999)'),
+            'a slower target',
+        )
+        out.set(
+            'custom_hooks',
+            Code(
+                "[\n    momentum_hook, dict(type='HoldBackboneHook', "
+                f'epochs={plan.warmup}),\n    *_base_.custom_hooks[1:]]'
+            ),
+            'the encoder waits for the new parts',
+        )
     every = max(1, plan.epochs // 20)
     out.set('default_hooks.checkpoint.interval', every, 'epochs')

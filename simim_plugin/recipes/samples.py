@@ -128,7 +128,7 @@ def _draw_objects(axes: Axes, objects: Any, classes: Sequence[str]) -> None:
         draw_box(axes, box, int(label), classes)
         if masks is not None:
             draw_mask(axes, masks[k].astype(bool), colour(int(label)))
-    title(axes, '', f'{len(boxes)} objects')
+    title(axes, '', f'{len(boxes)} object{"s" * (len(boxes) != 1)}')
 
 
 def draw_box(
@@ -140,6 +140,8 @@ def draw_box(
 ) -> None:
     """Draw a box (left, top, right, bottom) and the name of its class."""
     left, top, right, bottom = box
+    low, high = axes.get_ylim()
+    inside = top - high < 0.08 * (low - high)  # no room above the box
     shape = Rectangle(
         (left - 0.5, top - 0.5),
         right - left,
@@ -153,7 +155,8 @@ def draw_box(
     axes.annotate(
         in_plot(f'{name}{note}'),
         (left, top),
-        (1, 1),
+        (1, -1 if inside else 1),
+        va='top' if inside else 'baseline',
         textcoords='offset points',
         fontsize=6,
         color='white',

@@ -10,7 +10,15 @@ from ..segmentation.label_maps import IGNORED
 from .encoders import SIZES, Encoder
 from .label_maps import LabelMaps, Pairs
 from .machine import Cost, Machine, largest_batch
-from .plans import Plan, epochs_for, power_of_two, square_root_lr, warn
+from .plans import (
+    Plan,
+    epochs_for,
+    light_lr,
+    lr_rule,
+    power_of_two,
+    square_root_lr,
+    warn,
+)
 from .written import Code, Written
 
 SIDES = (64, 128, 224, 256, 384, 512)
@@ -65,6 +73,9 @@ def plan_segmentation(
     accumulated = max(most // batch, 1)
     total = batch * accumulated
     recipe = _RECIPES[method] * (1 if encoder.file else 4)
+    lr = square_root_lr(recipe, _RECIPE_BATCH, total)
+    if method == 'upernet' and not machine.gpu:
+        lr = recipe = light_lr(encoder.width)
     steps = 5_000 if machine.gpu else 400
     epochs = epochs or epochs_for(images, total, steps, 20, 400)
     plan = Plan(
@@ -72,7 +83,7 @@ def plan_segmentation(
         batch,
         accumulated,
         epochs,
-        square_root_lr(recipe, _RECIPE_BATCH, total),
+        lr,
         warmup=0,
         recipe_lr=recipe,
     )
@@ -114,7 +125,7 @@ def write_segmentation(
     _set_data(out, data, machine, lists or {})
     out.set('train_dataloader.batch_size', plan.batch, 'fits the memory')
     out.set('val_dataloader', Code('test_dataloader'))
-    _set_schedule(out, encoder, plan, method, encoder_lr, freeze)
+    _set_schedule(out, encoder, machine, plan, method, encoder_lr, freeze)
     return out
 
 
@@ -127,6 +138,8 @@ def _set_model(
     changes = encoder.changes(dict(arch=name, patch_size=16))
     if method == 'upernet':
         changes.pop('final_norm', None)
+    if method == 'upernet' and isinstance(changes.get('arch'), dict):
+        changes['arch'].pop('_delete_')  # the packaged config has no arch
     for key, value in changes.items():
         out.set(f'{backbone}.{key}', value)
     if data.pictures.channels > 3:
@@ -216,6 +229,7 @@ def _words(settings: Mapping[str, object]) -> str:
 def _set_schedule(
     out: Written,
     encoder: Encoder,
+    machine: Machine,
     plan: Plan,
     method: str,
     encoder_lr: float,
@@ -227,8 +241,10 @@ def _set_schedule(
     out.set(
         'optim_wrapper.optimizer.lr',
         plan.lr,
-        f'{_RECIPES[method]:.0e} x sqrt({plan.total} / {_RECIPE_BATCH})'
-        + ('' if encoder.file else ', x 4 without an encoder'),
+        lr_rule(
+            *(plan, _RECIPES[method], _RECIPE_BATCH, encoder.file),
+            machine.gpu or method == 'linear',
+        ),
     )
     if plan.accumulated > 1:
         out.set('optim_wrapper.accumulative_counts', plan.accumulated)

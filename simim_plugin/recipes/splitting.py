@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 
@@ -57,6 +57,15 @@ def divide(
         val += order[:count]
         train += order[count:]
     return sorted(train), sorted(val)
+
+
+def balance(counts: Mapping[str, int]) -> str:
+    """Return the numbers of the smallest and the largest class in words."""
+    least = min(counts, key=counts.__getitem__)
+    most = max(counts, key=counts.__getitem__)
+    if counts[least] == counts[most]:
+        return f'{counts[least]} of each'
+    return f'from {counts[least]} of {least} to {counts[most]} of {most}'
 
 
 def part_named(names: Sequence[str], wanted: Sequence[str]) -> str | None:

@@ -15,6 +15,16 @@ class Code(str):
     __slots__ = ()
 
 
+def extended(base: Code, settings: Mapping[str, Any]) -> Code:
+    """Return a dictionary of a packaged config with other settings."""
+    inner = []
+    for name, value in settings.items():
+        if isinstance(value, Mapping):  # it replaces that of the base
+            value = {k: v for k, v in value.items() if k != '_delete_'}
+        inner.append(f'{name}={_value(value)}')
+    return Code(',\n            '.join([f'dict({base}', *inner]) + ')')
+
+
 class Setting(NamedTuple):
     """A value and why it was chosen.
 

@@ -25,12 +25,19 @@ _PREPROCESSORS = {
 _LISTS = ('pipeline', 'transforms', 'online', 'target')
 
 
+def backbone_of(model: Any) -> Mapping:
+    """Return the settings of the backbone, also of one with adapters."""
+    backbone = model.get('backbone') if isinstance(model, Mapping) else None
+    if isinstance(backbone, Mapping) and 'LoRAModel' in str(
+        backbone.get('type')
+    ):
+        backbone = backbone.get('module')
+    return backbone if isinstance(backbone, Mapping) else {}
+
+
 def channels_of(settings: Mapping) -> int:
     """Return ``in_channels`` of the backbone, 3 if it is not set."""
-    model = settings.get('model')
-    backbone = model.get('backbone') if isinstance(model, Mapping) else None
-    if not isinstance(backbone, Mapping):
-        return 3
+    backbone = backbone_of(settings.get('model'))
     channels = backbone.get('in_channels', 3)
     return channels if isinstance(channels, int) else 3
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..errors import SimimError
+from .channels import backbone_of
 
 _MASKS = ('BlockwiseMask', 'RandomMask')
 _SIZES = {
@@ -29,6 +30,7 @@ _SIZES = {
 
 _OF_MODEL = (
     'backbone.img_size',
+    'backbone.module.img_size',
     'data_preprocessor.size',
     'data_preprocessor.test_cfg.size',
     'data_preprocessor.pad_size_divisor',
@@ -57,7 +59,7 @@ def apply_img_size(config: Any) -> None:
     size, model = config.get('img_size'), config.get('model')
     if size is None or not isinstance(model, Mapping):
         return
-    backbone: Any = model.get('backbone') or {}
+    backbone: Any = backbone_of(model)
     before, patch = backbone.get('img_size'), backbone.get('patch_size', 16)
     if isinstance(before, (list, tuple)) and len({*before}) == 1:
         before = before[0]

@@ -67,7 +67,8 @@ class Whole:
     @cached_property
     def encoder(self) -> Encoder | None:
         """The backbone, if it is a ViT of a known kind."""
-        return encoder_of(self.at('model.backbone'))
+        whole = encoder_of(self.at('model.backbone'))
+        return whole or encoder_of(self.at('model.backbone.module'))
 
 
 @dataclass(frozen=True)

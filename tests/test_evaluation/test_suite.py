@@ -425,7 +425,11 @@ def test_table_marks_whose_numbers_are_whose():
     ],
 )
 def test_the_papers_number_is_beside_its_method_alone(change, shown):
-    assert ('78.0' in table(RESULTS | change)) is shown
+    text = table(RESULTS | change)
+    assert ('78.0' in text) is shown
+    assert ('*paper*' in text) is shown
+    assert ('1600 epochs' in text) is shown
+    assert len({line.count('|') for line in text.splitlines()[:4]}) == 1
 
 
 def robustness_metrics(config: Config, hits: int) -> dict:

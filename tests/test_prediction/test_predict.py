@@ -166,10 +166,15 @@ def test_objects(masks, folder, checkpoint, tmp_path):
 def test_category_ids_without_annotations(folder, checkpoint, tmp_path):
     out = tmp_path / 'out'
     words = [VITDET, checkpoint(VITDET), folder / 'deep.tif', '--out', out]
-    assert run(*words, '--no-draw')[0] == 0
+    code, said, _ = run(*words, '--no-draw')
+    assert code == 0 and 'No object' not in said
     rows = json.loads((out / 'images.json').read_text())['categories']
     assert [row['id'] for row in rows] == [*range(1, 9)]
     assert not (out / 'drawn').exists()
+    words[-1] = tmp_path / 'drawn'
+    none = ('--cfg-options', 'model.test_cfg.rcnn.score_thr=1.0')
+    code, said, _ = run(*words, *none)
+    assert code == 0 and 'No object has a score of 0.3 (the best: 0' in said
 
 
 @pytest.mark.parametrize(
@@ -285,7 +290,7 @@ def test_places(folder, tmp_path, monkeypatch):
     deep = find_pictures([f'{folder}/**/*.png'])
     assert [one.name for one in deep] == ['inner/ä.png', 'ä.png']
     both = find_pictures([str(folder / 'inner/ä.png'), str(folder / 'ä.png')])
-    assert [one.name for one in both] == ['ä.png', 'ä-2.png']
+    assert [one.name for one in both] == ['inner/ä.png', 'ä.png']
     text = find_pictures([str(folder / 'notes.txt')])  # named by a person
     assert [one.name for one in text] == ['notes.txt']
     monkeypatch.chdir(folder)

@@ -10,8 +10,12 @@ from mmengine.registry import DATASETS, DefaultScope
 from mmengine.utils import import_modules_from_strings
 
 import simim_plugin
+from simim_plugin.checkpoint import read_weights
 from simim_plugin.commands.configure import in_words, main
+from simim_plugin.commands.convert import main as convert
 from simim_plugin.commands.report import main as report
+from simim_plugin.commands.test import main as test
+from simim_plugin.commands.train import main as train
 from simim_plugin.errors import SimimError
 from simim_plugin.recipes import Choices, make_recipe
 from simim_plugin.recipes.machine import Machine
@@ -19,6 +23,7 @@ from simim_plugin.recipes.report import _detected
 from simim_plugin.recipes.samples import draw_samples
 from simim_plugin.recipes.trial import try_step
 
+from ..test_checkpoint.families import saved
 from ..training_processes import run_tool
 from .data import class_folders, coco, label_maps
 
@@ -73,6 +78,40 @@ def test_train_test_and_report(tmp_path, capsys):
     assert text.count('<img') == 3
     assert '<td>Äpfel &amp; Birnen</td>' in text
     assert 'tools/report.py' in text
+
+
+def test_adapters_train_resume_and_are_exported(tmp_path):
+    _, encoder = saved('dinov2', tmp_path)
+    words = ('--encoder', str(encoder), '--num-heads', '2', '--lora', '4')
+    out = configured('classification', tmp_path, '--epochs', '1', *words)
+    work_dir = tmp_path / 'run'
+    given = (str(out), '--work-dir', str(work_dir))
+    train(list(given))
+    first = torch.load(work_dir / 'epoch_1.pth', weights_only=False)
+    names = [*first['state_dict']]
+    assert all('.lora_' in n or n.startswith('head.') for n in names)
+    longer = ('--cfg-options', 'train_cfg.max_epochs=2')
+    train([*given, '--resume', '--extend', *longer])
+    last = work_dir / 'epoch_2.pth'
+    state = torch.load(last, weights_only=False)['state_dict']
+    assert all(
+        not torch.equal(state[n], first['state_dict'][n])
+        for n in names
+        if '.lora_' in n
+    )
+    metrics = tmp_path / 'metrics.json'
+    test([str(out), str(last), *given[1:], '--out', str(metrics)])
+    assert 0 <= json.loads(metrics.read_text())['accuracy/top1'] <= 100
+    merged = tmp_path / 'merged.pth'
+    also = ('--to', 'slim', '--num-heads', '2', '--config', str(out))
+    convert([str(last), str(merged), *also])
+    ours, theirs = (
+        read_weights(f).part('backbone') for f in (merged, encoder)
+    )
+    same = {n for n in theirs if n in ours and 'pos_embed' not in n}
+    moved = {n for n in same if not torch.equal(ours[n], theirs[n])}
+    attention = ('qkv.weight', 'proj.weight')
+    assert moved == {n for n in theirs if n.endswith(attention)}
 
 
 def test_a_report_compares_boxes_of_the_file(tmp_path):

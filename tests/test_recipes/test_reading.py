@@ -14,7 +14,7 @@ from simim_plugin.recipes.class_folders import read_class_folders
 from simim_plugin.recipes.label_maps import read_label_maps
 from simim_plugin.recipes.pretraining import read_unlabelled
 from simim_plugin.recipes.segmentation import label_settings
-from simim_plugin.recipes.splitting import divide
+from simim_plugin.recipes.splitting import balance, divide
 from simim_plugin.recipes.survey import survey
 
 from .data import CLASSES, class_folders, coco, label_maps, picture
@@ -56,7 +56,7 @@ def test_a_survey_tells_what_pictures_are(tmp_path):
 
 
 def test_class_folders_in_one_part_are_divided(tmp_path):
-    data = read_class_folders(str(class_folders(tmp_path)), 0.25, 1)
+    data = read_class_folders(str(class_folders(tmp_path)), None, 0.25, 1)
     assert data.classes == sorted(CLASSES)
     assert data.counts == dict(zip(CLASSES, (7, 3, 5), strict=True))
     assert data.tested == dict(zip(CLASSES, (2, 1, 2), strict=True))
@@ -70,29 +70,34 @@ def test_class_folders_in_one_part_are_divided(tmp_path):
 def test_class_folders_in_two_parts(tmp_path):
     class_folders(tmp_path / 'training')
     class_folders(tmp_path / 'valid', (2, 1, 1), broken=False)
-    data = read_class_folders(str(tmp_path), 0.25, 1)
+    data = read_class_folders(str(tmp_path), None, 0.25, 1)
     assert data.lists == {}
     assert data.tested == dict(zip(CLASSES, (2, 1, 1), strict=True))
     (tmp_path / 'valid' / 'nut' / 'bad.jpg').write_bytes(b'no')
     with pytest.raises(SimimError, match=r'test pictures cannot.*bad\.jpg'):
-        read_class_folders(str(tmp_path), 0.25, 1)
+        read_class_folders(str(tmp_path), None, 0.25, 1)
     (tmp_path / 'valid' / 'nut').rename(tmp_path / 'valid' / 'nuts')
     with pytest.raises(SimimError, match='other classes'):
-        read_class_folders(str(tmp_path), 0.25, 1)
+        read_class_folders(str(tmp_path), None, 0.25, 1)
 
 
 def test_unfit_class_folders(tmp_path):
     picture(tmp_path / 'one' / 'a.png')
     with pytest.raises(SimimError, match='1 sub-folders with pictures'):
-        read_class_folders(str(tmp_path), 0.25, 1)
+        read_class_folders(str(tmp_path), None, 0.25, 1)
     picture(tmp_path / 'two' / 'a.png')
     with pytest.raises(SimimError, match=r'class one .* has one picture'):
-        read_class_folders(str(tmp_path), 0.25, 1)
+        read_class_folders(str(tmp_path), None, 0.25, 1)
     with pytest.raises(SimimError, match=r'--val-share 1\.5'):
-        read_class_folders(str(tmp_path), 1.5, 1)
+        read_class_folders(str(tmp_path), None, 1.5, 1)
     with pytest.raises(FileNotFoundError, match='no picture'):
         (tmp_path / 'empty').mkdir()
         read_unlabelled(str(tmp_path / 'empty'))
+
+
+def test_the_balance_of_classes():
+    assert balance(dict(a=2, b=2)) == '2 of each'
+    assert balance(dict(a=3, b=2)) == 'from 2 of b to 3 of a'
 
 
 def test_one_annotation_file_is_divided(tmp_path):

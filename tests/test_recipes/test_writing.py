@@ -1,10 +1,12 @@
 """Written configs say what was decided, and mean what they say."""
 
 import pytest
+import torch
 from mmengine.config import Config
 
 from simim_plugin.checkpoint.families import PLAIN
 from simim_plugin.errors import SimimError
+from simim_plugin.models import SiameseIMViT
 from simim_plugin.recipes import Choices, make_recipe
 from simim_plugin.recipes.machine import Cost, Machine, largest_batch
 from simim_plugin.recipes.plans import (
@@ -63,6 +65,20 @@ def test_rules_of_plans():
     assert '36 optimizer steps' in few
     assert '1e-05' in low
     assert '2 classes and 1 training pictures of b' in small
+
+
+@pytest.mark.parametrize(
+    ('task', 'folder'), [('detection', 'boxes'), ('segmentation', 'maps')]
+)
+def test_short_runs_of_new_heads_learn(task, folder, data, tmp_path):
+    """The rule of a large batch leaves 600 steps of two images no room."""
+    recipe, config = written(task, tmp_path / 'a.py', data / folder)
+    assert config.optim_wrapper.optimizer.lr == 1e-3
+    recipe, config = written(
+        *(task, tmp_path / 'b.py', data / folder), arch='base'
+    )
+    assert config.optim_wrapper.optimizer.lr == 2.5e-4
+    assert not any('learning rate' in w for w in recipe.plan.warnings)
 
 
 def test_a_batch_fits_the_memory():
@@ -162,6 +178,37 @@ def test_written_configs_pass_the_check(
     assert not (tmp_path / 'my.py.part').exists()
 
 
+def test_upernet_takes_an_encoder_of_no_named_size(data, tmp_path):
+    arch = dict(embed_dims=64, num_layers=4, num_heads=2)
+    arch['feedforward_channels'] = 256
+    vit = SiameseIMViT(arch=arch, img_size=32, patch_size=8)
+    state = {f'backbone.{k}': v for k, v in vit.state_dict().items()}
+    torch.save(dict(state_dict=state), tmp_path / 'encoder.pth')
+    _, config = written(
+        *('segmentation', tmp_path / 'a.py', data / 'maps'),
+        encoder=str(tmp_path / 'encoder.pth'),
+        num_heads=2,
+    )
+    assert config.model.backbone.arch == arch
+    apply_img_size(config)
+    check_settings(config)
+
+
+def test_a_pretraining_continues_by_the_recipe(data, tmp_path):
+    _, file = saved('dinov2', tmp_path)
+    recipe, config = written(
+        *('pretraining', tmp_path / 'a.py', data / 'classes'),
+        encoder=str(file),
+        num_heads=2,
+    )
+    momentum, hold, *others = config.custom_hooks
+    assert (momentum.type, momentum.base_momentum) == ('MomentumHook', 0.999)
+    assert (hold.type, hold.epochs) == ('HoldBackboneHook', recipe.plan.warmup)
+    _, new = written('pretraining', tmp_path / 'b.py', data / 'classes')
+    assert [h.type for h in new.custom_hooks[1:]] == [h.type for h in others]
+    assert recipe.plan.recipe_lr == pytest.approx(1e-4)
+
+
 def test_choices_reach_the_config(data, tmp_path):
     _, file = saved('dinov2', tmp_path)
     _, config = written(
@@ -198,6 +245,9 @@ def test_choices_reach_the_config(data, tmp_path):
         ('classification', dict(method='knn', epochs=3), 'epochs has no'),
         ('classification', dict(method='knn'), 'features of an encoder'),
         ('classification', dict(freeze=True), '--freeze uses'),
+        ('classification', dict(lora=4), '--lora uses'),
+        ('classification', dict(lora=4, freeze=True), 'leave out --freeze'),
+        ('pretraining', dict(lora=4), 'lora has no effect'),
         ('classification', dict(arch='vast'), "no arch 'vast'"),
         ('classification', dict(arch='tiny', encoder='x'), '--arch is that'),
         ('classification', dict(img_size=50), 'set 48'),
