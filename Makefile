@@ -11,7 +11,7 @@ export PYTHONDONTWRITEBYTECODE =
 # One more than cores: tests wait for processes of their own.
 PYTEST = --numprocesses $(shell $(PYTHON) -c "import os; print(min(os.cpu_count() + 1, 5))") --dist loadfile --no-loadscope-reorder --durations=25
 
-.PHONY: help demo test test-minutes test-upstream evidence install install-test lint clean python
+.PHONY: help demo docs test test-minutes test-upstream evidence install install-test lint clean python
 .NOTPARALLEL:
 
 help:  ## list these commands
@@ -25,6 +25,9 @@ test: install-test lint  ## lint, types and the test suite
 
 test-minutes: install-test  ## the tests that train for minutes; CI runs both
 	$(RUN) -m pytest $(PYTEST) -m minutes
+
+docs: install-test  ## the site in docs/_build/html; warnings and dead links are errors
+	$(RUN) -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/html
 
 # torch 2.1 is there up to Python 3.11.
 test-upstream: NEWEST = 11
