@@ -98,7 +98,6 @@ def desk(tmp_path, monkeypatch):
     for name, text in (('sbatch', 'exec bash "$1"'), ('srun', 'echo "$@"')):
         (stand_ins / name).write_text(f'#!/bin/sh\n{text}\n')
         (stand_ins / name).chmod(0o755)
-    (stand_ins / 'python').symlink_to(sys.executable)
     paths = (stand_ins, Path(sys.executable).parent, os.environ['PATH'])
     monkeypatch.setenv('PATH', ':'.join(map(str, paths)))
     monkeypatch.setenv('PORT', str(free_port()))
@@ -184,3 +183,22 @@ def test_a_reader_gets_what_the_page_promises(page, desk):
     printed = run_page(page, desk)
     for file in WRITTEN[page].split():
         assert (desk / file).exists(), (file, printed[-3000:])
+
+
+@pytest.mark.minutes
+def test_the_notebook_runs_from_start_to_end(tmp_path, monkeypatch):
+    """Sphinx and its notebooks are there from Python 3.11."""
+    read = pytest.importorskip('myst_nb.core.read')
+    nbclient = pytest.importorskip('nbclient')
+    monkeypatch.setenv('SIMIM_NOTEBOOK_FOLDER', str(tmp_path))
+    page = (TUTORIALS / 'notebook.md').read_text()
+    notebook = read.read_myst_markdown_notebook(page)
+    nbclient.NotebookClient(notebook, timeout=900).execute()
+    outputs = [o for c in notebook.cells for o in c.get('outputs', ())]
+    pictures = [o for o in outputs if 'image/png' in o.get('data', {})]
+    assert len(pictures) == 4
+    assert all(len(o.data['image/png']) > 20_000 for o in pictures)
+    printed = ''.join(o.get('text', '') for o in outputs)
+    (accuracy,) = re.findall(r'^trained: (.*) %$', printed, re.M)
+    assert 0 < float(accuracy) < 100
+    assert (tmp_path / 'encoder.pth').exists()
