@@ -25,10 +25,13 @@ html_theme = 'furo'
 html_title = 'simim_plugin'
 html_copy_source = html_show_sphinx = html_show_copyright = False
 
+smartquotes = False  # options of commands begin with two hyphens
 myst_heading_anchors = 4
 nb_execution_mode = os.environ.get('SIMIM_NOTEBOOKS', 'off')
 nb_execution_raise_on_error = True
 nb_execution_timeout = 900
+nb_merge_streams = True
+nb_output_stderr = 'remove'  # progress bars
 
 autodoc_member_order = 'bysource'
 autodoc_typehints = 'none'  # the docstrings have them, with shapes

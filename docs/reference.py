@@ -13,22 +13,22 @@ from simim_plugin import environment
 ROOT = Path(__file__).resolve().parents[1]
 
 PUBLIC = {
-    'simim_plugin': 'Paths of configs.',
-    'simim_plugin.recipes': 'Configs for your own data.',
-    'simim_plugin.errors': 'The error of every wrong input.',
-    'simim_plugin.geometry': 'Views of an image, and where they lie.',
-    'simim_plugin.models': 'The method.',
-    'simim_plugin.datasets': 'Images, pairs of views, masks, colours.',
-    'simim_plugin.engine': 'Runner, training loop, hooks, schedules.',
-    'simim_plugin.evaluation': 'kNN, probes, matches.',
-    'simim_plugin.detection': 'ViTDet in MMDetection.',
-    'simim_plugin.segmentation': 'UPerNet and probes in MMSegmentation.',
-    'simim_plugin.ablations': 'Variants of the method.',
-    'simim_plugin.rivals': 'DINO, iBOT, MoCo-v3, DenseCL, MSN.',
-    'simim_plugin.checkpoint': 'Weights: read, map, load.',
-    'simim_plugin.prediction': 'Classes, boxes and masks of pictures.',
-    'simim_plugin.visualization': 'Pictures of views, curves and features.',
-    'simim_plugin.operators': "mmcv's operators without a compiler.",
+    'simim_plugin': 'paths of configs',
+    'simim_plugin.recipes': 'configs for your own data',
+    'simim_plugin.errors': 'the error of every wrong input',
+    'simim_plugin.geometry': 'views of an image, and where they lie',
+    'simim_plugin.models': 'the method',
+    'simim_plugin.datasets': 'images, pairs of views, masks, colours',
+    'simim_plugin.engine': 'Runner, training loop, hooks, schedules',
+    'simim_plugin.evaluation': 'kNN, probes, matches',
+    'simim_plugin.detection': 'ViTDet in MMDetection',
+    'simim_plugin.segmentation': 'UPerNet and probes in MMSegmentation',
+    'simim_plugin.ablations': 'variants of the method',
+    'simim_plugin.rivals': 'DINO, iBOT, MoCo-v3, DenseCL, MSN',
+    'simim_plugin.checkpoint': 'weights',
+    'simim_plugin.prediction': 'classes, boxes and masks of pictures',
+    'simim_plugin.visualization': 'pictures of views, curves and features',
+    'simim_plugin.operators': "mmcv's operators without a compiler",
 }
 """The packages whose ``__all__`` is public, and what they are for."""
 
@@ -74,7 +74,7 @@ def _module(name: str) -> str:
     names = [n for n in getattr(module, '__all__', ()) if n in vars(module)]
     options = f':members: {", ".join(names)}'.strip()
     return (
-        f'# {name}\n\n{PUBLIC[name]}\n\n'
+        f'# {name}: {PUBLIC[name]}\n\n'
         f'```{{eval-rst}}\n.. automodule:: {name}\n   {options}\n```\n'
     )
 
@@ -88,7 +88,7 @@ def _configs() -> str:
     for folder, heading in CONFIGS.items():
         lines.append(f'## {heading}')
         for path in sorted((ROOT / 'configs' / folder).glob('*.py')):
-            lines.append(f'`{path.name}`\n: {_comment(path)}')
+            lines.append(f'- `{path.name}`: {_comment(path)}')
     return '\n\n'.join(lines) + '\n'
 
 

@@ -45,6 +45,8 @@ SMALL = {
     '--epochs 1 --batch-size 2',
     'configure.py classification': 'configure.py classification '
     '--img-size 64 --epochs 1',
+    'my/masks --encoder dinov2_vits14_pretrain.pth': 'my/masks '
+    '--encoder dinov2_vits14_pretrain.pth --img-size 56',
     '--out my_dinov2.py': '--out my_dinov2.py --epochs 1 --img-size 56',
 }
 """What a page says, and what is run in its place."""

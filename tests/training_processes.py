@@ -199,6 +199,8 @@ def _run_script(command, cwd, files):
     os.chdir(cwd)
     for number, file in enumerate(files, 1):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
+    # A forked test has streams of pytest's.
+    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
     running.subprocess = _Forks
     _run_main(command)
 
