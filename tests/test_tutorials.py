@@ -31,7 +31,7 @@ PAGES = {p.stem for p in TUTORIALS.glob('*.md')} - {'notebook'}
 
 SMALL = {
     '--train 2000 --val 400': '--train 8 --val 8',
-    '--train 5000 --val 1000': '--train 64 --val 32',
+    '--train 5000 --val 1000': '--train 24 --val 16',
     '--hours 8': '--epochs 1 --img-size 64 --arch tiny',
     'train.py my_cosine.py': 'train.py my_cosine.py --cfg-options '
     'train_dataloader.batch_size=8 default_hooks.checkpoint.interval=8',
@@ -103,6 +103,7 @@ def desk(tmp_path, monkeypatch):
     paths = (stand_ins, Path(sys.executable).parent, os.environ['PATH'])
     monkeypatch.setenv('PATH', ':'.join(map(str, paths)))
     monkeypatch.setenv('PORT', str(free_port()))
+    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
