@@ -50,7 +50,7 @@ lint:  ## ruff and mypy
 	$(RUN) -m mypy
 
 clean:  ## remove caches and build leftovers; keeps .venv and work_dirs
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf build dist docs/_build docs/generated *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find configs simim_plugin tests tools -name __pycache__ -exec rm -rf {} +
 
 python:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import sys
 from contextlib import redirect_stdout, suppress
 from importlib import import_module
 from pathlib import Path
@@ -115,7 +116,11 @@ def _commands() -> str:
 def _help(name: str) -> str:
     module = dict(make_corruptions='corrupt').get(name, name)
     main = import_module(f'simim_plugin.commands.{module}').main
-    printed = io.StringIO()
-    with redirect_stdout(printed), suppress(SystemExit):
-        main(['--help'])
+    printed, before = io.StringIO(), sys.argv
+    sys.argv = [f'{name}.py']  # argparse prints it
+    try:
+        with redirect_stdout(printed), suppress(SystemExit):
+            main(['--help'])
+    finally:
+        sys.argv = before
     return printed.getvalue()

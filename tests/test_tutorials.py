@@ -147,11 +147,12 @@ def run_page(page, folder):
     """Run all blocks of a page in order; return what the commands print."""
     printed = []
     for kind, text in blocks(page):
-        name = re.match(r'# (\w+\.py)\n', text)
+        name = re.match(r'# (\w+\.py)(, at its end)?\n', text)
         if kind == 'bash':
             printed.append(in_shell(text, folder))
         elif name:
-            (folder / name[1]).write_text(text)
+            with (folder / name[1]).open('a' if name[2] else 'w') as file:
+                file.write(text)
         else:
             code = compile(text, f'{page}.md', 'exec')
             exec(code, {})
@@ -160,7 +161,7 @@ def run_page(page, folder):
 
 WRITTEN = {
     'photographs': 'my_pretraining_samples.png curves.png match.png pca.png '
-    'my_encoder.pth',
+    'pairs.png work_dirs/second/last_checkpoint my_encoder.pth',
     'detector': 'my_detection_samples.png detector.html '
     'found/predictions.json found/drawn/0.png',
     'segmenter': 'my_segmentation_samples.png segmenter.html '
