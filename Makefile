@@ -26,7 +26,7 @@ test: install-test lint  ## lint, types and the test suite
 test-minutes: install-test  ## the tests that train for minutes; CI runs both
 	$(RUN) -m pytest $(PYTEST) -m minutes
 
-docs: install-test  ## the site in docs/_build/html; warnings and dead links are errors
+docs: install-test  ## the site in docs/_build/html, by Python 3.11 or newer; warnings and dead links are errors
 	$(RUN) -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/html
 
 # torch 2.1 is there up to Python 3.11.
