@@ -33,12 +33,8 @@ PUBLIC = {
 }
 """The packages whose ``__all__`` is public, and what they are for."""
 
-COMMANDS = (
-    *('configure', 'train', 'test', 'evaluate', 'predict', 'report'),
-    *('convert', 'visualize', 'demo', 'make_demo_data', 'ablate'),
-    *('benchmark', 'make_corruptions', 'doctor'),
-)
-"""Names of the scripts in ``tools/``."""
+COMMANDS = sorted({p.stem for p in (ROOT / 'tools').glob('*.py')} - {'launch'})
+"""Names of the scripts that a user starts."""
 
 CONFIGS = {
     'siamese_im': 'Pretraining',
