@@ -11,7 +11,7 @@ export PYTHONDONTWRITEBYTECODE =
 # One more than cores: tests wait for processes of their own.
 PYTEST = --numprocesses $(shell $(PYTHON) -c "import os; print(min(os.cpu_count() + 1, 5))") --dist loadfile --no-loadscope-reorder --durations=25
 
-.PHONY: help demo docs test test-minutes test-upstream evidence install install-test lint clean python
+.PHONY: help demo docs test test-slow test-upstream evidence install install-test lint clean python
 .NOTPARALLEL:
 
 help:  ## list these commands
@@ -20,11 +20,11 @@ help:  ## list these commands
 demo: install  ## pretrain on generated images, evaluate, write work_dirs/demo (12 minutes)
 	$(RUN) tools/demo.py
 
-test: install-test lint  ## lint, types and the test suite
-	$(RUN) -m pytest $(PYTEST) -m "not minutes"
+test: install-test lint  ## lint, types and the test suite without its slow tests
+	$(RUN) -m pytest $(PYTEST) -m "not slow"
 
-test-minutes: install-test  ## the tests that train for minutes; CI runs both
-	$(RUN) -m pytest $(PYTEST) -m minutes
+test-slow: install-test  ## the slow tests, of whole commands; CI runs both
+	$(RUN) -m pytest $(PYTEST) -m slow
 
 docs: install-test  ## the site in docs/_build/html, by Python 3.11 or newer; warnings and dead links are errors
 	$(RUN) -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/html

@@ -412,6 +412,7 @@ def test_little_space_is_worth_knowing(
     assert 'This CPU emulates bf16' in notes
 
 
+@pytest.mark.slow
 def test_mmpretrain_beside_transformers_5(site: Site) -> None:
     """Its multimodal models do not import there and are left out."""
     site.put('transformers', version='5.0.0')

@@ -284,6 +284,7 @@ def test_stock_mim(tmp_path, witness, demo):
     assert 'may run code' in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_any_import_replaces_the_stock_loading():
     """Whatever a config imports first, files are read by our loader."""
     code = (

@@ -102,6 +102,7 @@ def test_only_commands_parse_arguments_and_start_processes():
     assert not offenders
 
 
+@pytest.mark.slow
 def test_training_imports_no_evaluation():
     code = 'import sys, simim_plugin.commands.train; print(*sys.modules)'
     result = subprocess.run(

@@ -25,6 +25,7 @@ assert DETECTORS.get('MaskRCNN') is not None
 """
 
 
+@pytest.mark.slow
 def test_a_command_imports_neither_mmdet_nor_transformers():
     """Detection, which needs mmdet, imports it afterwards."""
     done = subprocess.run(

@@ -177,6 +177,7 @@ WRITTEN = {
 
 
 @pytest.mark.minutes
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize('page', sorted(PAGES))
 def test_a_reader_gets_what_the_page_promises(page, desk):
@@ -190,6 +191,7 @@ def test_a_reader_gets_what_the_page_promises(page, desk):
 
 
 @pytest.mark.minutes
+@pytest.mark.slow
 def test_the_notebook_runs_from_start_to_end(tmp_path, monkeypatch):
     """Sphinx and its notebooks are there from Python 3.11."""
     read = pytest.importorskip('myst_nb.core.read')

@@ -56,4 +56,8 @@ local = dict(size=24, number=4)
 rivals = dict(
     queue=2048, hidden=256, bottleneck=64, outputs=1024, patch_outputs=1024,
     prototypes=128, dropped=10, lr_mocov3=4e-3, lr_dino=4e-3, lr_msn=4e-3,
-    warmup_dino=1, warmup_msn=1, temperature_epochs=2, held=1)
+    warmup_dino=1, warmup_msn=1, temperature_epochs=2, held=1,
+    tokens=256, predicted=24, lr_beit=4e-3,
+    classes=8, labelled=dict(type='LabelledFolder'),
+    lr_supervised=1e-3, warmup_supervised=1,
+    averaging=[])

@@ -35,4 +35,8 @@ rivals = dict(
     patch_outputs=8192, prototypes=1024, dropped=59,
     lr_mocov3=1.5e-4 * 4096 / 256, lr_dino=7.5e-4 * 4096 / 256,
     lr_msn=1e-3 * 4096 / 1024,
-    warmup_dino=10, warmup_msn=15, temperature_epochs=50, held=3)
+    warmup_dino=10, warmup_msn=15, temperature_epochs=50, held=3,
+    tokens=8192, predicted=75, lr_beit=1.5e-3 * 4096 / 2048,
+    classes=1000, labelled=dict(type='LabelledFolder'),
+    lr_supervised=5e-4 * 4096 / 512, warmup_supervised=5,
+    averaging=[dict(type='EMAHook', momentum=4e-5)])

@@ -81,6 +81,7 @@ _RIVALS = (
     ('head.centre.value', 'DINO'),
     ('head.prototypes', 'MSN'),
     ('head.predictor.fc0.weight', 'MoCo-v3'),
+    ('head.fc.weight', 'DeiT'),
 )
 """Parts of what :mod:`simim_plugin.rivals` writes, beside a final norm."""
 

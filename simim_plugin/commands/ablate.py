@@ -25,6 +25,7 @@ from .running import run_script, train_on
 PREFIX = 'siamese_im_row-'
 RIVAL = 'siamese_im_rival-'
 UNTRAINED = 'untrained'
+MATCHES = 'matches'
 
 PAPER_LINEAR = {
     'mae': 62.5,
@@ -53,6 +54,7 @@ DATA = {
 METRICS = {
     'knn': ('kNN (k = 20)', 'knn/top1_k20'),
     'linear': ('linear', 'accuracy/top1'),
+    MATCHES: ('patches matched', ''),
 }
 """By task, the heading of its column and the metric in its results."""
 
@@ -220,22 +222,56 @@ def run_row(
         weights = config_path(f'{PREFIX}i.py')
     else:
         weights = str(_pretrain(args, row, seed, folder, tools))
-    options = ['--tasks', args.tasks, '--data', str(args.data)]
+    branch = 'teacher' if row in OWN_TEACHER else 'online'
+    tasks = args.tasks.split(',')
+    evaluated = [task for task in tasks if task != MATCHES]
+    figures = {}
+    if evaluated:
+        figures = _evaluate(
+            args, evaluated, weights, branch, seed, folder, tools
+        )
+    if MATCHES in tasks:
+        figures[MATCHES] = _match(args, weights, branch, seed)
+    write_json(done, figures)
+
+
+def _evaluate(
+    args: argparse.Namespace,
+    tasks: Sequence[str],
+    weights: str,
+    branch: str,
+    seed: int,
+    folder: Path,
+    tools: Path,
+) -> dict[str, float]:
+    """Return the figures of the tasks of ``tools/evaluate.py``."""
+    options = ['--tasks', ','.join(tasks), '--data', str(args.data)]
     options += ['--work-dir', str(folder / 'evaluation')]
     options += ['--seed', str(seed), f'--gpus={args.gpus}']
-    if row in OWN_TEACHER:
-        options += ['--branch', 'teacher']
+    if branch != 'online':
+        options += ['--branch', branch]
     if args.evaluation_options:
         options += ['--cfg-options', *args.evaluation_options]
     run_script(
         tools / 'evaluate.py', [weights, *options], folder / 'evaluation.log'
     )
     results = json.loads((folder / 'evaluation/results.json').read_text())
-    figures = {
+    return {
         task: results['tasks'][task]['metrics'][METRICS[task][1]]
-        for task in args.tasks.split(',')
+        for task in tasks
     }
-    write_json(done, figures)
+
+
+def _match(
+    args: argparse.Namespace, weights: str, branch: str, seed: int
+) -> float:
+    from mmengine.config import Config
+
+    from .. import evaluation  # noqa: F401  # registers components
+    from .dense_matches import matched_share
+
+    config = Config.fromfile(config_path(f'{PREFIX}i.py'))
+    return matched_share(weights, branch, config, args.data, seed)
 
 
 def _pretrain(

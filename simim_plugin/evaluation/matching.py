@@ -20,10 +20,10 @@ import torch.nn.functional as F
 from mmengine.model import BaseModel
 from torch import Tensor
 
+from ..engine.random_state import same_random_state
 from ..errors import SimimError
 from ..geometry import Grid, PairGeometry
 from .features import encode_images, frozen
-from .random_state import same_random_state
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from mmpretrain.registry import HOOKS
 from torch.utils.data import DataLoader, Subset
 
 from ..datasets.image_set import image_loaders
+from ..engine.random_state import same_random_state
 from ..engine.unwrapping import unwrapped
 from ..errors import SimimError
 from .features import (
@@ -20,7 +21,6 @@ from .features import (
     image_loader,
 )
 from .knn import knn_accuracy
-from .random_state import same_random_state
 
 
 @HOOKS.register_module()

@@ -16,12 +16,12 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
+from ..engine.random_state import same_random_state
 from ..engine.unwrapping import unwrapped
 from ..errors import SimimError
 from ..pictures import UnreadableImageError
 from ..pictures.walking import list_images
 from .matching import draw_pairs, match_patches
-from .random_state import same_random_state
 
 START = 'matches/start'
 """Entry of the message hub, which checkpoints keep."""

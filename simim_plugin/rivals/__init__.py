@@ -7,27 +7,36 @@ the components of :mod:`simim_plugin.pretraining`::
 """
 
 from .. import pretraining  # noqa: F401  # registers components
+from .beit import TokenHead, ViTBEiT
 from .dense_cl import DenseContrastHead, DenseMLPs, ViTDenseCL
 from .dino import DistillationHead, ViTDINO, ViTIBOT
 from .distillation import PrototypeHead
 from .moco_v3 import FeatureMLP, InfoNCEHead, ViTMoCoV3
 from .msn import AssignmentHead, ProjectionMLP, ViTMSN
+from .sampling import RepeatedSampler
 from .schedules import HoldLastLayerHook, TemperatureHook
+from .tokenizers import DALLETokenizer, FitTokenizerHook, PatchTokenizer
 from .views import CropMasks, MultiCropViews
 
 __all__ = [
     'AssignmentHead',
     'CropMasks',
+    'DALLETokenizer',
     'DenseContrastHead',
     'DenseMLPs',
     'DistillationHead',
     'FeatureMLP',
+    'FitTokenizerHook',
     'HoldLastLayerHook',
     'InfoNCEHead',
     'MultiCropViews',
+    'PatchTokenizer',
     'ProjectionMLP',
     'PrototypeHead',
+    'RepeatedSampler',
     'TemperatureHook',
+    'TokenHead',
+    'ViTBEiT',
     'ViTDINO',
     'ViTDenseCL',
     'ViTIBOT',

@@ -23,6 +23,7 @@ from .distillation import (
     sharpened,
     view_distillation,
 )
+from .masking import masked_tokens
 from .moving import Centre
 from .student_teacher import StudentTeacher
 
@@ -183,20 +184,6 @@ class ViTIBOT(ViTDINO):
             torch.zeros(1, 1, self.backbone.embed_dims)
         )
 
-    def masked_tokens(self, view: Tensor, mask: Tensor) -> Tensor:
-        """Return the student's tokens (B, E + N, C) of a masked view.
-
-        Args:
-            view (Tensor): (B, 3, H, W).
-            mask (Tensor): (B, N) bool, True on masked patches.
-        """
-        patches, grid = self.backbone.patch_embed(view)
-        token = self.mask_token.to(patches.dtype)
-        patches = torch.where(mask[..., None], token, patches)
-        if self.backbone.pos_embed is not None:
-            patches = patches + self.backbone._positions(grid)
-        return self.backbone.encode(patches, *self.backbone.places(grid))
-
     def loss(
         self, inputs: Sequence[Tensor], data_samples: Sequence[DataSample]
     ) -> dict[str, Tensor]:
@@ -216,7 +203,9 @@ class ViTIBOT(ViTDINO):
         masks = [torch.as_tensor(sample.mask) for sample in data_samples]
         mask = torch.stack(masks, dim=1).bool().to(crops.device)  # (G, B, N)
         extra = self.backbone.num_extra_tokens
-        tokens = self.masked_tokens(crops, mask.flatten(0, 1))
+        tokens = masked_tokens(
+            self.backbone, self.mask_token, crops, mask.flatten(0, 1)
+        )
         student = [tokens[:, 0]]
         if len(inputs) > count:
             student.append(self._cls_tokens(inputs[count:]))

@@ -33,6 +33,7 @@ def read_each(*arguments) -> list[list[str]]:
     return lines
 
 
+@pytest.mark.slow
 def test_costly_files_are_refused_in_a_sentence(tmp_path):
     for number, payload in enumerate(PAYLOADS.values()):
         data = as_pickle(payload)

@@ -4,6 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.runner import set_random_seed
+from mmpretrain.registry import MODELS
 from PIL import Image
 
 from simim_plugin.commands.ablate import (
@@ -16,6 +21,7 @@ from simim_plugin.commands.ablate import (
     row_names,
     table,
 )
+from simim_plugin.commands.dense_matches import matched_share
 from simim_plugin.config_files import config_path
 from simim_plugin.demo.data import make_demo_data
 from simim_plugin.errors import SimimError
@@ -199,8 +205,8 @@ def test_a_row_by_the_real_tools(tmp_path):
     """Two epochs on a few scenes, and its figures."""
     make_demo_data(tmp_path / 'scenes', train=32, val=16, seed=0)
     done = run_tool(
-        *['ablate.py', 'j'],
-        *['--data', 'scenes', '--work-dir', 'rows', '--tasks', 'knn'],
+        *['ablate.py', 'untrained', 'j'],
+        *['--data', 'scenes', '--work-dir', 'rows', '--tasks', 'knn,matches'],
         *['--cfg-options', 'train_cfg.max_epochs=2'],
         *['train_dataloader.batch_size=16', 'train_dataloader.num_workers=0'],
         'train_dataloader.persistent_workers=False',
@@ -211,3 +217,26 @@ def test_a_row_by_the_real_tools(tmp_path):
     accuracy = results['j']['knn']['0']
     assert 0 < accuracy <= 100
     assert (accuracy * 16 / 100) % 1 == pytest.approx(0, abs=1e-6)
+    # Pairs of the method's views, not of the row's, which has one view.
+    shares = [results[row]['matches']['0'] for row in ('untrained', 'j')]
+    assert shares[0] != shares[1]
+    assert all(3 < share < 60 for share in shares)
+    page = (tmp_path / 'rows' / 'results.md').read_text()
+    assert 'patches matched, *ours*' in page
+
+
+def test_matches_are_of_the_encoder_of_the_file(tmp_path, monkeypatch):
+    monkeypatch.setenv('SIMIM_SCALE', 'demo')
+    init_default_scope('mmpretrain')
+    make_demo_data(tmp_path, train=1, val=8, seed=0)
+    config = Config.fromfile(config_path('siamese_im_row-i.py'))
+    untrained = config_path('siamese_im_row-i.py')
+    share = matched_share(untrained, 'online', config, tmp_path, seed=3)
+    set_random_seed(3)
+    model = MODELS.build(config.model)
+    model.init_weights()
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'run.pth')
+    for branch in ('online', 'target'):
+        file = str(tmp_path / 'run.pth')
+        again = matched_share(file, branch, config, tmp_path, seed=0)
+        assert again == share

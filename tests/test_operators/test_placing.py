@@ -80,6 +80,7 @@ def test_ours_only_if_mmcv_has_no_usable_ones(
     assert ('To build them anew: `pip ' in output) == bool(said)
 
 
+@pytest.mark.slow
 def test_pretraining_does_not_touch_mmcv() -> None:
     python(
         'import sys\n'
@@ -114,6 +115,7 @@ def test_missing_operators_name_the_build_command(ours) -> None:
     assert f'--no-build-isolation {name}==' in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(UPSTREAM, reason='upstream imports mmcv.ops or fails')
 @pytest.mark.parametrize('first', ['mmdet.apis', 'mmseg.apis'])
 def test_modules_imported_without_operators_get_them(first: str) -> None:

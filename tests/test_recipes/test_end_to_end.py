@@ -58,6 +58,7 @@ def test_a_written_config_trains(task, tmp_path, capsys):
     assert 'exists, perhaps with changes' in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_train_test_and_report(tmp_path, capsys):
     out = configured('classification', tmp_path, '--no-trial')
     work_dir = tmp_path / 'run'

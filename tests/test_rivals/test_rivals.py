@@ -22,6 +22,7 @@ from simim_plugin.rivals import (
     DistillationHead,
     HoldLastLayerHook,
     MultiCropViews,
+    RepeatedSampler,
     TemperatureHook,
 )
 from simim_plugin.rivals.moving import Centre, KeyQueue
@@ -32,6 +33,7 @@ NAMES = [
     for file in sorted(CONFIGS.glob('*.py'))
 ]
 SCALES = ('in1k', 'cifar10', 'demo')
+NO_TEACHER = ('beit', 'supervised')
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +53,9 @@ def images(tmp_path_factory):
     for index in range(8):
         pixels = draw.integers(0, 256, (9, 12, 3), np.uint8)
         image = Image.fromarray(pixels).resize((96, 72))
-        image.save(folder / f'{index}.png')
+        file = folder / 'ab'[index % 2] / f'{index}.png'
+        file.parent.mkdir(exist_ok=True)
+        image.save(file)
     return folder
 
 
@@ -60,12 +64,22 @@ def batch_of(config, images):
         TRANSFORMS.build(t) for t in config.train_dataloader.dataset.pipeline
     ]
     samples = []
-    for file in sorted(images.iterdir())[:4]:
-        results = dict(img_path=str(file))
+    for file in sorted(images.glob('*/*'))[:4]:
+        results = dict(img_path=str(file), gt_label=1)
         for transform in transforms:
             results = transform(results)
         samples.append(results)
     return default_collate(samples)
+
+
+def built(config):
+    """Build a model; the tokenizer of BEiT is fitted on noise."""
+    model = MODELS.build(config.model)
+    model.init_weights()
+    if getattr(model, 'target_generator', None) is not None:
+        size = config.crop['size']
+        model.target_generator.fit(torch.rand(16, 3, size, size), rounds=1)
+    return model
 
 
 @pytest.mark.parametrize('scale', SCALES)
@@ -80,23 +94,24 @@ def test_builds(name, scale, monkeypatch, tmp_path):
     for transform in config.train_dataloader.dataset.pipeline:
         TRANSFORMS.build(transform)
     assert model.backbone.patch_resolution == tuple(config.grid)
-    assert 'MomentumHook' in str(config.custom_hooks)
+    moves = name not in NO_TEACHER
+    assert ('MomentumHook' in str(config.custom_hooks)) == moves
 
 
 @pytest.mark.parametrize('name', NAMES)
 def test_takes_two_steps(name, monkeypatch, images):
     torch.manual_seed(0)
     config = load(name, 'demo', monkeypatch)
-    model = MODELS.build(config.model)
-    model.init_weights()
+    model = built(config)
     model.train()
     optimizer = build_optim_wrapper(model, config.optim_wrapper)
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    moves = getattr(model, 'update_target', lambda momentum: None)
     for _ in range(2):
-        model.update_target(0.9)
+        moves(0.9)
         outputs = model.train_step(batch_of(config, images), optimizer)
         assert outputs['loss'].isfinite()
-    model.update_target(0.9)
+    moves(0.9)
     still = {
         n for n, p in model.named_parameters() if torch.equal(p, before[n])
     }
@@ -124,6 +139,12 @@ def test_resumes_bit_for_bit(name, monkeypatch, images, tmp_path):
         config.default_hooks.checkpoint.update(
             by_epoch=False, interval=2, max_keep_ckpts=-1
         )
+        if name == 'beit':  # eight images have few patches
+            config.model.target_generator.num_tokens = 16
+            config.model.head.num_tokens = 16
+        if name == 'supervised':
+            config.model.data_preprocessor.num_classes = 2
+            config.model.head.num_classes = 2
         config.work_dir = str(tmp_path / part)
         if part == 'resumed':
             config.load_from = str(tmp_path / 'whole' / 'iter_6.pth')
@@ -139,7 +160,7 @@ def test_resumes_bit_for_bit(name, monkeypatch, images, tmp_path):
             assert torch.equal(value, theirs[key]), key
 
 
-POOLS = dict(dino='cls', ibot='cls', msn='cls', densecl='mean')
+POOLS = dict(beit='mean', dino='cls', ibot='cls', msn='cls', densecl='mean')
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -147,7 +168,8 @@ def test_an_encoder_is_read_as_its_method_does(name, monkeypatch, tmp_path):
     config = load(name, 'demo', monkeypatch)
     model = MODELS.build(config.model)
     torch.save(dict(state_dict=model.state_dict()), tmp_path / 'run.pth')
-    for branch in ('online', 'teacher'):
+    branches = ('online', *['teacher'] * (name not in NO_TEACHER))
+    for branch in branches:
         weights = read_weights(tmp_path / 'run.pth', branch)
         assert weights.family.pool == POOLS.get(name, 'cls')
         assert weights.options(4)['final_norm']
@@ -211,7 +233,28 @@ def test_crop_masks():
     assert (masked.min(), masked.max()) == (6, 32)
 
 
+def test_copies_of_an_image_are_shared_and_drawn_apart(monkeypatch):
+    draws = []
+    for rank in (0, 1):
+        sampler = RepeatedSampler(range(6), seed=3)
+        sampler.rank, sampler.world_size = rank, 2
+        sampler.num_samples, sampler.total_size = 3, 6
+        sampler.start(epoch=1, first=0)
+        draws.append([*sampler])
+        sampler.start(epoch=1, first=1)
+        assert [*sampler] == draws[-1][1:]
+    shared = [draw for pair in zip(*draws, strict=True) for draw in pair]
+    assert len({draw.image for draw in shared}) == 2
+    assert [d.image == shared[0].image for d in shared] == 3 * [True] + 3 * [
+        False
+    ]
+    assert len(set(shared)) == 6
+    sampler.start(epoch=2, first=0)
+    assert not set(sampler) & set(shared)
+
+
 WRONG = {
+    'repeats': (lambda: RepeatedSampler(range(2), repeats=0), 'at least 1'),
     'teacher temperature': (
         lambda: DistillationHead(8, teacher_temperature=0.0),
         'teacher_temperature of DistillationHead is 0.0',
@@ -249,8 +292,7 @@ def test_wrong_settings_are_one_sentence(make, words):
 def test_losses_are_float32_under_autocast(name, monkeypatch, images):
     torch.manual_seed(0)
     config = load(name, 'demo', monkeypatch)
-    model = MODELS.build(config.model)
-    model.init_weights()
+    model = built(config)
     batch = model.data_preprocessor(batch_of(config, images), training=True)
     with torch.autocast('cpu', torch.bfloat16):
         losses = model.loss(batch['inputs'], batch['data_samples'])

@@ -1,0 +1,119 @@
+"""BEiT (arXiv 2106.08254): predict the tokens of masked patches.
+
+Shape key: B batch, N patches, M masked patches, E extra tokens, C channels,
+K tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from mmpretrain.models import BaseSelfSupervisor
+from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
+from torch import Tensor, nn
+
+from ..errors import SimimError
+from ..models.siamese_im import visible_patches
+from .masking import masked_tokens
+
+
+@MODELS.register_module()
+class TokenHead(BaseModule):
+    """A linear map to the tokens, and their cross entropy.
+
+    Args:
+        in_dims (int): C.
+        num_tokens (int): K.
+    """
+
+    def __init__(self, in_dims: int, num_tokens: int) -> None:
+        super().__init__()
+        self.num_tokens = num_tokens
+        self.tokens = nn.Linear(in_dims, num_tokens)
+
+    def loss(self, features: Tensor, tokens: Tensor) -> dict[str, Tensor]:
+        """Compute the loss.
+
+        Args:
+            features (Tensor): (B, M, C) of the masked patches.
+            tokens (Tensor): (B, M), 0 to K - 1.
+
+        Returns:
+            dict[str, Tensor]: ``loss``, and ``token_accuracy``, the share of
+            tokens that are predicted.
+        """
+        logits = self.tokens(features).flatten(0, 1)
+        with torch.autocast(features.device.type, enabled=False):
+            logits, answers = logits.float(), tokens.flatten()
+            hits = logits.argmax(dim=1) == answers
+            return dict(
+                loss=F.cross_entropy(logits, answers),
+                token_accuracy=hits.float().mean(),
+            )
+
+
+@MODELS.register_module()
+class ViTBEiT(BaseSelfSupervisor):
+    """Predict the tokens of the patches that a learned token replaces.
+
+    Args:
+        backbone (dict): a ``SiameseIMViT``.
+        head (dict): a :class:`TokenHead`.
+        target_generator (dict): the tokenizer, a :class:`PatchTokenizer` or
+            a :class:`DALLETokenizer`. It sees the pixels of the view.
+        **kwargs: see :class:`mmpretrain.models.BaseSelfSupervisor`.
+
+    Raises:
+        SimimError: if tokenizer and head have different numbers of tokens.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        known = self.target_generator.num_tokens
+        if known != self.head.num_tokens:
+            raise SimimError(
+                f'The tokenizer knows {known} tokens and the head '
+                f'{self.head.num_tokens}; give both the same number.'
+            )
+        token = torch.empty(1, 1, self.backbone.embed_dims)
+        self.mask_token = nn.Parameter(nn.init.trunc_normal_(token, std=0.02))
+
+    def loss(
+        self, inputs: Sequence[Tensor], data_samples: Sequence[DataSample]
+    ) -> dict[str, Tensor]:
+        """Compute the loss of one step.
+
+        Args:
+            inputs (Sequence[Tensor]): one view, (B, 3, H, W), normalised.
+            data_samples (Sequence[DataSample]): with ``mask``, (N,), True on
+                masked patches, as many in all images.
+
+        Returns:
+            dict[str, Tensor]: see :meth:`TokenHead.loss`.
+
+        Raises:
+            SimimError: if no patch is masked.
+        """
+        view = inputs[0]
+        mask = torch.stack([torch.as_tensor(s.mask) for s in data_samples])
+        masked = visible_patches([*~mask.bool()])  # (B, M)
+        if not masked.numel():
+            raise SimimError(
+                'No patch is masked, so BEiT has nothing to predict: set '
+                'num_masked of the mask to at least 1.'
+            )
+        masked = masked.to(view.device)
+        tokens = masked_tokens(
+            self.backbone, self.mask_token, view, mask.bool().to(view.device)
+        )[:, self.backbone.num_extra_tokens :]
+        statistics = self.data_preprocessor
+        pixels = (view * statistics.std + statistics.mean) / 255
+        answers = self.target_generator(pixels).gather(1, masked)
+        return self.head.loss(
+            tokens.take_along_dim(masked[..., None], dim=1), answers
+        )
