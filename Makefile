@@ -11,7 +11,7 @@ export PYTHONDONTWRITEBYTECODE =
 # One more than cores: tests wait for processes of their own.
 PYTEST = --numprocesses $(shell $(PYTHON) -c "import os; print(min(os.cpu_count() + 1, 5))") --dist loadfile --no-loadscope-reorder --durations=25
 
-.PHONY: help demo test test-slow test-upstream evidence install install-test lint clean python
+.PHONY: help demo docs test test-slow test-upstream evidence install install-test lint clean python
 .NOTPARALLEL:
 
 help:  ## list these commands
@@ -25,6 +25,9 @@ test: install-test lint  ## lint, types and the test suite without its slow test
 
 test-slow: install-test  ## the slow tests, of whole commands; CI runs both
 	$(RUN) -m pytest $(PYTEST) -m slow
+
+docs: install-test  ## the site in docs/_build/html, by Python 3.11 or newer; warnings and dead links are errors
+	$(RUN) -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/html
 
 # torch 2.1 is there up to Python 3.11.
 test-upstream: NEWEST = 11
@@ -47,7 +50,7 @@ lint:  ## ruff and mypy
 	$(RUN) -m mypy
 
 clean:  ## remove caches and build leftovers; keeps .venv and work_dirs
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf build dist docs/_build docs/generated *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find configs simim_plugin tests tools -name __pycache__ -exec rm -rf {} +
 
 python:

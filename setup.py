@@ -111,6 +111,11 @@ convert = [
     'timm',
     'transformers',
 ]
+# Sphinx 9 and what it needs are there from Python 3.11.
+docs = [
+    f'{name}; python_version >= "3.11"'
+    for name in ('furo', 'myst-nb', 'sphinx', 'sphinx-copybutton')
+]
 test = [
     *evaluation,
     *convert,
@@ -154,7 +159,8 @@ setup(
         'multispectral': multispectral,
         'tensorboard': ['tensorboard'],
         'test': test,
-        'dev': [*test, 'mypy', 'ruff'],
+        'docs': docs,
+        'dev': [*test, *docs, 'mypy', 'ruff'],
     },
     classifiers=[
         'Programming Language :: Python :: 3',

@@ -8,7 +8,7 @@ image, and the flip flag.
 Paper eq. 2 and 3, with the half-pixel offset and the flip of the released
 code, which the paper does not print (docs/method.md, "Relative positions").
 
-Shape key: *B any batch shape.
+Shape key: B any batch shape.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class View:
     """A crop of an image, mirrored or not.
 
     Args:
-        box (Tensor): (*B, 4) float64: top, left, height and width in pixels
+        box (Tensor): (B, 4) float64: top, left, height and width in pixels
             of the original image, before any flip.
-        flip (Tensor): (*B,) bool: the view is mirrored left-right.
+        flip (Tensor): (B,) bool: the view is mirrored left-right.
     """
 
     box: Tensor
@@ -53,17 +53,17 @@ class View:
 
     @property
     def size(self) -> Tensor:
-        """(*B, 2): height and width in pixels."""
+        """(B, 2): height and width in pixels."""
         return self.box[..., 2:]
 
     @property
     def center(self) -> Tensor:
-        """(*B, 2): centre of the box (y, x) in pixels."""
+        """(B, 2): centre of the box (y, x) in pixels."""
         return self.box[..., :2] + self.size / 2
 
     @property
     def direction(self) -> Tensor:
-        """(*B, 2): sign of each axis (y, x): -1 on a mirrored x, else +1."""
+        """(B, 2): sign of each axis (y, x): -1 on a mirrored x, else +1."""
         x = 1.0 - 2.0 * self.flip.to(self.box.dtype)
         return torch.stack([torch.ones_like(x), x], dim=-1)
 
@@ -79,12 +79,12 @@ class View:
         return View(box, ~self.flip)
 
     def to_image(self, points: Tensor) -> Tensor:
-        """Map normalised view points (*B, ..., 2) (y, x) to image pixels."""
+        """Map normalised view points (B, ..., 2) (y, x) to image pixels."""
         center, step = self._aligned(points)
         return center + step * (points - 0.5)
 
     def from_image(self, points: Tensor) -> Tensor:
-        """Map image pixels (*B, ..., 2) (y, x) to normalised view points."""
+        """Map image pixels (B, ..., 2) (y, x) to normalised view points."""
         center, step = self._aligned(points)
         return 0.5 + (points - center) / step
 
@@ -158,11 +158,11 @@ class PairGeometry:
 
     @property
     def scale(self) -> Tensor:
-        """(*B, 2): size of the target / size of the online view."""
+        """(B, 2): size of the target / size of the online view."""
         return self.target.size / self.online.size
 
     def to_online(self, points: Tensor) -> Tensor:
-        """Map normalised target points (*B, ..., 2) to the online frame."""
+        """Map normalised target points (B, ..., 2) to the online frame."""
         return self.online.from_image(self.target.to_image(points))
 
     def positions(
@@ -180,7 +180,7 @@ class PairGeometry:
             online_grid (tuple[int, int]): the same for the online view.
 
         Returns:
-            tuple[Tensor, Tensor]: y (*B, R) and x (*B, C), float64.
+            tuple[Tensor, Tensor]: y (B, R) and x (B, C), float64.
         """
         rows, cols = target_grid
         # Points on the diagonal give every row and every column once.

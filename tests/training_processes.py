@@ -169,16 +169,17 @@ def run_two(function, *arguments) -> None:
 
 
 def run_tool(
-    name: str, *words, cwd: Path, seconds: float = 900
+    name: str, *words, cwd: Path, seconds: float = 900, context=CONTEXT
 ) -> subprocess.CompletedProcess:
     """Run a script of ``tools`` in a process of its own, as Python does.
 
-    The scripts that it starts in turn are forked as well.
+    The scripts that it starts in turn are forked as well. The context 'fork'
+    has all that the test has imported.
     """
     command = [str(word) for word in (TOOLS / name, *words)]
     with tempfile.TemporaryDirectory() as folder:
         files = [os.path.join(folder, stream) for stream in ('out', 'err')]
-        process = CONTEXT.Process(
+        process = context.Process(
             target=_run_script, args=(command, cwd, files)
         )
         process.start()
@@ -198,6 +199,8 @@ def _run_script(command, cwd, files):
     os.chdir(cwd)
     for number, file in enumerate(files, 1):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
+    # A forked test has streams of pytest's.
+    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
     running.subprocess = _Forks
     _run_main(command)
 

@@ -62,6 +62,11 @@ QUARTERS = {
 class SiameseIMViTDet(FrozenStages, ViTSAM):
     """ViTDet's backbone, for images of any size.
 
+    ``num_registers``, ``absolute_positions``, ``rotary``, ``qk_norm``,
+    ``attn_norm``, ``ffn_type``, ``ffn_norm``, ``layer_scale_init_value``,
+    ``pre_norm``, ``final_norm`` and ``interpolate_antialias`` are as in
+    :class:`simim_plugin.vit.PlainViT`, and off by default.
+
     Args:
         arch (str | dict): 'tiny', 'small', 'base', 'large', 'huge' or
             'giant', or the dictionary of :class:`mmpretrain.models.ViTSAM`,
@@ -78,10 +83,6 @@ class SiameseIMViTDet(FrozenStages, ViTSAM):
         frozen_stages (int): as in
             :class:`simim_plugin.models.SiameseIMViT`. Defaults to -1.
         with_cls_token (bool): keep the cls token. Defaults to False.
-        num_registers, absolute_positions, rotary, qk_norm, attn_norm,
-        ffn_type, ffn_norm, layer_scale_init_value, pre_norm, final_norm,
-        interpolate_antialias: as in :class:`simim_plugin.vit.PlainViT`, and
-            off by default.
         layer_cfgs (dict, optional): other arguments of all layers, such as
             ``act_cfg``.
         pretrained (str | dict, optional): as in

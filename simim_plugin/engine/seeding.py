@@ -52,7 +52,8 @@ class SeededSampler(DefaultSampler):
     The sampler yields :class:`Draw` for :class:`SeededDataset`.
 
     Args:
-        *args, **kwargs: those of mmengine's ``DefaultSampler``.
+        *args: those of mmengine's ``DefaultSampler``.
+        **kwargs: likewise.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

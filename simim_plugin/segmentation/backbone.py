@@ -141,7 +141,10 @@ class SiameseIMSegViT(FrozenStages, MAE):
     images of one size. It differs from ``MAE`` in three ways: it loads every
     format that :func:`simim_plugin.checkpoint.load_backbone` knows and
     interpolates the positions; its attention is fused; and its positions
-    start as the sin-cos table instead of zeros.
+    start as the sin-cos table instead of zeros. ``with_cls_token``,
+    ``num_registers``, ``absolute_positions``, ``rotary``, ``qk_norm``,
+    ``attn_norm``, ``ffn_type``, ``ffn_norm``, ``pre_norm`` and
+    ``interpolate_antialias`` are as in :class:`simim_plugin.vit.PlainViT`.
 
     Args:
         arch (str | dict, optional): 'tiny', 'small', 'base', 'large', 'huge'
@@ -161,9 +164,6 @@ class SiameseIMSegViT(FrozenStages, MAE):
             ``init_values``.
         qkv_bias (bool): of the attention. Defaults to True.
         layer_cfgs (dict, optional): may hold ``act_cfg``.
-        with_cls_token, num_registers, absolute_positions, rotary, qk_norm,
-        attn_norm, ffn_type, ffn_norm, pre_norm, interpolate_antialias: as in
-            :class:`simim_plugin.vit.PlainViT`.
         init_cfg (dict, optional): as in MMEngine, but not 'Pretrained'.
         **kwargs: see :class:`mmseg.models.MAE`.
 
