@@ -127,7 +127,7 @@ def test_inferencer(paths, expected, tmp_path):
 
 
 def test_classes_beyond_255_are_written(paths, tmp_path, monkeypatch):
-    config, weights, files = paths
+    config, weights, _ = paths
     inferencer = MMSegInferencer(
         config, weights=weights, device='cpu', show_progress=False
     )
