@@ -18,6 +18,7 @@ import numpy as np
 from mmengine import fileio, runner
 from mmengine.infer import BaseInferencer
 from mmengine.registry import FUNCTIONS
+from PIL import Image
 
 from .errors import SimimError
 from .pictures import array_to_rgb, decode_to_draw
@@ -254,6 +255,41 @@ def _name_predictions(kind: Any) -> None:
     kind.pred2dict = pred2dict
 
 
+def _write_all_classes(kind: Any) -> None:
+    """Let ``MMSegInferencer`` write label maps of more than 256 classes.
+
+    MMSegmentation writes 8 bits, in which class 256 is 0. Such maps are
+    written again, in 16 bits.
+    """
+    stock = kind.postprocess
+    if hasattr(stock, '__wrapped__'):
+        return
+
+    @wraps(stock)
+    def postprocess(
+        self: Any,
+        preds: Any,
+        visualization: Any,
+        return_datasample: bool = False,
+        pred_out_dir: str = '',
+    ) -> Any:
+        first = self.num_pred_imgs
+        result = stock(
+            self, preds, visualization, return_datasample, pred_out_dir
+        )
+        if self.num_pred_imgs == first or not is_ours(self.model):
+            return result
+        for number, sample in enumerate(preds if pred_out_dir else ()):
+            labels = sample.pred_sem_seg.cpu().numpy().data[0]
+            if labels.max() > 255:
+                name = f'{first + number:08}_pred.png'
+                image = Image.fromarray(labels.astype(np.uint16))
+                image.save(os.path.join(pred_out_dir, name))
+        return result
+
+    kind.postprocess = postprocess
+
+
 def correct_segmentation() -> None:
     """Correct MMSegmentation's functions.
 
@@ -266,6 +302,7 @@ def correct_segmentation() -> None:
     from mmseg.apis import MMSegInferencer, inference
 
     correct_inferencer(MMSegInferencer)
+    _write_all_classes(MMSegInferencer)
     stock = inference._preprare_data
     if hasattr(stock, '__wrapped__'):
         return

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from .families import other_model
 from .joining import StateDict, join_parts, place_tokens, without_fixed
-from .reading import CheckpointError
+from .reading import CheckpointError, inside_object
+from .unpickling import Left
 
 Rows = tuple[tuple[str, str], ...]
 
@@ -393,6 +394,7 @@ def from_any(
     state, taken, others = _tensors(content, file, entry)
     form = next((form for form in FORMATS if form.mark in state), None)
     if form is None:
+        _refuse_objects(content, state, file)
         form, state = _below_prefix(state, file)
     if form is OFFICIAL:
         return Found(form, from_official(state), taken, others)
@@ -429,6 +431,26 @@ _SEGMENTATION_BLOCKS = (
     ('.gamma_2', '.ffn.gamma2.weight'),
     ('.attn.relative_position_bias_table', '.attn.bias_table'),
 )
+
+
+def _refuse_objects(
+    content: Mapping[str, Any], state: StateDict, file: Any
+) -> None:
+    """Refuse a file without an encoder outside its objects.
+
+    Raises:
+        CheckpointError: naming the first object.
+    """
+    marks = tuple(form.mark for form in FORMATS)
+    if any(name.endswith(marks) for name in state):
+        return
+    places = dict(content)
+    for name, inside in content.items():
+        if isinstance(inside, Mapping):
+            places |= {f'{name}.{k}': v for k, v in inside.items()}
+    for name in sorted(places, key=lambda name: name not in _ENTRIES):
+        if isinstance(places[name], Left):
+            raise inside_object(file, places[name], str(name))
 
 
 def _refuse_unknown(renamed: StateDict, file: Any) -> None:
@@ -481,9 +503,12 @@ def _tensors(
 ) -> tuple[dict[str, Tensor], str, list[str]]:
     """Return the tensors of an entry, its name, and the other entries."""
     entries = [name for name in _ENTRIES if _holds_tensors(content, name)]
+    objects = [n for n in _ENTRIES if isinstance(content.get(n), Left)]
     branches = [name for name in _BRANCHES if _holds_tensors(content, name)]
     inside: Mapping[str, Any] = content
     taken = ''
+    if entry in objects:
+        raise inside_object(file, content[entry], entry)
     if entry is not None and _holds_tensors(content, entry):
         taken, inside = entry, content[entry]
     elif entries:
@@ -514,7 +539,8 @@ def _tensors(
                 f'but {some(entries or inside) or "no tensor"}; choose one '
                 'of them.'
             )
-    return state, taken, [name for name in entries if name != taken]
+    others = [n for n in _ENTRIES if n in entries + objects and n != taken]
+    return state, taken, others
 
 
 def _deeper(

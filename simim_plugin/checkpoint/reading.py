@@ -14,6 +14,7 @@ from ..environment import require
 from .limits import CheckpointError
 from .preprocessing import WEIGHT_FILES, beside, read_json
 from .torch_files import load_pickle, load_torch
+from .unpickling import Left
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -27,8 +28,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
     Raises:
         CheckpointError: if there is no such file, it is empty or broken, or
-            it holds anything but tensors, plain values and what mmengine
-            and the released code store beside them.
+            it holds calls of unknown functions. Objects of other classes
+            are left out.
     """
     path = Path(path)
     if os.path.isdir(path):
@@ -54,12 +55,32 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f'format, or holds objects that may run code ({reason}); get the '
             'file again from its source.'
         ) from error
+    if isinstance(content, Left):
+        raise inside_object(path, content)
     if not isinstance(content, dict):
         raise CheckpointError(
             f'The checkpoint {path} holds a {type(content).__name__}, not a '
             'dict of tensors; get the file again from its source.'
         )
     return content
+
+
+def inside_object(
+    file: str | Path, left: Left, entry: str = ''
+) -> CheckpointError:
+    """Return the error of a file whose weights are inside an object.
+
+    Args:
+        file (str | Path): the file.
+        left (Left): stands for the object.
+        entry (str): its place in the file. Defaults to '', the whole file.
+    """
+    place = f' in its entry {entry!r}' if entry else ''
+    return CheckpointError(
+        f'The checkpoint {file} holds an object of {left.name[:80]}{place}, '
+        'which is not read, since that may run code; save its state_dict() '
+        'where you trust the file.'
+    )
 
 
 def _read_file(path: Path) -> Any:

@@ -29,8 +29,9 @@ from torch import nn
 
 from .limits import CheckpointError
 from .loading import check_fit, load_weights, refuse_init_cfg
-from .reading import read_checkpoint
+from .reading import inside_object, read_checkpoint
 from .torch_files import load_pickle
+from .unpickling import Left
 
 _REMOTE = (r'(\S+\:)?s3://', r'(\S+\:)?petrel://', 'pavi://')
 _stock_load_state_dict = checkpoint.load_state_dict
@@ -80,6 +81,8 @@ def load_from_local(filename: str, map_location: Any = None) -> dict:
         if isinstance(entries, dict):
             entries.pop('cfg', None)
     state = content.get('state_dict', content)
+    if isinstance(state, Left):
+        raise inside_object(filename, state, 'state_dict')
     if isinstance(state, dict):
         metadata = _Metadata(getattr(state, '_metadata', {}))
         metadata.file, metadata.content = filename, content
@@ -225,7 +228,7 @@ class SafePickleHandler(PickleHandler):
             CheckpointError: if it is broken or may run code.
         """
         try:
-            return load_pickle(file)
+            return load_pickle(file, leaves=False)
         except Exception as error:
             raise CheckpointError(
                 'A file of annotations is a broken pickle, or holds objects '

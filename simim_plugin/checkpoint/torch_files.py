@@ -30,17 +30,18 @@ def load_torch(path: Path) -> Any:
         return _load_stream(file)
 
 
-def load_pickle(file: IO[bytes]) -> Any:
+def load_pickle(file: IO[bytes], leaves: bool = True) -> Any:
     """Return the content of a plain pickle.
 
     Args:
         file (IO[bytes]): is read to its end.
+        leaves (bool): see :class:`Pickle`.
 
     Raises:
         CheckpointError: if it holds more than :class:`Pickle` allows.
     """
     data = file.read()
-    return Pickle(io.BytesIO(data), Limits(len(data))).load()
+    return Pickle(io.BytesIO(data), Limits(len(data)), leaves=leaves).load()
 
 
 class _File(io.BufferedReader):

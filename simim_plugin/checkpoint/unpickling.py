@@ -3,7 +3,10 @@
 :class:`Pickle` builds plain containers, tensors, arrays of numbers and the
 objects that MMEngine stores beside them. A name in a file is looked up in a
 table. No entry of the table runs code that the file chooses, and a file cannot
-change an entry. :class:`Limits` bounds the cost by the size of the file.
+change an entry. Objects of other classes are left out: :class:`Left` stands in
+their place, and nothing of theirs is imported or called. A call of an unknown
+function of Python, torch or NumPy is refused. :class:`Limits` bounds the cost
+by the size of the file.
 
 ``torch.load(weights_only=True)`` does not replace this reader:
 
@@ -22,6 +25,7 @@ import argparse
 import codecs
 import pickletools
 import re
+import sys
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from math import prod
@@ -45,14 +49,21 @@ class Pickle:
         storage (Callable, optional): returns the one-dimensional tensor of
             a dtype, a key and a number of elements. Other tensors are views
             of it.
+        leaves (bool): leave objects of unknown classes out, and do not refuse
+            them. Defaults to True.
     """
 
     def __init__(
-        self, file: IO[bytes], limits: Limits, storage: Storage | None = None
+        self,
+        file: IO[bytes],
+        limits: Limits,
+        storage: Storage | None = None,
+        leaves: bool = True,
     ) -> None:
         self._file = file
         self._limits = limits
         self._storage = storage
+        self._leaves = leaves
         self._stack: list[Any] = []
         self._marks: list[int] = []
         self._memo: dict[int, Any] = {}
@@ -159,8 +170,9 @@ class Pickle:
             target[_key(key)] = value
 
     def _additems(self, _: None) -> None:
-        items = self._since_mark()
-        _check(self._stack[-1], set).update(map(_key, items))
+        items, target = self._since_mark(), self._stack[-1]
+        if not isinstance(target, Left):
+            _check(target, set).update(map(_key, items))
 
     def _frozenset(self, _: None) -> None:
         self._stack.append(frozenset(map(_key, self._since_mark())))
@@ -175,22 +187,50 @@ class Pickle:
         self._stack.append(self._memo[place])
 
     def _global(self, name: str) -> None:
-        self._stack.append(_find(*name.split(' ', 1)))
+        self._stack.append(self._find(*name.split(' ', 1)))
 
     def _stack_global(self, _: None) -> None:
         name, module = self._stack.pop(), self._stack.pop()
-        self._stack.append(_find(_check(module, str), _check(name, str)))
+        found = self._find(_check(module, str), _check(name, str))
+        self._stack.append(found)
+
+    def _find(self, module: str, name: str) -> Any:
+        """Return the table's entry for a name, or what stands for others."""
+        _check_length(module, name)
+        # NumPy 2 and Python 3 renamed these modules.
+        full = f'{module}.{name}'.replace('numpy._core.', 'numpy.core.')
+        full = re.sub('^builtins', '__builtin__', full)
+        if full in _NAMES:
+            return _NAMES[full]
+        owner, _, method = full.rpartition('.')
+        if owner == _HISTORY and not method.startswith('_'):
+            return method  # which nothing calls; other protocols use getattr
+        if not self._leaves:
+            raise CheckpointError(f'{full[:80]} may run code')
+        return Left(full)
 
     def _reduce(self, _: None) -> None:
         """Call a builder by its entry in the table."""
         arguments, name = self._stack.pop(), self._stack.pop()
         if isinstance(name, Left):
-            self._stack.append(name)
+            self._stack.append(name.called())
             return
         if not isinstance(name, _Name):
             raise CheckpointError(f'a call of a {_kind(name)} may run code')
         built = name.build(self, *_check(arguments, tuple))
         self._stack.append(built)
+
+    def _new(self, _: None) -> None:
+        """Make an object of a class, which is left out if it is unknown."""
+        if isinstance(self._stack[-2], Left):
+            self._stack.pop()
+        else:
+            self._reduce(None)
+
+    def _new_named(self, _: None) -> None:
+        """Make an object with arguments by name, which is left out."""
+        del self._stack[-2:]
+        _check(self._stack[-1], Left)
 
     def _build(self, _: None) -> None:
         """Give an object its state, if it is of a class that has one."""
@@ -288,8 +328,11 @@ class Pickle:
             raise CheckpointError(f'encoding by {named} may run code')
         return self._bytes(_check(text, str))
 
-    def method(self, owner: object, name: str) -> str:
+    def method(self, owner: object, name: str) -> str | Left:
         """Return the name of a HistoryBuffer method, which nothing calls."""
+        if isinstance(owner, Left):
+            _check_length(owner.name, _check(name, str))
+            return Left(f'{owner.name}.{name}').called()
         known = isinstance(owner, _Name) and owner.build is Pickle.history
         if not known or _check(name, str).startswith('_'):
             raise CheckpointError('getattr may run code')
@@ -376,19 +419,10 @@ class Pickle:
             target._metadata = metadata  # type: ignore[attr-defined]
 
 
-def _find(module: str, name: str) -> Any:
-    """Return the table's entry for a name in a file."""
-    # NumPy 2 and Python 3 renamed these modules.
-    full = f'{module}.{name}'.replace('numpy._core.', 'numpy.core.')
-    full = re.sub('^builtins', '__builtin__', full)
-    if full in _NAMES:
-        return _NAMES[full]
-    if full.partition('.')[0] in _LEFT or full in _LEFT:
-        return Left(full)
-    owner, _, method = full.rpartition('.')
-    if owner == _HISTORY and not method.startswith('_'):
-        return method  # which nothing calls; other protocols use getattr
-    raise CheckpointError(f'{full[:80]} may run code')
+def _check_length(*names: str) -> None:
+    """Refuse long names, which a file could join again and again."""
+    if sum(map(len, names)) > 500:
+        raise CheckpointError('the name of a class is longer than 500')
 
 
 def _check(value: Any, *kinds: type) -> Any:
@@ -424,17 +458,30 @@ class _Name:
 
 
 class Left:
-    """An object of a library that is left out, and its name.
+    """An object that is left out, and the name of its class.
 
     It stands for a class, for a call of it and for the object, and takes any
     arguments, state and items without a look at them.
 
     Args:
-        name (str): of the class in the file.
+        name (str): of the class or the function in the file.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
+
+    def called(self) -> Left:
+        """Return what stands for the result of a call.
+
+        Raises:
+            CheckpointError: for a function of Python, torch or NumPy that no
+                ordinary file calls.
+        """
+        library = self.name.partition('.')[0]
+        known = library in _LEFT or self.name in _LEFT
+        if library in _LIBRARIES and not known:
+            raise CheckpointError(f'{self.name[:80]} may run code')
+        return self
 
     def __reduce__(self) -> Any:
         return str, (f'<{self.name}>',)
@@ -539,7 +586,8 @@ _OPCODES: dict[str, Callable[[Pickle, Any], None]] = dict(
     GLOBAL=Pickle._global,
     STACK_GLOBAL=Pickle._stack_global,
     REDUCE=Pickle._reduce,
-    NEWOBJ=Pickle._reduce,
+    NEWOBJ=Pickle._new,
+    NEWOBJ_EX=Pickle._new_named,
     BUILD=Pickle._build,
     BINPERSID=Pickle._persistent,
 )
@@ -589,35 +637,25 @@ _CALLED: dict[str, Callable[..., Any]] = {
     '__builtin__.set': Pickle.make_set,
     '__builtin__.getattr': Pickle.method,
 }
+_LIBRARIES = {
+    *sys.stdlib_module_names,
+    *('__builtin__', 'commands', 'copy_reg', 'numpy', 'torch'),
+}
+"""Libraries whose functions a hostile file calls, also by old names."""
 _LEFT = {
-    'addict',
-    'collections.defaultdict',
-    'collections.deque',
-    'datetime',
-    'easydict',
-    'enum',
-    'functools.partial',
-    'fvcore',
-    'lightning',
-    'lightning_fabric',
-    'ml_collections',
-    'mmcv.utils.config.ConfigDict',
-    'mmengine.config.config.ConfigDict',
-    'omegaconf',
-    'pathlib',
-    'pytorch_lightning',
-    'torch.nn.modules.activation.GELU',
-    'torch.nn.modules.normalization.LayerNorm',
-    'types.SimpleNamespace',
-    'typing',
-    'uuid',
-    'yacs',
+    *(
+        'collections.defaultdict',
+        'collections.deque',
+        'copy_reg._reconstructor',
+    ),
+    *('copyreg._reconstructor', 'datetime', 'decimal', 'enum', 'fractions'),
+    *('functools.partial', 'ipaddress', 'pathlib', 're._compile'),
+    *('types.SimpleNamespace', 'typing', 'uuid', 'zoneinfo'),
     *(f'__builtin__.{kind.__name__}' for kind in (bool, dict, float, int)),
     *(f'__builtin__.{kind.__name__}' for kind in (list, object, str, tuple)),
     '__builtin__.unicode',
 }
-"""Libraries and classes of settings and paths, in files of other trainers.
-Their objects are left out. Nothing of them is imported or called."""
+"""Modules and functions of those libraries whose calls are left out."""
 # The names in files of mmengine, the released code and Detectron2.
 _NAMES: dict[str, Any] = {
     **{str(dtype): dtype for dtype in _DTYPES.values()},

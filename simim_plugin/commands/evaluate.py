@@ -271,6 +271,16 @@ class Evaluation:
                 'the mean and the std of its training, one value for each '
                 f'channel: --cfg-options {values}.'
             )
+        self._read_statistics(needed)
+
+    def _read_statistics(self, keys: Sequence[str]) -> None:
+        """Let the mean and the std of ``--cfg-options`` count."""
+        options = self.args.cfg_options
+        config = Config(dict(model=dict(data_preprocessor={})))
+        merge(config, {key: options[key] for key in keys if key in options})
+        given = config.model.data_preprocessor
+        if all(isinstance(values, list) for values in given.values()):
+            self.family = self.family._replace(**given)
 
     def _check_data(self) -> None:
         """Refuse to start without the data of every task."""

@@ -29,6 +29,10 @@ _ID: Check = (
     'a number or a text',
 )
 _SIZE: Check = (lambda n: _is_number(n) and n > 0), 'a number above 0'
+_COUNT: Check = (
+    (lambda n: type(n) is int and 0 <= n <= MOST),
+    'a whole number from 0',
+)
 _TEXT: Check = (lambda value: isinstance(value, str)), 'a text'
 _BOX: Check = (
     lambda box: (
@@ -95,6 +99,36 @@ def read_annotations(file: str) -> dict[str, list[dict]]:
         SimimError: if the file is missing or is no such file, if an entry
             lacks a key, or if an id occurs twice.
     """
+    content = _read(file, {'images', 'categories'})
+    for part in content.keys() & NEEDED.keys():
+        _check_entries(file, part, content[part])
+    return content
+
+
+def counted_categories(file: str) -> list[dict]:
+    """Read the categories of an LVIS file, in the order of their ids.
+
+    Args:
+        file (str): LVIS annotations; their other parts are not checked.
+
+    Raises:
+        SimimError: as in :func:`read_annotations`, and if a category has no
+            ``image_count``.
+    """
+    categories = _read(file, {'categories'})['categories']
+    _check_entries(file, 'categories', categories)
+    if not all('image_count' in category for category in categories):
+        raise SimimError(
+            f'The annotation file {file} has categories without image_count, '
+            'by which the FederatedLoss draws; use the LVIS training '
+            'annotations, or ann_file=None to draw evenly.'
+        )
+    _check_values(file, 'categories', 'image_count', _COUNT, categories)
+    return sorted(categories, key=lambda category: category['id'])
+
+
+def _read(file: str, parts: set[str]) -> dict[str, list[dict]]:
+    """Read JSON that has some parts of an annotation file."""
     if not os.path.isfile(file):
         raise SimimError(
             f'There is no annotation file {file}; set data_root and ann_file '
@@ -108,16 +142,12 @@ def read_annotations(file: str) -> dict[str, list[dict]]:
             f'The annotation file {file} is no JSON in UTF-8 ({error}); '
             'correct it, or export it again.'
         ) from error
-    if not isinstance(content, dict) or not {'images', 'categories'} <= {
-        *content
-    }:
+    if not isinstance(content, dict) or not parts <= {*content}:
         raise SimimError(
             f'The annotation file {file} is not in the format of COCO, a '
             'dictionary of images, annotations and categories; export it '
             'in this format.'
         )
-    for part in content.keys() & NEEDED.keys():
-        _check_entries(file, part, content[part])
     return content
 
 
@@ -148,6 +178,12 @@ def _check_entries(file: str, part: str, entries: list[dict]) -> None:
         raise SimimError(
             f'The annotation file {file} has {len(nameless)} of '
             f'{len(entries)} images without file_name; add it to them.'
+        )
+    kinds = {isinstance(entry['id'], str) for entry in entries}
+    if part == 'categories' and len(kinds) > 1:
+        raise SimimError(
+            f'The annotation file {file} has categories of ids that are '
+            'numbers and texts, which have no order; make all of them numbers.'
         )
     ids = Counter(entry['id'] for entry in entries)
     if len(ids) < len(entries):

@@ -8,9 +8,7 @@ Shape key: R regions, K classes; class K is the background.
 
 from __future__ import annotations
 
-import json
 from functools import cache
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +18,7 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from ..errors import SimimError
+from .annotations import counted_categories
 
 
 @MODELS.register_module()
@@ -166,20 +165,13 @@ def image_counts(file: str) -> tuple[int, ...]:
         file (str): LVIS annotations.
 
     Raises:
-        SimimError: if the file is missing or has no image counts.
+        SimimError: if the file is missing or broken, or has no image counts.
     """
-    if not Path(file).is_file():
+    counts = [category['image_count'] for category in counted_categories(file)]
+    if not any(counts):
         raise SimimError(
-            f'There is no annotation file {file}; set ann_file of the data '
-            'set and of the FederatedLoss.'
-        )
-    with open(file) as opened:
-        categories = json.load(opened).get('categories', [])
-    if not all('image_count' in category for category in categories):
-        raise SimimError(
-            f'The annotation file {file} has categories without an '
-            'image_count, by which the FederatedLoss draws; use the LVIS '
+            f'The annotation file {file} counts no image of any category, so '
+            'that the FederatedLoss has no class to draw; use the LVIS '
             'training annotations, or ann_file=None to draw evenly.'
         )
-    ordered = sorted(categories, key=lambda category: category['id'])
-    return tuple(category['image_count'] for category in ordered)
+    return tuple(counts)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from . import dense
+from . import dense, losses
 from .channels import channels_of
 from .forms import compiling, custom_keys
 from .parts import Part
@@ -584,6 +584,8 @@ AGREEMENTS: tuple[Callable[[Whole], Faults], ...] = (
     image_sizes,
     classifier,
     square_images,
+    losses.class_weights,
+    losses.smoothed_classes,
     dense.windows,
     dense.dense_widths,
     dense.pyramid,

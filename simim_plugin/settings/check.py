@@ -9,13 +9,18 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
-from mmengine.runner import Runner
+from mmengine.registry import (
+    DATA_SAMPLERS,
+    OPTIM_WRAPPER_CONSTRUCTORS,
+    OPTIMIZERS,
+    PARAM_SCHEDULERS,
+)
+from mmengine.runner import BaseLoop, Runner
 
 from ..errors import SimimError
 from .agreements import AGREEMENTS, WARNINGS
 from .forms import check_forms
-from .parts import Part, find_parts, found, known_names
+from .parts import Part, find_parts, found, known_names, root_of
 from .rules import RULES
 from .signatures import accepted, default_of, parameter_of, read_of
 from .whole import Faults, Whole
@@ -53,6 +58,12 @@ _READ_BY_KEY: dict[str, frozenset[str]] = {
     ),
 }
 """Dictionaries of which mmengine reads single keys and ignores others."""
+
+_PASSED: dict[Any, frozenset[str]] = {
+    OPTIMIZERS: frozenset({'params'}),
+    PARAM_SCHEDULERS: frozenset({'optimizer'}),
+    DATA_SAMPLERS: frozenset({'dataset', 'sampler'}),
+}
 
 _READ_BY_MODEL: dict[str, dict[str, frozenset[str]]] = {
     'TwoStageDetector': {
@@ -156,12 +167,20 @@ def _unknown_arguments(part: Part) -> Iterator[str]:
     known = accepted(part.made) if part.made and certain else None
     if known is None:
         return
+    known -= _passed(part)
     for name in part.settings.keys() - known - part.also:
         yield (
             f'{part.path}.{name} is no setting of '
             f'{getattr(part.made, "__name__", part.kind)}; '
             f'{_nearest(name, known, "remove it")}.'
         )
+
+
+def _passed(part: Part) -> frozenset[str]:
+    """Arguments that mmengine itself passes."""
+    if inspect.isclass(part.made) and issubclass(part.made, BaseLoop):
+        return frozenset({'runner', 'dataloader', 'evaluator'})
+    return _PASSED.get(root_of(part.registry), frozenset())
 
 
 def _unknown_arch(part: Part) -> Iterator[str]:

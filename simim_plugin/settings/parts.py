@@ -233,6 +233,13 @@ def anywhere(name: str, scope: str | None) -> Callable | None:
     return hits.pop() if len(hits) == 1 else None
 
 
+def root_of(registry: Registry | None) -> Registry | None:
+    """Return mmengine's registry above that of a library."""
+    while registry is not None and registry.parent is not None:
+        registry = registry.parent
+    return registry
+
+
 def known_names(registry: Registry) -> list[str]:
     """List the names that a registry and its parents hold."""
     names = list(registry.module_dict)

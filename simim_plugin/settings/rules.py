@@ -182,10 +182,17 @@ WHERE_RESUMED = Rule(
 NO_EFFECT = Rule(lambda value: False, 'its default, since nothing reads it')
 """Rule of what a class inherits and its own methods do not read."""
 
+_WEIGHTS = each(number(0))
 BACKENDS = sorted(backends)
 
 RULES: dict[str, Rule] = {
     '*.loss_weight': leaves(number(0)),
+    '*.class_weight': Rule(
+        lambda value: (
+            value is None or isinstance(value, str) or _WEIGHTS.holds(value)
+        ),
+        f'{_WEIGHTS.words}, or None',
+    ),
     '*.loss_name': Rule(
         lambda value: isinstance(value, str) and 'loss' in value,
         "a name that contains 'loss'; others are logged and not minimised",
@@ -492,6 +499,8 @@ RULES: dict[str, Rule] = {
     'LoadInstances.with_keypoints': NO_EFFECT,
     'ImageFolder.filter_cfg': NO_EFFECT,
     'ImageFolder.data_prefix': NO_EFFECT,
+    'ImageFolder.metainfo': NO_EFFECT,
+    'ImageFolder.classes': NO_EFFECT,
     'LabelledFolder.filter_cfg': NO_EFFECT,
     'LabelledFolder.with_label': NO_EFFECT,
     'LocalCIFAR10.filter_cfg': NO_EFFECT,

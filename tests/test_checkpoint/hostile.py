@@ -74,6 +74,12 @@ PAYLOADS = {
     + (b'c_codecs\nencode\nh\x00X\x06\x00\x00\x00latin1\x86R') * 5000
     + b'l',
     'text listed again and again': b'(' + TEXT + b'2' * 50_000 + b'l',
+    'name joined again and again': TEXT
+    + b'q\x00'
+    + b'h\x00h\x00\x930' * 200_000,
+    'attributes of attributes': b'cx\ny\nq\x00'
+    + b'0c__builtin__\ngetattr\n(h\x00X\x01\x00\x00\x00atRq\x00' * 50_000,
+    'objects in objects': b'cx\ny\n' + b'cx\ny\n)\x81}\x92' * 50_000,
     'dict copied again and again': b'('
     + b'('
     + b''.join(b'M' + n.to_bytes(2, 'little') + b'N' for n in range(20_000))

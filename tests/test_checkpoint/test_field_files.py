@@ -2,14 +2,18 @@
 
 import argparse
 import datetime
+import enum
 import functools
+import os
 import pathlib
+import re
 import types
 from collections import defaultdict, deque
 
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.runner import checkpoint
 from mmpretrain.registry import MODELS
 
 from simim_plugin.checkpoint import (
@@ -26,6 +30,7 @@ from .helpers import (
     DEPTH,
     DIMS,
     HEADS,
+    Call,
     hugging_face_vit,
     images,
     our_vit,
@@ -195,6 +200,96 @@ def test_other_content_is_left(tmp_path):
     torch.save(found, file)  # needs nothing of this package
     assert b'simim_plugin' not in file.read_bytes()
     assert read_weights(file).form.name == 'timm'
+
+
+class Settings:
+    """A user's own class, whose methods write a witness."""
+
+    class Inner(enum.Enum):
+        first = 1
+
+    def __init__(self, witness, **values):
+        self.witness, self.values = witness, values
+
+    def __setstate__(self, state):
+        open(state['witness'], 'w').close()
+        vars(self).update(state)
+
+    def __repr__(self):
+        open(self.witness, 'w').close()
+        return 'settings'
+
+
+class Named(dict):
+    """A user's own dict."""
+
+
+def restored(witness):
+    """Return settings when a plain reader calls it."""
+    open(witness, 'w').close()
+    return Settings(witness)
+
+
+@pytest.mark.parametrize('protocol', range(2, 6))
+def test_objects_of_unknown_classes_are_left(tmp_path, protocol):
+    witness, file = str(tmp_path / 'witness'), tmp_path / 'file.pth'
+    state = timm_vit().state_dict()
+    settings = Settings(witness, inner=Settings.Inner.first, loss=wrap)
+    content = dict(
+        state_dict=wrap(state, 'model.'),
+        hyper_parameters=Named(
+            settings=settings,
+            criterion=torch.nn.CrossEntropyLoss(torch.ones(2)),
+            optimizer=torch.optim.AdamW,
+            called=Call(restored, witness),
+            method=settings.__repr__,
+            kinds={Settings.Inner.first: re.compile('x'), Settings: 1},
+        ),
+        note=Named(ours=1),
+    )
+    for new in (True, False):
+        torch.save(
+            content,
+            file,
+            pickle_protocol=protocol,
+            _use_new_zipfile_serialization=new,
+        )
+        assert torch.equal(taken(file), state['cls_token'])
+    found = read_checkpoint(file)
+    torch.save(found, file)
+    again = torch.load(file, weights_only=False)
+    name = f'<{Named.__module__}.Named>'
+    assert again['hyper_parameters'] == again['note'] == name
+    assert not os.path.exists(witness)
+    torch.save(content, file)
+    torch.load(file, weights_only=False)
+    assert os.path.exists(witness)  # a plain reader runs them
+
+
+def test_weights_inside_objects_are_refused(tmp_path):
+    file = tmp_path / 'file.pth'
+    vit = timm_vit()
+    state = vit.state_dict()
+    saves = r'holds an object of .*; save its state_dict\(\)'
+    for content in (
+        vit,
+        Named(state),
+        dict(model=vit, optimizer={'state': {0: torch.ones(2)}}),
+        dict(state_dict=Named(state), epoch=1),
+        dict(net=dict(encoder=vit)),
+    ):
+        torch.save(content, file)
+        with pytest.raises(CheckpointError, match=saves) as error:
+            taken(file)
+        assert '\n' not in str(error.value)
+        with pytest.raises(CheckpointError, match=saves):
+            checkpoint.CheckpointLoader.load_checkpoint(str(file))
+            taken(file)
+    torch.save(dict(model=vit, ema=state), file)
+    assert torch.equal(taken(file), state['cls_token'])
+    assert read_weights(file).choice.startswith('entry ema, not model')
+    with pytest.raises(CheckpointError, match=saves):
+        taken(file, entry='model')
 
 
 LORA = """

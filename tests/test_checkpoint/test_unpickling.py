@@ -131,7 +131,7 @@ def test_a_method_of_the_history_is_not_reached(tmp_path, then):
 def test_torchscript_is_not_run(tmp_path):
     file = tmp_path / 'file.pth'
     torch.jit.save(torch.jit.trace(nn.ReLU(), torch.ones(1)), file)
-    with pytest.raises(CheckpointError, match=r'__torch__.*may run code'):
+    with pytest.raises(CheckpointError, match=r'object of __torch__'):
         read_checkpoint(file)
 
 
@@ -184,8 +184,7 @@ def test_globals_that_others_added_are_not_called(tmp_path):
     witness, file = tmp_path / 'witness', tmp_path / 'file.pth'
     torch.save({'x': Call(added_by_another_library, str(witness))}, file)
     with torch.serialization.safe_globals([added_by_another_library]):
-        with pytest.raises(CheckpointError, match='may run code'):
-            read_checkpoint(file)
+        read_checkpoint(file)
         assert not witness.exists()
         torch.load(file, weights_only=True)
         assert witness.exists()

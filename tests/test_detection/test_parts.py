@@ -155,8 +155,54 @@ def test_files_that_do_not_count_images(tmp_path):
     del content['categories'][1]['image_count']
     other = tmp_path / 'uncounted.json'
     other.write_text(json.dumps(content))
-    with pytest.raises(SimimError, match='without an image_count'):
+    with pytest.raises(SimimError, match='without image_count'):
         FederatedLoss(2, ann_file=str(other)).init_weights()
+
+
+@pytest.mark.parametrize(
+    ('text', 'words'),
+    [
+        ('{', 'no JSON'),
+        ('[]', 'not in the format of COCO'),
+        ('{"images": []}', 'not in the format of COCO'),
+        ('{"categories": {}}', 'categories is no list'),
+        ('{"categories": [1, 2]}', 'categories is no list'),
+        (dict(image_count='4'), 'image_count is not a whole number from 0'),
+        (dict(image_count=-1), 'image_count is not a whole number from 0'),
+        (dict(image_count=1.5), 'image_count is not a whole number from 0'),
+        (dict(image_count=True), 'image_count is not a whole number from 0'),
+        (
+            dict(image_count=10**400),
+            'image_count is not a whole number from 0',
+        ),
+        (dict(image_count=None), 'image_count is not a whole number from 0'),
+        (dict(image_count=0), 'counts no image of any category'),
+        (dict(id=3), 'several categories with the id 3'),
+        (dict(id=[3]), 'id is not a number'),
+        (dict(name=None), 'name is not a text'),
+    ],
+    ids=str,
+)
+def test_files_whose_counts_are_broken(tmp_path, text, words):
+    file = tmp_path / 'lvis.json'
+    if isinstance(text, str):
+        file.write_text(text)
+    else:
+        lvis_file(file, **text)
+    with pytest.raises(SimimError, match=words) as error:
+        FederatedLoss(2, ann_file=str(file)).init_weights()
+    assert str(file) in str(error.value)
+    assert '\n' not in str(error.value)
+
+
+def test_ids_of_two_kinds_have_no_order(tmp_path):
+    file = tmp_path / 'lvis.json'
+    lvis_file(file)
+    content = json.loads(file.read_text())
+    content['categories'][0]['id'] = 'nine'
+    file.write_text(json.dumps(content))
+    with pytest.raises(SimimError, match='ids that are numbers and texts'):
+        FederatedLoss(2, ann_file=str(file)).init_weights()
 
 
 @pytest.mark.parametrize(

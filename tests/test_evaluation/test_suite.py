@@ -4,13 +4,16 @@ import json
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
 import torch
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator as MMEvaluator
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import DATASETS, METRICS, MODELS
 from mmpretrain.structures import DataSample
+from PIL import Image
 
 from simim_plugin import __version__, config_path
 from simim_plugin.checkpoint import (
@@ -20,6 +23,8 @@ from simim_plugin.checkpoint import (
 )
 from simim_plugin.checkpoint.names import to_timm
 from simim_plugin.commands import evaluate as suite
+from simim_plugin.commands import running, train
+from simim_plugin.commands import test as testing
 from simim_plugin.commands.evaluate import (
     Evaluation,
     _commit,
@@ -241,6 +246,63 @@ def test_other_channels_need_their_statistics(demo, tmp_path, channels):
     fit_channels(config)
     first = config.test_dataloader.dataset.pipeline[0]
     assert first == dict(type='LoadRGBImage', channels=channels)
+
+
+@pytest.mark.parametrize(
+    ('channels', 'classes'), [(1, 8), (4, 2), (5, 8)], ids=str
+)
+def test_images_of_other_channels_are_evaluated(
+    tmp_path, monkeypatch, capsys, channels, classes
+):
+    """The demo's head has eight classes; others get a config of their own."""
+    draw = np.random.default_rng(0)
+    for part, k, number in product(('train', 'val'), range(classes), range(2)):
+        folder = tmp_path / 'data' / part / f'class{k}'
+        folder.mkdir(parents=True, exist_ok=True)
+        levels = draw.integers(0, 255, (40, 48, channels), np.uint8)
+        levels[..., k % channels] = 20 * k
+        file = folder / f'{number}.{"png" if channels < 5 else "tif"}'
+        if channels < 5:
+            Image.fromarray(levels.squeeze()).save(file)
+        else:
+            how = dict(photometric='minisblack', planarconfig='contig')
+            tifffile.imwrite(file, levels, **how)
+    vit = our_vit(arch=MICRO.arch, patch_size=8, in_channels=channels)
+    torch.save(vit.state_dict(), tmp_path / 'vit.pth')
+    commands = {'train.py': train.main, 'test.py': testing.main}
+    for module in (running, suite):
+        monkeypatch.setattr(
+            module,
+            'run_script',
+            lambda script, words, *_: commands[script.name](words),
+        )
+    values = [str([value] * channels) for value in (100.0, 50.0)]
+    work = tmp_path / 'out'
+    words = [tmp_path / 'vit.pth', '--data', tmp_path / 'data']
+    words += ['--work-dir', work, '--tasks', 'linear,finetune']
+    words += ['--cfg-options', 'train_cfg.max_epochs=1']
+    words += ['param_scheduler.warmup=0', 'train_dataloader.batch_size=4']
+    words += ['optim_wrapper.accumulative_counts=1']
+    words += [f'{part}_dataloader.num_workers=0' for part in ('train', 'val')]
+    words += ['test_dataloader.num_workers=0']
+    words += [f'model.data_preprocessor.mean={values[0]}']
+    words += [f'model.data_preprocessor.std={values[1]}']
+    main([*map(str, words)])
+    means, stds = (' '.join([x] * channels) for x in ('100.0', '50.0'))
+    line = f'is read as SiameseIM: mean of the patches, mean {means}, std '
+    assert line + stds in capsys.readouterr().out
+    results = json.loads((work / 'results.json').read_text())
+    for task in ('linear', 'finetune'):
+        top1 = results['tasks'][task]['metrics']['accuracy/top1']
+        right = top1 * 2 * classes / 100
+        assert right == pytest.approx(round(right), abs=1e-3)
+        state = torch.load(
+            last_checkpoint(work / task / 'training'), weights_only=False
+        )['state_dict']
+        name = 'backbone.patch_embed.projection.weight'
+        kernels = vit.state_dict()[name.removeprefix('backbone.')]
+        assert state[name].shape[1] == channels
+        assert torch.equal(state[name], kernels) == (task == 'linear')
 
 
 def test_a_folder_without_images_of_cifar10(demo, tmp_path):

@@ -8,11 +8,13 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
+from mmengine.structures import PixelData
 from mmseg.apis import MMSegInferencer, inference_model, init_model
 from mmseg.registry import DATASETS
+from mmseg.structures import SegDataSample
 from PIL import Image
 
-from simim_plugin import config_path
+from simim_plugin import config_path, inference
 from simim_plugin.checkpoint import CheckpointError
 from simim_plugin.commands import train as training
 
@@ -122,6 +124,32 @@ def test_inferencer(paths, expected, tmp_path):
     for file in files:
         drawn = Image.open(out / 'vis' / Path(file).name)
         assert drawn.size == Image.open(file).size
+
+
+def test_classes_beyond_255_are_written(paths, tmp_path, monkeypatch):
+    config, weights, _ = paths
+    inferencer = MMSegInferencer(
+        config, weights=weights, device='cpu', show_progress=False
+    )
+    labels = torch.tensor([[[0, 255, 256, 299]]])
+    samples = [SegDataSample(pred_sem_seg=PixelData(data=labels))]
+    for ours, wanted in ((True, [0, 255, 256, 299]), (False, None)):
+        monkeypatch.setattr(inference, 'is_ours', lambda _, ours=ours: ours)
+        out = str(tmp_path / f'{ours}')
+        found = inferencer.postprocess(samples, None, pred_out_dir=out)
+        assert found['predictions'].tolist() == labels[0].tolist()
+        (written,) = Path(out).iterdir()
+        with Image.open(written) as image:
+            if ours:
+                assert np.asarray(image).tolist() == [wanted]
+            else:  # a model of another package stays with MMSegmentation
+                assert image.mode == 'L'
+    small = [SegDataSample(pred_sem_seg=PixelData(data=labels % 255))]
+    monkeypatch.setattr(inference, 'is_ours', lambda _: True)
+    inferencer.postprocess(small, None, pred_out_dir=str(tmp_path / 'small'))
+    (written,) = (tmp_path / 'small').iterdir()
+    with Image.open(written) as image:
+        assert image.mode == 'L'
 
 
 def test_pictures_of_arrays_have_their_colours(paths):

@@ -60,6 +60,12 @@ def check(task: str, *changes: str) -> list[str]:
     return check_settings(config, text)
 
 
+LABELS = 'model.head.loss'
+BOXES = 'model.roi_head.bbox_head.loss_cls'
+STAGE = 'model.roi_head.bbox_head.1.loss_cls'
+PIXELS = 'model.decode_head.loss_decode'
+EIGHT = ','.join('1' * 8)
+
 # Task, settings, and words of the sentence
 WRONG = [
     # Unknown types
@@ -104,6 +110,49 @@ WRONG = [
         'model.decode_head.loss_decode.loss_name=focal',
         "contains 'loss'; others are logged and not minimised",
     ),
+    # A weight for each class
+    ('tuning', f'{LABELS}.class_weight=[1,1]', '2 .*and .*8 classes; give 8'),
+    ('tuning', f'{LABELS}.num_classes=9', 'num_classes is 9 and .*is 8'),
+    ('tuning', f'{LABELS}.class_weight=[1,x]', 'each a number at least 0'),
+    (
+        'detection',
+        f'{BOXES}.class_weight=[{EIGHT}]',
+        '8 .*8 classes.*; give 9',
+    ),
+    (
+        'detection',
+        f'{BOXES}.class_weight=[{EIGHT},1] {BOXES}.use_sigmoid=True',
+        '9 .*8 classes; give 8',
+    ),
+    ('detection', 'model.rpn_head.loss_cls.class_weight=[1,1]', 'give 1'),
+    (
+        'detection',
+        'model.roi_head.mask_head.loss_mask.class_weight=[1]',
+        'nothing of a mask has a class; remove it',
+    ),
+    ('cascade', f'{STAGE}.class_weight=[1,1]', 'box_head.1.loss_cls.*give 81'),
+    ('upernet', f'{PIXELS}.class_weight=[{EIGHT}]', '8 .*14 classes; give 14'),
+    (
+        'seg_linear',
+        f'{PIXELS}.class_weight=[1] {PIXELS}.type=LovaszLoss',
+        '1 .*14 classes; give 14',
+    ),
+    # What mmengine itself passes
+    (
+        'pretraining',
+        'optim_wrapper.optimizer.params=3',
+        'params is no setting',
+    ),
+    ('pretraining', 'param_scheduler.optimizer=3', 'optimizer is no setting'),
+    ('tuning', 'train_cfg.runner=3', 'runner is no setting'),
+    ('tuning', 'val_cfg.evaluator=3', 'evaluator is no setting'),
+    ('tuning', 'train_dataloader.sampler.dataset=3', 'dataset is no setting'),
+    (
+        'pretraining',
+        'train_dataloader.dataset.metainfo.classes=[a]',
+        'metainfo is .*nothing reads',
+    ),
+    ('pretraining', 'train_dataloader.dataset.classes=[a]', 'nothing reads'),
     # Unknown settings of registered classes
     (
         'pretraining',
@@ -652,6 +701,10 @@ RIGHT = [
     ('imagenet', 'model.backbone.arch=BASE'),
     ('tuning', 'train_cfg.val_begin=2'),
     ('tuning', 'model.backbone.interpolate_mode=bilinear'),
+    ('tuning', f'{LABELS}.class_weight=[{EIGHT}]'),
+    ('detection', f'{BOXES}.class_weight=[{EIGHT},0.1]'),
+    ('detection', 'model.rpn_head.loss_cls.class_weight=[2]'),
+    ('upernet', f'{PIXELS}.class_weight=weights.npy'),
     ('detection', 'model.test_cfg.rcnn.score_thr=0.1'),
     ('detection', 'model.roi_head.bbox_head.reg_class_agnostic=True'),
     ('upernet', 'model.decode_head.act_cfg.type=GELU'),
