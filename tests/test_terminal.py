@@ -1,14 +1,18 @@
 """The terminal of a run is short, and its log file has every line."""
 
 import logging
+import os
+import subprocess
 import warnings
 from collections import OrderedDict
 
 import mmengine.logging
 import pytest
 from mmengine.logging import MMLogger
+from mmengine.runner import Runner
 
 from simim_plugin.demo.data import make_demo_data
+from simim_plugin.engine import SiameseIMRunner
 from simim_plugin.runs.terminal import ShortTerminal, noted_notices
 
 from .training_processes import run_tool
@@ -153,3 +157,18 @@ def test_warnings_of_python_are_in_the_log(terminal, capsys):
         'Warning: x overflows',
     ):
         assert file.count(text) == 1, text
+
+
+def test_a_missing_compiler_is_not_mentioned(monkeypatch, capfd):
+    """mmengine asks for its version when it logs the environment."""
+
+    def log_env(self, env_cfg):
+        subprocess.run('no-such-compiler --version', shell=True, check=False)
+        env_cfg['done'] = True
+
+    monkeypatch.setattr(Runner, '_log_env', log_env)
+    asked = {}
+    SiameseIMRunner._log_env(object.__new__(SiameseIMRunner), asked)
+    os.write(2, b'heard again')
+    assert asked['done']
+    assert capfd.readouterr().err == 'heard again'

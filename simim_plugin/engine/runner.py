@@ -27,7 +27,7 @@ from ..runs.lock import hold_work_dir, is_held
 from ..runs.open_files import explain_open_files
 from ..runs.processes import ProcessMixin
 from ..runs.stopping import StopHook, record_stop_signals
-from ..runs.terminal import ShortTerminal, noted_notices
+from ..runs.terminal import ShortTerminal, noted_notices, silent_stderr
 from ..settings import apply_img_size, check_settings, fit_channels
 from .checkpointing import BranchHook
 from .loop import accumulative_counts
@@ -86,6 +86,11 @@ class SiameseIMRunner(ScalingMixin, ProcessMixin, CheckpointMixin):
         cfg = copy.deepcopy(cfg)
         apply_img_size(cfg)
         return super().from_cfg(cfg)
+
+    def _log_env(self, env_cfg: dict) -> None:
+        # mmengine asks the shell for a compiler, which nobody needs here.
+        with silent_stderr():
+            super()._log_env(env_cfg)
 
     def train(self) -> nn.Module:
         """Train to the end, or until a signal.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
 import warnings
@@ -141,6 +142,19 @@ def noted_notices() -> Iterator[None]:
     finally:
         warnings.showwarning, mmengine.logging.print_log = shown, printed
         MMLogger.callHandlers = handled  # type: ignore[method-assign]
+
+
+@contextmanager
+def silent_stderr() -> Iterator[None]:
+    """Drop what this process and its children write to stderr."""
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, 'w') as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _note(text: str) -> None:
