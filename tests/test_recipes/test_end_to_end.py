@@ -14,7 +14,7 @@ from simim_plugin.checkpoint import read_weights
 from simim_plugin.commands.configure import in_words, main
 from simim_plugin.commands.convert import main as convert
 from simim_plugin.commands.report import main as report
-from simim_plugin.commands.test import main as test
+from simim_plugin.commands.test import main as run_test
 from simim_plugin.commands.train import main as train
 from simim_plugin.errors import SimimError
 from simim_plugin.recipes import Choices, make_recipe
@@ -100,7 +100,7 @@ def test_adapters_train_resume_and_are_exported(tmp_path):
         if '.lora_' in n
     )
     metrics = tmp_path / 'metrics.json'
-    test([str(out), str(last), *given[1:], '--out', str(metrics)])
+    run_test([str(out), str(last), *given[1:], '--out', str(metrics)])
     assert 0 <= json.loads(metrics.read_text())['accuracy/top1'] <= 100
     merged = tmp_path / 'merged.pth'
     also = ('--to', 'slim', '--num-heads', '2', '--config', str(out))
