@@ -1,5 +1,6 @@
 """Ctrl-C and a closed terminal stop a run with its state, in one line."""
 
+import importlib
 import os
 import signal
 import subprocess
@@ -83,6 +84,73 @@ def test_a_second_ctrl_c_ends_at_once(folder):
         while os.path.exists(f'/proc/{worker}'):
             assert time.monotonic() < end
             time.sleep(0.01)
+
+
+class Waits:
+    """Let an evaluation wait for the file 'go'."""
+
+    def __init__(self, module, owner, method):
+        self.place = module, owner, method
+
+    def __call__(self):
+        module, owner, name = self.place
+        owner = getattr(importlib.import_module(module), owner)
+        method = getattr(owner, name)
+
+        def waiting(*args, **kwargs):
+            print('evaluates', flush=True)
+            while not os.path.exists('go'):
+                time.sleep(0.01)
+            return method(*args, **kwargs)
+
+        setattr(owner, name, waiting)
+
+
+CLASSES = """
+_base_ = __import__('simim_plugin').config_path(
+    'siamese_im_vit-micro-p8_ft-1xb64-amp-coslr-10e_demo.py')
+loader = dict(batch_size=6, num_workers=0, persistent_workers=False,
+              dataset=dict(data_root='classes'))
+train_dataloader = val_dataloader = test_dataloader = loader
+model = dict(head=dict(num_classes=2),
+             data_preprocessor=dict(num_classes=2))
+work_dir = 'run'
+"""
+KNN = """
+custom_hooks = _base_.custom_hooks + [
+    dict(type='OnlineKNN', train='classes', val='classes', interval=1)]
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ('number', 'code'), [(signal.SIGINT, 130), (signal.SIGTERM, 75)]
+)
+@pytest.mark.parametrize('kind', ['validation', 'online kNN'])
+def test_a_signal_stops_after_an_evaluation(folder, kind, number, code):
+    (folder / 'classes').mkdir()
+    for name in ('a', 'b'):
+        fill(folder / 'classes' / name, 3)
+    if kind == 'validation':
+        (folder / 'tiny.py').write_text(CLASSES)
+        waits = Waits('mmengine.runner', 'ValLoop', 'run_iter')
+        result = 'Epoch(val) [1]'
+    else:
+        (folder / 'tiny.py').write_text(TINY + KNN)
+        online = 'simim_plugin.evaluation.online_knn'
+        waits = Waits(online, 'OnlineKNN', 'after_train_epoch')
+        result = 'kNN after epoch 1: '
+    run = Run(folder, *epochs(5, 'param_scheduler.warmup=0'), before=waits)
+    run.wait_for('evaluates')
+    run.kill(number)
+    (folder / 'go').touch()
+    printed = run.end(code)
+    assert result in printed
+    assert 'Stopped by a signal' in printed.splitlines()[-1]
+    assert 'Traceback' not in printed
+    exact = kind == 'online kNN'  # mmengine's loop cannot stop in an epoch
+    assert len([*(folder / 'run').glob('stop_*.pth')]) == exact
+    assert ('the last checkpoint stands' in printed) != exact
 
 
 def test_ignored_signals_stay_ignored():
