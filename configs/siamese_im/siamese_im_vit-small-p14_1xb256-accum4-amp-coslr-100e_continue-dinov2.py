@@ -23,4 +23,5 @@ momentum_hook = dict(_base_.momentum_hook, base_momentum=0.999)
 custom_hooks = [
     momentum_hook,
     dict(type='HoldBackboneHook', epochs=5),
-    *_base_.custom_hooks[1:]]
+    *_base_.watching_hooks,
+    dict(type='OnlineMatches', interval=10)]

@@ -27,6 +27,13 @@ from ..runs.changes import Change, Kind, changes, fixed_ends, some
 from ..runs.lock import WorkDirLock
 from ..runs.stopping import STOP_NAME
 from .loop import ExactEpochLoop
+from .run_state import (
+    broken_state,
+    check_optimizer,
+    check_schedules,
+    check_state,
+    moved_parameters,
+)
 from .schedule import replay
 from .unwrapping import unwrapped
 
@@ -155,6 +162,8 @@ class CheckpointMixin(Runner):
             else:
                 self._compare_images(checkpoint['meta'], filename)
             self._judge(found, checkpoint['meta'], filename)
+            wrapper, same = self.optim_wrapper, not self._renewed
+            check_optimizer(wrapper, checkpoint, filename, same)
             self._check_schedules(checkpoint, filename)
             model.load_state_dict(state)
             self.logger.info(f'Loaded the checkpoint {filename!r}')
@@ -165,19 +174,9 @@ class CheckpointMixin(Runner):
 
     def _check_schedules(self, checkpoint: dict, file: str) -> None:
         """Refuse a file that lacks the state of a schedule to go on with."""
-        own, states = self.param_schedulers, checkpoint.get('param_schedulers')
-        if self._renewed or self._restarts or not isinstance(own, list):
-            return
-        if (
-            not isinstance(states, list)
-            or len(states) != len(own)
-            or not all(
-                isinstance(state, dict)
-                and isinstance(state.get('last_step'), int)
-                for state in states
-            )
-        ):
-            raise broken_state(file, 'param_schedulers')
+        own = self.param_schedulers
+        if isinstance(own, list) and not (self._renewed or self._restarts):
+            check_schedules(own, checkpoint.get('param_schedulers'), file)
 
     @cached_property
     def _images(self) -> dict[str, Any]:
@@ -297,7 +296,11 @@ class CheckpointMixin(Runner):
         loop = self.train_loop
         exact = isinstance(loop, ExactEpochLoop)
         layout = loop.layout() if exact else self._images
-        kwargs['meta'] = dict(kwargs.get('meta') or {}, layout=layout)
+        kwargs['meta'] = dict(
+            kwargs.get('meta') or {},
+            layout=layout,
+            moved=moved_parameters(self.optim_wrapper),
+        )
         file = Path(out_dir, filename)
         with complete_file(file) as part:
             super().save_checkpoint(out_dir, part.name, *args, **kwargs)
@@ -307,48 +310,6 @@ class CheckpointMixin(Runner):
             for stop in file.parent.glob(STOP_NAME.format('*')):
                 if stop != file:
                     stop.unlink()
-
-
-def broken_state(file: str, what: str) -> CheckpointError:
-    """Return the error of a file whose state of a run is broken."""
-    return CheckpointError(
-        f'The state of a run in {file} is broken ({what[:200]}); resume from '
-        'another checkpoint, or start a new run from its weights by '
-        '--pretrained FILE.'
-    )
-
-
-def check_state(content: dict, file: str) -> None:
-    """Check the places of a file that say how a run stands.
-
-    Args:
-        content (dict): of the checkpoint.
-        file (str): its name, for the message.
-
-    Raises:
-        CheckpointError: if one has a value that no run writes.
-    """
-    for key in ('meta', 'optimizer', 'message_hub'):
-        if not isinstance(content.get(key), dict):
-            raise broken_state(file, key)
-    meta = content['meta']
-    layout = meta.get('layout', {})
-    if not isinstance(layout, dict):
-        raise broken_state(file, 'meta.layout')
-    numbers = {f'meta.{key}': meta.get(key) for key in ('iter', 'epoch')}
-    numbers |= {
-        f'meta.layout.{key}': value
-        for key, value in layout.items()
-        if key != 'names' and value is not None
-    }
-    if meta.get('seed') is not None:
-        numbers['meta.seed'] = meta['seed']
-    for key, value in numbers.items():
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        if not whole or not 0 <= value < 2**63:
-            raise broken_state(file, key)
-    if not isinstance(layout.get('names', ''), str):
-        raise broken_state(file, 'meta.layout.names')
 
 
 def latest_checkpoint(

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from numbers import Real
 
 from .parts import Part
 from .whole import Faults, Whole, differs, value_of
 
 _LOSS = re.compile(r'(.+)\.loss(?:_\w+)?(?:\.\d+)?')
+
+_PLAIN = {'ClsHead', 'BBoxHead', 'BaseDecodeHead'}
+"""Heads whose losses take no single weight, as those of DETR do."""
 
 
 def class_weights(whole: Whole) -> Faults:
@@ -22,6 +26,15 @@ def class_weights(whole: Whole) -> Faults:
             weights = part.get(name)
             if isinstance(weights, Sequence) and not isinstance(weights, str):
                 yield from _misfit(part, name, len(weights), head)
+            elif (
+                isinstance(weights, Real)
+                and name == 'class_weight'
+                and _PLAIN & {*head.names}
+            ):
+                yield (
+                    f'{part.path}.{name} is {weights}; set it to a list, a '
+                    'weight for each class, or None.'
+                )
 
 
 def _misfit(part: Part, name: str, count: int, head: Part) -> Faults:

@@ -189,7 +189,10 @@ RULES: dict[str, Rule] = {
     '*.loss_weight': leaves(number(0)),
     '*.class_weight': Rule(
         lambda value: (
-            value is None or isinstance(value, str) or _WEIGHTS.holds(value)
+            value is None
+            or isinstance(value, str)  # a file
+            or number(0).holds(value)  # of DETR
+            or _WEIGHTS.holds(value)
         ),
         f'{_WEIGHTS.words}, or None',
     ),

@@ -113,6 +113,7 @@ WRONG = [
     # A weight for each class
     ('tuning', f'{LABELS}.class_weight=[1,1]', '2 .*and .*8 classes; give 8'),
     ('tuning', f'{LABELS}.num_classes=9', 'num_classes is 9 and .*is 8'),
+    ('upernet', f'{PIXELS}.class_weight=1.0', '1.0; set it to a list'),
     ('tuning', f'{LABELS}.class_weight=[1,x]', 'each a number at least 0'),
     (
         'detection',
