@@ -40,7 +40,9 @@ class RepeatedSampler(SeededSampler):
     def __iter__(self) -> Iterator[Draw]:  # type: ignore[override]
         """Iterate over the rest of the epoch."""
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        order = torch.randperm(len(self.dataset), generator=generator)
+        order = torch.arange(len(self.dataset))
+        if self.shuffle:
+            order = torch.randperm(len(order), generator=generator)
         epoch = self.epoch
         for number in range(self.first, self.num_samples):
             place = self.rank + number * self.world_size

@@ -253,6 +253,8 @@ def test_copies_of_an_image_are_shared_and_drawn_apart(monkeypatch):
     assert len(set(shared)) == 6
     sampler.start(epoch=2, first=0)
     assert not set(sampler) & set(shared)
+    still = RepeatedSampler(range(4), shuffle=False)
+    assert [draw.image for draw in still] == [0, 0, 0, 1]
 
 
 WRONG = {
