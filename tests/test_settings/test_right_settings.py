@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
+import simim_plugin.operators  # noqa: F401  # of stock detectors
 from simim_plugin.config_files import ABLATION_SCALES
 from simim_plugin.settings import check_settings
 
