@@ -319,15 +319,19 @@ def _epochs(args: argparse.Namespace, row: str) -> int:
     costs = json.loads(file.read_text()) if file.is_file() else {}
     name = BUDGETS[args.budget]
     if f'{row}: {name}' not in costs:
-        measured = {
-            one: Path(_config_of(one)).name
-            for one in dict.fromkeys(['i', row])
-        }
-        costs |= measure_methods(measured, args.scale, batch=16, rounds=3)
+        files = {one: Path(_config_of(one)).name for one in ('i', row)}
+        costs |= measure_methods(files, args.scale, batch=16, rounds=3)
         write_json(file, costs)
     config = Config.fromfile(_config_of('i'))
-    options = dict(word.split('=', 1) for word in args.cfg_options)
-    epochs = options.get('train_cfg.max_epochs', config.train_cfg.max_epochs)
+    epochs = str(config.train_cfg.max_epochs)
+    for word in args.cfg_options:
+        if word.startswith('train_cfg.max_epochs='):
+            epochs = word.partition('=')[2]
+    if not epochs.isdecimal():
+        raise SimimError(
+            f'train_cfg.max_epochs={epochs} in --cfg-options is no number of '
+            'epochs; set it to at least 1.'
+        )
     share = costs.get(f'{row}: {name}, / (i)', 1.0)
     return max(1, round(int(epochs) / share))
 

@@ -84,8 +84,8 @@ class PatchTokenizer(nn.Module):
     def fit(self, pixels: Tensor, rounds: int) -> None:
         """Fit the centres by Lloyd's algorithm, from patches drawn at random.
 
-        torch does it on the device of the model; scikit-learn is no
-        dependency and slower for thousands of centres.
+        torch does it on the device of the model. scikit-learn is no
+        dependency.
 
         Args:
             pixels (Tensor): (B, 3, H, W), 0 to 1.

@@ -130,6 +130,18 @@ def test_a_budget_sets_the_epochs(away):
     }
 
 
+def test_a_budget_of_no_number_is_refused(away, capsys):
+    folder = away / 'rows'
+    folder.mkdir()
+    costs = {'i: seconds a step': 1.0}
+    (folder / 'costs.json').write_text(json.dumps(costs))
+    words = ['i', '--budget', 'time', '--work-dir', 'rows', '--cfg-options']
+    with pytest.raises(SystemExit):
+        main([*words, 'train_cfg.max_epochs=ten'], tools=away)
+    assert 'max_epochs=ten in --cfg-options is no' in capsys.readouterr().err
+    assert not calls(away)
+
+
 def test_rivals_are_rows(away):
     main(['dino', 'moco-v3'], tools=away)
     trained = [call.split() for call in calls(away) if call[0] == 't']

@@ -47,7 +47,7 @@ def test_the_fit_finds_clusters():
     levels = torch.tensor([0.1, 0.4, 0.8]).repeat(40)
     noisy = grey(*levels.tolist()) + 0.02 * torch.randn(1, 3, 4, 480)
     tokenizer = PatchTokenizer(num_tokens=3, patch_size=4)
-    # A start with two centres in one cluster is not mended by Lloyd.
+    # Lloyd's algorithm keeps a start with two centres in one cluster.
     for seed in range(20):
         torch.manual_seed(seed)
         tokenizer.fit(noisy, rounds=5)
