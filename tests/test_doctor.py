@@ -65,7 +65,13 @@ class Site:
         self.write(module, code)
 
     def write(self, module: str, code: str) -> None:
-        (self.folder / module).mkdir(exist_ok=True)
+        """Write a module's code, in place of an older one and its bytecode.
+
+        Python takes bytecode for fresh if the source has the same length and
+        the same second of change.
+        """
+        shutil.rmtree(self.folder / module, ignore_errors=True)
+        (self.folder / module).mkdir()
         (self.folder / module / '__init__.py').write_text(code)
 
     def remove(self, module: str) -> None:
