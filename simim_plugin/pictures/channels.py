@@ -50,7 +50,7 @@ def decode_channels(
         levels = levels if turned else turn_back(levels, orientation)
         levels = _grey_of_colours(levels)
     elif is_tiff(data) and channels > 1:
-        levels, orientation = read_stack(data)
+        levels, orientation = read_stack(data, channels)
         levels = levels if turned else turn_back(levels, orientation)
     else:
         image: Image.Image = Image.open(io.BytesIO(data))

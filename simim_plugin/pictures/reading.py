@@ -85,7 +85,7 @@ def read_levels(data: bytes, channels: int = 3) -> np.ndarray:
     if is_dicom(data):
         return dicom_levels(data)[0]
     if channels not in (1, 3) and is_tiff(data):
-        return read_stack(data)[0]
+        return read_stack(data, channels)[0]
     rare = read_rare(data, channels)
     if rare is not None:
         return rare[0]

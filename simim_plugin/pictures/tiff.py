@@ -27,8 +27,17 @@ def is_tiff(data: bytes) -> bool:
     return data.startswith(TIFF)
 
 
-def read_stack(data: bytes) -> tuple[np.ndarray, int]:
-    """Read all channels of a TIFF upright, (H, W, N), and its orientation."""
+def read_stack(data: bytes, channels: int = 0) -> tuple[np.ndarray, int]:
+    """Read all channels of a TIFF upright, (H, W, N), and its orientation.
+
+    Tifffile writes an array (H, W, N) as H pages of (W, N), unless it is told
+    that they are colours. Such a file is read as (H, W, N) if N, and not H, is
+    the number of channels.
+
+    Args:
+        data (bytes): the file.
+        channels (int): the number that the config asks for, 0 for any.
+    """
     require('reading of more than three channels')
     import tifffile
 
@@ -40,6 +49,8 @@ def read_stack(data: bytes) -> tuple[np.ndarray, int]:
         if axes.count(kind) != 1:
             raise ValueError(f'a TIFF of axes {axes} is no image')
     rows, columns = axes.index('Y'), axes.index('X')
+    if axes == 'QYX' and levels.shape[2] == channels != levels.shape[0]:
+        rows, columns = 0, 1
     levels = np.moveaxis(levels, (rows, columns), (0, 1))
     levels = levels.reshape(*levels.shape[:2], -1)
     return turn(levels, orientation), orientation
