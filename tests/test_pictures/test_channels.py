@@ -43,6 +43,7 @@ LAYOUTS = {
     'side by side': tiff(BANDS, planarconfig='contig'),
     'planes': tiff(BANDS.transpose(2, 0, 1), planarconfig='separate'),
     'pages': tiff(BANDS.transpose(2, 0, 1)),
+    'array': tiff(BANDS),  # 8 pages of 9 x 5
     '16 bits': tiff(BANDS.astype(np.uint16) * 257, planarconfig='contig'),
 }
 
