@@ -19,7 +19,7 @@ from mmpretrain.registry import HOOKS
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from ..errors import SimimError
+from ..errors import SimimError, Trouble
 from .unwrapping import unwrapped
 
 # Tokens in the uniformity, which takes S x S distances.
@@ -237,8 +237,7 @@ class CollapseMonitor(Hook):
         if reasons:
             verdict = (
                 f'Collapse at iteration {runner.iter + 1}: the target '
-                f'features {", ".join(reasons)}; see docs/monitors.md for '
-                'what to try.'
+                f'features {", ".join(reasons)}; see {Trouble.COLLAPSE}.'
             )
             if self.stop:
                 raise SimimError(verdict)
