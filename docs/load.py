@@ -2,7 +2,7 @@
 
     python -m docs.load PART...
 
-docs/load.md holds the figures. Linux; ``shm`` and ``disk`` need root, for a
+docs/results.md holds the figures. Linux; ``shm`` and ``disk`` need root, for a
 small tmpfs in a mount namespace of their own.
 """
 

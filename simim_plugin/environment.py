@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
 
-from .errors import SimimError
+from .errors import SimimError, Trouble
 
 STACKS: dict[str, tuple[str, str]] = {
     'mmengine': ('onedl-mmengine', 'mmengine'),
@@ -96,7 +96,8 @@ class MissingDependency(ImportError):
         problems = '; '.join(finding.problem for finding in findings)
         commands = ' && '.join(finding.command for finding in findings)
         super().__init__(
-            f'Cannot do {task}: {problems}; fix it with `{commands}`.'
+            f'Cannot do {task}: {problems}; fix it with `{commands}`; see '
+            f'{Trouble.WRONG_STACK}.'
         )
 
 

@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import Enum
 
 from .text import clean
 
@@ -16,6 +17,26 @@ INTERRUPTED = 130
 
 # What torch puts before the message of an error in a data worker.
 _WORKER = re.compile(r'Caught \w+ in .*\nOriginal Traceback \(')
+
+
+class Trouble(Enum):
+    """A symptom that a user meets, and its heading in docs/troubles.md.
+
+    In a sentence it stands for the place to read, such as
+    ``docs/troubles.md#collapse``.
+    """
+
+    WRONG_STACK = 'wrong-stack'
+    NOT_IN_REGISTRY = 'not-in-a-registry'
+    LOSS_STAYS = 'the-loss-does-not-fall'
+    COLLAPSE = 'collapse'
+    NOT_FINITE = 'not-finite'
+    WAITING = 'waiting-for-data'
+    OUT_OF_MEMORY = 'out-of-memory'
+    SMALL_LIMITS = 'small-limits'
+
+    def __str__(self) -> str:
+        return f'docs/troubles.md#{self.value}'
 
 
 class SimimError(ValueError):

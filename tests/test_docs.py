@@ -1,9 +1,12 @@
-"""The pages that the site does not build: their links and lengths."""
+"""Links of the pages that the site does not build, and of sentences."""
 
+import re
 from pathlib import Path
 
 import pytest
 from markdown_it import MarkdownIt
+
+from simim_plugin.errors import Trouble
 
 from .conftest import ROOT
 
@@ -37,3 +40,17 @@ def test_the_readme_is_a_page_with_links():
     page = ROOT / 'README.md'
     assert len(page.read_text().splitlines()) <= 90
     assert len(links(page)) > 20
+
+
+@pytest.mark.parametrize('trouble', Trouble)
+def test_a_sentence_leads_to_a_heading(trouble):
+    file, _, anchor = str(trouble).partition('#')
+    headings = re.findall(r'^#+ (.*)$', (ROOT / file).read_text(), re.M)
+    assert anchor in [title.lower().replace(' ', '-') for title in headings]
+
+
+def test_every_trouble_is_named_by_a_sentence():
+    package = ROOT / 'simim_plugin'
+    text = '\n'.join(file.read_text() for file in package.rglob('*.py'))
+    named = set(re.findall(r'Trouble\.([A-Z_]+)', text))
+    assert named == {trouble.name for trouble in Trouble}

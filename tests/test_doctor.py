@@ -181,7 +181,8 @@ def test_two_stacks_over_each_other(site: Site, module: str) -> None:
         f'Cannot do {task}: {module} is installed from {fork} and '
         f"{upstream}, each of which overwrites the other's files; fix it "
         f'with `pip uninstall -y {fork} {upstream} && '
-        f'pip install --no-deps {fork}==2.1.0`.'
+        f'pip install --no-deps {fork}==2.1.0`; see '
+        'docs/troubles.md#wrong-stack.'
     )
     assert f'{fork} and {upstream}\n' in site.doctor('all', code=1)
 
@@ -204,7 +205,7 @@ def test_a_missing_library_comes_from_the_stack_in_use(
     shutil.rmtree(owner)
     assert site.refusal('detection') == (
         'Cannot do detection: mmdet is not installed; fix it with '
-        f'`pip install {name}`.'
+        f'`pip install {name}`; see docs/troubles.md#wrong-stack.'
     )
     said = site.doctor('pretraining', 'lvis', code=1)
     assert said.endswith('Asked for, and not working in full: LVIS.\n')

@@ -282,7 +282,7 @@ def cifar_folder(tmp_path_factory, shared) -> Path:
 def test_cifar10_is_learned(tmp_path, cifar_folder):
     """In minutes on real images the loss falls and kNN rises."""
     # The first epochs of 16. Seed 1 learns from the start, seed 0 only after
-    # these epochs (docs/pretraining.md).
+    # these epochs (docs/results.md).
     epochs, seed = 6, 1
     (tmp_path / 'mine.py').write_text(
         f"""_base_ = {config_path(CIFAR)!r}

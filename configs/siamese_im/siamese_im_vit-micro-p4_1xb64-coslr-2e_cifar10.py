@@ -1,5 +1,5 @@
 # CIFAR-10 in minutes on two CPU cores. Our recipe, tuned by its kNN accuracy
-# on CIFAR-10's test images (docs/pretraining.md).
+# on CIFAR-10's test images (docs/results.md).
 _base_ = [
     './siamese_im_vit-tiny-p4_1xb512-amp-coslr-400e_cifar10.py',
     '../_base_/vit_micro.py',

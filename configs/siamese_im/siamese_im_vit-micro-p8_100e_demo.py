@@ -1,6 +1,6 @@
 # An encoder of the demo's scenes for segmentation and detection. The jitter
 # changes every hue: nearly every patch shows the hues of its scene, and if the
-# views keep them, the patches of an image become alike (docs/segmentation.md).
+# views keep them, the patches of an image become alike (docs/results.md).
 # Our recipe.
 _base_ = './siamese_im_vit-micro-p8_demo.py'
 

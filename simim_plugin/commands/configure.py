@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from ..errors import SimimError
+from ..errors import SimimError, Trouble
 from ..recipes import METHODS, Choices, Recipe, make_recipe
 from ..recipes.configuring import UNTRAINED
 from ..recipes.plans import power_of_two
@@ -289,7 +289,8 @@ def fit(
                     f'A batch of {recipe.plan.batch} does not fit the '
                     f'{recipe.machine.memory:.1f} GiB of '
                     f'{recipe.machine.device}; lower --batch-size or '
-                    '--img-size, or take a smaller encoder.'
+                    '--img-size, or take a smaller encoder; see '
+                    f'{Trouble.OUT_OF_MEMORY}.'
                 ) from error
             torch.cuda.empty_cache()
             recipe = again(batch_size=recipe.plan.batch // 2)

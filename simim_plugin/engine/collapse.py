@@ -19,7 +19,7 @@ from mmpretrain.registry import HOOKS
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from ..errors import SimimError
+from ..errors import SimimError, Trouble
 from .unwrapping import unwrapped
 
 # Tokens in the uniformity, which takes S x S distances.
@@ -135,7 +135,7 @@ class CollapseMonitor(Hook):
         patience (int): comparisons in a row that make a verdict; a healthy
             run may pass a limit briefly. Defaults to 3.
         min_rank (float): limit of ``rank``, as a share of the channels.
-            Defaults to 0.03. docs/monitors.md derives the limits.
+            Defaults to 0.03. docs/results.md derives the limits.
         min_token_std (float): limit of ``token_std``. Defaults to 0.5.
         max_cos_image (float): limit of ``cos_image``. Defaults to 0.98.
         max_cos_batch (float): limit of ``cos_batch``. Defaults to 0.8.
@@ -237,8 +237,7 @@ class CollapseMonitor(Hook):
         if reasons:
             verdict = (
                 f'Collapse at iteration {runner.iter + 1}: the target '
-                f'features {", ".join(reasons)}; see docs/monitors.md for '
-                'what to try.'
+                f'features {", ".join(reasons)}; see {Trouble.COLLAPSE}.'
             )
             if self.stop:
                 raise SimimError(verdict)

@@ -14,7 +14,7 @@ from mmpretrain.registry import HOOKS
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..errors import SimimError
+from ..errors import SimimError, Trouble
 from ..files import complete_file
 from .unwrapping import unwrapped
 
@@ -140,7 +140,8 @@ class NonFiniteGuard(Hook):
                     f'Training stops after {self._scaling} steps in a row '
                     'without a finite gradient at any scale, the last one: '
                     f'{words}; go on from an earlier checkpoint in bfloat16 '
-                    '(--amp) or with a lower learning rate.'
+                    '(--amp) or with a lower learning rate; see '
+                    f'{Trouble.NOT_FINITE}.'
                 )
             return
         _copy(self._kept, self._statistics)
@@ -153,8 +154,8 @@ class NonFiniteGuard(Hook):
                 f'Training stops after {self._in_row} steps in a row without '
                 f'a finite gradient, the last {words}; go on from an earlier '
                 'checkpoint with a lower learning rate, or look at what '
-                f'{Path(runner.work_dir, "nonfinite")} holds '
-                '(docs/monitors.md).'
+                f'{Path(runner.work_dir, "nonfinite")} holds; see '
+                f'{Trouble.NOT_FINITE}.'
             )
         runner.logger.warning(f'A step is skipped: {words}.')
 

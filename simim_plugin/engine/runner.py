@@ -24,6 +24,7 @@ from ..runs.faults import explain_lost_processes
 from ..runs.finite_loss import FiniteLoss
 from ..runs.history import BoundedHistory
 from ..runs.lock import hold_work_dir, is_held
+from ..runs.memory import explain_full_memory
 from ..runs.open_files import explain_open_files
 from ..runs.processes import ProcessMixin
 from ..runs.stopping import StopHook, record_stop_signals
@@ -109,6 +110,7 @@ class SiameseIMRunner(ScalingMixin, ProcessMixin, CheckpointMixin):
             record_stop_signals() as received,
             explain_lost_processes(),
             explain_open_files(),
+            explain_full_memory(),
         ):
             self.dump_config()
             self.register_hook(StopHook(received))

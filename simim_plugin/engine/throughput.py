@@ -11,6 +11,8 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
+from ..errors import Trouble
+
 _MEMORY = Path('/proc/self/statm')
 
 
@@ -63,7 +65,7 @@ class ThroughputHook(Hook):
                     f'Training waited for data {share:.0%} of the time in '
                     f'iterations {last - self.interval + 1} to {last}: raise '
                     f'train_dataloader.num_workers (now {workers}), or put '
-                    'the images on a faster disk.'
+                    f'the images on a faster disk; see {Trouble.WAITING}.'
                 )
 
 

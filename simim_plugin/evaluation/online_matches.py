@@ -18,7 +18,7 @@ from mmpretrain.registry import HOOKS
 
 from ..engine.random_state import same_random_state
 from ..engine.unwrapping import unwrapped
-from ..errors import SimimError
+from ..errors import SimimError, Trouble
 from ..pictures import UnreadableImageError
 from ..pictures.walking import list_images
 from .matching import draw_pairs, match_patches
@@ -241,7 +241,7 @@ def verdict(start: float, start_error: float, end: Share) -> str:
     if end.percent < end.chance + 2 * end.error:
         meaning = (
             'that is no better than chance, so the features do not tell '
-            'places apart; look at the collapse figures (docs/monitors.md)'
+            f'places apart; see {Trouble.COLLAPSE}'
         )
     elif end.percent > start + margin:
         meaning = (
@@ -252,12 +252,12 @@ def verdict(start: float, start_error: float, end: Share) -> str:
         meaning = (
             'fewer than at the start, which is common early in a run, where '
             'features narrow first; train longer, and if it stays, lower the '
-            'learning rate'
+            f'learning rate; see {Trouble.LOSS_STAYS}'
         )
     else:
         meaning = (
             'no clear change, so it has not shown that it learns; train '
-            'longer, or on more pictures'
+            f'longer, or on more pictures; see {Trouble.LOSS_STAYS}'
         )
     return (
         f'Patches that find their partner in the other view: {start:.1f} % '

@@ -7,6 +7,7 @@
 - ``answering``: a process that no longer answers is named.
 - ``faults``: a process that was killed is one sentence.
 - ``open_files``: the limits of open files and of shared memory are one too.
+- ``memory``: a GPU or a machine without memory is one, too.
 - ``finite_loss``: a run without a finite loss ends with an error.
 - ``history``: the logged values that a run keeps are bounded.
 - ``terminal``: the terminal is short, the log file has every line.

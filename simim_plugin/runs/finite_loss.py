@@ -10,7 +10,7 @@ from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from ..errors import SimimError
+from ..errors import SimimError, Trouble
 
 _PATIENCE = 50
 """Iterations without a finite loss that are enough for a verdict."""
@@ -44,7 +44,7 @@ class FiniteLoss(Hook):
         if not finite:
             raise SimimError(
                 f'The loss is not finite in any of the {done} iterations of '
-                'this run, which ends here; lower the '
-                'learning rate, or check the weights that it starts from and '
-                'the images.'
+                'this run, which ends here; lower the learning rate, or check '
+                'the weights that it starts from and the images; see '
+                f'{Trouble.NOT_FINITE}.'
             )

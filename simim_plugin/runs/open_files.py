@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..errors import SimimError
+from ..errors import SimimError, Trouble
 
 # The second is what a process gets that has no room for a passed descriptor.
 _REACHED = re.compile('Too many open files|received 0 items of ancdata')
@@ -30,7 +30,7 @@ def explain_open_files() -> Iterator[None]:
                 'The shared memory, /dev/shm, is too small for the batches '
                 'of the loader workers; enlarge it (docker run '
                 '--shm-size=8g), or lower train_dataloader.num_workers or '
-                'batch_size.'
+                f'batch_size; see {Trouble.SMALL_LIMITS}.'
             ) from error
         if not _REACHED.search(str(error)):
             raise
@@ -39,7 +39,7 @@ def explain_open_files() -> Iterator[None]:
         raise SimimError(
             f'The limit of open files, {limit}, is too low for the loader '
             'workers; raise it by `ulimit -n 4096`, or set '
-            'train_dataloader.num_workers=0.'
+            f'train_dataloader.num_workers=0; see {Trouble.SMALL_LIMITS}.'
         ) from error
 
 

@@ -17,7 +17,7 @@ from mmengine.registry import (
 )
 from mmengine.runner import BaseLoop, Runner
 
-from ..errors import SimimError
+from ..errors import SimimError, Trouble
 from .agreements import AGREEMENTS, WARNINGS
 from .forms import check_forms
 from .parts import Part, find_parts, found, known_names, root_of
@@ -154,7 +154,10 @@ def _unknown_type(part: Part) -> Iterator[str]:
     if part.registry is None or part.made is not None:
         return
     advice = _nearest(part.kind.rpartition('.')[2], known_names(part.registry))
-    yield f'There is no {part.kind!r} for {part.path}; {advice}.'
+    yield (
+        f'There is no {part.kind!r} for {part.path}; {advice}; see '
+        f'{Trouble.NOT_IN_REGISTRY}.'
+    )
 
 
 def _unknown_arguments(part: Part) -> Iterator[str]:

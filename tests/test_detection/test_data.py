@@ -252,5 +252,5 @@ def test_a_missing_library(monkeypatch):
         Config.fromfile(DEMO)
     assert str(caught.value) == (
         'Cannot do detection: absent_library is not installed; fix it with '
-        '`pip install absent_library`.'
+        '`pip install absent_library`; see docs/troubles.md#wrong-stack.'
     )

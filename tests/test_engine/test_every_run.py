@@ -9,6 +9,7 @@ from mmpretrain.registry import HOOKS
 
 from simim_plugin.errors import SimimError
 from simim_plugin.runs import history
+from simim_plugin.runs.memory import explain_full_memory
 from simim_plugin.runs.open_files import explain_open_files
 
 from .training import GUARD, Pairs, make_runner, scalars
@@ -169,6 +170,25 @@ def test_limits_of_the_system_are_named(error, words):
         raise error
 
 
-def test_other_errors_pass():
-    with pytest.raises(ZeroDivisionError), explain_open_files():
+def test_a_full_gpu_is_named():
+    error = torch.cuda.OutOfMemoryError('CUDA out of memory. Tried to ...')
+    words = r'^The GPU is out of memory; .*/troubles\.md#out-of-memory\.$'
+    with pytest.raises(SimimError, match=words), explain_full_memory():
+        raise error
+
+
+def test_a_run_without_memory_ends_in_a_sentence(tmp_path, monkeypatch):
+    runner = make_runner(tmp_path)
+    monkeypatch.setattr(
+        type(runner.model), 'train_step', lambda *_, **__: torch.empty(2**55)
+    )
+    with pytest.raises(SimimError, match=r'^The machine is out of memory'):
+        runner.train()
+
+
+@pytest.mark.parametrize('explain', [explain_open_files, explain_full_memory])
+def test_other_errors_pass(explain):
+    with pytest.raises(ZeroDivisionError), explain():
         1 / 0  # noqa: B018
+    with pytest.raises(RuntimeError, match=r'^another$'), explain():
+        raise RuntimeError('another')

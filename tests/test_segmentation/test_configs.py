@@ -89,7 +89,8 @@ def test_a_missing_library(monkeypatch):
         load(BASE)
     assert str(caught.value) == (
         'Cannot do segmentation: absent_library is not installed; fix it '
-        'with `pip install absent_library`.'
+        'with `pip install absent_library`; see '
+        'docs/troubles.md#wrong-stack.'
     )
 
 
