@@ -283,7 +283,7 @@ def fit(
     while trial is None:
         try:
             trial = try_step(args.out)
-        except torch.OutOfMemoryError as error:
+        except torch.cuda.OutOfMemoryError as error:
             if asked or recipe.plan.batch == 1:
                 raise SimimError(
                     f'A batch of {recipe.plan.batch} does not fit the '

@@ -46,7 +46,7 @@ def try_step(file: Path, steps: int = 2) -> Trial:
         steps (int): micro-steps; the last one is timed. Defaults to 2.
 
     Raises:
-        torch.OutOfMemoryError: if a GPU is too small for the batch.
+        torch.cuda.OutOfMemoryError: if a GPU is too small for the batch.
         SimimError: for wrong settings or data.
     """
     config = Config.fromfile(file)
