@@ -92,11 +92,11 @@ def _parser() -> argparse.ArgumentParser:
         required=True,
         help='pictures or a list of them (pretraining), class folders or a '
         'list with labels (classification), a COCO file or its folder '
-        '(detection), images/ and masks/ (segmentation)',
+        '(detection), images/ and masks/ or a list of both (segmentation)',
     )
     parser.add_argument(
         '--val-data',
-        help='a second list, class folder or COCO file, to test on',
+        help='a second list, folder, archive or COCO file, to test on',
     )
     parser.add_argument(
         '--method',
