@@ -82,7 +82,6 @@ class Written:
             ]
             for name, part in _nested(self.settings).items():
                 lines += _statement(name, part, width)
-            lines = '\n'.join(lines).split('\n')
             if len(lines) <= MOST_LINES:
                 break
         return '\n'.join(lines) + '\n'
@@ -211,11 +210,9 @@ def _with_comment(text: str, why: str, width: int) -> list[str]:
 
     A value of several lines has it behind the first, inside a bracket.
     """
-    if not why:
-        return [text]
-    first, cut, rest = text.partition('\n')
-    line = f'{first}  # {why}'
-    if len(line) <= width:
-        return [f'{line}{cut}{rest}']
+    first, *rest = text.split('\n')
+    line = f'{first}  # {why}' if why else first
+    if len(line) <= width or not why:
+        return [line, *rest]
     pad = ' ' * (len(text) - len(text.lstrip()))
-    return [f'{pad}# {why}', text]
+    return [f'{pad}# {why}', first, *rest]

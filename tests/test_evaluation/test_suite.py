@@ -185,6 +185,57 @@ def test_images_of_ones_own_are_divided_and_evaluated(demo, tmp_path):
     assert len({*parts[0], *parts[2]}) == 20
 
 
+def test_a_list_of_ones_own_is_evaluated_to_the_end(
+    demo, tmp_path, monkeypatch
+):
+    """Every task of frozen and tuned encoders, with the list's labels."""
+    data = class_folders(tmp_path / 'my data', broken=False)
+    files = sorted(data.rglob('*.png'))
+    labels = {str(file): f'{file.parent.name} too' for file in files}
+    listed = tmp_path / 'my list.csv'
+    listed.write_text(
+        'picture,species\n'
+        + ''.join(f'{file},{label}\n' for file, label in labels.items())
+    )
+    commands = {'train.py': train.main, 'test.py': testing.main}
+    for module in (running, suite):
+        monkeypatch.setattr(
+            module,
+            'run_script',
+            lambda script, words, *_: commands[script.name](words),
+        )
+    tasks = ('knn', 'linear', 'logistic', 'finetune')
+    work = tmp_path / 'out'
+    words = [demo / 'encoder.pth', '--data', listed, '--work-dir', work]
+    words += ['--tasks', ','.join(tasks), '--seed', '3', '--cfg-options']
+    words += ['train_cfg.max_epochs=1', 'param_scheduler.warmup=0']
+    words += ['train_dataloader.num_workers=0']
+    words += ['test_dataloader.num_workers=0']
+    main([*map(str, words)])
+    results = json.loads((work / 'results.json').read_text())['tasks']
+    assert [*results] == [task for task in TASKS if task in tasks]
+    lists = [(work / 'knn' / f'own_{p}.txt').read_text() for p in PARTS]
+    tested = lists[1].splitlines()
+    for task in tasks:
+        metrics = results[task]['metrics']
+        (top1,) = (v for k, v in metrics.items() if k in TOP1)
+        right = top1 * len(tested) / 100
+        assert right == pytest.approx(round(right), abs=1e-3), task
+    classes = (work / 'knn' / 'own_classes.txt').read_text().splitlines()
+    assert classes == sorted({*labels.values()})
+    for line in ''.join(lists).splitlines():
+        name, label = line.rsplit(maxsplit=1)
+        assert labels[str(data / name)] == classes[int(label)]
+    assert ''.join(lists).count('\n') == len(files)
+    for part, text in zip(PARTS, lists, strict=True):
+        again = (work / 'finetune' / f'own_{part}.txt').read_text()
+        assert again == text
+
+
+PARTS = ('train', 'val')
+TOP1 = ('knn/top1_k1', 'accuracy/top1', 'logistic/top1')
+
+
 @pytest.mark.parametrize('task', TASKS)
 @pytest.mark.parametrize(
     'key', [*ENCODERS, (192, 12, 16), (384, 12, 16), (768, 12, 14)], ids=str

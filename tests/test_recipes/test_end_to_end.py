@@ -3,11 +3,13 @@
 import json
 from pathlib import Path
 
+import onnxruntime
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 from mmengine.utils import import_modules_from_strings
+from PIL import Image
 
 import simim_plugin
 from simim_plugin.checkpoint import read_weights
@@ -17,6 +19,7 @@ from simim_plugin.commands.report import main as report
 from simim_plugin.commands.test import main as run_test
 from simim_plugin.commands.train import main as train
 from simim_plugin.errors import SimimError
+from simim_plugin.files import last_checkpoint
 from simim_plugin.recipes import Choices, make_recipe
 from simim_plugin.recipes.machine import Machine
 from simim_plugin.recipes.report import _detected
@@ -239,3 +242,68 @@ def test_five_classes_of_real_scenes(shared, tmp_path):
     assert recipe.data.classes == ['wall', 'sky', 'floor', 'tree', 'ceiling']
     assert Config.fromfile(out).pictures.ignored == 'others'
     assert try_step(out, steps=1).batch == 4
+
+
+def five_classes(shared, tmp_path):
+    """Return options for ADE20K's pairs, all but five classes ignored."""
+    root = shared / 'data' / 'ade_tiny' / 'ADEChallengeData2016'
+    names = tmp_path / 'my classes.txt'
+    names.write_text('1 wall\n3 sky\n4 floor\n5 tree\n6 ceiling\n')
+    return root, ['--classes', names, '--ignore', 'others']
+
+
+@pytest.mark.minutes
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(
+    'kind', ['classification', 'detection', 'segmentation', 'ade20k']
+)
+def test_from_data_to_an_exported_model(kind, request, tmp_path):
+    """Configure, train, test, report, predict, export and reload."""
+    task, options = kind, []
+    if kind == 'ade20k':
+        task = 'segmentation'
+        shared = request.getfixturevalue('shared')
+        data, options = five_classes(shared, tmp_path)
+        photographs = data / 'images' / 'validation'
+    else:
+        data = JOBS[kind][0](tmp_path / 'my dätä')
+        data = data.parent if data.is_file() else data
+        photographs = data
+    words = [task, '--data', data, '--out', 'mine.py', '--run', *options]
+    words += ['--img-size', '64', '--epochs', '1', '--batch-size', '2']
+    command(tmp_path, 'configure.py', *words, '--no-trial')
+    work_dir = tmp_path / 'work_dirs' / 'mine'
+    page = (work_dir / 'report.html').read_text()
+    assert page.count('<img') >= 3
+    last = last_checkpoint(work_dir)
+    config = work_dir / 'config.py'
+    ending = 'jpg' if task == 'segmentation' else 'png'
+    places = sorted(photographs.rglob(f'*.{ending}'))[-3:]
+    command(tmp_path, 'predict.py', config, last, *places, '--out', 'found')
+    rows = json.loads((tmp_path / 'found/predictions.json').read_text())
+    if task != 'detection':  # an object is found, or none
+        assert len(rows) == 3
+    assert len([*(tmp_path / 'found' / 'drawn').glob('*.png')]) == 3
+    assert not [*(tmp_path / 'found').rglob('*.png.png')]
+    if task == 'segmentation':
+        for row in rows:
+            labels = Image.open(tmp_path / 'found' / row['label_map'])
+            assert labels.size == (row['width'], row['height'])
+    words = [last, 'mine.onnx', '--to', 'onnx', '--config', config]
+    said = command(tmp_path, 'convert.py', *words)
+    assert 'on 3 pictures of 2 sizes' in said
+    session = onnxruntime.InferenceSession(str(tmp_path / 'mine.onnx'))
+    about = session.get_modelmeta().custom_metadata_map
+    assert about['task'] == task
+    names = json.loads(about['classes'])
+    if kind == 'ade20k':
+        assert names == ['wall', 'sky', 'floor', 'tree', 'ceiling']
+    assert len(names) == {'ade20k': 5, 'segmentation': 2}.get(kind, 3)
+
+
+def command(folder, name, *words):
+    """Run a command in a folder; return what it prints."""
+    done = run_tool(name, *words, cwd=folder)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout

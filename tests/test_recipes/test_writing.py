@@ -262,6 +262,7 @@ def test_configs_have_at_most_40_lines(
             out = tmp_path / 'my.py'
             text = str(make_recipe(task, place, out, choices, machine).written)
             assert len(text.splitlines()) <= MOST_LINES, text
+            compile(text, 'my.py', 'exec')
             tried += 1
     assert tried >= len(sources(task, far, folder))
 
