@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import onnxruntime
 import pytest
 import torch
@@ -204,8 +205,8 @@ def test_words_for_a_time():
     ]
 
 
-def test_three_categories_of_real_photographs(shared, tmp_path):
-    """COCO's photographs as if they were one's own."""
+def three_categories(shared, folder):
+    """Write COCO's photographs with three categories; return their names."""
     source = shared / 'data' / 'coco_tiny'
     kept = {'person', 'car', 'chair'}
     for part in ('train', 'val'):
@@ -217,8 +218,14 @@ def test_three_categories_of_real_photographs(shared, tmp_path):
             ('annotations', 'category_id'),
         ):
             content[key] = [e for e in content[key] if names[e[field]] in kept]
-        Path(tmp_path, f'{part}.json').write_text(json.dumps(content))
-        Path(tmp_path, part).symlink_to(source / f'{part}2017')
+        Path(folder, f'{part}.json').write_text(json.dumps(content))
+        Path(folder, part).symlink_to(source / f'{part}2017')
+    return kept
+
+
+def test_three_categories_of_real_photographs(shared, tmp_path):
+    """COCO's photographs as if they were one's own."""
+    kept = three_categories(shared, tmp_path)
     out = tmp_path / 'mine.py'
     recipe = make_recipe(
         'detection', str(tmp_path), out, Choices(img_size=224), CPU
@@ -244,6 +251,49 @@ def test_five_classes_of_real_scenes(shared, tmp_path):
     assert try_step(out, steps=1).batch == 4
 
 
+def of_all_kinds(root):
+    """Give pictures other sizes and kinds, and break one."""
+    (json_file,) = [*root.glob('*.json')] or [None]
+    content = json.loads(json_file.read_text()) if json_file else {}
+    sizes = {image['file_name']: image for image in content.get('images', ())}
+    files = [f for f in sorted(root.rglob('bild*')) if 'masks' not in f.parts]
+    for k, file in enumerate(files):
+        image = Image.open(file)
+        if file.suffix == '.png':
+            kind = ('L', 'P', 'RGBA', 'RGB', 'I;16')[k % 5]
+        else:
+            kind = ('L', 'CMYK', 'RGB')[k % 3]
+        if 'masks' not in {p.name for p in root.iterdir()}:
+            image = image.crop((0, 0, 64 + 7 * k, 48 + 5 * k))
+        if file.name in sizes:
+            sizes[file.name].update(width=image.width, height=image.height)
+        if kind == 'I;16':
+            deep = np.asarray(image.convert('L')).astype(np.uint16) * 257
+            image = Image.fromarray(deep)
+        elif kind == 'P':
+            image = image.convert('RGB').quantize(16)
+        else:
+            image = image.convert(kind)
+        image.save(file)
+    files[4].write_bytes(files[4].read_bytes()[:90])
+    if content:
+        json_file.write_text(json.dumps(content))
+
+
+def photographs_of_cifar10(shared, folder):
+    """Write ten pictures of each of three classes, in folders."""
+    source = shared / 'data' / 'cifar10'
+    names = (source / 'classes.txt').read_text().split()
+    packed = np.load(source / 'cifar10_test_jpeg.npz')
+    offsets, labels = packed['offsets'], packed['labels']
+    for label in (0, 3, 9):
+        for k in np.flatnonzero(labels == label)[:10]:
+            file = folder / names[label] / f'{k}.jpg'
+            file.parent.mkdir(parents=True, exist_ok=True)
+            data = packed['jpeg'][offsets[k] : offsets[k + 1]]
+            file.write_bytes(data.tobytes())
+
+
 def five_classes(shared, tmp_path):
     """Return options for ADE20K's pairs, all but five classes ignored."""
     root = shared / 'data' / 'ade_tiny' / 'ADEChallengeData2016'
@@ -256,20 +306,30 @@ def five_classes(shared, tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
-    'kind', ['classification', 'detection', 'segmentation', 'ade20k']
+    'kind',
+    [
+        *('classification', 'detection', 'segmentation'),
+        *('cifar10', 'coco_tiny', 'ade20k'),
+    ],
 )
 def test_from_data_to_an_exported_model(kind, request, tmp_path):
     """Configure, train, test, report, predict, export and reload."""
-    task, options = kind, []
-    if kind == 'ade20k':
-        task = 'segmentation'
+    task, options = REAL.get(kind, kind), []
+    data = photographs = tmp_path / 'my dätä'
+    if kind in JOBS:
+        JOBS[kind][0](data)
+        of_all_kinds(data)
+    else:
         shared = request.getfixturevalue('shared')
+        data.mkdir()
+    if kind == 'cifar10':
+        photographs_of_cifar10(shared, data)
+    elif kind == 'coco_tiny':
+        three_categories(shared, data)
+        photographs = data / 'val'
+    elif kind == 'ade20k':
         data, options = five_classes(shared, tmp_path)
         photographs = data / 'images' / 'validation'
-    else:
-        data = JOBS[kind][0](tmp_path / 'my dätä')
-        data = data.parent if data.is_file() else data
-        photographs = data
     words = [task, '--data', data, '--out', 'mine.py', '--run', *options]
     words += ['--img-size', '64', '--epochs', '1', '--batch-size', '2']
     command(tmp_path, 'configure.py', *words, '--no-trial')
@@ -278,8 +338,8 @@ def test_from_data_to_an_exported_model(kind, request, tmp_path):
     assert page.count('<img') >= 3
     last = last_checkpoint(work_dir)
     config = work_dir / 'config.py'
-    ending = 'jpg' if task == 'segmentation' else 'png'
-    places = sorted(photographs.rglob(f'*.{ending}'))[-3:]
+    ending = '*.png' if kind in ('classification', 'detection') else '*.jpg'
+    places = sorted(photographs.rglob(ending))[-3:]
     command(tmp_path, 'predict.py', config, last, *places, '--out', 'found')
     rows = json.loads((tmp_path / 'found/predictions.json').read_text())
     if task != 'detection':  # an object is found, or none
@@ -300,6 +360,11 @@ def test_from_data_to_an_exported_model(kind, request, tmp_path):
     if kind == 'ade20k':
         assert names == ['wall', 'sky', 'floor', 'tree', 'ceiling']
     assert len(names) == {'ade20k': 5, 'segmentation': 2}.get(kind, 3)
+
+
+REAL = dict(
+    cifar10='classification', coco_tiny='detection', ade20k='segmentation'
+)
 
 
 def command(folder, name, *words):
