@@ -21,7 +21,7 @@ from ..recipes.trial import Trial, try_step
 from ..text import clean, in_words
 from ..visualization.saving import save_figures
 from .config_errors import add_traceback_option, explained_errors
-from .report import METRICS
+from .report import LEARNED, METRICS
 from .running import run_script, train_on
 
 
@@ -327,11 +327,11 @@ def run_recipe(recipe: Recipe, out: Path, tools: Path, about: str) -> None:
         return
     train_on(tools, [str(out)], work_dir, work_dir / 'train.log')
     say('trained', str(work_dir))
-    if recipe.task == 'pretraining':
-        return
     report = work_dir / 'report.html'
     words = [str(out), str(work_dir), '--out', str(report)]
     words += ['--made-by', about]
     run_script(tools / 'report.py', words, work_dir / 'report.log')
     text = (work_dir / 'report.log').read_text()
-    print(text.rpartition(METRICS)[2].strip('\n'))
+    for head in (METRICS, LEARNED):
+        text = text.rpartition(head)[2]
+    print(text.strip('\n'))

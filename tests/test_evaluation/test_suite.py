@@ -53,7 +53,7 @@ from simim_plugin.files import last_checkpoint
 from simim_plugin.settings import check_settings, fit_channels
 from simim_plugin.vit.arches import BASE, LARGE, MICRO, known_encoder
 
-from ..test_checkpoint.families import saved
+from ..test_checkpoint.families import TIMM, saved
 from ..test_checkpoint.helpers import HEADS, images, our_vit, scramble, wrap
 from ..test_recipes.data import class_folders
 from ..training_processes import TOOLS, run_tool
@@ -687,6 +687,27 @@ def test_encoders_are_read_as_their_authors_do(tmp_path, kind, capsys):
         tokens = model.eval().backbone(images(32))[0]
         wanted = library.forward_features(images(32))
     assert (tokens - wanted).abs().max() <= 1e-5 * wanted.abs().max()
+
+
+@pytest.mark.parametrize('kind', TIMM)
+def test_every_family_is_evaluated(tmp_path, kind):
+    """Each task builds the encoder of each family, and fills all of it."""
+    library, file = saved(kind, tmp_path)
+    (tmp_path / 'data' / 'train').mkdir(parents=True)
+    words = [str(file), '--data', str(tmp_path / 'data'), '--num-heads', '4']
+    words += ['--work-dir', str(tmp_path / 'out')]
+    run = Evaluation(parse_args(words), TOOLS)
+    wanted = library.forward_features(images(32)).detach()
+    for task in ('knn', 'linear', 'logistic', 'finetune'):
+        config = run._config(task, *run._configs(task))
+        config.model.backbone.img_size = 32
+        config.model.backbone.out_type = 'raw'
+        config.model.backbone.final_norm = run.options.get('final_norm', False)
+        backbone = MODELS.build(config.model.backbone)
+        load_backbone(backbone, file)
+        with torch.no_grad():
+            tokens = backbone.eval()(images(32))[0]
+        assert (tokens - wanted).abs().max() <= 1e-5 * wanted.abs().max()
 
 
 def test_erased_pixels_follow_the_family(tmp_path):

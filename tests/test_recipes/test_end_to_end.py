@@ -29,7 +29,7 @@ from simim_plugin.recipes.trial import try_step
 
 from ..test_checkpoint.families import saved
 from ..training_processes import run_tool
-from .data import class_folders, coco, label_maps
+from .data import class_folders, coco, label_maps, picture
 
 CPU = Machine('CPU', 12.0, 1, gpu=False)
 JOBS = dict(
@@ -372,3 +372,48 @@ def command(folder, name, *words):
     done = run_tool(name, *words, cwd=folder)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', ['dinov2-registers', 'dinov3', 'i-jepa'])
+@pytest.mark.parametrize('task', ['detection', 'segmentation'])
+def test_models_of_other_encoders_are_exported(task, kind, tmp_path):
+    """Extra tokens, rotary positions and no cls token, in whole graphs."""
+    library, encoder = saved(kind, tmp_path)
+    data = tmp_path / 'data'
+    JOBS[task][0](data)
+    words = [task, '--data', data, '--out', 'mine.py', '--no-trial']
+    words += ['--encoder', encoder, '--num-heads', '2', '--epochs', '1']
+    words += ['--img-size', '64', '--batch-size', '2']
+    words += ['--method', 'linear'] if task == 'segmentation' else []
+    command(tmp_path, 'configure.py', *words)
+    command(tmp_path, 'train.py', 'mine.py', '--work-dir', 'run')
+    last = last_checkpoint(tmp_path / 'run')
+    state = torch.load(last, weights_only=False)['state_dict']
+    name = 'layers.0.attn.proj.weight'
+    (found,) = (v for k, v in state.items() if k.endswith(name))
+    wanted = library.state_dict()['blocks.0.attn.proj.weight']
+    assert torch.allclose(found, wanted, atol=0.05)
+    words = [last, 'mine.onnx', '--to', 'onnx']
+    words += ['--config', tmp_path / 'run' / 'config.py']
+    said = command(tmp_path, 'convert.py', *words)
+    assert 'on 3 pictures of 2 sizes' in said
+
+
+@pytest.mark.slow
+def test_a_pretraining_is_reported(tmp_path):
+    """Curves of losses and matches, and the sentence of the log."""
+    for k in range(40):
+        picture(tmp_path / 'photographs' / f'{k}.png', (72, 64), k)
+    words = ['pretraining', '--data', 'photographs', '--out', 'mine.py']
+    words += ['--epochs', '2', '--img-size', '64', '--no-trial', '--run']
+    said = command(tmp_path, 'configure.py', *words)
+    assert 'Patches that find their partner in the other view: ' in said
+    page = (tmp_path / 'work_dirs/mine/report.html').read_text()
+    assert page.count('<img') == 2
+    for word in ('positive_term', 'matches/share', 'at the start', '--run'):
+        assert word in page, word
+    config, checkpoint = 'mine.py', 'work_dirs/mine/epoch_2.pth'
+    done = run_tool('report.py', config, checkpoint, cwd=tmp_path)
+    assert done.returncode == 1
+    assert 'pass the folder of the run' in done.stderr
