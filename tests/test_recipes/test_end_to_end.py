@@ -14,6 +14,7 @@ from PIL import Image
 
 import simim_plugin
 from simim_plugin.checkpoint import read_weights
+from simim_plugin.commands import configure
 from simim_plugin.commands.configure import in_words, main
 from simim_plugin.commands.convert import main as convert
 from simim_plugin.commands.report import main as report
@@ -21,11 +22,11 @@ from simim_plugin.commands.test import main as run_test
 from simim_plugin.commands.train import main as train
 from simim_plugin.errors import SimimError
 from simim_plugin.files import last_checkpoint
-from simim_plugin.recipes import Choices, make_recipe
+from simim_plugin.recipes import Choices, configuring, make_recipe
 from simim_plugin.recipes.machine import Machine
 from simim_plugin.recipes.report import _detected
 from simim_plugin.recipes.samples import draw_samples
-from simim_plugin.recipes.trial import try_step
+from simim_plugin.recipes.trial import Trial, try_step
 
 from ..test_checkpoint.families import saved
 from ..training_processes import run_tool
@@ -417,3 +418,54 @@ def test_a_pretraining_is_reported(tmp_path):
     done = run_tool('report.py', config, checkpoint, cwd=tmp_path)
     assert done.returncode == 1
     assert 'pass the folder of the run' in done.stderr
+
+
+def tried(monkeypatch, memory, step):
+    """Let a GPU of some memory try the steps; return their batches."""
+    machine = Machine('a GPU', memory, 1, gpu=True)
+    monkeypatch.setattr(configuring, 'this_machine', lambda: machine)
+    batches = []
+
+    def try_step(file):
+        batch = Config.fromfile(file).train_dataloader.batch_size
+        batches.append(batch)
+        return step(batch)
+
+    monkeypatch.setattr(configure, 'try_step', try_step)
+    return batches
+
+
+def test_a_batch_that_does_not_fit_is_halved(tmp_path, monkeypatch, capsys):
+    def step(batch):
+        if batch > 1:
+            raise torch.OutOfMemoryError
+        return Trial(0.1, 20.0, batch)
+
+    batches = tried(monkeypatch, 24.0, step)
+    out = configured('pretraining', tmp_path)
+    config = Config.fromfile(out)
+    assert batches == [4, 2, 1]
+    assert config.train_dataloader.batch_size == 1
+    assert config.optim_wrapper.accumulative_counts == 4
+    with pytest.raises(SystemExit):
+        configured('classification', tmp_path / 'b', '--batch-size', '2')
+    assert 'lower --batch-size or --img-size' in capsys.readouterr().err
+    assert not (tmp_path / 'b' / 'my_classification.py').exists()
+
+
+def test_a_batch_that_leaves_memory_grows(tmp_path, monkeypatch):
+    batches = tried(monkeypatch, 0.1, lambda batch: Trial(0.1, 0.001, batch))
+    out = configured('pretraining', tmp_path)
+    assert batches == [1, 4]
+    assert Config.fromfile(out).train_dataloader.batch_size == 4
+    assert Config.fromfile(out).optim_wrapper.accumulative_counts == 1
+
+
+def test_hours_set_the_epochs(tmp_path, monkeypatch):
+    tried(monkeypatch, 24.0, lambda batch: Trial(9.0, 20.0, batch))
+    data = class_folders(tmp_path / 'data')
+    words = ['pretraining', '--data', data, '--out', tmp_path / 'mine.py']
+    main([*map(str, words), '--hours', '0.5', '--img-size', '64'])
+    config = Config.fromfile(tmp_path / 'mine.py')
+    steps = 19 // 4  # one of 20 pictures is held out
+    assert config.train_cfg.max_epochs == 1800 // (9 * steps)
