@@ -163,9 +163,9 @@ WRITTEN = {
     'photographs': 'my_pretraining_samples.png curves.png match.png pca.png '
     'pairs.png work_dirs/second/last_checkpoint my_encoder.pth',
     'detector': 'my_detection_samples.png detector.html '
-    'found/predictions.json found/drawn/0.png.png',
+    'found/predictions.json found/drawn/0.png',
     'segmenter': 'my_segmentation_samples.png segmenter.html '
-    'labelled/label_maps/0.png.png labelled/classes.json',
+    'labelled/label_maps/0.png labelled/classes.json',
     'few-labels': 'classifier.html work_dirs/my_finetuned/config.py '
     'work_dirs/first_look/results.json named/predictions.json',
     'published-weights': 'work_dirs/dinov2/results.json my_segmentation.py '

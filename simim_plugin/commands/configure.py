@@ -21,7 +21,7 @@ from ..recipes.trial import Trial, try_step
 from ..text import clean, in_words
 from ..visualization.saving import save_figures
 from .config_errors import add_traceback_option, explained_errors
-from .report import METRICS
+from .report import LEARNED, METRICS
 from .running import run_script, train_on
 
 
@@ -92,11 +92,11 @@ def _parser() -> argparse.ArgumentParser:
         required=True,
         help='pictures or a list of them (pretraining), class folders or a '
         'list with labels (classification), a COCO file or its folder '
-        '(detection), images/ and masks/ (segmentation)',
+        '(detection), images/ and masks/ or a list of both (segmentation)',
     )
     parser.add_argument(
         '--val-data',
-        help='a second list, class folder or COCO file, to test on',
+        help='a second list, folder, archive or COCO file, to test on',
     )
     parser.add_argument(
         '--method',
@@ -328,11 +328,11 @@ def run_recipe(recipe: Recipe, out: Path, tools: Path, about: str) -> None:
         return
     train_on(tools, [str(out)], work_dir, work_dir / 'train.log')
     say('trained', str(work_dir))
-    if recipe.task == 'pretraining':
-        return
     report = work_dir / 'report.html'
     words = [str(out), str(work_dir), '--out', str(report)]
     words += ['--made-by', about]
     run_script(tools / 'report.py', words, work_dir / 'report.log')
     text = (work_dir / 'report.log').read_text()
-    print(text.rpartition(METRICS)[2].strip('\n'))
+    for head in (METRICS, LEARNED):
+        text = text.rpartition(head)[2]
+    print(text.strip('\n'))

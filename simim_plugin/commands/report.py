@@ -1,4 +1,4 @@
-"""Test a trained model and write a page of what it does right and wrong."""
+"""Write a page on a trained model, or on a pretraining."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from pathlib import Path
 
 from ..errors import SimimError
 from ..files import last_checkpoint
+from ..recipes.pretraining_report import is_pretraining, read_pretraining
 from ..recipes.report import draw_report, run_test, tables
 from ..text import clean
 from ..visualization.saving import check_output, save_figures
 from .config_errors import add_traceback_option, explained_errors
 
 METRICS = 'Metrics of the test set:'
-"""The line before the metrics."""
+LEARNED = 'Figures of the pretraining:'
+"""The lines before the metrics."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -38,7 +40,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description='Test a classifier, detector or segmentor on the test '
         'set of its config: figures for each class, the best and the worst '
-        'predictions, in one HTML page.'
+        'predictions, in one HTML page. Or show the curves of a pretraining.'
     )
     parser.add_argument('config', type=Path, help='config file')
     parser.add_argument(
@@ -84,6 +86,9 @@ def write_report(
     Raises:
         SimimError: for a model that predicts nothing for a picture.
     """
+    if is_pretraining(config):
+        _write_pretraining(config, checkpoint, out, commands)
+        return
     if checkpoint.is_dir():
         checkpoint = last_checkpoint(checkpoint)
     tested = run_test(config, checkpoint)
@@ -98,4 +103,30 @@ def write_report(
     for rows in tables(tested)[:1]:
         for name, value in rows[1:]:
             print(clean(f'  {name}: {value}'))
+    print(clean(f'Report: {out}'))
+
+
+def _write_pretraining(
+    config: Path, work_dir: Path, out: Path, commands: Sequence[str]
+) -> None:
+    """Write the page of a pretraining from its logs."""
+    if not work_dir.is_dir():
+        raise SimimError(
+            f'{work_dir} is no work directory, whose logs the report of a '
+            'pretraining shows; pass the folder of the run.'
+        )
+    found = read_pretraining(work_dir)
+    said = [[found.verdict]] if found.verdict else []
+    save_figures(
+        found.figures,
+        out,
+        f'{config.stem}: pretraining',
+        '\n'.join(commands),
+        [found.rows, *([said] if said else [])],
+    )
+    print(LEARNED)
+    for name, first, last in found.rows[1:]:
+        print(clean(f'  {name}: {first} at first, {last} at last'))
+    if found.verdict:
+        print(clean(f'  {found.verdict}'))
     print(clean(f'Report: {out}'))

@@ -178,7 +178,8 @@ def read_member(archive: str, member: Sequence[int]) -> bytes:
         ValueError: if its bytes are damaged.
     """
     offset, packed, size, method, stamp = member
-    fd = _opened(archive).fd
+    handle = _opened(archive)  # another thread may close one that is not held
+    fd = handle.fd
     if method == TAR:
         block = os.pread(fd, _BLOCK + size, offset - _BLOCK)
         if len(block) != _BLOCK + size or _checksum(block) != stamp:
@@ -275,7 +276,8 @@ def _tar_members(archive: str) -> Iterator[tuple[str, Member, str]]:
 
 def _check_end(archive: str, end: int) -> None:
     """Check that zeros alone end a tar, since tarfile stops at any damage."""
-    fd = _opened(archive).fd
+    handle = _opened(archive)  # as above
+    fd = handle.fd
     block = os.pread(fd, _BLOCK, end)
     if len(block) < _BLOCK:
         raise ValueError('its end is missing: it is cut')

@@ -15,6 +15,8 @@ from ..pictures.walking import EXTENSIONS, list_images
 LONGEST = 200
 """Bytes of the name of a file, to which endings are added."""
 
+WRITTEN = '.png'
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -23,17 +25,20 @@ class Picture:
     Args:
         path (str): of the file.
         name (str): below its folder, with forward slashes; unique.
+        result (str): name of the PNG files that are written of it; unique.
     """
 
     path: str
     name: str
+    result: str
 
 
 def find_pictures(places: Sequence[str]) -> list[Picture]:
     """Return the pictures of all places, each file once.
 
     Files of the same name are named by their paths below the folder that
-    holds all pictures.
+    holds all pictures. The results of ``album/a.jpg`` are called
+    ``album/a.png``, or ``album/a.jpg.png`` beside a picture ``album/a.tif``.
 
     Args:
         places (Sequence[str]): a file, which is read whatever its ending;
@@ -55,12 +60,34 @@ def find_pictures(places: Sequence[str]) -> list[Picture]:
     folders = [os.path.dirname(os.path.abspath(p)) for p, _ in found.values()]
     above = os.path.commonpath(folders) if folders else ''
     taken: set[str] = set()
-    pictures = []
+    names = {}
     for path, name in found.values():
         if uses[name.lower()] > 1:
             name = Path(os.path.relpath(path, above)).as_posix()
-        pictures.append(Picture(path, _unique(name, taken)))
-    return pictures
+        names[path] = _unique(name, taken)
+    results = _results([*names.values()])
+    return [
+        Picture(path, name, result)
+        for (path, name), result in zip(names.items(), results, strict=True)
+    ]
+
+
+def _results(names: Sequence[str]) -> list[str]:
+    """Return the names of the PNG files of pictures, none of them twice."""
+    stems = [_stem(name) for name in names]
+    uses = Counter(stem.lower() for stem in stems)
+    taken: set[str] = set()
+    results = []
+    for name, stem in zip(names, stems, strict=True):
+        whole = uses[stem.lower()] > 1 and not name.lower().endswith(WRITTEN)
+        results.append(_unique(f'{name if whole else stem}{WRITTEN}', taken))
+    return results
+
+
+def _stem(name: str) -> str:
+    """Return a name without the ending of a picture."""
+    stem, ending = os.path.splitext(name)
+    return stem if ending.lower() in EXTENSIONS else name
 
 
 def _of(place: str) -> Iterator[tuple[str, str]]:

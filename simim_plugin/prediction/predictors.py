@@ -242,7 +242,7 @@ class PixelPredictor(Predictor):
         self.rows.append(
             dict(
                 file_name=picture.name,
-                label_map=f'label_maps/{picture.name}.png',
+                label_map=f'label_maps/{picture.result}',
                 width=width,
                 height=height,
                 classes=classes,
@@ -283,8 +283,8 @@ class PixelPredictor(Predictor):
 
 
 def save(image: Image.Image, out: Path, folder: str, picture: Picture) -> None:
-    """Write a PNG of a picture's name below ``out/folder``."""
-    with complete_file(out / folder / f'{picture.name}.png') as part:
+    """Write a PNG file of a picture below ``out/folder``."""
+    with complete_file(out / folder / picture.result) as part:
         image.save(part, format='PNG')
 
 

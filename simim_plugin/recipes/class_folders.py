@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import SimimError
-from ..pictures.walking import class_folders, images_by_class
+from ..pictures.archives import find_archives, split_archive
+from ..pictures.listing import list_labelled_archives
+from ..pictures.walking import (
+    EXTENSIONS,
+    Census,
+    class_folders,
+    images_by_class,
+)
 from .splitting import (
     TESTS,
     TRAINING,
@@ -66,7 +73,7 @@ def read_class_folders(
     Args:
         root (str): the folder.
         val_root (str, optional): of the class folders to test on; those of
-            ``root`` train. Defaults to None.
+            ``root`` train. Both may be archives. Defaults to None.
         share (float): of each class to test on, if there is one part only.
         seed (int): of that division.
 
@@ -85,6 +92,11 @@ def read_class_folders(
         root = os.path.join(root, train)
     check_share(share)
     found = _images(root)
+    if split_archive(next(iter(found.values()))[0]):
+        raise SimimError(
+            f'The pictures of {root} are in an archive, which is not divided; '
+            'pass a second one to test on by --val-data, or unpack it.'
+        )
     alone = [name for name, paths in found.items() if len(paths) < 2]
     if alone:
         raise SimimError(
@@ -135,6 +147,18 @@ def _images(root: str) -> dict[str, list[str]]:
     """Return the pictures of each class, without empty folders."""
     names = class_folders(root) if os.path.isdir(root) else []
     found = images_by_class(root, names) if names else {}
+    if not any(found.values()) and find_archives(root):
+        groups = list_labelled_archives(root, EXTENSIONS, Census())
+        found = {
+            name: [path for path, _ in pictures]
+            for name, pictures in groups.items()
+        }
+        lacking = [name for name, paths in found.items() if not paths]
+        if lacking:
+            raise SimimError(
+                f'{root} has no picture of class {lacking[0]}, and one of a '
+                'higher number; number the classes without gaps.'
+            )
     found = {name: paths for name, paths in found.items() if paths}
     if len(found) < 2:
         raise SimimError(

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import SimimError
 from ..files import complete_file
+from ..pictures.archives import is_archive
 from ..text import clean
 from .encoders import Encoder, no_encoder, read_encoder
 from .file_lists import is_list, read_labelled_lists
@@ -45,8 +46,8 @@ class Choices:
         img_size (int, optional): side of the images, pixels.
         batch_size (int, optional): of a micro-step.
         epochs (int, optional): length.
-        val_data (str, optional): a second list, class folder or COCO file,
-            to test on.
+        val_data (str, optional): a second list, folder or COCO file, to
+            test on.
         val_share (float): of data in one part, to test on.
         seed (int): of that division.
         freeze (bool): hold the encoder.
@@ -136,7 +137,7 @@ def check_choices(task: str, choices: Choices) -> str:
         and method in ('finetune', 'vitdet', 'upernet'),
         epochs=method not in UNTRAINED,
         lora=method == 'finetune',
-        val_data=task in ('classification', 'detection'),
+        val_data=task != 'pretraining',
     )
     default = Choices()
     for name, used in uses.items():
@@ -197,19 +198,11 @@ def make_recipe(
     """
     method = check_choices(task, choices)
     data = os.path.expanduser(data)
-    if is_list(data) and task not in ('pretraining', 'classification'):
-        raise SimimError(
-            f'{task} takes no list such as {data}; pass '
-            + (
-                'a JSON file in the format of COCO.'
-                if task == 'detection'
-                else 'the folder that holds images and masks.'
-            )
-        )
+    _check_form(task, data)
     if choices.val_data:
-        choices = replace(
-            choices, val_data=os.path.expanduser(choices.val_data)
-        )
+        val_data = os.path.expanduser(choices.val_data)
+        _check_form(task, val_data)
+        choices = replace(choices, val_data=val_data)
     if choices.encoder:
         encoder = read_encoder(
             os.path.expanduser(choices.encoder),
@@ -227,6 +220,21 @@ def make_recipe(
     recipe = _MAKERS[task](order)
     _check_size(recipe.written.settings['img_size'].value, encoder, task)
     return recipe
+
+
+def _check_form(task: str, data: str) -> None:
+    """Refuse lists and archives that a task cannot read."""
+    if is_list(data) and task == 'detection':
+        raise SimimError(
+            f'{data} lists pictures, and a detector needs their boxes: a JSON '
+            "file in COCO's format is its list of pictures and boxes; pass "
+            'that file.'
+        )
+    if is_archive(data) and task in ('detection', 'segmentation'):
+        raise SimimError(
+            f'{data} is an archive, and {task} reads pictures and '
+            'annotations of a folder; unpack it.'
+        )
 
 
 def configure(task: str, data: str, out: str | Path, **choices: Any) -> Recipe:
@@ -325,7 +333,7 @@ class Order:
     ) -> Recipe:
         """Return the recipe that was made."""
         if not self.machine.gpu and self.method not in UNTRAINED:
-            written.set('default_hooks.logger.interval', 10, 'slow steps')
+            written.set('default_hooks.logger.interval', 10)
         return Recipe(
             *(self.task, self.method, data, self.encoder, self.machine),
             *(plan, written, files or {}),
@@ -406,14 +414,14 @@ def _segmentation(order: Order) -> Recipe:
     choices, encoder, machine = order.choices, order.encoder, order.machine
     data = label_maps.read_label_maps(
         *(order.root, choices.val_share, choices.seed, choices.classes),
-        choices.ignored,
+        *(choices.ignored, choices.val_data),
     )
     size = task.crop_side(data, encoder, machine, choices.img_size)
     plan = task.plan_segmentation(
         data, encoder, machine, order.method, *order.plan(size[0])
     )
     files, lists = order.lists(
-        dict(train=data.train.names, val=data.val.names)
+        dict(train=data.train.lines(), val=data.val.lines())
     )
     written = task.write_segmentation(
         *(data, encoder, machine, plan, order.method, size, order.head(data)),

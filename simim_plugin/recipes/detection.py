@@ -253,7 +253,6 @@ def _set_schedule(
         out.set(
             'optim_wrapper.paramwise_cfg.custom_keys.backbone',
             dict(lr_mult=encoder_lr),
-            'as asked',
         )
     out.set('auto_scale_lr.base_batch_size', plan.total)
     out.set(

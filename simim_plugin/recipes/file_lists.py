@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,7 +25,11 @@ PATHS = (
     *('image', 'img', 'image_path', 'img_path', 'picture', 'name'),
 )
 LABELS = ('label', 'class', 'class_name', 'category', 'target', 'species')
-"""Names of the two columns in the header of a CSV file, in lower case."""
+MASKS = (
+    *('mask', 'masks', 'label_map', 'label', 'labels', 'annotation'),
+    *('segmentation', 'seg_map', 'segmap', 'ann', 'gt', 'target'),
+)
+"""Names of the columns in the header of a CSV file, in lower case."""
 
 
 class Listed(NamedTuple):
@@ -33,7 +38,8 @@ class Listed(NamedTuple):
     Args:
         number (int): of the line, from 1.
         path (str): absolute.
-        label (str): '' in a list without labels.
+        label (str): '' in a list without labels; the path of the label map
+            in a list of pairs.
     """
 
     number: int
@@ -95,11 +101,86 @@ def read_list(file: str, labelled: bool) -> list[Listed]:
     return found
 
 
+def _is_table(file: str) -> bool:
+    return file.lower().endswith(('.csv', '.tsv'))
+
+
+def read_pairs(file: str, endings: Sequence[str]) -> list[Listed]:
+    """Read and check a list of pictures and label maps.
+
+    Args:
+        file (str): as in :func:`read_list`, with a label map behind each
+            picture.
+        endings (Sequence[str]): of label maps, in lower case.
+
+    Raises:
+        SimimError: if the file cannot be read, or naming the first line
+            without two files, or whose picture stands in another.
+    """
+    table = _is_table(file)
+    rows = list(_rows(file, labelled=table, labels=MASKS))
+    if not rows:
+        raise SimimError(f'The list {file} has no pair; add lines to it.')
+    beside = os.path.dirname(os.path.abspath(file))
+    found: list[Listed] = []
+    lines: dict[str, int] = {}
+    for number, *cells in rows:
+        where = f'line {number} of {file}'
+        both = next(
+            (
+                (os.path.normpath(first), os.path.normpath(second))
+                for folder in (beside, os.getcwd())
+                for first, second in _couples(cells, folder, table)
+                if os.path.isfile(first) and os.path.isfile(second)
+            ),
+            None,
+        )
+        if both is None:
+            raise SimimError(
+                f'There are no two files {" ".join(cells).strip()!r} below '
+                f'{beside}, which {where} names; a line is the path of a '
+                'picture, a blank or comma, and the path of its label map.'
+            )
+        for path, known in zip(both, (EXTENSIONS, endings), strict=True):
+            if not path.lower().endswith(tuple(known)):
+                raise SimimError(
+                    f'{path} in {where} has none of the endings '
+                    f'{" ".join(known)}; save it in another format.'
+                )
+        if both[0] in lines:
+            raise SimimError(
+                f'{both[0]} in {where} stands in line {lines[both[0]]} too; '
+                'remove one of them.'
+            )
+        lines[both[0]] = number
+        found.append(Listed(number, *both))
+    return found
+
+
+def _couples(
+    cells: Sequence[str], folder: str, table: bool
+) -> Iterator[tuple[str, str]]:
+    """Yield the paths that a line may mean; names may have blanks."""
+    if table:
+        pairs = [(cells[0], cells[1])]
+    else:
+        line = cells[0]
+        pairs = [
+            (line[: cut.start()], line[cut.end() :])
+            for cut in re.finditer(r'\s*[,;\t]\s*|\s+', line)
+        ]
+    for first, second in pairs:
+        if first and second:
+            yield os.path.join(folder, first), os.path.join(folder, second)
+
+
 def _form(labelled: bool) -> str:
     return 'a path, a blank or comma, and a label' if labelled else 'a path'
 
 
-def _rows(file: str, labelled: bool) -> Iterator[tuple[int, str, str]]:
+def _rows(
+    file: str, labelled: bool, labels: Sequence[str] = LABELS
+) -> Iterator[tuple[int, str, str]]:
     """Yield the number, path and label of each line that is not blank."""
     try:
         check_regular(file)
@@ -108,8 +189,8 @@ def _rows(file: str, labelled: bool) -> Iterator[tuple[int, str, str]]:
         raise SimimError(
             f'Cannot read the list {file} ({error}); save it as UTF-8.'
         ) from error
-    if file.lower().endswith(('.csv', '.tsv')):
-        yield from _table_rows(file, text, labelled)
+    if _is_table(file):
+        yield from _table_rows(file, text, labelled, labels)
         return
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
@@ -123,7 +204,7 @@ def _rows(file: str, labelled: bool) -> Iterator[tuple[int, str, str]]:
 
 
 def _table_rows(
-    file: str, text: str, labelled: bool
+    file: str, text: str, labelled: bool, labels: Sequence[str]
 ) -> Iterator[tuple[int, str, str]]:
     head = text.partition('\n')[0]
     cut = max('\t,;', key=head.count)
@@ -135,7 +216,7 @@ def _table_rows(
             if not any(cells):
                 continue
             if not columns:
-                columns = _columns(cells, file, labelled)
+                columns = _columns(cells, file, labelled, labels)
                 if columns != [-1]:
                     continue
                 columns = [0, 1]
@@ -148,11 +229,13 @@ def _table_rows(
         ) from error
 
 
-def _columns(cells: Sequence[str], file: str, labelled: bool) -> list[int]:
+def _columns(
+    cells: Sequence[str], file: str, labelled: bool, known: Sequence[str]
+) -> list[int]:
     """Return the columns of path and label, or [-1] without a header."""
     names = [cell.lower() for cell in cells]
     paths = [k for k, name in enumerate(names) if name in PATHS]
-    labels = [k for k, name in enumerate(names) if name in LABELS]
+    labels = [k for k, name in enumerate(names) if name in known]
     if not paths:
         return [-1]
     others = [k for k in range(len(names)) if k != paths[0]]
@@ -160,7 +243,7 @@ def _columns(cells: Sequence[str], file: str, labelled: bool) -> list[int]:
     if labelled and len(labels) != 1:
         raise SimimError(
             f'The header of {file} has {len(labels)} columns of labels among '
-            f'{", ".join(cells)}; call one of them label.'
+            f'{", ".join(cells)}; call one of them {known[0]}.'
         )
     return [paths[0], labels[0] if labels else len(names)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -14,48 +15,19 @@ from rich.progress import track
 
 from ..errors import SimimError
 from ..files import read_text
-from ..pictures.walking import list_images
 from ..segmentation.label_maps import (
     IGNORED,
     LOOKED_AT,
     LabelMapError,
     read_label_map,
 )
-from .splitting import TESTS, TRAINING, check_share, divide, part_named
+from .file_lists import is_list
+from .pairs import Pairs, find_parts
+from .splitting import check_share, divide
 from .survey import Survey, check_lines, refuse_broken_tests, survey
-
-IMAGES = ('images', 'image', 'img', 'imgs', 'jpegimages', 'leftimg8bit')
-MAPS = (
-    *('masks', 'mask', 'labels', 'label', 'annotations', 'label_maps'),
-    *('segmentationclass', 'seg', 'gt', 'ann', 'anns', 'ann_dir', 'lbl'),
-)
-"""Usual names of the two folders, in lower case."""
 
 MOST_UNNAMED = 32
 """Values beside 0 and 255 that few pixels of whole masks may have."""
-
-_ENDINGS = ('.png', '.bmp', '.tif', '.tiff', '.gif')
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Pictures of one part and the folders they lie in.
-
-    Args:
-        images (str): folder of the pictures.
-        maps (str): folder of the label maps.
-        names (list[str]): the pictures below ``images``.
-        ending (str): of the label maps.
-    """
-
-    images: str
-    maps: str
-    names: list[str]
-    ending: str
-
-    def label_map(self, name: str) -> str:
-        """Return the label map of a picture."""
-        return os.path.join(self.maps, os.path.splitext(name)[0] + self.ending)
 
 
 @dataclass(frozen=True)
@@ -109,120 +81,85 @@ def read_label_maps(
     seed: int,
     names: str | None = None,
     ignored: Sequence[int] | str | None = None,
+    val: str | None = None,
 ) -> LabelMaps:
-    """Read a folder of pictures and label maps.
+    """Read pictures and label maps of a folder or a list.
 
     Args:
-        root (str): holds ``images`` and ``masks``, each with or without
-            ``train`` and ``val``, or ``train`` and ``val``, each with
-            ``images`` and ``masks``. Other usual names are known.
+        root (str): a folder in one of the ``LAYOUTS`` of
+            :mod:`simim_plugin.recipes.pairs`, or a list of pairs.
         share (float): of the pictures to test on, if there is one part.
         seed (int): of that division.
         names (str, optional): text file with a line ``VALUE NAME`` for each
-            class. Defaults to ``classes.txt`` in ``root`` if it is there.
+            class. Defaults to ``classes.txt`` in ``root``, or beside the
+            list, if it is there.
         ignored (Sequence[int] | str, optional): values that stand for no
             class, or 'others': all that ``names`` does not list. Defaults to
-            255, if it is found beside two other values.
+            255, if it is found beside two other values; to 0 of the demo's
+            data.
+        val (str, optional): a second folder or list, to test on. Defaults to
+            None.
 
     Raises:
         SimimError: if pictures or label maps are missing, or there are fewer
             than two classes.
     """
-    train, val = _parts(root)
-    seen = survey([os.path.join(train.images, name) for name in train.names])
-    broken = {os.path.relpath(path, train.images) for path in seen.broken}
-    kept = [name for name in train.names if name not in broken]
-    train = Pairs(train.images, train.maps, kept, train.ending)
-    if val is None:
-        check_share(share)
-        if len(kept) < 2:
-            raise SimimError(
-                f'{root} has {len(kept)} picture, which cannot both train '
-                'and test; add pairs.'
-            )
-        parts = divide([None] * len(kept), share, seed)
-        train, val = (
-            Pairs(train.images, train.maps, [kept[k] for k in p], train.ending)
-            for p in parts
-        )
+    train, tests = find_parts(root, val)
+    seen = survey(train.pictures())
+    broken = {*seen.broken}
+    kept = [
+        name
+        for name, path in zip(train.names, train.pictures(), strict=True)
+        if path not in broken
+    ]
+    if tests is None:
+        train, tests = _divided(train.only(kept), share, seed, root)
     else:
-        refuse_broken_tests([os.path.join(val.images, n) for n in val.names])
-    for part in (train, val):
-        check_lines(part.names, part.images)
-    pixels, tested = _pixels(train), _pixels(val)
-    listed = _listed_names(root, names)
+        train = train.only(kept)
+        refuse_broken_tests(tests.pictures())
+    _check_names(train, tests)
+    pixels, tested = _pixels(train), _pixels(tests)
+    folder = os.path.dirname(root) if is_list(root) else root
+    listed = _listed_names(folder, names)
+    if names is None and not listed:
+        listed = _demo_names(folder)
+        ignored = [0] if listed and ignored is None else ignored
     found = _classes(pixels + tested, listed, ignored, train.maps)
     left: list[int] | str = sorted({*pixels, *tested} - {*found})
     if ignored == 'others':
         left = 'others'
     total = sum(count for v, count in pixels.items() if v in found)
     shares = {v: pixels[v] / max(total, 1) for v in found}
-    return LabelMaps(train, val, found, left, shares, seen)
+    return LabelMaps(train, tests, found, left, shares, seen)
 
 
-def _parts(root: str) -> tuple[Pairs, Pairs | None]:
-    """Return the pairs to train on, and those to test on if there are."""
-    inner = _folders(root)
-    train, val = part_named(inner, TRAINING), part_named(inner, TESTS)
-    if train and val:
-        return tuple(  # type: ignore[return-value]
-            _pairs(*_both(os.path.join(root, part))) for part in (train, val)
+def _divided(
+    pairs: Pairs, share: float, seed: int, root: str
+) -> tuple[Pairs, Pairs]:
+    check_share(share)
+    names = pairs.names
+    if len(names) < 2:
+        raise SimimError(
+            f'{root} has {len(names)} picture, which cannot both train and '
+            'test; add pairs.'
         )
-    images, maps = _both(root)
-    train, val = (
-        part_named(_folders(images), wanted) for wanted in (TRAINING, TESTS)
+    train, val = divide([None] * len(names), share, seed)
+    return (
+        pairs.only([names[k] for k in train]),
+        pairs.only([names[k] for k in val]),
     )
-    if train and val:
-        return tuple(  # type: ignore[return-value]
-            _pairs(os.path.join(images, part), os.path.join(maps, part))
-            for part in (train, val)
-        )
-    return _pairs(images, maps), None
 
 
-def _folders(root: str) -> list[str]:
-    if not os.path.isdir(root):
-        return []
-    return sorted(e.name for e in os.scandir(root) if e.is_dir())
-
-
-def _both(root: str) -> tuple[str, str]:
-    """Return the folder of pictures and that of label maps in a folder."""
-    inner = _folders(root)
-    images, maps = part_named(inner, IMAGES), part_named(inner, MAPS)
-    if images is None or maps is None:
-        raise SimimError(
-            f'{root} has no folder of pictures and one of label maps beside '
-            f'each other (found {", ".join(inner[:5]) or "no folders"}); '
-            'call them images and masks.'
-        )
-    return os.path.join(root, images), os.path.join(root, maps)
-
-
-def _pairs(images: str, maps: str) -> Pairs:
-    names = [os.path.relpath(path, images) for path in list_images(images)]
-    if not names:
-        raise SimimError(
-            f'There is no picture in {images}; pass the folder that holds '
-            'images and masks.'
-        )
-    there = Counter(
-        os.path.splitext(path)[1] for path in list_images(maps, _ENDINGS)
-    )
-    if not there:
-        raise SimimError(
-            f'There is no label map in {maps} ({" ".join(_ENDINGS)}); save '
-            'them as PNG files of class indices.'
-        )
-    pairs = Pairs(images, maps, names, there.most_common(1)[0][0])
-    lacking = [n for n in names if not os.path.isfile(pairs.label_map(n))]
-    if lacking:
-        raise SimimError(
-            f'{len(lacking)} of {len(names)} pictures in {images} have no '
-            f'label map, such as {pairs.label_map(lacking[0])}; add them, or '
-            'remove the pictures.'
-        )
-    return pairs
+def _check_names(*parts: Pairs) -> None:
+    """Refuse names that a list cannot hold."""
+    for part in parts:
+        check_lines(part.names, part.images)
+        for name in (*part.names, *part.given.values()):
+            if '\t' in name:
+                raise SimimError(
+                    f'The name {name!r} has a tab, which divides the names '
+                    'of a list; rename the file.'
+                )
 
 
 def _pixels(pairs: Pairs) -> Counter[int]:
@@ -270,6 +207,15 @@ def _listed_names(root: str, file: str | None) -> dict[int, str]:
             'line.'
         )
     return dict(sorted(found.items()))
+
+
+def _demo_names(root: str) -> dict[int, str]:
+    """Return the classes of the demo's data, {} of others."""
+    try:
+        content = json.loads(read_text(Path(root, 'manifest.json')))
+        return dict(enumerate(map(str, content['segmentation_classes']), 1))
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def _classes(

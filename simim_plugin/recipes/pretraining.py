@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 
-from ..pictures.walking import list_images
+from ..pictures.archives import find_archives
+from ..pictures.listing import list_archives
+from ..pictures.walking import EXTENSIONS, Census, list_images
 from .encoders import Encoder
 from .file_lists import below, common_folder, is_list, read_list
 from .machine import Cost, Machine, largest_batch
@@ -44,10 +46,10 @@ class Unlabelled:
 
 
 def read_unlabelled(root: str) -> Unlabelled:
-    """Read a folder of pictures in any arrangement, or a list of them.
+    """Read a folder of pictures in any arrangement, archives, or a list.
 
     Raises:
-        FileNotFoundError: if there is no such folder.
+        FileNotFoundError: if there is no such folder or archive.
         SimimError: if it has no picture that can be read, or a line of the
             list is wrong.
     """
@@ -56,9 +58,13 @@ def read_unlabelled(root: str) -> Unlabelled:
         seen = survey(paths)
         folder = common_folder(paths)
         return Unlabelled(folder, seen, {'train': below(paths, folder)})
-    if not os.path.isdir(root):
+    archives = find_archives(root)
+    if not (os.path.isdir(root) or archives):
         raise FileNotFoundError(f'There is no folder {root}; check --data.')
-    files = list_images(root)
+    files = list_images(root) if os.path.isdir(root) else []
+    if not files and archives:
+        found = list_archives(root, EXTENSIONS, Census())['']
+        files = [path for path, _ in found]
     if not files:
         raise FileNotFoundError(
             f'There is no picture in {root} or below; check --data.'
@@ -216,7 +222,7 @@ def _set_schedule(out: Written, encoder: Encoder, plan: Plan) -> None:
         out.set(
             'momentum_hook',
             Code('dict(_base_.momentum_hook, base_momentum=0.999)'),
-            'a slower target',
+            'slow target',
         )
         out.set(
             'custom_hooks',

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -15,10 +14,11 @@ from PIL import Image
 from rich.progress import track
 
 from ..errors import SimimError
-from ..files import check_regular
 from ..pictures import decode, read_header
+from ..pictures.archives import Member, list_archive, split_archive
 from ..pictures.channels import is_tiff, read_stack
 from ..pictures.dicom import is_dicom
+from ..pictures.files import read_file
 
 MOST = 2_000
 """Largest number of pictures that are decoded; of more, evenly spaced ones."""
@@ -105,6 +105,7 @@ def survey(files: Sequence[str], progress: bool = True) -> Survey:
     """
     index = np.linspace(0, len(files) - 1, min(MOST, len(files))).astype(int)
     chosen = [files[k] for k in index]
+    places = _places(chosen)
     chunks = [chosen[k : k + _CHUNK] for k in range(0, len(chosen), _CHUNK)]
     seen: list[Picture] = []
     broken: list[str] = []
@@ -115,7 +116,9 @@ def survey(files: Sequence[str], progress: bool = True) -> Survey:
             transient=True,
             disable=not progress,
         ):
-            for path, found in zip(chunk, pool.map(look, chunk), strict=True):
+            members = [places.get(path) for path in chunk]
+            looked = pool.map(look, chunk, members)
+            for path, found in zip(chunk, looked, strict=True):
                 if found is None:
                     broken.append(path)
                 else:
@@ -135,12 +138,26 @@ def survey(files: Sequence[str], progress: bool = True) -> Survey:
     return Survey(len(files), seen, broken)
 
 
-def look(path: str) -> Picture | None:
-    """Decode one picture, or return None for an unreadable one."""
+def _places(files: Sequence[str]) -> dict[str, Member]:
+    """Return where the pictures in archives lie."""
+    inside = [found for path in files if (found := split_archive(path))]
+    return {
+        f'{archive}/{name}': member
+        for archive in {archive for archive, _ in inside}
+        for name, member in list_archive(archive).items()
+    }
+
+
+def look(path: str, member: Member | None = None) -> Picture | None:
+    """Decode one picture, or return None for an unreadable one.
+
+    Args:
+        path (str): of the file, or ``ARCHIVE/NAME``.
+        member (Member, optional): its place in the archive.
+    """
     # Decoders raise many types, from OSError to struct.error.
     try:
-        check_regular(path)
-        data = Path(path).read_bytes()
+        data = read_file(path, member)
         height, width = read_header(io.BytesIO(data)).turned
         channels, deep = _levels(data)
         if not deep:  # deep ones need a window, which is not chosen yet

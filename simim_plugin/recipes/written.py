@@ -8,6 +8,11 @@ from typing import Any, NamedTuple
 WIDTH = 79
 """Longest line of a config, where it can be broken."""
 
+MOST_LINES = 40
+"""Lines of a config, for which its lines may be longer."""
+
+_WIDTHS = (WIDTH, 99, 119)
+
 
 class Code(str):
     """A value that is written as it is: names and expressions of Python."""
@@ -17,12 +22,17 @@ class Code(str):
 
 def extended(base: Code, settings: Mapping[str, Any]) -> Code:
     """Return a dictionary of a packaged config with other settings."""
-    inner = []
+    lines = [f'dict({base}']
     for name, value in settings.items():
         if isinstance(value, Mapping):  # it replaces that of the base
             value = {k: v for k, v in value.items() if k != '_delete_'}
-        inner.append(f'{name}={_value(value)}')
-    return Code(',\n            '.join([f'dict({base}', *inner]) + ')')
+        word = f'{name}={_value(value)}'
+        if len(lines) > 1 and len(f'{lines[-1]}, {word}') < WIDTH:
+            lines[-1] += f', {word}'
+        else:
+            lines[-1] += ','
+            lines.append(f'            {word}')
+    return Code('\n'.join(lines) + ')')
 
 
 class Setting(NamedTuple):
@@ -61,15 +71,19 @@ class Written:
         self.settings[key] = Setting(value, why)
 
     def __str__(self) -> str:
-        """Return the text of the config."""
-        lines = [f'# {line}'.rstrip() for line in self.about]
-        lines += [
-            "_base_ = __import__('simim_plugin').config_path(",
-            f'    {self.base!r})',
-            '',
-        ]
-        for name, part in _nested(self.settings).items():
-            lines += _statement(name, part)
+        """Return the text of the config, of ``MOST_LINES`` if they suffice."""
+        lines: list[str] = []
+        for width in _WIDTHS:
+            lines = [f'# {line}'.rstrip() for line in self.about]
+            lines += [
+                "_base_ = __import__('simim_plugin').config_path(",
+                f'    {self.base!r})',
+                '',
+            ]
+            for name, part in _nested(self.settings).items():
+                lines += _statement(name, part, width)
+            if len(lines) <= MOST_LINES:
+                break
         return '\n'.join(lines) + '\n'
 
 
@@ -84,17 +98,36 @@ def _nested(settings: Mapping[str, Setting]) -> dict[str, Any]:
     return tree
 
 
-def _statement(name: str, part: Any) -> list[str]:
+def _statement(name: str, part: Any, width: int) -> list[str]:
     """Return the lines of ``name = part``."""
     if isinstance(part, Setting):
-        return _with_comment([f'{name} = {_value(part.value)}'], part.why)
+        line = f'{name} = {_value(part.value)}'
+        return _with_comment(line, part.why, width)
     flat = _flat(part)
-    if flat is not None and len(f'{name} = {flat[0]}') <= WIDTH:
-        return _with_comment([f'{name} = {flat[0]}'], flat[1])
-    return [f'{name} = dict(', *_body(part, 4)]
+    if flat is not None and len(f'{name} = {flat[0]}') <= width:
+        return _with_comment(f'{name} = {flat[0]}', flat[1], width)
+    return _opened(f'{name} = dict(', part, 4, width)
 
 
-def _body(part: Mapping[str, Any], indent: int) -> list[str]:
+def _opened(
+    start: str, part: Mapping[str, Any], indent: int, width: int
+) -> list[str]:
+    """Return a dictionary of several lines.
+
+    The comment of its first value stands behind the bracket if it has no
+    room behind the value.
+    """
+    name, first = next(iter(part.items()))
+    if isinstance(first, Setting) and first.why:
+        line = f'{" " * indent}{name}={_value(first.value)},  # {first.why}'
+        opening = f'{start}  # {first.why}'
+        if len(line) > width >= len(opening):
+            part = {**part, name: Setting(first.value)}
+            return [opening, *_body(part, indent, width)]
+    return [start, *_body(part, indent, width)]
+
+
+def _body(part: Mapping[str, Any], indent: int, width: int) -> list[str]:
     """Return the lines inside ``dict(`` and its closing bracket.
 
     Values without a reason share a line.
@@ -111,19 +144,19 @@ def _body(part: Mapping[str, Any], indent: int) -> list[str]:
         )
         if flat is None or (
             not isinstance(inner, Setting)
-            and len(pad + name + flat[0]) + 2 > WIDTH
+            and len(pad + name + flat[0]) + 2 > width
         ):
-            body = _body(inner, indent + 4)
+            body = _opened(f'{pad}{name}=dict(', inner, indent + 4, width)
             body[-1] = _append(body[-1], end)
-            lines += [f'{pad}{name}=dict(', *body]
+            lines += body
             shared = False
             continue
         text, why = f'{name}={flat[0]}{end}', flat[1]
         comment = f'  # {why}' if why else ''
-        if shared and len(lines[-1] + text + comment) < WIDTH:
+        if shared and len(f'{lines[-1]} {text}{comment}') <= width:
             lines[-1] += f' {text}{comment}'
         else:
-            lines += _with_comment([f'{pad}{text}'], why)
+            lines += _with_comment(f'{pad}{text}', why, width)
         shared = not why and '\n' not in text
     return lines
 
@@ -172,12 +205,14 @@ def _value(value: Any) -> str:
     return repr(value)
 
 
-def _with_comment(lines: list[str], why: str) -> list[str]:
-    """Put a comment behind the last line, or above it if it is too long."""
-    if not why:
-        return lines
-    line = f'{lines[-1]}  # {why}'
-    if len(line) <= WIDTH:
-        return [*lines[:-1], line]
-    pad = ' ' * (len(lines[-1]) - len(lines[-1].lstrip()))
-    return [*lines[:-1], f'{pad}# {why}', lines[-1]]
+def _with_comment(text: str, why: str, width: int) -> list[str]:
+    """Put a comment behind a line, or above it if it is too long.
+
+    A value of several lines has it behind the first, inside a bracket.
+    """
+    first, *rest = text.split('\n')
+    line = f'{first}  # {why}' if why else first
+    if len(line) <= width or not why:
+        return [line, *rest]
+    pad = ' ' * (len(text) - len(text.lstrip()))
+    return [f'{pad}# {why}', first, *rest]

@@ -39,7 +39,9 @@ __all__ = [
 class CheckedSegDataset(ImageSet, BaseSegDataset):
     """MMSegmentation's ``BaseSegDataset``, with files checked at the start.
 
-    It passes the number of classes to :class:`LoadLabelMap`.
+    It passes the number of classes to :class:`LoadLabelMap`. A line of
+    ``ann_file`` names a picture and, after a tab, its label map, if that has
+    another name.
 
     Args:
         upright (bool, optional): whether label maps that fit an image as
@@ -140,6 +142,8 @@ class CheckedSegDataset(ImageSet, BaseSegDataset):
     def _pairs(self, images: str, maps: str | None) -> list[dict]:
         """List the pairs of ``ann_file``, else of the folder of images.
 
+        A line names a picture, or after a tab its label map too.
+
         The OneDL fork takes what follows the last dot for the suffix, and
         leaves that suffix to the next pairs.
         """
@@ -147,11 +151,16 @@ class CheckedSegDataset(ImageSet, BaseSegDataset):
             lines = list_from_file(
                 self.ann_file, backend_args=self.backend_args
             )
-            names = [line.strip() for line in lines if line.strip()]
+            names = [
+                line.strip().partition('\t')[::2]
+                for line in lines
+                if line.strip()
+            ]
         else:
-            names = sorted(self._files(images, self.img_suffix))
+            found = sorted(self._files(images, self.img_suffix))
+            names = [(name, '') for name in found]
         listed = []
-        for name in names:
+        for name, named in names:
             stem, suffix = name.removesuffix(self.img_suffix), self.img_suffix
             if stem == name and self._is_file(os.path.join(images, name)):
                 stem, suffix = os.path.splitext(name)
@@ -162,8 +171,8 @@ class CheckedSegDataset(ImageSet, BaseSegDataset):
                 seg_fields=[],
             )
             if maps is not None:
-                seg_map = os.path.join(maps, stem + self.seg_map_suffix)
-                pair['seg_map_path'] = seg_map
+                seg_map = named or stem + self.seg_map_suffix
+                pair['seg_map_path'] = os.path.join(maps, seg_map)
             listed.append(pair)
         return listed
 

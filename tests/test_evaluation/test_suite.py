@@ -53,7 +53,7 @@ from simim_plugin.files import last_checkpoint
 from simim_plugin.settings import check_settings, fit_channels
 from simim_plugin.vit.arches import BASE, LARGE, MICRO, known_encoder
 
-from ..test_checkpoint.families import saved
+from ..test_checkpoint.families import TIMM, saved
 from ..test_checkpoint.helpers import HEADS, images, our_vit, scramble, wrap
 from ..test_recipes.data import class_folders
 from ..training_processes import TOOLS, run_tool
@@ -183,6 +183,57 @@ def test_images_of_ones_own_are_divided_and_evaluated(demo, tmp_path):
     ]
     assert parts[0] == parts[1] and parts[2] == parts[3]
     assert len({*parts[0], *parts[2]}) == 20
+
+
+def test_a_list_of_ones_own_is_evaluated_to_the_end(
+    demo, tmp_path, monkeypatch
+):
+    """Every task of frozen and tuned encoders, with the list's labels."""
+    data = class_folders(tmp_path / 'my data', broken=False)
+    files = sorted(data.rglob('*.png'))
+    labels = {str(file): f'{file.parent.name} too' for file in files}
+    listed = tmp_path / 'my list.csv'
+    listed.write_text(
+        'picture,species\n'
+        + ''.join(f'{file},{label}\n' for file, label in labels.items())
+    )
+    commands = {'train.py': train.main, 'test.py': testing.main}
+    for module in (running, suite):
+        monkeypatch.setattr(
+            module,
+            'run_script',
+            lambda script, words, *_: commands[script.name](words),
+        )
+    tasks = ('knn', 'linear', 'logistic', 'finetune')
+    work = tmp_path / 'out'
+    words = [demo / 'encoder.pth', '--data', listed, '--work-dir', work]
+    words += ['--tasks', ','.join(tasks), '--seed', '3', '--cfg-options']
+    words += ['train_cfg.max_epochs=1', 'param_scheduler.warmup=0']
+    words += ['train_dataloader.num_workers=0']
+    words += ['test_dataloader.num_workers=0']
+    main([*map(str, words)])
+    results = json.loads((work / 'results.json').read_text())['tasks']
+    assert [*results] == [task for task in TASKS if task in tasks]
+    lists = [(work / 'knn' / f'own_{p}.txt').read_text() for p in PARTS]
+    tested = lists[1].splitlines()
+    for task in tasks:
+        metrics = results[task]['metrics']
+        (top1,) = (v for k, v in metrics.items() if k in TOP1)
+        right = top1 * len(tested) / 100
+        assert right == pytest.approx(round(right), abs=1e-3), task
+    classes = (work / 'knn' / 'own_classes.txt').read_text().splitlines()
+    assert classes == sorted({*labels.values()})
+    for line in ''.join(lists).splitlines():
+        name, label = line.rsplit(maxsplit=1)
+        assert labels[str(data / name)] == classes[int(label)]
+    assert ''.join(lists).count('\n') == len(files)
+    for part, text in zip(PARTS, lists, strict=True):
+        again = (work / 'finetune' / f'own_{part}.txt').read_text()
+        assert again == text
+
+
+PARTS = ('train', 'val')
+TOP1 = ('knn/top1_k1', 'accuracy/top1', 'logistic/top1')
 
 
 @pytest.mark.parametrize('task', TASKS)
@@ -636,6 +687,27 @@ def test_encoders_are_read_as_their_authors_do(tmp_path, kind, capsys):
         tokens = model.eval().backbone(images(32))[0]
         wanted = library.forward_features(images(32))
     assert (tokens - wanted).abs().max() <= 1e-5 * wanted.abs().max()
+
+
+@pytest.mark.parametrize('kind', TIMM)
+def test_every_family_is_evaluated(tmp_path, kind):
+    """Each task builds the encoder of each family, and fills all of it."""
+    library, file = saved(kind, tmp_path)
+    (tmp_path / 'data' / 'train').mkdir(parents=True)
+    words = [str(file), '--data', str(tmp_path / 'data'), '--num-heads', '4']
+    words += ['--work-dir', str(tmp_path / 'out')]
+    run = Evaluation(parse_args(words), TOOLS)
+    wanted = library.forward_features(images(32)).detach()
+    for task in ('knn', 'linear', 'logistic', 'finetune'):
+        config = run._config(task, *run._configs(task))
+        config.model.backbone.img_size = 32
+        config.model.backbone.out_type = 'raw'
+        config.model.backbone.final_norm = run.options.get('final_norm', False)
+        backbone = MODELS.build(config.model.backbone)
+        load_backbone(backbone, file)
+        with torch.no_grad():
+            tokens = backbone.eval()(images(32))[0]
+        assert (tokens - wanted).abs().max() <= 1e-5 * wanted.abs().max()
 
 
 def test_erased_pixels_follow_the_family(tmp_path):

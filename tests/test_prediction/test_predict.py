@@ -67,6 +67,11 @@ SIZES = {
 }
 
 
+def result(folder: Path, row: dict) -> Path:
+    """Return the PNG file of a picture that shares its stem with none."""
+    return (folder / row['file_name']).with_suffix('.png')
+
+
 def check_broken(code: int, out: str, err: str) -> None:
     """One broken picture is named and counted, and the others are there."""
     assert code == 1
@@ -93,7 +98,7 @@ def test_classes(name, folder, checkpoint, tmp_path):
         assert scores == sorted(scores, reverse=True)
         for one in found:
             assert one['name'] == f'Größe {one["label"]}'
-        drawn = Image.open(out / 'drawn' / f'{row["file_name"]}.png')
+        drawn = Image.open(result(out / 'drawn', row))
         assert max(drawn.size) >= drawing.SMALLEST
     assert len(rows) == len(SIZES)
     assert len({row['predictions'][0]['score'] for row in rows}) > 1
@@ -201,7 +206,7 @@ def test_label_maps(name, folder, checkpoint, tmp_path):
         colours = np.asarray(image.convert('RGB'))
         for k in found:
             assert colours[labels == k][0].tolist() == legend[k]['colour']
-        assert (out / 'drawn' / f'{row["file_name"]}.png').is_file()
+        assert result(out / 'drawn', row).is_file()
 
 
 def test_channels_of_the_config(checkpoint, tmp_path):
@@ -222,7 +227,7 @@ def test_channels_of_the_config(checkpoint, tmp_path):
         config, tmp_path / 'grey.pth', tmp_path / 'red.png', '--out', out
     )
     assert code == 0, err
-    assert (out / 'drawn/red.png.png').is_file()
+    assert (out / 'drawn/red.png').is_file()
 
 
 @pytest.mark.parametrize(
@@ -302,6 +307,43 @@ def test_places(folder, tmp_path, monkeypatch):
     (tmp_path / '[a]*.png').write_bytes(odd.read_bytes())
     (found,) = find_pictures([str(tmp_path / '[a]*.png')])
     assert found.name == '[a]*.png'
+
+
+@pytest.mark.parametrize(
+    ('names', 'results'),
+    [
+        (['0.png', 'b.JPG', 'c.PNG'], ['0.png', 'b.png', 'c.png']),
+        (['a.jpg', 'a.png'], ['a.jpg.png', 'a.png']),
+        (['a.jpg', 'A.tif'], ['A.tif.png', 'a.jpg.png']),
+        (['a.gif', 'a.jpg', 'a.gif.png'], None),
+        (['x/a.jpg', 'y/a.png'], ['x/a.png', 'y/a.png']),
+        (['v1.2.jpg', 'v1.3.jpg'], ['v1.2.png', 'v1.3.png']),
+        ([f'{"é" * 99}.jpg', f'{"é" * 98}.jpg'], None),
+    ],
+)
+def test_results_have_one_ending_and_replace_no_other(
+    names, results, tmp_path
+):
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = find_pictures([str(tmp_path)])
+    written = [one.result for one in found]
+    assert len({one.lower() for one in written}) == len(names)
+    assert all(one.endswith('.png') for one in written)
+    if results is not None:
+        assert written == results
+    files = find_pictures([str(tmp_path / name) for name in names])
+    assert len({one.result for one in files}) == len(names)
+
+
+def test_a_file_that_is_no_picture_by_its_ending(tmp_path):
+    for name in ('scan.01', 'scan.02'):
+        (tmp_path / name).touch()
+    found = find_pictures(
+        [str(tmp_path / 'scan.01'), str(tmp_path / 'scan.02')]
+    )
+    assert [one.result for one in found] == ['scan.01.png', 'scan.02.png']
 
 
 def head(count: int) -> torch.nn.Module:

@@ -3,29 +3,34 @@
 import json
 from pathlib import Path
 
+import numpy as np
+import onnxruntime
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 from mmengine.utils import import_modules_from_strings
+from PIL import Image
 
 import simim_plugin
 from simim_plugin.checkpoint import read_weights
+from simim_plugin.commands import configure
 from simim_plugin.commands.configure import in_words, main
 from simim_plugin.commands.convert import main as convert
 from simim_plugin.commands.report import main as report
 from simim_plugin.commands.test import main as run_test
 from simim_plugin.commands.train import main as train
 from simim_plugin.errors import SimimError
-from simim_plugin.recipes import Choices, make_recipe
+from simim_plugin.files import last_checkpoint
+from simim_plugin.recipes import Choices, configuring, make_recipe
 from simim_plugin.recipes.machine import Machine
 from simim_plugin.recipes.report import _detected
 from simim_plugin.recipes.samples import draw_samples
-from simim_plugin.recipes.trial import try_step
+from simim_plugin.recipes.trial import Trial, try_step
 
 from ..test_checkpoint.families import saved
 from ..training_processes import run_tool
-from .data import class_folders, coco, label_maps
+from .data import class_folders, coco, label_maps, picture
 
 CPU = Machine('CPU', 12.0, 1, gpu=False)
 JOBS = dict(
@@ -201,8 +206,8 @@ def test_words_for_a_time():
     ]
 
 
-def test_three_categories_of_real_photographs(shared, tmp_path):
-    """COCO's photographs as if they were one's own."""
+def three_categories(shared, folder):
+    """Write COCO's photographs with three categories; return their names."""
     source = shared / 'data' / 'coco_tiny'
     kept = {'person', 'car', 'chair'}
     for part in ('train', 'val'):
@@ -214,8 +219,14 @@ def test_three_categories_of_real_photographs(shared, tmp_path):
             ('annotations', 'category_id'),
         ):
             content[key] = [e for e in content[key] if names[e[field]] in kept]
-        Path(tmp_path, f'{part}.json').write_text(json.dumps(content))
-        Path(tmp_path, part).symlink_to(source / f'{part}2017')
+        Path(folder, f'{part}.json').write_text(json.dumps(content))
+        Path(folder, part).symlink_to(source / f'{part}2017')
+    return kept
+
+
+def test_three_categories_of_real_photographs(shared, tmp_path):
+    """COCO's photographs as if they were one's own."""
+    kept = three_categories(shared, tmp_path)
     out = tmp_path / 'mine.py'
     recipe = make_recipe(
         'detection', str(tmp_path), out, Choices(img_size=224), CPU
@@ -239,3 +250,222 @@ def test_five_classes_of_real_scenes(shared, tmp_path):
     assert recipe.data.classes == ['wall', 'sky', 'floor', 'tree', 'ceiling']
     assert Config.fromfile(out).pictures.ignored == 'others'
     assert try_step(out, steps=1).batch == 4
+
+
+def of_all_kinds(root):
+    """Give pictures other sizes and kinds, and break one."""
+    (json_file,) = [*root.glob('*.json')] or [None]
+    content = json.loads(json_file.read_text()) if json_file else {}
+    sizes = {image['file_name']: image for image in content.get('images', ())}
+    files = [f for f in sorted(root.rglob('bild*')) if 'masks' not in f.parts]
+    for k, file in enumerate(files):
+        image = Image.open(file)
+        if file.suffix == '.png':
+            kind = ('L', 'P', 'RGBA', 'RGB', 'I;16')[k % 5]
+        else:
+            kind = ('L', 'CMYK', 'RGB')[k % 3]
+        if 'masks' not in {p.name for p in root.iterdir()}:
+            image = image.crop((0, 0, 64 + 7 * k, 48 + 5 * k))
+        if file.name in sizes:
+            sizes[file.name].update(width=image.width, height=image.height)
+        if kind == 'I;16':
+            deep = np.asarray(image.convert('L')).astype(np.uint16) * 257
+            image = Image.fromarray(deep)
+        elif kind == 'P':
+            image = image.convert('RGB').quantize(16)
+        else:
+            image = image.convert(kind)
+        image.save(file)
+    files[4].write_bytes(files[4].read_bytes()[:90])
+    if content:
+        json_file.write_text(json.dumps(content))
+
+
+def photographs_of_cifar10(shared, folder):
+    """Write ten pictures of each of three classes, in folders."""
+    source = shared / 'data' / 'cifar10'
+    names = (source / 'classes.txt').read_text().split()
+    packed = np.load(source / 'cifar10_test_jpeg.npz')
+    offsets, labels = packed['offsets'], packed['labels']
+    for label in (0, 3, 9):
+        for k in np.flatnonzero(labels == label)[:10]:
+            file = folder / names[label] / f'{k}.jpg'
+            file.parent.mkdir(parents=True, exist_ok=True)
+            data = packed['jpeg'][offsets[k] : offsets[k + 1]]
+            file.write_bytes(data.tobytes())
+
+
+def five_classes(shared, tmp_path):
+    """Return options for ADE20K's pairs, all but five classes ignored."""
+    root = shared / 'data' / 'ade_tiny' / 'ADEChallengeData2016'
+    names = tmp_path / 'my classes.txt'
+    names.write_text('1 wall\n3 sky\n4 floor\n5 tree\n6 ceiling\n')
+    return root, ['--classes', names, '--ignore', 'others']
+
+
+@pytest.mark.minutes
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(
+    'kind',
+    [
+        *('classification', 'detection', 'segmentation'),
+        *('cifar10', 'coco_tiny', 'ade20k'),
+    ],
+)
+def test_from_data_to_an_exported_model(kind, request, tmp_path):
+    """Configure, train, test, report, predict, export and reload."""
+    task, options = REAL.get(kind, kind), []
+    data = photographs = tmp_path / 'my dätä'
+    if kind in JOBS:
+        JOBS[kind][0](data)
+        of_all_kinds(data)
+    else:
+        shared = request.getfixturevalue('shared')
+        data.mkdir()
+    if kind == 'cifar10':
+        photographs_of_cifar10(shared, data)
+    elif kind == 'coco_tiny':
+        three_categories(shared, data)
+        photographs = data / 'val'
+    elif kind == 'ade20k':
+        data, options = five_classes(shared, tmp_path)
+        photographs = data / 'images' / 'validation'
+    words = [task, '--data', data, '--out', 'mine.py', '--run', *options]
+    words += ['--img-size', '64', '--epochs', '1', '--batch-size', '2']
+    command(tmp_path, 'configure.py', *words, '--no-trial')
+    work_dir = tmp_path / 'work_dirs' / 'mine'
+    page = (work_dir / 'report.html').read_text()
+    assert page.count('<img') >= 3
+    last = last_checkpoint(work_dir)
+    config = work_dir / 'config.py'
+    ending = '*.png' if kind in ('classification', 'detection') else '*.jpg'
+    places = sorted(photographs.rglob(ending))[-3:]
+    command(tmp_path, 'predict.py', config, last, *places, '--out', 'found')
+    rows = json.loads((tmp_path / 'found/predictions.json').read_text())
+    if task != 'detection':  # an object is found, or none
+        assert len(rows) == 3
+    assert len([*(tmp_path / 'found' / 'drawn').glob('*.png')]) == 3
+    assert not [*(tmp_path / 'found').rglob('*.png.png')]
+    if task == 'segmentation':
+        for row in rows:
+            labels = Image.open(tmp_path / 'found' / row['label_map'])
+            assert labels.size == (row['width'], row['height'])
+    words = [last, 'mine.onnx', '--to', 'onnx', '--config', config]
+    said = command(tmp_path, 'convert.py', *words)
+    assert 'on 3 pictures of 2 sizes' in said
+    session = onnxruntime.InferenceSession(str(tmp_path / 'mine.onnx'))
+    about = session.get_modelmeta().custom_metadata_map
+    assert about['task'] == task
+    names = json.loads(about['classes'])
+    if kind == 'ade20k':
+        assert names == ['wall', 'sky', 'floor', 'tree', 'ceiling']
+    assert len(names) == {'ade20k': 5, 'segmentation': 2}.get(kind, 3)
+
+
+REAL = dict(
+    cifar10='classification', coco_tiny='detection', ade20k='segmentation'
+)
+
+
+def command(folder, name, *words):
+    """Run a command in a folder; return what it prints."""
+    done = run_tool(name, *words, cwd=folder)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', ['dinov2-registers', 'dinov3', 'i-jepa'])
+@pytest.mark.parametrize('task', ['detection', 'segmentation'])
+def test_models_of_other_encoders_are_exported(task, kind, tmp_path):
+    """Extra tokens, rotary positions and no cls token, in whole graphs."""
+    library, encoder = saved(kind, tmp_path)
+    data = tmp_path / 'data'
+    JOBS[task][0](data)
+    words = [task, '--data', data, '--out', 'mine.py', '--no-trial']
+    words += ['--encoder', encoder, '--num-heads', '2', '--epochs', '1']
+    words += ['--img-size', '64', '--batch-size', '2']
+    words += ['--method', 'linear'] if task == 'segmentation' else []
+    command(tmp_path, 'configure.py', *words)
+    command(tmp_path, 'train.py', 'mine.py', '--work-dir', 'run')
+    last = last_checkpoint(tmp_path / 'run')
+    state = torch.load(last, weights_only=False)['state_dict']
+    name = 'layers.0.attn.proj.weight'
+    (found,) = (v for k, v in state.items() if k.endswith(name))
+    wanted = library.state_dict()['blocks.0.attn.proj.weight']
+    assert torch.allclose(found, wanted, atol=0.05)
+    words = [last, 'mine.onnx', '--to', 'onnx']
+    words += ['--config', tmp_path / 'run' / 'config.py']
+    said = command(tmp_path, 'convert.py', *words)
+    assert 'on 3 pictures of 2 sizes' in said
+
+
+@pytest.mark.slow
+def test_a_pretraining_is_reported(tmp_path):
+    """Curves of losses and matches, and the sentence of the log."""
+    for k in range(40):
+        picture(tmp_path / 'photographs' / f'{k}.png', (72, 64), k)
+    words = ['pretraining', '--data', 'photographs', '--out', 'mine.py']
+    words += ['--epochs', '2', '--img-size', '64', '--no-trial', '--run']
+    said = command(tmp_path, 'configure.py', *words)
+    assert 'Patches that find their partner in the other view: ' in said
+    page = (tmp_path / 'work_dirs/mine/report.html').read_text()
+    assert page.count('<img') == 2
+    for word in ('positive_term', 'matches/share', 'at the start', '--run'):
+        assert word in page, word
+    config, checkpoint = 'mine.py', 'work_dirs/mine/epoch_2.pth'
+    done = run_tool('report.py', config, checkpoint, cwd=tmp_path)
+    assert done.returncode == 1
+    assert 'pass the folder of the run' in done.stderr
+
+
+def tried(monkeypatch, memory, step):
+    """Let a GPU of some memory try the steps; return their batches."""
+    machine = Machine('a GPU', memory, 1, gpu=True)
+    monkeypatch.setattr(configuring, 'this_machine', lambda: machine)
+    batches = []
+
+    def try_step(file):
+        batch = Config.fromfile(file).train_dataloader.batch_size
+        batches.append(batch)
+        return step(batch)
+
+    monkeypatch.setattr(configure, 'try_step', try_step)
+    return batches
+
+
+def test_a_batch_that_does_not_fit_is_halved(tmp_path, monkeypatch, capsys):
+    def step(batch):
+        if batch > 1:
+            raise torch.OutOfMemoryError
+        return Trial(0.1, 20.0, batch)
+
+    batches = tried(monkeypatch, 24.0, step)
+    out = configured('pretraining', tmp_path)
+    config = Config.fromfile(out)
+    assert batches == [4, 2, 1]
+    assert config.train_dataloader.batch_size == 1
+    assert config.optim_wrapper.accumulative_counts == 4
+    with pytest.raises(SystemExit):
+        configured('classification', tmp_path / 'b', '--batch-size', '2')
+    assert 'lower --batch-size or --img-size' in capsys.readouterr().err
+    assert not (tmp_path / 'b' / 'my_classification.py').exists()
+
+
+def test_a_batch_that_leaves_memory_grows(tmp_path, monkeypatch):
+    batches = tried(monkeypatch, 0.1, lambda batch: Trial(0.1, 0.001, batch))
+    out = configured('pretraining', tmp_path)
+    assert batches == [1, 4]
+    assert Config.fromfile(out).train_dataloader.batch_size == 4
+    assert Config.fromfile(out).optim_wrapper.accumulative_counts == 1
+
+
+def test_hours_set_the_epochs(tmp_path, monkeypatch):
+    tried(monkeypatch, 24.0, lambda batch: Trial(9.0, 20.0, batch))
+    data = class_folders(tmp_path / 'data')
+    words = ['pretraining', '--data', data, '--out', tmp_path / 'mine.py']
+    main([*map(str, words), '--hours', '0.5', '--img-size', '64'])
+    config = Config.fromfile(tmp_path / 'mine.py')
+    steps = 19 // 4  # one of 20 pictures is held out
+    assert config.train_cfg.max_epochs == 1800 // (9 * steps)

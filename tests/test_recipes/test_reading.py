@@ -1,6 +1,7 @@
 """Data of one's own is read as it is, or refused in a sentence."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from simim_plugin.demo.annotations import SEGMENTATION_CLASSES
+from simim_plugin.demo.data import make_demo_data
 from simim_plugin.errors import SimimError
 from simim_plugin.recipes.boxes import read_boxes
 from simim_plugin.recipes.class_folders import read_class_folders
@@ -207,9 +210,15 @@ def test_named_values_of_label_maps(tmp_path):
         ('images/{}', 'masks/{}'),
         ('{}/JPEGImages', '{}/SegmentationClass'),
         ('img/{}ing', 'annotations/{}ing'),
+        ('{}', 'label_maps/{}'),
+        ('{}', 'classes of pixels/{}'),
+        ('photos/{}', 'drawn by hand/{}'),
+        ('{}/photos', '{}/drawn by hand'),
     ],
 )
 def test_layouts_of_label_maps(tmp_path, images, maps):
+    (tmp_path / 'annotations').mkdir(exist_ok=True)
+    (tmp_path / 'annotations' / 'boxes.json').write_text('{}')
     test = 'test' if 'ing' in images else 'val'
     for part, count in (('train', 4), (test, 2)):
         label_maps(
@@ -220,8 +229,64 @@ def test_layouts_of_label_maps(tmp_path, images, maps):
     assert data.shares == pytest.approx({0: 0.5, 1: 0.5})
 
 
+@pytest.mark.parametrize(
+    ('images', 'maps'),
+    [
+        ('photos', 'drawn by hand'),
+        ('JPEGImages', 'SegmentationClass'),
+        ('.', 'masks'),
+        ('train', 'label_maps/train'),
+        ('2024/field', '2025/field'),
+    ],
+)
+def test_layouts_of_one_part(tmp_path, images, maps):
+    label_maps(tmp_path, 5, (0, 1), f'{images}/deep', f'{maps}/deep')
+    (tmp_path / 'notes').mkdir()
+    data = read_label_maps(str(tmp_path), 0.25, 0)
+    found = {
+        Path(path).resolve(): Path(part.label_map(name)).resolve()
+        for part in (data.train, data.val)
+        for name, path in zip(part.names, part.pictures(), strict=True)
+    }
+    assert found == {
+        (tmp_path / images / f'deep/bild {k}.jpg').resolve(): (
+            tmp_path / maps / f'deep/bild {k}.png'
+        )
+        for k in range(5)
+    }
+
+
+def test_folders_that_may_be_either_are_refused(tmp_path):
+    for folder in ('one', 'two', 'three'):
+        path = tmp_path / folder / 'a.png'
+        path.parent.mkdir()
+        Image.new('L', (8, 8)).save(path)
+    with pytest.raises(SimimError, match=r'three and one.*list of both'):
+        read_label_maps(str(tmp_path), 0.25, 0)
+    for folder in ('one', 'two'):
+        Image.new('RGB', (8, 8)).save(tmp_path / folder / 'a.png')
+    with pytest.raises(SimimError, match=r'one and three; two and three'):
+        read_label_maps(str(tmp_path), 0.25, 0)
+    Image.new('RGB', (8, 8)).save(tmp_path / 'three' / 'a.png')
+    with pytest.raises(SimimError, match=r'no folder of pictures and'):
+        read_label_maps(str(tmp_path), 0.25, 0)
+
+
+def test_the_scenes_of_the_demo(tmp_path):
+    """Label maps beside the parts, classes in the manifest, 0 unlabelled."""
+    make_demo_data(tmp_path / 'demo', train=12, val=6)
+    data = read_label_maps(str(tmp_path / 'demo'), 0.25, 0)
+    assert (len(data.train.names), len(data.val.names)) == (12, 6)
+    assert data.train.maps == str(tmp_path / 'demo/label_maps/train')
+    assert data.values == dict(enumerate(SEGMENTATION_CLASSES, 1))
+    assert data.ignored == [0]
+    assert label_settings(data) == dict(reduce_zero_label=True)
+    asked = read_label_maps(str(tmp_path / 'demo'), 0.25, 0, ignored='others')
+    assert asked.ignored == 'others'
+
+
 def test_unfit_label_maps(tmp_path):
-    with pytest.raises(SimimError, match='call them images and masks'):
+    with pytest.raises(SimimError, match=r'no folders.*images/ and masks/'):
         read_label_maps(str(tmp_path), 0.25, 0)
     label_maps(tmp_path, values=(1, 1))
     with pytest.raises(SimimError, match=r'have 1 classes'):

@@ -1,5 +1,7 @@
 """Written configs say what was decided, and mean what they say."""
 
+import zipfile
+
 import pytest
 import torch
 from mmengine.config import Config
@@ -16,7 +18,7 @@ from simim_plugin.recipes.plans import (
     square_root_lr,
     warn,
 )
-from simim_plugin.recipes.written import Code, Written
+from simim_plugin.recipes.written import MOST_LINES, WIDTH, Code, Written
 from simim_plugin.settings import apply_img_size, check_settings
 
 from ..test_checkpoint.families import saved
@@ -137,7 +139,7 @@ def needed(kind, method, tmp_path):
 def test_written_configs_pass_the_check(
     task, method, folder, kind, machine, data, tmp_path
 ):
-    """Every task takes every encoder, in at most 40 lines."""
+    """Every task takes every encoder."""
     encoder = needed(kind, method, tmp_path)
     if encoder and method == 'upernet':  # the encoder has two blocks
         with pytest.raises(SimimError, match='UPerNet reads 4 blocks'):
@@ -155,8 +157,7 @@ def test_written_configs_pass_the_check(
         num_heads=2 if encoder else None,
         img_size=size,
     )
-    most = 45 if encoder else 40  # its size has no name
-    assert len(str(recipe.written).splitlines()) <= most
+    assert len(str(recipe.written).splitlines()) <= MOST_LINES
     apply_img_size(config)
     check_settings(config)
     backbone = config.model.backbone
@@ -178,15 +179,108 @@ def test_written_configs_pass_the_check(
     assert not (tmp_path / 'my.py.part').exists()
 
 
-def test_upernet_takes_an_encoder_of_no_named_size(data, tmp_path):
+def of_no_named_size(folder, **options):
+    """Save an encoder of four blocks; return its file and its arch."""
     arch = dict(embed_dims=64, num_layers=4, num_heads=2)
     arch['feedforward_channels'] = 256
-    vit = SiameseIMViT(arch=arch, img_size=32, patch_size=8)
+    vit = SiameseIMViT(arch=arch, img_size=32, patch_size=8, **options)
     state = {f'backbone.{k}': v for k, v in vit.state_dict().items()}
-    torch.save(dict(state_dict=state), tmp_path / 'encoder.pth')
+    torch.save(dict(state_dict=state), folder / 'encoder.pth')
+    return str(folder / 'encoder.pth'), arch
+
+
+TUNING = [{}, dict(freeze=True), dict(encoder_lr=0.1), dict(lora=4)]
+LONG = 'a folder with a long name of someone/projects of this year/'
+LISTS = {
+    'classes': 'a list of labels.csv',
+    'maps': 'a list of pairs.csv',
+}
+
+
+@pytest.fixture(scope='module')
+def far(data):
+    """Return the data in a place with a long path, and lists of it."""
+    root = data / LONG
+    root.parent.mkdir()
+    root.symlink_to(data, target_is_directory=True)
+    lines = [
+        f'{path.relative_to(data)},{path.parent.name}'
+        for path in sorted((data / 'classes').glob('*/*.png'))
+    ]
+    (data / LISTS['classes']).write_text('\n'.join(lines))
+    lines = [
+        f'maps/images/bild {k}.jpg,maps/masks/bild {k}.png' for k in range(8)
+    ]
+    (data / LISTS['maps']).write_text('\n'.join(lines))
+    for part in ('training', 'tests'):
+        with zipfile.ZipFile(data / f'{part} pictures.zip', 'w') as archive:
+            for path in sorted((data / 'classes').glob('*/*.png')):
+                archive.write(path, path.relative_to(data / 'classes'))
+    return root
+
+
+def sources(task, root, folder):
+    """Return the data of a task in all its forms."""
+    zipped, other = (f'{root}/{n} pictures.zip' for n in ('training', 'tests'))
+    found = [(f'{root}/{folder}', None)]
+    if folder in LISTS:
+        found.append((f'{root}/{LISTS[folder]}', None))
+    if task == 'pretraining':
+        found.append((zipped, None))
+    if task == 'classification':
+        found.append((zipped, other))
+    return found
+
+
+@pytest.mark.parametrize('machine', [CPU, GPU], ids=['cpu', 'gpu'])
+@pytest.mark.parametrize('kind', [None, 'own', 'clip', 'dinov3'])
+@pytest.mark.parametrize(('task', 'method', 'folder'), JOBS)
+def test_configs_have_at_most_40_lines(
+    task, method, folder, kind, machine, far, tmp_path
+):
+    """With long paths, and each option that adds lines."""
+    if kind == 'own' or (kind and method == 'upernet'):
+        extra = dict(clip=dict(pre_norm=True), dinov3=dict(num_registers=4))
+        encoder, _ = of_no_named_size(tmp_path, **extra.get(kind, {}))
+    else:
+        encoder = needed(kind, method, tmp_path)
+    tuned = method in ('finetune', 'upernet') or task == 'detection'
+    tried = 0
+    for tuning in TUNING if tuned else [{}]:
+        new = {*tuning} & {'freeze', 'lora'} and not encoder
+        if new or ('lora' in tuning and method != 'finetune'):
+            continue
+        for place, val in sources(task, far, folder):
+            choices = Choices(
+                method=method,
+                encoder=encoder,
+                num_heads=2 if encoder else None,
+                img_size=64 if task == 'detection' else None,
+                val_data=val,
+                **tuning,
+            )
+            out = tmp_path / 'my.py'
+            text = str(make_recipe(task, place, out, choices, machine).written)
+            assert len(text.splitlines()) <= MOST_LINES, text
+            compile(text, 'my.py', 'exec')
+            tried += 1
+    assert tried >= len(sources(task, far, folder))
+
+
+def test_lines_are_longer_if_there_would_be_too_many():
+    out = Written(BASE, [])
+    for k in range(60):
+        out.set(f'model.backbone.setting{k}', 'a value of 30 characters')
+    text = str(out)
+    assert len(text.splitlines()) <= MOST_LINES
+    assert max(map(len, text.splitlines())) > WIDTH
+
+
+def test_upernet_takes_an_encoder_of_no_named_size(data, tmp_path):
+    encoder, arch = of_no_named_size(tmp_path)
     _, config = written(
         *('segmentation', tmp_path / 'a.py', data / 'maps'),
-        encoder=str(tmp_path / 'encoder.pth'),
+        encoder=encoder,
         num_heads=2,
     )
     assert config.model.backbone.arch == arch
