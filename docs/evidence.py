@@ -31,7 +31,6 @@ SEEDS = (0, 1, 2)
 
 BASE = 'siamese_im_vit-base-p16_8xb512-amp-coslr-400e_in1k.py'
 DEMO = 'siamese_im_vit-micro-p8_demo.py'
-LONG_DEMO = 'siamese_im_vit-micro-p8_100e_demo.py'
 MICRO = 'siamese_im_vit-micro-p4_1xb64-coslr-2e_cifar10.py'
 DETECTOR = 'siamese_im_vit-micro-p8_vitdet-1xb4-1000it_demo.py'
 LONG_TAIL = 'siamese_im_vit-micro-p8_vitdet-1xb4-1000it_demo-lvis.py'
@@ -51,8 +50,8 @@ FEW_SCENES = 'val_dataloader.dataset.indices=200 val_evaluator.ann_file=None'
 
 
 def pretrained(seed: int) -> str:
-    """Return the checkpoint of the run ``long_demo``."""
-    return f'{OUT}/long_demo/seed{seed}/epoch_100.pth'
+    """Return the checkpoint of the run ``demo``."""
+    return f'{OUT}/demo/seed{seed}/pretraining/epoch_20.pth'
 
 
 def transfers(config: str, name: str, more: str = '') -> list[str]:
@@ -130,18 +129,13 @@ RUNS: dict[str, list[str]] = {
         f'tools/demo.py --seed {seed} --work-dir {OUT}/demo/seed{seed}'
         for seed in SEEDS
     ],
-    'long_demo': [
-        f'tools/train.py {LONG_DEMO} --work-dir {OUT}/long_demo/seed{seed} '
-        f'--amp --resume --cfg-options randomness.seed={seed}'
-        for seed in SEEDS
-    ],
     'segmentation': transfers(UPERNET, 'segmentation/upernet')
     + transfers(LINEAR, 'segmentation/linear'),
     'patch_neighbours': patch_neighbours(),
     'detection': transfers(DETECTOR, 'detection/coco', FEW_SCENES),
     'long_tail': [
         f'tools/train.py {LONG_TAIL} --work-dir {OUT}/long_tail/run --amp '
-        f'--resume --pretrained {OUT}/demo/seed0/pretraining/epoch_8.pth'
+        f'--resume --pretrained {pretrained(0)}'
     ],
     'eight_photographs': eight_photographs(),
     'six_pairs': six_pairs(),

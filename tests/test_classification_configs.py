@@ -331,6 +331,8 @@ def test_small_backbones_match_pretraining(name):
         else 'siamese_im_vit-tiny-p4_1xb512-amp-coslr-400e_cifar10'
     ).model.backbone
     ours = load(name).model.backbone
+    if name.endswith('demo'):  # views of 48 px, tested on whole scenes
+        pretraining.img_size = 64
     assert {key: ours[key] for key in pretraining} == pretraining
 
 

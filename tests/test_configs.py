@@ -169,19 +169,19 @@ DEMO = dict(
     width=128,
     depths=(1, 2),
     negative_weight=0.12,
-    lr=4e-3,
+    lr=1e-3,
     batch=64,
     warmup=1,
-    epochs=8,
-    momentum=0.96,
-    mask=(38, 6),
-    crop_scale=(0.2, 1.0),
+    epochs=20,
+    momentum=0.99,
+    mask=(21, 4),
+    crop_scale=(0.4, 1.0),
     colour=[
         dict(
             type='FastColorJitter',
-            brightness=0.8,
-            contrast=0.8,
-            saturation=0.4,
+            brightness=0.5,
+            contrast=0.5,
+            saturation=0.25,
             hue=0.02,
         )
     ],
@@ -216,24 +216,6 @@ SMALL = {
     'siamese_im_vit-micro-p8_demo': DEMO,
     'siamese_im_vit-micro-p8_2e_continue-demo': dict(
         DEMO, warmup=0.5, epochs=2, momentum=0.99
-    ),
-    'siamese_im_vit-micro-p8_100e_demo': dict(
-        DEMO,
-        lr=1e-3,
-        warmup=5,
-        epochs=100,
-        momentum=0.99,
-        crop_scale=(0.5, 1.0),
-        colour=[
-            dict(
-                type='FastColorJitter',
-                brightness=0.3,
-                contrast=0.3,
-                saturation=0.5,
-                hue=0.5,
-            ),
-            GREYSCALE,
-        ],
     ),
 }
 
@@ -418,7 +400,7 @@ def test_mmpretrain_knows_the_names():
     assert known >= {file.stem for file in PRETRAINING}
     model = get_model('siamese_im_vit-micro-p8_demo')
     assert isinstance(model, SiameseIM)
-    assert model.backbone.patch_resolution == (8, 8)
+    assert model.backbone.patch_resolution == (6, 6)
 
 
 def bases(file: Path) -> list[Path]:

@@ -181,7 +181,8 @@ def test_files_by_name_are_never_unpickled(tmp_path):
 
 def test_released_files_by_name(tmp_path):
     """MMEngine's loader would skip every tensor under these names."""
-    pretrained = get_model('siamese_im_vit-micro-p8_demo')
+    sizes = dict(backbone=dict(img_size=64), neck=dict(grid=(8, 8)))
+    pretrained = get_model('siamese_im_vit-micro-p8_demo', **sizes)
     scramble(pretrained)
     # The released code has one position table for both branches.
     table = pretrained.backbone.pos_embed.data
@@ -189,8 +190,8 @@ def test_released_files_by_name(tmp_path):
     file = tmp_path / 'released.pth'
     official = dict(model=to_official(pretrained.state_dict()))
     torch.save(dict(official, args=argparse.Namespace(lr=1.0)), file)
-    for name in (ENCODER, 'siamese_im_vit-micro-p8_demo'):
-        state = get_model(name, pretrained=str(file)).state_dict()
+    for name, more in ((ENCODER, {}), ('siamese_im_vit-micro-p8_demo', sizes)):
+        state = get_model(name, pretrained=str(file), **more).state_dict()
         for key, value in state.items():
             assert torch.equal(value, pretrained.state_dict()[key]), key
     with pytest.raises(CheckpointError, match=r'missing.*head\.fc'):

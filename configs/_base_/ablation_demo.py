@@ -1,5 +1,5 @@
-# Row (i) on the demo's generated scenes, minutes on two CPU cores. Our recipe,
-# not the paper's: siamese_im_vit-micro-p8_demo.py with more blur in one view.
+# Row (i) on the demo's generated scenes, 8 epochs of views of 64 px, minutes
+# on two CPU cores. Our recipe, not the paper's.
 _base_ = ['./siamese_im.py', './runtime.py', './vit_micro.py']
 
 custom_imports = dict(imports=['simim_plugin.ablations'])

@@ -15,7 +15,7 @@ model = dict(
     backbone=dict(
         arch=dict(
             _base_.micro, _delete_=True, global_attn_indexes=[1, 3]),
-        img_size=64, patch_size=8, pretrain_img_size=64, window_size=4,
+        img_size=64, patch_size=8, pretrain_img_size=48, window_size=4,
         drop_path_rate=0.0),
     neck=dict(in_channels=128, out_channels=64),
     rpn_head=dict(

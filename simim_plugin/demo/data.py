@@ -56,7 +56,7 @@ from .annotations import (
 )
 from .scenes import Size, draw_scene
 
-VERSION = 1
+VERSION = 2
 """Increase it when the same arguments make other files."""
 
 # No chroma subsampling: at 64 pixels it would blur the textures.

@@ -78,6 +78,21 @@ class Matches:
             pairs=len(self.pairs),
         )
 
+    def typical(self) -> Tensor:
+        """Return the numbers of the pairs, the most typical first.
+
+        The share of patches that find their partner, before and after, is
+        nearest to that of all pairs. Pairs that overlap in less than a third
+        of their patches come last.
+        """
+        overlap = self.after.inside.double().mean(dim=(1, 2))
+        off = torch.zeros_like(overlap)
+        for found in (self.before, self.after):
+            right = (found.correct & found.inside).double().mean(dim=(1, 2))
+            off += (right / overlap - found.accuracy / 100).abs()
+        off[~(overlap >= 1 / 3)] = torch.inf
+        return off.argsort(stable=True)
+
 
 class TrainedRun:
     """A finished pretraining run and its initial state.
@@ -163,15 +178,13 @@ class TrainedRun:
     def draw(self, matches: Matches, folder: Path) -> dict[str, str]:
         """Save the pictures ``loss``, ``pair`` and ``matches`` as PNG.
 
-        The pairs shown are those whose overlap is nearest to one half.
+        The pairs shown are typical ones, see :meth:`Matches.typical`.
 
         Returns:
             dict[str, str]: the file of each picture.
         """
-        overlap = matches.after.inside.double().mean(dim=(1, 2))
-        order = (overlap - 0.5).abs().argsort(stable=True)
-        shown = order[:SHOWN]
-        pair = matches.pairs[int(order[0])]
+        shown = matches.typical()[:SHOWN]
+        pair = matches.pairs[int(shown[0])]
         figures = dict(
             loss=draw_loss(self.curve),
             pair=draw_pair(

@@ -1,14 +1,16 @@
 """Draw small labelled scenes from random numbers.
 
-A scene shows one to five objects on two strips of ground. Its class is the
+A scene shows two to five objects on two strips of ground. Its class is the
 *thing* that covers most pixels. No single cue reveals the class: a thing has
 two favourite shapes, textures, hues and grounds, shares each of them with
 other things, and sometimes takes a different one. Light, contrast, scale,
 place and clutter are independent of the class.
 
-The mean colour therefore carries little information (kNN on it stays under
-twice chance, see ``data.py``), while two crops of one image share hues,
-textures and shapes, which pretraining can learn.
+The hues of the ground change from place to place. So the parts of a scene
+differ as those of a photograph do, and no colour tells that two patches come
+from the same scene: pretraining has to learn what is where (docs/demo.md).
+The mean colour carries little information on the class (kNN on it stays under
+twice chance, see ``data.py``).
 
 Lengths are in units of the shorter side of the image: a scene looks the same
 at any size.
@@ -59,7 +61,7 @@ class Thing:
         shapes (tuple[str, str]): two of ``SHAPES``.
         textures (tuple[str, str]): two of ``TEXTURES``.
         hues (tuple[int, int]): two of ``range(HUES)``; 0 is red. Either may
-            colour the object or the ground.
+            colour the object or its texture.
         grounds (tuple[str, str]): two of ``GROUNDS``.
     """
 
@@ -120,7 +122,7 @@ class Scene:
     Args:
         image (NDArray[np.uint8]): (H, W, 3) RGB.
         label (int): index into ``THINGS`` of the class.
-        instances (tuple[Instance, ...]): 1 to 5 objects, back to front;
+        instances (tuple[Instance, ...]): 2 to 5 objects, back to front;
             masks are disjoint and may be empty.
         ground (NDArray[np.int8]): (H, W) index into ``GROUNDS``, behind
             objects too; -1 on clutter.
@@ -156,7 +158,7 @@ def draw_scene(seed: int, split: int, index: int, size: Size) -> Scene:
     label = index % len(THINGS)
     y, x = _pixel_centers(size)
     palette = _palette(rng, THINGS[label])
-    image, ground = _draw_ground(rng, THINGS[label], palette, y, x)
+    image, ground = _draw_ground(rng, THINGS[label], y, x)
     _draw_clutter(rng, image, ground)
     owner = np.full(size, -1, np.int8)
     objects = []
@@ -207,7 +209,7 @@ def _plan_objects(
     palette: tuple[float, float],
     size: Size,
 ) -> list[_Plan]:
-    """Plan a main object, up to three more of its class, and maybe another.
+    """Plan a main object, one to three more of its class, and maybe another.
 
     The class covers most pixels: all shapes of one radius have about the
     same area (see ``_inside``), the centre of the main object is well inside
@@ -228,9 +230,9 @@ def _plan_objects(
         shape = _prefer(rng, THINGS[thing].shapes, SHAPES)
         return shape, _prefer(rng, THINGS[thing].textures, TEXTURES)
 
-    own, radius = look(label), rng.uniform(0.17, 0.32)
+    own, radius = look(label), rng.uniform(0.24, 0.4)
     plans = [plan(label, palette, own, 0.3, radius)]
-    for _ in range(rng.integers(4)):
+    for _ in range(rng.integers(1, 4)):
         alike = own if rng.random() < 0.7 else look(label)
         smaller = radius * rng.uniform(0.35, 0.9)
         plans.append(plan(label, palette, alike, 0.05, smaller))
@@ -246,9 +248,9 @@ def _plan_objects(
 
 
 def _palette(rng: np.random.Generator, thing: Thing) -> tuple[float, float]:
-    """Draw two hues in full turns: each the thing's own or any, at 50 %."""
+    """Draw two hues in full turns: each the thing's own 9 times in 10."""
     first, second = (
-        hue / HUES if rng.random() < 0.5 else rng.random()
+        hue / HUES if rng.random() < 0.9 else rng.random()
         for hue in thing.hues
     )
     return (first, second) if rng.random() < 0.5 else (second, first)
@@ -260,6 +262,15 @@ def _color(rng: np.random.Generator, hue: float) -> Array:
     saturation, value = rng.uniform(0.35, 0.95), rng.uniform(0.2, 1.0)
     rgb = colorsys.hsv_to_rgb(hue % 1, saturation, value)
     return np.asarray(rgb, np.float32)
+
+
+def _colors(rng: np.random.Generator, hues: Array) -> Array:
+    """Draw one colour for each hue of a field: (H, W) to (H, W, 3) RGB."""
+    saturation, value = rng.uniform(0.35, 0.95), rng.uniform(0.2, 1.0)
+    hsv = np.empty((*hues.shape, 3), np.float32)
+    hsv[..., 0] = hues % 1 * 360
+    hsv[..., 1:] = saturation, value
+    return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB))
 
 
 def _paint(low: Array, high: Array, weight: Array) -> Array:
@@ -375,7 +386,6 @@ def _pixel_centers(size: Size) -> tuple[Array, Array]:
 def _draw_ground(
     rng: np.random.Generator,
     thing: Thing,
-    palette: tuple[float, float],
     y: Array,
     x: Array,
 ) -> tuple[Array, NDArray[np.int8]]:
@@ -386,9 +396,12 @@ def _draw_ground(
     middle = float(y[-1, 0]) * rng.uniform(0.25, 0.75)
     near = y > middle + bend + (x - 0.5) * rng.uniform(-0.3, 0.3)
     strips, kinds = [], []
-    for role in rng.permutation(2):
+    for _ in range(2):
         kind = _prefer(rng, thing.grounds, GROUNDS)
-        low, high = (_color(rng, palette[i]) for i in (role, 1 - role))
+        # One and a half turns of the colour circle from the ground's lowest
+        # to its highest hue.
+        hues = rng.random() + 1.5 * _noise(rng, near.shape, (4, 4))
+        low, high = _colors(rng, hues), _colors(rng, hues + rng.random())
         texture = _ground_texture(rng, GROUNDS[kind], y, x)
         strips.append(_paint(low, high, texture))
         kinds.append(kind)

@@ -468,6 +468,7 @@ def test_a_norm_after_the_last_block_is_kept_for_probes(demo, tmp_path, task):
 
 def test_the_other_branch(demo):
     config = Config.fromfile(config_path(DEMO))
+    config.model.backbone.img_size, config.model.neck.grid = 64, (8, 8)
     model = MODELS.build(config.model)
     scramble(model)
     torch.save(dict(state_dict=model.state_dict()), demo / 'moved.pth')

@@ -230,7 +230,7 @@ WRONG = [
     ('fold8', 'optim_wrapper.accumulative_counts=1.5', 'counts is 1.5'),
     ('tuning', 'optim_wrapper.paramwise_cfg.layer_decay_rate=2', 'rate is 2'),
     ('pretraining', 'auto_scale_lr.base_batch_size=0', 'base_batch_size is 0'),
-    ('pretraining', 'param_scheduler.warmup=9', 'warmup is 9 and the run'),
+    ('pretraining', 'param_scheduler.warmup=21', 'warmup is 21 and the'),
     ('cifar', 'train_cfg.max_epochs=3', 'warmup is 40 and the run ends af'),
     ('semi', 'param_scheduler.warmup=-1', 'warmup is -1'),
     ('semi', 'param_scheduler.warmup=nan', 'warmup is nan'),
@@ -247,8 +247,8 @@ WRONG = [
     ),
     (
         'pretraining',
-        'train_dataloader.dataset.pipeline.2.num_masked=64',
-        'num_masked is 64 of 8 x 8 patches',
+        'train_dataloader.dataset.pipeline.2.num_masked=36',
+        'num_masked is 36 of 6 x 6 patches',
     ),
     (
         'pretraining',
