@@ -23,6 +23,12 @@ from ..pictures import UnreadableImageError
 from ..pictures.walking import list_images
 from .matching import draw_pairs, match_patches
 
+SHARE = 'matches/share'
+"""Name of the share in the log, percent."""
+
+VERDICT = 'Patches that find their partner in the other view'
+"""How the sentence at the end of a run begins."""
+
 START = 'matches/start'
 """Entry of the message hub, which checkpoints keep."""
 
@@ -179,7 +185,7 @@ class OnlineMatches(Hook):
             'are not trained on)'
         )
         runner.visualizer.add_scalars(
-            {'matches/share': share.percent, 'epoch': epoch},
+            {SHARE: share.percent, 'epoch': epoch},
             step=runner.iter,
             file_path=f'{runner.timestamp}.json',
         )
@@ -260,7 +266,7 @@ def verdict(start: float, start_error: float, end: Share) -> str:
             f'longer, or on more pictures; see {Trouble.LOSS_STAYS}'
         )
     return (
-        f'Patches that find their partner in the other view: {start:.1f} % '
+        f'{VERDICT}: {start:.1f} % '
         f'at the start, {end.percent:.1f} % at the end, {end.chance:.1f} % '
         f'by chance, each +- {max(start_error, end.error):.1f}: {meaning}.'
     )

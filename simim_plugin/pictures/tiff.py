@@ -30,9 +30,8 @@ def is_tiff(data: bytes) -> bool:
 def read_stack(data: bytes, channels: int = 0) -> tuple[np.ndarray, int]:
     """Read all channels of a TIFF upright, (H, W, N), and its orientation.
 
-    Tifffile writes an array (H, W, N) as H pages of (W, N), unless it is told
-    that they are colours. Such a file is read as (H, W, N) if N, and not H, is
-    the number of channels.
+    By default tifffile writes an array (H, W, N) as H pages of (W, N). Such a
+    file is read as (H, W, N) if N, and not H, is the number of channels.
 
     Args:
         data (bytes): the file.

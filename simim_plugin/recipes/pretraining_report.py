@@ -10,11 +10,8 @@ from matplotlib.figure import Figure
 from mmengine.config import Config
 
 from ..errors import SimimError
+from ..evaluation.online_matches import SHARE, VERDICT
 from ..visualization.curves import draw_runs, read_run
-
-MATCHES = 'matches/share'
-VERDICT = 'Patches that find their partner in the other view'
-"""How the sentence of ``OnlineMatches`` at the end of a run begins."""
 
 
 class Pretrained(NamedTuple):
@@ -50,7 +47,7 @@ def read_pretraining(work_dir: Path) -> Pretrained:
     # Too few pictures to hold some out have no matches.
     with suppress(SimimError):
         curves['Matches on held-out pictures, percent'] = read_run(
-            work_dir, [MATCHES]
+            work_dir, [SHARE]
         )
     rows = [['figure', 'first', 'last']]
     for curve in curves.values():

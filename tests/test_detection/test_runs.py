@@ -320,7 +320,7 @@ def names_of(folder: Path) -> list[str]:
 @pytest.mark.shared
 @pytest.mark.minutes
 def test_loss_falls_on_photographs(shared, tmp_path):
-    """From random weights, on eight photographs, below the background's."""
+    """From random weights, on two photographs, below the background's."""
     loader = dict(num_workers=0, persistent_workers=False)
     root = shared / 'data' / 'coco_tiny'
     drawn = dict(
@@ -332,7 +332,7 @@ def test_loss_falls_on_photographs(shared, tmp_path):
     given = dict(
         model=NARROW,
         train_dataloader=dict(
-            loader, dataset=dict(data_root=str(root), indices=8)
+            loader, dataset=dict(data_root=str(root), indices=2)
         ),
         test_dataloader=dict(loader, dataset=drawn),
         test_evaluator=dict(ann_file=None),
@@ -353,9 +353,9 @@ def test_loss_falls_on_photographs(shared, tmp_path):
     found = losses(run)
     assert len(found) == 80
     first, middle, last = (sum(found[k : k + 20]) / 20 for k in (0, 20, 60))
-    # Kernels of other machines round otherwise: it fell from 2.75 to 2.60 on
-    # one, and below 2.48 on others.
-    assert last < 0.97 * middle < 0.9 * first
+    assert last < middle < first
+    # It falls to 0.63 of it here; kernels of other machines round otherwise.
+    assert last < 0.75 * first
     file = str(run / 'iter_80.pth')
     training.main(
         [
@@ -366,7 +366,7 @@ def test_loss_falls_on_photographs(shared, tmp_path):
     assert 'Iter(train) [82/82]' in log_of(further)
     resumed = losses(further)
     assert len(resumed) == 2
-    assert sum(resumed) / 2 < first
+    assert sum(resumed) / 2 < 0.75 * first
     testing.main([mine, file, '--work-dir', str(test), '--show-dir', 'drawn'])
     assert 'coco/segm_mAP' in log_of(test)
     images = json.loads((root / drawn['ann_file']).read_text())['images'][:2]

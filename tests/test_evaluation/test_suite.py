@@ -185,9 +185,20 @@ def test_images_of_ones_own_are_divided_and_evaluated(demo, tmp_path):
     assert len({*parts[0], *parts[2]}) == 20
 
 
-def test_a_list_of_ones_own_is_evaluated_to_the_end(
-    demo, tmp_path, monkeypatch
-):
+@pytest.fixture
+def in_process(monkeypatch):
+    """Start the scripts of an evaluation in this process."""
+    commands = {'train.py': train.main, 'test.py': testing.main}
+    for module in (running, suite):
+        monkeypatch.setattr(
+            module,
+            'run_script',
+            lambda script, words, *_: commands[script.name](words),
+        )
+
+
+@pytest.mark.usefixtures('in_process')
+def test_a_list_of_ones_own_is_evaluated_to_the_end(demo, tmp_path):
     """Every task of frozen and tuned encoders, with the list's labels."""
     data = class_folders(tmp_path / 'my data', broken=False)
     files = sorted(data.rglob('*.png'))
@@ -197,13 +208,6 @@ def test_a_list_of_ones_own_is_evaluated_to_the_end(
         'picture,species\n'
         + ''.join(f'{file},{label}\n' for file, label in labels.items())
     )
-    commands = {'train.py': train.main, 'test.py': testing.main}
-    for module in (running, suite):
-        monkeypatch.setattr(
-            module,
-            'run_script',
-            lambda script, words, *_: commands[script.name](words),
-        )
     tasks = ('knn', 'linear', 'logistic', 'finetune')
     work = tmp_path / 'out'
     words = [demo / 'encoder.pth', '--data', listed, '--work-dir', work]
@@ -302,8 +306,9 @@ def test_other_channels_need_their_statistics(demo, tmp_path, channels):
 @pytest.mark.parametrize(
     ('channels', 'classes'), [(1, 8), (4, 2), (5, 8)], ids=str
 )
+@pytest.mark.usefixtures('in_process')
 def test_images_of_other_channels_are_evaluated(
-    tmp_path, monkeypatch, capsys, channels, classes
+    tmp_path, capsys, channels, classes
 ):
     """The demo's head has eight classes; others get a config of their own."""
     draw = np.random.default_rng(0)
@@ -320,13 +325,6 @@ def test_images_of_other_channels_are_evaluated(
             tifffile.imwrite(file, levels, **how)
     vit = our_vit(arch=MICRO.arch, patch_size=8, in_channels=channels)
     torch.save(vit.state_dict(), tmp_path / 'vit.pth')
-    commands = {'train.py': train.main, 'test.py': testing.main}
-    for module in (running, suite):
-        monkeypatch.setattr(
-            module,
-            'run_script',
-            lambda script, words, *_: commands[script.name](words),
-        )
     values = [str([value] * channels) for value in (100.0, 50.0)]
     work = tmp_path / 'out'
     words = [tmp_path / 'vit.pth', '--data', tmp_path / 'data']
