@@ -34,7 +34,8 @@ param_scheduler = [
          eta_min=2e-6, convert_to_iter_based=True),
     dict(type='CosineAnnealingParamScheduler', param_name='weight_decay',
          eta_min_ratio=10, by_epoch=True, convert_to_iter_based=True)]
-momentum_hook = dict(type='MomentumHook', base_momentum=0.996)
+momentum_hook = dict(
+    type='MomentumHook', base_momentum=_base_.rivals.momentum_dino)
 rival_hooks = [
     dict(type='TemperatureHook', start=0.04, end=0.07,
          epochs=_base_.rivals.temperature_epochs),

@@ -47,6 +47,7 @@ PAPER_LINEAR = {
 DATA = {
     'in1k': ('data/imagenet', 'train'),
     'cifar10': ('data/cifar10', ''),
+    'cifar10-micro': ('data/cifar10-folders', 'train'),
     'demo': ('data/demo', 'train'),
 }
 """By scale, the folder of the images and of those for pretraining in it."""
@@ -54,6 +55,7 @@ DATA = {
 METRICS = {
     'knn': ('kNN (k = 20)', 'knn/top1_k20'),
     'linear': ('linear', 'accuracy/top1'),
+    'logistic': ('linear by logistic regression', 'logistic/top1'),
     MATCHES: ('patches matched', ''),
 }
 """By task, the heading of its column and the metric in its results."""
