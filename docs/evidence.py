@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from simim_plugin.commands.ablate import UNTRAINED, row_names
+from simim_plugin.commands.rows import UNTRAINED, row_names
 from simim_plugin.commands.running import run_logged
 from simim_plugin.config_files import config_path
 from simim_plugin.errors import SimimError, one_line_errors

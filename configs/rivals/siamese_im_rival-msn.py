@@ -34,6 +34,7 @@ param_scheduler = [
          convert_to_iter_based=True),
     dict(type='CosineAnnealingParamScheduler', param_name='weight_decay',
          eta_min_ratio=10, by_epoch=True, convert_to_iter_based=True)]
-momentum_hook = dict(type='MomentumHook', base_momentum=_base_.rivals.momentum_dino,
-                     schedule='linear', stretch=1.25)
+momentum_hook = dict(
+    type='MomentumHook', base_momentum=_base_.rivals.momentum_dino,
+    schedule='linear', stretch=1.25)
 custom_hooks = [momentum_hook, *_base_.watching_hooks]

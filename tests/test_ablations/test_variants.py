@@ -85,7 +85,7 @@ def test_the_same_view_has_the_absolute_positions(name, monkeypatch):
     table = model.neck.pos_embed[:, 1:].expand(4, -1, -1)
     torch.testing.assert_close(relative[..., :dims], table, rtol=0, atol=1e-6)
     one = torch.tensor([0.0, 1, 0, 1]).repeat_interleave(dims // 4)
-    assert torch.equal(relative[..., dims:], one.expand(4, 64, -1))
+    assert torch.equal(relative[..., dims:], one.expand(4, table.shape[1], -1))
 
 
 def by_hand(sample, row, col, target_grid, online_grid, dims):
