@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..errors import SimimError
 from ..models.siamese_im import visible_patches
+from .contrast import wide
 from .masking import masked_tokens
 
 
@@ -49,7 +50,7 @@ class TokenHead(BaseModule):
         """
         logits = self.tokens(features).flatten(0, 1)
         with torch.autocast(features.device.type, enabled=False):
-            logits, answers = logits.float(), tokens.flatten()
+            logits, answers = wide(logits), tokens.flatten()
             hits = logits.argmax(dim=1) == answers
             return dict(
                 loss=F.cross_entropy(logits, answers),

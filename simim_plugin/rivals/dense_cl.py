@@ -20,7 +20,7 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from ..errors import SimimError
-from .contrast import DenseMatches, dense_contrast
+from .contrast import DenseMatches, dense_contrast, wide
 from .moving import KeyQueue
 from .student_teacher import StudentTeacher
 
@@ -94,8 +94,8 @@ class DenseContrastHead(BaseModule):
                 self.temperature,
                 self.dense_weight,
             )
-            self.queue.observe(F.normalize(parts.key.float(), dim=1))
-            dense = F.normalize(parts.key_grid.float(), dim=1).mean(dim=2)
+            self.queue.observe(F.normalize(wide(parts.key), dim=1))
+            dense = F.normalize(wide(parts.key_grid), dim=1).mean(dim=2)
             self.dense_queue.observe(F.normalize(dense, dim=1))
         return losses
 

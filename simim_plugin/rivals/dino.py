@@ -17,6 +17,7 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from ..errors import SimimError
+from .contrast import wide
 from .distillation import (
     PrototypeHead,
     patch_distillation,
@@ -99,7 +100,7 @@ class DistillationHead(BaseModule):
             dict[str, Tensor]: ``loss``; with patches its two terms too.
         """
         with torch.autocast(student.device.type, enabled=False):
-            student, teacher = student.float(), teacher.float()
+            student, teacher = wide(student), wide(teacher)
             views = view_distillation(
                 student,
                 sharpened(
@@ -111,9 +112,9 @@ class DistillationHead(BaseModule):
             if patches is None or self.patch_centre is None:
                 return dict(loss=views)
             masked, whole, mask = patches
-            whole = whole.float()
+            whole = wide(whole)
             dense = patch_distillation(
-                masked.float(),
+                wide(masked),
                 sharpened(
                     whole, self.patch_centre.value, self.teacher_temperature
                 ),
