@@ -145,7 +145,11 @@ class ViTDINO(StudentTeacher):
 
         Returns:
             dict[str, Tensor]: ``loss``.
+
+        Raises:
+            SimimError: if there is no pair of different crops.
         """
+        _check_crops(inputs, self.head.num_global)
         whole = [*inputs[: self.head.num_global]]
         student = self.neck(self._cls_tokens(inputs))
         with torch.no_grad():
@@ -198,7 +202,11 @@ class ViTIBOT(ViTDINO):
 
         Returns:
             dict[str, Tensor]: ``loss``, ``view_term`` and ``patch_term``.
+
+        Raises:
+            SimimError: if there is no pair of different crops.
         """
+        _check_crops(inputs, self.head.num_global)
         count, batch = self.head.num_global, len(inputs[0])
         crops = torch.cat([*inputs[:count]])  # (G * B, 3, H, W)
         masks = [torch.as_tensor(sample.mask) for sample in data_samples]
@@ -222,4 +230,13 @@ class ViTIBOT(ViTDINO):
             self.neck(torch.cat(student)).unflatten(0, (-1, batch)),
             whole[:, 0].unflatten(0, shape),
             patches,
+        )
+
+
+def _check_crops(crops: Sequence[Tensor], num_global: int) -> None:
+    if len(crops) < max(2, num_global):
+        raise SimimError(
+            f'An image has {len(crops)} crops, and the student compares each '
+            f'with {num_global} global ones; set number in the crops of '
+            f'MultiCropViews to {max(2, num_global)} or more together.'
         )
