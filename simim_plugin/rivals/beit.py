@@ -141,8 +141,9 @@ class ViTBEiT(BaseSelfSupervisor):
             self.backbone, self.mask_token, view, mask.bool().to(view.device)
         )[:, self.backbone.num_extra_tokens :]
         statistics = self.data_preprocessor
-        pixels = (view * statistics.std + statistics.mean) / 255
-        answers = self.target_generator(pixels).gather(1, masked)
+        with torch.autocast(view.device.type, enabled=False):
+            pixels = (view * statistics.std + statistics.mean) / 255
+            answers = self.target_generator(pixels).gather(1, masked)
         return self.head.loss(
             tokens.take_along_dim(masked[..., None], dim=1), answers
         )

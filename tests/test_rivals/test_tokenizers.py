@@ -161,6 +161,23 @@ def test_the_loss_is_that_of_the_masked_patches():
     assert torch.equal(seen, tokens)
 
 
+def test_autocast_changes_no_token():
+    """In bfloat16 a patch between two centres would get the other."""
+    torch.manual_seed(0)
+    model = model_of(tokens=64, known=64)
+    model.target_generator.centres.uniform_()
+    view = torch.randn(64, 3, 8, 8)
+    samples = [Sample(False, True, True, False)] * len(view)
+    seen = []
+    model.target_generator.register_forward_hook(
+        lambda part, inputs, numbers: seen.append(numbers)
+    )
+    for enabled in (False, True):
+        with torch.autocast('cpu', torch.bfloat16, enabled=enabled):
+            model.loss([view], samples)
+    assert torch.equal(*seen)
+
+
 def test_the_tokenizer_takes_the_channels_of_the_backbone():
     model = model_of(in_channels=5)
     assert model.target_generator.centres.shape == (4, 5 * 4 * 4)
