@@ -107,6 +107,10 @@ class ViTDenseCL(StudentTeacher):
     The first view is the query, and the second, by the teacher, the key.
     """
 
+    def compared(self, outputs: tuple[Tensor, Tensor]) -> Tensor:
+        """Return the outputs (B, D) of the images."""
+        return outputs[0]
+
     def loss(
         self, inputs: Sequence[Tensor], data_samples: Sequence[DataSample]
     ) -> dict[str, Tensor]:

@@ -133,6 +133,16 @@ class DistillationHead(BaseModule):
 class ViTDINO(StudentTeacher):
     """Predict the teacher's outputs of global crops from other crops."""
 
+    def compared(self, outputs: Tensor) -> Tensor:
+        """Return centred outputs (G * B, K) of the cls tokens.
+
+        Args:
+            outputs (Tensor): (G * B, K), or (G * B, E + N, K) in iBOT.
+        """
+        if outputs.dim() == 3:
+            outputs = outputs[:, 0]
+        return outputs.float() - self.head.centre.value
+
     def loss(
         self, inputs: Sequence[Tensor], data_samples: Sequence[DataSample]
     ) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from mmengine.dist import get_rank, get_world_size
 
+from simim_plugin.engine.collapse import output_figures
 from simim_plugin.rivals.assignment import assignment_loss, target_assignments
 from simim_plugin.rivals.contrast import info_nce
 from simim_plugin.rivals.moving import Centre, KeyQueue
@@ -49,6 +50,8 @@ def results() -> dict[str, torch.Tensor]:
     found['norm'].backward()
     found['grad norm'] = learned.grad
     found['same norm'] = norm.running_var
+    spread = output_figures(part())['output_std']
+    found['same output_std'] = torch.tensor(spread)
     centre = Centre(DIMS, 0.5).double()
     centre.observe(part())
     centre.move()
