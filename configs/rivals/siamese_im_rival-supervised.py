@@ -44,6 +44,7 @@ optim_wrapper = dict(
     optimizer=dict(lr=_base_.rivals.lr_supervised, betas=(0.9, 0.999)),
     clip_grad=None)
 param_scheduler = dict(warmup=_base_.rivals.warmup_supervised, eta_min=1e-5)
+averaging = [dict(hook, type='StepEMAHook')
+             for hook in _base_.rivals.averaging]
 custom_hooks = [
-    dict(type='ClassCountHook'), *_base_.rivals.averaging,
-    *_base_.watching_hooks]
+    dict(type='ClassCountHook'), *averaging, *_base_.watching_hooks]

@@ -26,11 +26,14 @@ from simim_plugin.rivals import (
     InfoNCEHead,
     MultiCropViews,
     RepeatedSampler,
+    StepEMAHook,
     TemperatureHook,
 )
 from simim_plugin.rivals.moving import Centre, KeyQueue
 from simim_plugin.settings.channels import fit_channels
 from simim_plugin.settings.sizes import apply_img_size
+
+from ..test_engine.training import GUARD, Pairs, trainer
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs' / 'rivals'
 NAMES = [
@@ -151,6 +154,8 @@ def test_resumes_bit_for_bit(name, monkeypatch, images, tmp_path):
         if name == 'supervised':
             config.model.data_preprocessor.num_classes = 2
             config.model.head.num_classes = 2
+            averaging = dict(type='StepEMAHook', momentum=0.25)
+            config.custom_hooks.append(averaging)
         config.work_dir = str(tmp_path / part)
         if part == 'resumed':
             config.load_from = str(tmp_path / 'whole' / 'iter_6.pth')
@@ -158,12 +163,23 @@ def test_resumes_bit_for_bit(name, monkeypatch, images, tmp_path):
         RUNNERS.build(config).train()
         states.append(read_checkpoint(tmp_path / part / 'iter_8.pth'))
     one, two = states
+    if name == 'supervised':
+        for key, value in one['ema_state_dict'].items():
+            assert torch.equal(value, two['ema_state_dict'][key]), key
+        assert one['ema_state_dict']['steps'] == 4  # of 8 batches
     for key, value in one['state_dict'].items():
         assert torch.equal(value, two['state_dict'][key]), key
     moments = (state['optimizer']['state'] for state in states)
     for mine, theirs in zip(*(m.values() for m in moments), strict=True):
         for key, value in mine.items():
             assert torch.equal(value, theirs[key]), key
+
+
+def test_an_average_stays_where_a_step_is_skipped(tmp_path):
+    averaging = dict(type='StepEMAHook', momentum=0.25)
+    runner = trainer(tmp_path)(GUARD, averaging, dataset=Pairs(spoiled=[4]))
+    (hook,) = (h for h in runner.hooks if isinstance(h, StepEMAHook))
+    assert hook.ema_model.steps == 5  # of 6 steps
 
 
 POOLS = dict(beit='mean', dino='cls', ibot='cls', msn='cls', densecl='mean')
