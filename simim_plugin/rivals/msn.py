@@ -103,14 +103,14 @@ class AssignmentHead(BaseModule):
         """
         with torch.autocast(anchors.device.type, enabled=False):
             wanted = target_assignments(
-                targets.float(),
+                targets,
                 self.prototypes,
                 self.temperature,
                 self.sharpening,
                 self.sinkhorn,
             )
             return assignment_loss(
-                anchors.float(),
+                anchors,
                 self.prototypes,
                 wanted,
                 self.temperature,

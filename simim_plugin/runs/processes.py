@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from ..errors import SimimError
 from .answering import PeerWatch, process_timeout
+from .batch_norm import spanning
 from .stopping import end_at_once, outlive_stop
 
 
@@ -52,8 +53,8 @@ class ProcessMixin(Runner):
     ) -> nn.Module:
         """Wrap for several processes, without device ids on a CPU.
 
-        ``sync_bn`` applies to GPUs only; on a CPU the model's own BatchNorm
-        already spans the processes.
+        MMEngine's ``sync_bn`` applies to GPUs only; here it makes BatchNorm
+        span the processes on a CPU, too.
 
         Raises:
             SimimError: for another wrapper on a CPU.
@@ -64,6 +65,8 @@ class ProcessMixin(Runner):
                     'model_wrapper_cfg is for GPUs, and there is none; remove '
                     'it.'
                 )
+            if self.cfg.get('sync_bn') is not None:
+                model = spanning(model)
             return MMDistributedDataParallel(
                 model,
                 broadcast_buffers=False,

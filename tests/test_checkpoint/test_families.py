@@ -153,6 +153,36 @@ def beit(state):
     return dict(model=named)
 
 
+def beit_of_1k(state):
+    """Name the tensors as BEiT's pretraining on ImageNet-1k does.
+
+    It has a table of positions, no relative bias and no bias of the keys.
+    """
+    named = {
+        'mask_token': torch.ones(1, 1, DIMS),
+        'lm_head.weight': torch.ones(3, DIMS),
+        'lm_head.bias': torch.ones(3),
+    }
+    for name, value in state.items():
+        if name.endswith('attn.qkv.bias'):
+            start = name.removesuffix('qkv.bias')
+            query, key, values = value.chunk(3)
+            key.zero_()  # in the model, too
+            named |= {f'{start}q_bias': query, f'{start}v_bias': values}
+        else:
+            named[name] = value
+    return dict(model=named)
+
+
+def deit(state):
+    heads = {'head.weight': torch.ones(3, DIMS), 'head.bias': torch.ones(3)}
+    distilled = {
+        name.replace('head', 'head_dist'): value
+        for name, value in heads.items()
+    }
+    return dict(model={**state, **heads, **distilled})
+
+
 def open_clip(state):
     """Name the tensors as OpenCLIP does, beside a text encoder."""
     rows = (
@@ -220,6 +250,8 @@ AUTHORS = [
     ('augreg', msn, 'MSN'),
     ('beit', beit, 'BEiT'),
     ('beit-shared', beit, 'BEiT'),
+    ('augreg', beit_of_1k, 'plain ViT'),
+    ('deit-distilled', deit, 'DeiT'),
     ('clip', open_clip, 'CLIP'),
 ]
 
