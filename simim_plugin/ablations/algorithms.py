@@ -109,9 +109,9 @@ class PartialTargetSiameseIM(SiameseIM):
         ).to(visible.device)  # (B, K)
         online = self.backbone(online_view, visible)
         online = self.projector(online)  # (B, E + V, D)
-        relative = self.neck.relative(geometry)  # (B, N, 2 D)
-        relative = relative.take_along_dim(chosen[..., None], dim=1)
-        prediction = self.neck.decode(online, visible, relative)
+        queries = self.neck.queries(geometry)  # (B, N, D)
+        queries = queries.take_along_dim(chosen[..., None], dim=1)
+        prediction = self.neck.decode(online, visible, queries)
         target = self.encode_part(target_view, chosen)  # (B, K, D)
         return self.head.loss(prediction, target)
 
