@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from mmcv.transforms import Compose
 from mmengine.config import Config
-from mmengine.dataset import default_collate
 from mmengine.registry import init_default_scope
 from mmengine.utils import import_modules_from_strings
 from mmpretrain.registry import MODELS
@@ -24,6 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from ..config_files import config_path
+from ..datasets.collating import collate_pairs
 from ..engine.optim import has_fused
 from ..models import UniGradHead
 from .timing import DEVICE, median_seconds, peak_megabytes
@@ -68,7 +68,7 @@ def pretraining_step(
         )
         for _ in range(batch)
     ]
-    data = model.data_preprocessor(default_collate(samples), training=True)
+    data = model.data_preprocessor(collate_pairs(samples), training=True)
     tokenizer = getattr(model, 'target_generator', None)
     if tokenizer is not None:  # BEiT's is fitted on images
         tokenizer.fit(torch.rand(64, *data['inputs'][0].shape[1:]), rounds=1)

@@ -9,6 +9,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmpretrain.registry import LOOPS
 
 from ..checkpoint import CheckpointError
+from ..datasets import collating  # noqa: F401  # registers collate_pairs
 from ..datasets.fingerprint import fingerprint_of
 from ..errors import SimimError
 from .seeding import SeededSampler, seed_by
@@ -21,7 +22,8 @@ class ExactEpochLoop(EpochBasedTrainLoop):
     A resumed run is the same as an uninterrupted one: each image and each
     step has its own seed, and the sampler starts where the run stopped. An
     epoch is a whole number of optimizer steps. As with ``drop_last``,
-    another epoch draws the images left over.
+    another epoch draws the images left over. ``default_collate`` becomes
+    ``collate_pairs``, whose batches have the same items.
 
     Needs ``sampler=dict(type='SeededSampler')``.
 
@@ -52,6 +54,8 @@ class ExactEpochLoop(EpochBasedTrainLoop):
         if isinstance(dataloader, dict):
             seeded = dict(type='SeededDataset', dataset=dataloader['dataset'])
             dataloader = dict(dataloader, dataset=seeded)
+            if dataloader.get('collate_fn') == dict(type='default_collate'):
+                dataloader['collate_fn'] = dict(type='collate_pairs')
         super().__init__(runner, dataloader, **kwargs)
         self.sampler = self.dataloader.sampler
         if not isinstance(self.sampler, SeededSampler):
