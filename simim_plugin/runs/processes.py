@@ -10,7 +10,12 @@ from typing import Any
 
 import torch
 import torch.distributed
-from mmengine.model import MMDistributedDataParallel
+from mmengine.device import get_device
+from mmengine.model import (
+    MMDistributedDataParallel,
+    convert_sync_batchnorm,
+    is_model_wrapper,
+)
 from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
@@ -52,26 +57,35 @@ class ProcessMixin(Runner):
     ) -> nn.Module:
         """Wrap for several processes, without device ids on a CPU.
 
-        ``sync_bn`` applies to GPUs only; on a CPU the model's own BatchNorm
-        already spans the processes.
+        Gradients are views of the buckets that the processes exchange, so
+        none is copied. ``sync_bn`` applies to GPUs only; the model's own
+        BatchNorm spans the processes everywhere.
 
         Raises:
             SimimError: for another wrapper on a CPU.
         """
-        if self.distributed and not torch.cuda.is_available():
-            if model_wrapper_cfg is not None:
+        if not self.distributed or is_model_wrapper(model):
+            return super().wrap_model(model_wrapper_cfg, model)
+        on_gpu = torch.cuda.is_available()
+        if model_wrapper_cfg is not None:
+            if not on_gpu:
                 raise SimimError(
                     'model_wrapper_cfg is for GPUs, and there is none; remove '
                     'it.'
                 )
-            return MMDistributedDataParallel(
-                model,
-                broadcast_buffers=False,
-                find_unused_parameters=self.cfg.get(
-                    'find_unused_parameters', False
-                ),
-            )
-        return super().wrap_model(model_wrapper_cfg, model)
+            return super().wrap_model(model_wrapper_cfg, model)
+        model = model.to(get_device())
+        if on_gpu and self.cfg.get('sync_bn') is not None:
+            model = synchronize(model, self.cfg.sync_bn)
+        return MMDistributedDataParallel(
+            model,
+            device_ids=[int(os.environ['LOCAL_RANK'])] if on_gpu else None,
+            broadcast_buffers=False,
+            find_unused_parameters=self.cfg.get(
+                'find_unused_parameters', False
+            ),
+            gradient_as_bucket_view=True,
+        )
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
         """Call the hooks, and note that this process goes on."""
@@ -103,3 +117,23 @@ class ProcessMixin(Runner):
                     if isinstance(loader, DataLoader) and iterator is not None:
                         iterator._shutdown_workers()
                         loader._iterator = None
+
+
+def synchronize(module: nn.Module, implementation: str) -> nn.Module:
+    """Let the statistics of every BatchNorm span the processes of GPUs.
+
+    Args:
+        module (nn.Module): changed in place. Layers whose
+            ``spans_processes`` is True stay as they are.
+        implementation (str): see mmengine's ``convert_sync_batchnorm``.
+
+    Returns:
+        nn.Module: the module, or what replaces it.
+    """
+    if getattr(module, 'spans_processes', False):
+        return module
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        return convert_sync_batchnorm(module, implementation)
+    for name, child in module.named_children():
+        module.add_module(name, synchronize(child, implementation))
+    return module
