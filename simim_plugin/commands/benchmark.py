@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -19,6 +20,8 @@ PARTS = {
     'pipeline': 'the pair pipeline beside Pillow calls',
     'variants': 'the training step of the cheaper variants',
     'rivals': 'the training step of the other methods',
+    'savings': 'parts of a step beside plainer code for the same numbers',
+    'refill': 'the wait for the first batch of an epoch',
     'monitors': 'the monitors of a run beside its training step',
     'detection-step': 'a step of ViTDet, activations kept or computed again',
     'detection-attention': "a global block's attention in ViTDet",
@@ -40,17 +43,46 @@ def main(argv: Sequence[str] | None = None) -> None:
     with explained_errors(argv):
         for part in PARTS:
             if part in args.parts:
-                figures |= measure(part, args)
+                found = measure(part, args)
+                figures |= found
+                print('\n'.join(lines(found)), flush=True)
     device = (
         torch.cuda.get_device_name()
         if torch.cuda.is_available()
         else f'CPU, {torch.get_num_threads()} threads'
     )
-    print(f'torch {torch.__version__}, {device}, medians of {args.rounds}')
-    for name, value in figures.items():
-        print(f'{name:50} {value:10.4g}')
+    print(
+        f'torch {torch.__version__}, {device}, medians of {args.rounds}; cpu '
+        'is the same by CPU time, load the processes that ran on the machine'
+    )
     if args.json:
-        write_json(args.json, figures)
+        write_json(args.json, with_cpu(figures))
+
+
+def lines(figures: Mapping[str, float]) -> Iterator[str]:
+    """Yield a line for each figure, with its CPU time and the load."""
+    from ..benchmarks.timing import Timed
+
+    for name, value in figures.items():
+        line = f'{name:55} {value:10.4g}'
+        if isinstance(value, Timed):
+            line += f'   cpu {value.cpu:10.4g}   load {value.load:4.1f}'
+        else:
+            line += f'   {"":14}   load {os.getloadavg()[0]:4.1f}'
+        yield line
+
+
+def with_cpu(figures: Mapping[str, float]) -> dict[str, float]:
+    """Return the figures, each followed by the same of CPU time, if any."""
+    from ..benchmarks.timing import Timed
+
+    written = dict[str, float]()
+    for name, value in figures.items():
+        written[name] = float(value)
+        if isinstance(value, Timed):
+            written[f'{name} (CPU time)'] = value.cpu
+            written[f'{name} (load)'] = value.load
+    return written
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -102,14 +134,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--json', type=Path, help='file for the figures')
     add_traceback_option(parser)
     args = parser.parse_args(argv)
-    if 'pipeline' in args.parts and args.images is None:
-        parser.error('--images FOLDER is needed to time the pipeline.')
+    reading = {'pipeline', 'refill'} & {*args.parts}
+    if reading and args.images is None:
+        parser.error(
+            f'--images FOLDER is needed to time {" and ".join(reading)}.'
+        )
     return args
 
 
 def measure(part: str, args: argparse.Namespace) -> dict[str, float]:
     """Return the figures of a part by name."""
-    from ..benchmarks import monitors, training
+    from ..benchmarks import monitors, savings, training
 
     batch, rounds = args.batch_size, args.rounds
     match part:
@@ -123,6 +158,10 @@ def measure(part: str, args: argparse.Namespace) -> dict[str, float]:
             return training.measure_variants(batch, rounds)
         case 'rivals':
             return training.measure_rivals(args.scale, batch, rounds)
+        case 'savings':
+            return savings.measure_savings(args.tokens, batch, rounds)
+        case 'refill':
+            return savings.measure_refill(args.images, batch, rounds)
         case 'monitors':
             config = args.config or training.RECIPE
             return monitors.measure_monitors(config, batch, rounds)

@@ -30,6 +30,7 @@ from .layers import (
     check_norms,
     extra_tokens,
     layer_depth,
+    lighten,
 )
 
 
@@ -168,6 +169,7 @@ class PlainViT(VisionTransformer):
                 ffn_norm=ffn_norm,
                 bias_rows=int(index.max()) + 1 if relative_bias else 0,
             )
+        lighten(self.layers)
 
     def _extend_layers(
         self,

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from mmcv.cnn.bricks.drop import DropPath
 from mmpretrain.models import VisionTransformer
 from mmpretrain.models.backbones.vision_transformer import (
     TransformerEncoderLayer,
@@ -257,7 +258,50 @@ def query_key_norms(
     )
 
 
-class ExtendedAttention(MultiheadAttention):
+class UnboundAttention(MultiheadAttention):
+    """MMPretrain's attention with a backward pass without buffers of zeros.
+
+    MMPretrain indexes q, k and v. In the backward pass each index fills a
+    buffer of all three with zeros, and the three are added; ``unbind`` stacks
+    the gradients once. All numbers are the same.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend from (B, T, C) to (B, T, C)."""
+        query, key, value = self.heads(x)
+        attended = self.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            dropout_p=self.attn_drop if self.training else 0.0,
+        )
+        x = self.proj(attended.transpose(1, 2).flatten(2))
+        x = self.out_drop(self.gamma1(self.proj_drop(x)))
+        return value.squeeze(1) + x if self.v_shortcut else x
+
+    def heads(self, tokens: Tensor) -> tuple[Tensor, ...]:
+        """Project (B, T, C) to queries, keys and values (B, H, T, D)."""
+        qkv = self.qkv(tokens).unflatten(2, (3, self.num_heads, -1))
+        return qkv.permute(2, 0, 3, 1, 4).unbind(0)
+
+
+def lighten(blocks: nn.Module) -> None:
+    """Give MMPretrain's blocks the attention and numbers that cost less.
+
+    In place, without any change of names, weights or results. A probability
+    of DropPath that is one of NumPy's breaks the graph of ``torch.compile``.
+
+    Args:
+        blocks (nn.Module): holds :class:`TransformerEncoderLayer`.
+    """
+    for part in blocks.modules():
+        if type(part) is MultiheadAttention:
+            part.__class__ = UnboundAttention
+        elif isinstance(part, DropPath):
+            part.drop_prob = float(part.drop_prob)
+
+
+class ExtendedAttention(UnboundAttention):
     """MMPretrain's attention with places and normalised queries and keys.
 
     Args:
@@ -298,12 +342,7 @@ class ExtendedAttention(MultiheadAttention):
 
     def forward(self, tokens: Tensor, places: Places = NOWHERE) -> Tensor:
         """Attend from (B, T, C) to (B, T, C)."""
-        query, key, value = (
-            self.qkv(tokens)
-            .unflatten(2, (3, self.num_heads, -1))
-            .permute(2, 0, 3, 1, 4)
-            .unbind(0)
-        )  # (B, H, T, D) each
+        query, key, value = self.heads(tokens)  # (B, H, T, D) each
         query, key, bias = self.place(query, key, places)
         attended = F.scaled_dot_product_attention(
             query,

@@ -75,17 +75,15 @@ def test_the_same_view_has_the_absolute_positions(name, monkeypatch):
         samples.append(results['data_samples'])
     views = [torch.stack(view).float() for view in zip(*inputs, strict=True)]
     assert torch.equal(*views)
-    caught = []
-    model.neck.relative_map.register_forward_pre_hook(
-        lambda module, given: caught.append(given[0])
-    )
     model.loss(views, samples)
-    (relative,) = caught
-    dims = model.neck.embed_dims
-    table = model.neck.pos_embed[:, 1:].expand(4, -1, -1)
-    torch.testing.assert_close(relative[..., :dims], table, rtol=0, atol=1e-6)
+    neck = model.neck
+    dims = neck.embed_dims
+    table = neck.pos_embed[:, 1:].expand(4, -1, -1)
     one = torch.tensor([0.0, 1, 0, 1]).repeat_interleave(dims // 4)
-    assert torch.equal(relative[..., dims:], one.expand(4, table.shape[1], -1))
+    relative = torch.cat([table, one.expand(4, table.shape[1], -1)], dim=-1)
+    expected = neck.mask_token + neck.relative_map(relative)
+    ours = neck.queries(model._collate(samples)[1])
+    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
 
 
 def by_hand(sample, row, col, target_grid, online_grid, dims):
@@ -214,20 +212,18 @@ def test_positions_of_a_smaller_target_match_its_pixels(target_grid):
         dict(type='SmallTargetSiameseIM'),
         neck=dict(type='SmallTargetDecoder', target_grid=target_grid),
     )
-    caught = []
-    model.neck.relative_map.register_forward_pre_hook(
-        lambda module, given: caught.append(given[0])
-    )
     visible, geometry = model._collate(samples)
     online = torch.randn(4, 1 + visible.shape[1], 16)
     prediction = model.neck(online, visible, geometry)
     rows, cols = target_grid
     assert prediction.shape == (4, rows * cols, 16)
-    for sample, ours in zip(samples, caught[0], strict=True):
+    neck = model.neck
+    for sample, ours in zip(samples, neck.queries(geometry), strict=True):
         for i, channels in enumerate(ours):
             expected = by_hand(
                 sample, i // cols, i % cols, target_grid, (4, 4), 16
             )
+            expected = neck.mask_token[0, 0] + neck.relative_map(expected)
             torch.testing.assert_close(channels, expected, rtol=0, atol=2e-5)
 
 
