@@ -290,14 +290,24 @@ def _heads(
     width: int,
     depth: int,
 ) -> int:
-    """Return the number of attention heads."""
-    heads = given or about.get('num_attention_heads')
+    """Return the number of attention heads.
+
+    Raises:
+        CheckpointError: if nothing tells it, or the tensors have another.
+    """
     table = state.get('layers.0.attn.bias_table')
     norm = state.get('layers.0.attn.q_norm.weight')
-    if not heads and table is not None:
-        heads = table.shape[1]
-    if not heads and norm is not None:
-        heads = width // len(norm)
+    told = 0
+    if table is not None:
+        told = table.shape[1]
+    elif norm is not None:
+        told = width // len(norm)
+    if given and told and given != told:
+        raise CheckpointError(
+            f'The tensors of {file} are for {told} attention heads, not '
+            f'{given}; leave --num-heads out.'
+        )
+    heads = given or about.get('num_attention_heads') or told
     if not heads and 'pos_embed' not in state:
         heads = width // 64  # DINOv3, ViT-H+ too
     known = known_encoder(width, depth)

@@ -25,7 +25,6 @@ from ..vit.layers import (
     FFN_TYPES,
     ROTARY_KINDS,
     add_tokens,
-    bias_index,
     check_norms,
     extra_tokens,
     layer_depth,
@@ -33,6 +32,7 @@ from ..vit.layers import (
     rotate,
     swiglu,
 )
+from ..vit.relative import bias_index, relative_bias
 
 NEW = ('relative_position_bias_table', 'gamma_1', 'gamma_2')
 """Parameters of a block that a pretrained encoder may lack."""
@@ -99,13 +99,14 @@ class RelativeBiasAttention(MAEAttention):
         if self.rotation is not None:
             query = rotate(query, self.rotation, self.neighbours)
             key = rotate(key, self.rotation, self.neighbours)
-        index = self.relative_position_index.flatten()
-        bias = self.relative_position_bias_table.T[:, index]  # (H, T x T)
+        bias = relative_bias(
+            self.relative_position_bias_table, self.relative_position_index
+        )  # (H, T, T)
         tokens = F.scaled_dot_product_attention(
             query,
             key,
             value,
-            attn_mask=bias.view(1, -1, count, count).to(query.dtype),
+            attn_mask=bias[None].to(query.dtype),
             dropout_p=self.attn_drop.p if self.training else 0.0,
         )  # (B, H, T, C / H)
         tokens = tokens.transpose(1, 2).reshape(batch, count, channels)

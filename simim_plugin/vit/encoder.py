@@ -26,11 +26,11 @@ from .layers import (
     Places,
     RotaryPositions,
     add_tokens,
-    bias_index,
     check_norms,
     extra_tokens,
     layer_depth,
 )
+from .relative import bias_index, bias_rows
 
 
 def resize_table(
@@ -166,7 +166,9 @@ class PlainViT(VisionTransformer):
                 neighbours=getattr(self.rotary, 'neighbours', False),
                 ffn_type=ffn_type,
                 ffn_norm=ffn_norm,
-                bias_rows=int(index.max()) + 1 if relative_bias else 0,
+                bias_rows=(
+                    bias_rows(self.patch_resolution) if relative_bias else 0
+                ),
             )
 
     def _extend_layers(

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from ..errors import SimimError
 from ..geometry import Grid
+from .relative import relative_bias
 
 FFN_TYPES = ('origin', 'swiglu', 'swiglu_fused')
 ROTARY_KINDS = ('dinov3', 'eva02')
@@ -120,34 +121,6 @@ def rotate(
         turned = torch.cat([-second, first], dim=-1)
     placed = placed * cosine + turned * sine
     return torch.cat([tokens[..., :extra, :], placed], dim=-2)
-
-
-def bias_index(grid: Grid, extra: int) -> Tensor:
-    """Return which row of a bias table each pair of tokens has.
-
-    The table of BEiT has (2 R - 1) (2 C - 1) rows for the distances of
-    patches, and three for pairs with a token that has no place: query, key,
-    both.
-
-    Args:
-        grid (tuple[int, int]): R rows and C columns of patches.
-        extra (int): tokens before the patches.
-
-    Returns:
-        Tensor: (T, T) int64.
-    """
-    rows, columns = grid
-    count = (2 * rows - 1) * (2 * columns - 1)
-    row = torch.arange(rows).repeat_interleave(columns)
-    column = torch.arange(columns).repeat(rows)
-    down = row[:, None] - row[None] + rows - 1
-    right = column[:, None] - column[None] + columns - 1
-    index = torch.zeros((extra + len(row),) * 2, dtype=torch.int64)
-    index[extra:, extra:] = down * (2 * columns - 1) + right
-    index[:extra, :] = count
-    index[:, :extra] = count + 1
-    index[:extra, :extra] = count + 2
-    return index
 
 
 def add_tokens(
@@ -333,10 +306,10 @@ class ExtendedAttention(MultiheadAttention):
         if places.rotation is not None:
             query = rotate(query, places.rotation, self.neighbours)
             key = rotate(key, places.rotation, self.neighbours)
-        if self.bias_table is None:
+        if self.bias_table is None or places.bias_index is None:
             return query, key, None
-        bias = self.bias_table[places.bias_index]  # (..., T, T, H)
-        return query, key, bias.movedim(-1, -3).to(query.dtype)
+        bias = relative_bias(self.bias_table, places.bias_index)
+        return query, key, bias.to(query.dtype)
 
 
 class ExtendedLayer(TransformerEncoderLayer):
