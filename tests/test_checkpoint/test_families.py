@@ -21,6 +21,7 @@ from simim_plugin.checkpoint import (
 from simim_plugin.checkpoint.export import convert
 from simim_plugin.errors import SimimError
 from simim_plugin.models import SiameseIMViT
+from simim_plugin.models.positions import absolute_table
 
 from .families import EVA, NAMES, TIMM, saved, timm_model
 from .helpers import (
@@ -296,6 +297,87 @@ def test_hugging_face_models(tmp_path, kind):
         assert equal(found, tokens), size
 
 
+def in_mae(state):
+    """Name the tensors as MAE's pretraining does."""
+    decoder = {'decoder_embed.weight': torch.ones(9, DIMS)}
+    return dict(model={**state, **decoder})
+
+
+def in_moco(state):
+    return dict(
+        state_dict=wrap(state, 'module.base_encoder.')
+        | wrap(state, 'module.momentum_encoder.')
+        | {'module.predictor.0.weight': torch.ones(3, 3)}
+    )
+
+
+def in_dino(state):
+    """Name the tensors as the training of DINO does, and of iBOT."""
+    masked = {'module.backbone.masked_embed': torch.ones(1, DIMS)}
+    head = {'head.mlp.0.weight': torch.ones(3, DIMS)}
+    return dict(
+        student=wrap(
+            {name: -x for name, x in state.items()}, 'module.backbone.'
+        )
+        | masked,
+        teacher=wrap(state, 'backbone.') | head,
+    )
+
+
+PLAIN = [
+    (in_mae, 'online', 'MAE'),
+    (in_moco, 'online', 'MoCo-v3'),
+    (in_dino, 'teacher', 'DINO'),
+    (dict, 'online', 'plain ViT'),
+]
+
+
+@pytest.mark.parametrize('fixed', [False, True], ids=['learned', 'sin-cos'])
+@pytest.mark.parametrize('size', [SIZE, LARGER, 24])
+@pytest.mark.parametrize(('rename', 'branch', 'family'), PLAIN)
+def test_plain_encoders_of_all_names(
+    tmp_path, rename, branch, family, size, fixed
+):
+    """With learned positions, and with the fixed ones of MAE and MoCo-v3."""
+    model, file = saved('augreg', tmp_path)
+    if fixed:
+        table = absolute_table((SIZE // PATCH,) * 2, DIMS)
+        model.pos_embed.data.copy_(table)
+    torch.save(rename(model.state_dict()), file)
+    assert read_weights(file, branch).family.name == family
+    library = timm_model('augreg', size)
+    filtered = timm.models.vision_transformer.checkpoint_filter_fn(
+        model.state_dict(), library, antialias=False
+    )
+    library.load_state_dict(filtered)
+    with torch.no_grad():
+        wanted = library.forward_features(images(size))
+        found = ours(file, size, branch)(images(size))[0]
+    assert equal(found, wanted)
+
+
+@pytest.mark.parametrize('size', [SIZE, LARGER, 24])
+@pytest.mark.parametrize('name', ['ViTMAE', 'ViT'])
+def test_plain_encoders_of_hugging_face(tmp_path, name, size):
+    """MAE, and DINO as Hugging Face publishes it."""
+    config = getattr(hf, f'{name}Config')(
+        **COMMON, intermediate_size=4 * DIMS, layer_norm_eps=1e-6
+    )
+    config.mask_ratio = 0.0
+    model = scramble(getattr(hf, f'{name}Model')(config))
+    model.save_pretrained(tmp_path)
+    count = (size // PATCH) ** 2
+    inputs = {}
+    if name == 'ViTMAE':  # it sorts the patches by the noise
+        inputs = dict(noise=torch.arange(1.0, count + 1)[None].repeat(2, 1))
+    with torch.no_grad():
+        wanted = model(
+            images(size), interpolate_pos_encoding=True, **inputs
+        ).last_hidden_state
+        found = ours(tmp_path, size)(images(size))[0]
+    assert equal(found, wanted)
+
+
 EXPORTS = [(kind, to) for kind in TIMM for to in ('timm', 'slim')]
 # Three kinds have all options of the graph.
 TO_HUGGING_FACE = [
@@ -344,6 +426,14 @@ def test_hugging_face_gives_the_library_of_the_source(tmp_path, kind):
             wanted = ours(file, size)(images(size))[0]
             assert equal(found, wanted), size
         assert equal(model(images())[0], library.forward_features(images()))
+
+
+@pytest.mark.parametrize('kind', ['beit', 'qk-norm'])
+def test_another_number_of_heads_than_that_of_the_tensors(tmp_path, kind):
+    _, file = saved(kind, tmp_path)
+    assert read_weights(file).options()['arch']['num_heads'] == HEADS
+    with pytest.raises(CheckpointError, match='for 4 attention heads, not 2;'):
+        read_weights(file).options(2)
 
 
 def test_rotary_positions_of_another_kind_are_refused(tmp_path):
