@@ -23,7 +23,8 @@ from mmpretrain.models.utils import LayerScale, build_norm_layer
 from torch import Tensor, nn
 
 from ..geometry import Grid
-from ..vit.layers import query_key_norms, rotate, swiglu
+from ..vit.layers import has_frequencies, query_key_norms, rotate, swiglu
+from ..vit.learned_rotary import learned_rotation, new_frequencies
 from ..vit.relative import (
     PLACELESS,
     bias_index,
@@ -59,10 +60,13 @@ class ImagePlaces(NamedTuple):
 
     Args:
         rotation (Tensor, optional): (2, N, D) of rotary positions.
+        coordinates (Tensor, optional): (1, T, 2), for rotary positions whose
+            frequencies the blocks hold, without tokens that have no place.
         bias (BiasPlaces, optional): of the tables of relative position bias.
     """
 
     rotation: Tensor | None = None
+    coordinates: Tensor | None = None
     bias: BiasPlaces | None = None
 
 
@@ -75,15 +79,20 @@ def image_places(vit: Any, grid: Grid, device: torch.device) -> ImagePlaces:
         grid (tuple[int, int]): rows and columns of the image's patches.
         device (torch.device): of the places.
     """
-    rotation = None if vit.rotary is None else vit.rotary(grid, device)
+    rotary = {}
+    if vit.rotary is not None:
+        learned = has_frequencies(vit.rotary)
+        name = 'coordinates' if learned else 'rotation'
+        rotary = {name: vit.rotary(grid, device)}
     if vit.layers[0].attn.bias_table is None:
-        return ImagePlaces(rotation)
+        return ImagePlaces(**rotary)
     extra = vit.num_extra_tokens
     indices = {
         side: bias_index(_area(side, grid), extra, device)[extra:]
         for side in {layer.window_size for layer in vit.layers}
     }
-    return ImagePlaces(rotation, BiasPlaces(vit.patch_resolution, indices))
+    bias = BiasPlaces(vit.patch_resolution, indices)
+    return ImagePlaces(**rotary, bias=bias)
 
 
 def _area(side: int, grid: Grid) -> Grid:
@@ -130,6 +139,9 @@ def extend_layers(
             rows = bias_rows(vit.patch_resolution)
             table = torch.zeros(rows, attn.num_heads)
             attn.bias_table = nn.Parameter(table)
+        attn.frequencies = None
+        if has_frequencies(vit.rotary):
+            attn.frequencies = new_frequencies(head_dims)
         attn.gamma1 = LayerScale(vit.embed_dims, scale) if scale else IDENTITY
         _extend_ffn(
             layer, hidden, scale, ffn_type, norm_cfg if ffn_norm else None
@@ -201,8 +213,9 @@ def attend(
     if side:
         windows, padded = window_partition(patches, side)
     query, key, value = _heads(attn, windows)  # (B w, heads, n, D)
-    if places.rotation is not None:
-        rotation = _in_windows(places.rotation.unflatten(1, size), side)
+    rotation, of_edge = _rotations(attn, places, size[0] * size[1])
+    if rotation is not None:
+        rotation = _in_windows(rotation.unflatten(1, size), side)
         rotation = rotation.unflatten(0, (2, -1))  # (2, w, n, D)
         rotation = rotation.repeat(1, len(extra), 1, 1)[:, :, None]
         query, key = (
@@ -211,6 +224,9 @@ def attend(
     of_extra = None
     if extra.shape[1]:  # an ONNX graph cannot have tensors of no elements
         of_extra = _heads(attn, extra[:, None])
+        if of_edge is not None:
+            first, second, last = of_extra
+            of_extra = rotate(first, of_edge), rotate(second, of_edge), last
     attended = _attend_patches(
         layer, (query, key, value), of_extra, size, places.bias
     )
@@ -267,6 +283,16 @@ def _attend_patches(
         key, value = _before(extra_key, key), _before(extra_value, value)
     attended = _fused(query, key, value, _patch_bias(attn, bias, area, side))
     return merge_heads(attn, attended, area)
+
+
+def _rotations(
+    attn: Any, places: ImagePlaces, patches: int
+) -> tuple[Tensor | None, Tensor | None]:
+    """Return the rotation (2, N, D) of patches, and that of registers."""
+    if places.coordinates is None:
+        return places.rotation, None
+    both = learned_rotation(places.coordinates[0], attn.frequencies)
+    return both[:, -patches:], both[:, :-patches]
 
 
 def _in_windows(image: Tensor, side: int) -> Tensor:

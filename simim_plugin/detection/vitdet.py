@@ -29,15 +29,17 @@ from torch.utils.checkpoint import checkpoint
 from ..checkpoint import fill_pretrained, refuse_init_cfg
 from ..freezing import FrozenStages
 from ..geometry import Grid
-from ..vit import ARCHES, RotaryPositions, check_choice, resize_table
+from ..vit import ARCHES, check_choice, resize_table
 from ..vit.layers import (
     FFN_TYPES,
     ROTARY_KINDS,
     add_tokens,
+    build_rotary,
     check_norms,
     extra_tokens,
     layer_depth,
 )
+from ..vit.norm import final_norm as build_final_norm
 from .attention import attend
 from .extended_block import extend_layers, extended_block, image_places
 
@@ -63,10 +65,10 @@ class SiameseIMViTDet(FrozenStages, ViTSAM):
 
     ``num_registers``, ``absolute_positions``, ``rotary``, ``relative_bias``,
     ``qk_norm``, ``attn_norm``, ``ffn_type``, ``ffn_norm``,
-    ``layer_scale_init_value``, ``pre_norm``, ``final_norm`` and
-    ``interpolate_antialias`` are as in :class:`simim_plugin.vit.PlainViT`,
-    and off by default. A relative bias is interpolated to the windows, and
-    in global blocks to the image.
+    ``layer_scale_init_value``, ``pre_norm``, ``final_norm``,
+    ``final_norm_affine`` and ``interpolate_antialias`` are as in
+    :class:`simim_plugin.vit.PlainViT`, and off by default. A relative bias
+    is interpolated to the windows, and in global blocks to the image.
 
     Args:
         arch (str | dict): 'tiny', 'small', 'base', 'large', 'huge' or
@@ -120,6 +122,7 @@ class SiameseIMViTDet(FrozenStages, ViTSAM):
         layer_scale_init_value: float = 0.0,
         pre_norm: bool = False,
         final_norm: bool = False,
+        final_norm_affine: bool = True,
         interpolate_antialias: bool = False,
         relative_bias: bool = False,
         layer_cfgs: dict | None = None,
@@ -148,12 +151,12 @@ class SiameseIMViTDet(FrozenStages, ViTSAM):
         )
         add_tokens(self, with_cls_token, num_registers, absolute_positions)
         dims, heads = self.embed_dims, self.arch_settings['num_heads']
-        self.rotary = (
-            RotaryPositions(dims // heads, rotary) if rotary else None
-        )
+        self.rotary = build_rotary(rotary, dims // heads, num_registers)
         self.interpolate_antialias = interpolate_antialias
         self.pre_norm = build_norm_layer(norm_cfg, dims) if pre_norm else None
-        self.ln1 = build_norm_layer(norm_cfg, dims) if final_norm else None
+        self.ln1 = None
+        if final_norm:
+            self.ln1 = build_final_norm(norm_cfg, dims, final_norm_affine)
         options = (
             layer_scale_init_value,
             qk_norm,

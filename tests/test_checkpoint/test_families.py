@@ -23,6 +23,7 @@ from simim_plugin.errors import SimimError
 from simim_plugin.models import SiameseIMViT
 from simim_plugin.models.positions import absolute_table
 
+from .capi import frequencies
 from .families import EVA, NAMES, TIMM, saved, timm_model
 from .helpers import (
     DEPTH,
@@ -378,14 +379,21 @@ def test_plain_encoders_of_hugging_face(tmp_path, name, size):
     assert equal(found, wanted)
 
 
-EXPORTS = [(kind, to) for kind in TIMM for to in ('timm', 'slim')]
+EXPORTS = [
+    (kind, to)
+    for kind in TIMM
+    for to in ('timm', 'slim')
+    if (kind, to) != ('capi', 'timm')
+]
 # Three kinds have all options of the graph.
 TO_HUGGING_FACE = [
     *('dinov2', 'dinov2-registers', 'dinov3', 'dinov3-qkv-bias'),
     *('dinov3-plus', 'dinov2-giant', 'deit3', 'augreg'),
 ]
 EXPORTS += [(kind, 'hf') for kind in TO_HUGGING_FACE]
-EXPORTS += [(kind, 'onnx') for kind in ('dinov2-registers', 'dinov3', 'beit')]
+EXPORTS += [
+    (kind, 'onnx') for kind in ('dinov2-registers', 'dinov3', 'beit', 'capi')
+]
 
 
 @pytest.mark.parametrize(('kind', 'to'), EXPORTS)
@@ -404,6 +412,42 @@ def test_exports(tmp_path, kind, to):
             continue  # timm's registers leave the cls token no position
         again = two.part('backbone')[name]
         assert torch.allclose(again, value, atol=1e-7), name
+
+
+@pytest.mark.parametrize('to', ['timm', 'hf'])
+def test_no_library_has_capi(tmp_path, to):
+    _, file = saved('capi', tmp_path)
+    with pytest.raises(CheckpointError, match='convert it to plugin'):
+        convert(file, tmp_path / 'out', to, num_heads=HEADS)
+    assert not (tmp_path / 'out').exists()
+
+
+@torch.no_grad()
+def test_capi_reads_visible_patches(tmp_path):
+    """The registers are at the edge of what is visible."""
+    model, file = saved('capi', tmp_path)
+    state = wrap(model.state_dict(), 'backbone.')
+    decoder = {
+        'backbone.mask_token': torch.ones(1, 3),
+        'backbone.decoder.blocks.0.residual1.norm.weight': torch.ones(3),
+        'head.last_layer.weight_g': torch.ones(3),
+    }
+    torch.save({**state, **decoder}, file)
+    assert read_weights(file).family.name == 'CAPI'
+    visible = torch.tensor([[5, 6, 9, 14], [0, 3, 7, 4]])
+    found = ours(file, SIZE)(images(), visible)
+    assert equal(found, model.forward_features(images(), visible))
+
+
+def test_new_frequencies_of_capi():
+    vit = SiameseIMViT(
+        arch='tiny', rotary='capi', num_registers=8, with_cls_token=False
+    )
+    found = vit.layers[3].attn.frequencies
+    assert torch.allclose(found, frequencies(64), rtol=1e-5)
+    assert not found.requires_grad
+    with pytest.raises(SimimError, match='set a multiple of 4'):
+        SiameseIMViT(rotary='capi', num_registers=3)
 
 
 @pytest.mark.parametrize('kind', ['clip', 'qk-norm', 'eva02'])

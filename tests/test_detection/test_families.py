@@ -2,7 +2,12 @@
 
 import pytest
 import torch
+from mmdet.registry import MODELS
+from mmdet.testing import demo_mm_inputs
+from mmengine.config import Config
+from mmengine.optim import OptimWrapper
 
+from simim_plugin import config_path
 from simim_plugin.checkpoint import CheckpointError, read_weights
 from simim_plugin.detection import SiameseIMViTDet
 from simim_plugin.detection.extended_block import extended_block, image_places
@@ -19,6 +24,7 @@ from ..test_checkpoint.helpers import (
 )
 
 LARGER = 48
+DETECTOR = 'siamese_im_vit-micro-p16_vitdet-1xb2-600it_coco-tiny-256x256.py'
 
 
 def options(file, windows=None):
@@ -271,3 +277,37 @@ def test_a_backbone_without_the_bias_refuses_the_file(tmp_path):
     del given['relative_bias']
     with pytest.raises(CheckpointError, match='relative_bias=True'):
         SiameseIMViTDet(**given).init_weights()
+
+
+class SGD(OptimWrapper):
+    """A step that keeps the gradients finite."""
+
+    def __init__(self, model):
+        super().__init__(torch.optim.SGD(model.parameters(), lr=1e-4))
+        self.model = model
+
+    def update_params(self, loss):
+        loss.backward()
+        for name, weight in self.model.backbone.named_parameters():
+            if weight.requires_grad:
+                assert weight.grad.isfinite().all(), name
+        self.optimizer.step()
+
+
+@pytest.mark.parametrize('kind', TIMM)
+def test_a_detector_learns_from_the_encoder(tmp_path, kind):
+    """Losses of Mask R-CNN are finite, and their gradients."""
+    _, file = saved(kind, tmp_path)
+    given = options(file, windows=3)
+    given['arch']['global_attn_indexes'] = [1]
+    config = Config.fromfile(config_path(DETECTOR))
+    config.model.backbone = dict(given, type='SiameseIMViTDet')
+    config.model.neck.in_channels = DIMS
+    model = MODELS.build(config.model)
+    model.init_weights()
+    batch = demo_mm_inputs(
+        2, [[3, LARGER, 40]] * 2, num_classes=80, with_mask=True
+    )
+    batch['inputs'] = [image.float() for image in batch['inputs']]
+    losses = model.train_step(batch, SGD(model))
+    assert all(torch.tensor(loss).isfinite() for loss in losses.values())
