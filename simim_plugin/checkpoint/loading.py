@@ -17,7 +17,7 @@ from mmengine.logging import print_log
 from mmpretrain.models import VisionTransformer
 from torch import Tensor, nn
 
-from ..errors import SimimError
+from ..errors import SimimError, Trouble
 from ..text import clean
 from ..vit import resize_table
 from ..vit.relative import resize_bias
@@ -338,7 +338,7 @@ def _select(
         raise CheckpointError(
             f'The checkpoint {weights.file} does not fit the model: none of '
             f'its {len(state)} encoder tensors does ({some(state)}); '
-            'check which model it is of.'
+            f'check which model it is of; see {Trouble.NO_FIT}.'
         )
     _refuse_half_blocks({**wanted, **state}, fitting, weights.file)
     return fitting
@@ -550,7 +550,8 @@ def check_fit(
         )
         raise CheckpointError(
             f'The checkpoint {path} does not fit the model: of '
-            f'{len(wanted)} tensors {listing}; {hint}.'
+            f'{len(wanted)} tensors {listing}; {hint}; see '
+            f'{Trouble.NO_FIT}.'
         )
 
 

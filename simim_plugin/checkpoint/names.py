@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from ..errors import Trouble
 from .families import other_model
 from .joining import (
     StateDict,
@@ -645,7 +646,7 @@ def _below_prefix(
         raise CheckpointError(
             f'The checkpoint {file} does not fit the model: it holds no ViT '
             f'of a known format, but {held}{some(state) or "no tensor"}; '
-            'check which model it is of.'
+            f'check which model it is of; see {Trouble.NO_FIT}.'
         )
     online = sorted(p for p in prefixes if not _TARGETS.search(p))
     target = sorted(prefixes - {*online})
