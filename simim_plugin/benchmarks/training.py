@@ -36,6 +36,7 @@ EFFICIENT = (
     'target-block-alone',
     'target-three-quarters',
     'target-half',
+    'efficient',
 )
 _Prepare = Callable[[int, bool], Callable[[], object]]
 

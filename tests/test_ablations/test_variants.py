@@ -9,8 +9,10 @@ import torch.nn.functional as F
 from mmengine.registry import init_default_scope
 from mmpretrain.models import resize_pos_embed
 from mmpretrain.registry import MODELS, TRANSFORMS
+from torch.utils.flop_counter import FlopCounterMode
 
 from simim_plugin.ablations.algorithms import scaled_table
+from simim_plugin.benchmarks.training import pretraining_step
 from simim_plugin.errors import SimimError
 from simim_plugin.models.positions import absolute_table, relative_embedding
 
@@ -368,3 +370,16 @@ def test_only_the_hook_moves_the_keys_of_masked_moco():
     assert weight.grad is None
     model.update_target(0.75)
     torch.testing.assert_close(weight, before + 0.25)
+
+
+@pytest.mark.parametrize('scale', ['cifar10-micro', 'demo'])
+def test_the_efficient_row_costs_less_than_half_of_a_step(scale, monkeypatch):
+    """In operations, forward and backward, of one image."""
+    monkeypatch.setenv('SIMIM_SCALE', scale)
+    costs = {}
+    for name in ('i', 'efficient'):
+        step = pretraining_step(f'siamese_im_row-{name}.py', 2, False)
+        with FlopCounterMode(display=False) as counter:
+            step()
+        costs[name] = counter.get_total_flops()
+    assert 0.3 < costs['efficient'] / costs['i'] < 0.5
