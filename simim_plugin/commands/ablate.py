@@ -26,6 +26,7 @@ from .rows import (
     PAPER_LINEAR,
     PREFIX,
     SEGMENTATION,
+    SIAMESE_IM,
     UNTRAINED,
     config_of,
     row_names,
@@ -89,6 +90,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     known = [UNTRAINED, *row_names()]
     args = _parser(known).parse_args(argv)
     args.rows = args.rows or [UNTRAINED, *PAPER_LINEAR]
+    args.rows = ['i' if row == SIAMESE_IM else row for row in args.rows]
     unknown = sorted(set(args.rows) - set(known))
     if unknown:
         raise SimimError(
@@ -133,8 +135,8 @@ def _parser(rows: Sequence[str]) -> argparse.ArgumentParser:
         'rows',
         nargs='*',
         metavar='ROW',
-        help=f'{", ".join(rows)}. Defaults to {UNTRAINED} and the rows of '
-        'the paper',
+        help=f'{", ".join(rows)}; {SIAMESE_IM} is i. Defaults to '
+        f'{UNTRAINED} and the rows of the paper',
     )
     parser.add_argument('--scale', choices=ABLATION_SCALES, default='demo')
     parser.add_argument('--data', type=Path, help='folder of the images')

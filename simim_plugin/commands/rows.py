@@ -9,6 +9,8 @@ from ..config_files import config_path
 PREFIX = 'siamese_im_row-'
 RIVAL = 'siamese_im_rival-'
 UNTRAINED = 'untrained'
+SIAMESE_IM = 'siamese-im'
+"""Another name of row (i)."""
 MATCHES = 'matches'
 SEGMENTATION = 'segmentation'
 

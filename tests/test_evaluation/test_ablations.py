@@ -236,6 +236,11 @@ def test_every_packaged_row_is_known_and_described():
         assert 10 < len(describe(row)) < 160, row
 
 
+def test_the_method_has_its_name():
+    words = ['siamese-im', 'dino', '--data', str(ROOT)]
+    assert parse_args(words).rows == ['i', 'dino']
+
+
 def parse_rows():
     return parse_args(['--data', str(ROOT)]).rows
 
