@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Sequence
-from itertools import cycle
+from itertools import cycle, dropwhile, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +63,11 @@ def describe(row: str) -> str:
     if row == UNTRAINED:
         return 'the encoder as it is initialised'
     text = Path(config_of(row)).read_text()
-    comment = []
-    for line in text.splitlines()[1:]:
-        if not line.startswith('# '):
-            break
-        comment.append(line.removeprefix('# '))
+    lines = dropwhile(lambda line: line[:2] != '# ', text.splitlines())
+    comment = [
+        line.removeprefix('# ')
+        for line in takewhile(lambda line: line[:2] == '# ', lines)
+    ]
     return ' '.join(comment).partition(': ')[2].rstrip('.')
 
 
