@@ -20,6 +20,7 @@ PARTS = {
     'pipeline': 'the pair pipeline beside Pillow calls',
     'variants': 'the training step of the cheaper variants',
     'rivals': 'the training step of the other methods',
+    'compile': 'the training step with its parts compiled',
     'savings': 'parts of a step beside plainer code for the same numbers',
     'refill': 'the wait for the first batch of an epoch',
     'monitors': 'the monitors of a run beside its training step',
@@ -103,7 +104,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--images', help='folder of images for the pipeline')
     parser.add_argument(
         '--config',
-        help='packaged config for monitors, detection, segmentation',
+        help='packaged config for compile, monitors, detection, segmentation',
     )
     parser.add_argument(
         '--scale',
@@ -126,7 +127,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--bf16',
         action='store_true',
-        help='autocast to bf16 in detection and segmentation',
+        help='autocast to bf16 in compile, detection and segmentation',
     )
     parser.add_argument(
         '--rounds', type=int, default=5, help='counted runs of each'
@@ -158,6 +159,9 @@ def measure(part: str, args: argparse.Namespace) -> dict[str, float]:
             return training.measure_variants(batch, rounds)
         case 'rivals':
             return training.measure_rivals(args.scale, batch, rounds)
+        case 'compile':
+            config = args.config or training.RECIPE
+            return training.measure_compiled(config, batch, rounds, args.bf16)
         case 'savings':
             return savings.measure_savings(args.tokens, batch, rounds)
         case 'refill':
