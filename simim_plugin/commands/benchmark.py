@@ -29,6 +29,7 @@ PARTS = {
     'detection-operators': "a step of ViTDet by mmcv's operators and by ours",
     'segmentation-step': 'a step of UPerNet',
     'segmentation-attention': "a block's attention in UPerNet",
+    'memory': 'training steps without a GPU, for configure.py; an hour',
 }
 
 
@@ -169,11 +170,25 @@ def measure(part: str, args: argparse.Namespace) -> dict[str, float]:
         case 'monitors':
             config = args.config or training.RECIPE
             return monitors.measure_monitors(config, batch, rounds)
+        case 'memory':
+            return _measure_memory()
     library, _, what = part.partition('-')
     require(library)
     if library == 'detection':
         return _measure_detection(what, args)
     return _measure_segmentation(what, args)
+
+
+def _measure_memory() -> dict[str, float]:
+    from ..recipes.memory import measured_table
+
+    figures = {}
+    for kind, encoder, held, _ in measured_table():
+        name = f'memory: {kind}, {encoder}, '
+        figures[name + 'GiB fixed'] = held.fixed
+        figures[name + 'MiB an image'] = held.image
+        figures[name + 'KiB a patch'] = held.patch
+    return figures
 
 
 def _measure_detection(
