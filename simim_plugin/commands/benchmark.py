@@ -17,6 +17,7 @@ PARTS = {
     'step': 'the training step beside a plain ViT',
     'loss': 'the loss beside its M x M form',
     'pipeline': 'the pair pipeline beside Pillow calls',
+    'multi-crop': "DINO's views beside Pillow calls, in CPU time",
     'variants': 'the training step of the cheaper variants',
     'rivals': 'the training step of the other methods',
     'monitors': 'the monitors of a run beside its training step',
@@ -68,7 +69,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default=['step', 'loss', 'pipeline'],
         help='parts to measure. Defaults to step loss pipeline',
     )
-    parser.add_argument('--images', help='folder of images for the pipeline')
+    parser.add_argument(
+        '--images',
+        help='folder of images for the pipeline and multi-crop',
+    )
     parser.add_argument(
         '--config',
         help='packaged config for monitors, detection, segmentation',
@@ -102,8 +106,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--json', type=Path, help='file for the figures')
     add_traceback_option(parser)
     args = parser.parse_args(argv)
-    if 'pipeline' in args.parts and args.images is None:
-        parser.error('--images FOLDER is needed to time the pipeline.')
+    views = [p for p in args.parts if p in ('pipeline', 'multi-crop')]
+    if views and args.images is None:
+        parser.error(f'--images FOLDER is needed to time {views[0]}.')
     return args
 
 
@@ -119,6 +124,8 @@ def measure(part: str, args: argparse.Namespace) -> dict[str, float]:
             return training.measure_loss(args.tokens, rounds)
         case 'pipeline':
             return _measure_pipeline(args.images, rounds)
+        case 'multi-crop':
+            return _measure_multi_crop(args.images, rounds)
         case 'variants':
             return training.measure_variants(batch, rounds)
         case 'rivals':
@@ -157,6 +164,13 @@ def _measure_segmentation(
     if what == 'attention':
         return segmentation.measure_attention(*how)
     return segmentation.measure_step(args.config or segmentation.CONFIG, *how)
+
+
+def _measure_multi_crop(images: str, rounds: int) -> dict[str, float]:
+    from ..benchmarks.multi_crop import measure_multi_crop
+
+    measured = measure_multi_crop(images, rounds=rounds)
+    return {f'multi-crop: {name}': x for name, x in measured.items()}
 
 
 def _measure_pipeline(images: str, rounds: int) -> dict[str, float]:
