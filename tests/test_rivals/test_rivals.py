@@ -380,7 +380,7 @@ def test_images_of_four_channels(name, monkeypatch):
     assert loss.isfinite()
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', [*NAMES, 'mae'])
 def test_losses_are_float32_under_autocast(name, monkeypatch, images):
     torch.manual_seed(0)
     config = load(name, 'demo', monkeypatch)
