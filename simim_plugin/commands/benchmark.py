@@ -18,6 +18,7 @@ PARTS = {
     'step': 'the training step beside a plain ViT',
     'loss': 'the loss beside its M x M form',
     'pipeline': 'the pair pipeline beside Pillow calls',
+    'multi-crop': "DINO's views beside Pillow calls, in CPU time",
     'variants': 'the training step of the cheaper variants',
     'rivals': 'the training step of the other methods',
     'compile': 'the training step with its parts compiled',
@@ -31,6 +32,8 @@ PARTS = {
     'segmentation-attention': "a block's attention in UPerNet",
     'memory': 'training steps without a GPU, for configure.py; an hour',
 }
+READING = ('pipeline', 'multi-crop', 'refill')
+"""Parts that read images."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -102,7 +105,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default=['step', 'loss', 'pipeline'],
         help='parts to measure. Defaults to step loss pipeline',
     )
-    parser.add_argument('--images', help='folder of images for the pipeline')
+    parser.add_argument(
+        '--images',
+        help='folder of images for the pipeline and multi-crop',
+    )
     parser.add_argument(
         '--config',
         help='packaged config for compile, monitors, detection, segmentation',
@@ -136,7 +142,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--json', type=Path, help='file for the figures')
     add_traceback_option(parser)
     args = parser.parse_args(argv)
-    reading = {'pipeline', 'refill'} & {*args.parts}
+    reading = [p for p in args.parts if p in READING]
     if reading and args.images is None:
         parser.error(
             f'--images FOLDER is needed to time {" and ".join(reading)}.'
@@ -156,6 +162,8 @@ def measure(part: str, args: argparse.Namespace) -> dict[str, float]:
             return training.measure_loss(args.tokens, rounds)
         case 'pipeline':
             return _measure_pipeline(args.images, rounds)
+        case 'multi-crop':
+            return _measure_multi_crop(args.images, rounds)
         case 'variants':
             return training.measure_variants(batch, rounds)
         case 'rivals':
@@ -215,6 +223,13 @@ def _measure_segmentation(
     if what == 'attention':
         return segmentation.measure_attention(*how)
     return segmentation.measure_step(args.config or segmentation.CONFIG, *how)
+
+
+def _measure_multi_crop(images: str, rounds: int) -> dict[str, float]:
+    from ..benchmarks.multi_crop import measure_multi_crop
+
+    measured = measure_multi_crop(images, rounds=rounds)
+    return {f'multi-crop: {name}': x for name, x in measured.items()}
 
 
 def _measure_pipeline(images: str, rounds: int) -> dict[str, float]:

@@ -162,9 +162,8 @@ class CollapseMonitor(Hook):
     Of a model with a method ``compared``, as :class:`simim_plugin.rivals.
     StudentTeacher` has, the patches of the teacher's backbone are measured,
     and by :func:`output_figures` what ``compared`` makes of its head's
-    outputs. Their limits are ``min_token_std`` and ``max_cos_batch``;
-    ``cos_image`` has none there, since such methods compare whole images.
-    Other models are ignored.
+    outputs. Both have limits of their own; ``cos_image`` has none, since such
+    methods compare whole images. Other models are ignored.
 
     Args:
         interval (int): iterations between comparisons. Defaults to 50.
@@ -175,6 +174,10 @@ class CollapseMonitor(Hook):
         min_token_std (float): limit of ``token_std``. Defaults to 0.5.
         max_cos_image (float): limit of ``cos_image``. Defaults to 0.98.
         max_cos_batch (float): limit of ``cos_batch``. Defaults to 0.8.
+        min_teacher_std (float): limit of ``token_std`` and ``output_std`` of
+            a teacher. Defaults to 0.2.
+        max_teacher_cos (float): limit of ``cos_batch`` and ``output_cos`` of
+            a teacher. Defaults to 0.95.
         stop (bool): end the run at a verdict. Defaults to False.
     """
 
@@ -186,6 +189,8 @@ class CollapseMonitor(Hook):
         min_token_std: float = 0.5,
         max_cos_image: float = 0.98,
         max_cos_batch: float = 0.8,
+        min_teacher_std: float = 0.2,
+        max_teacher_cos: float = 0.95,
         stop: bool = False,
     ) -> None:
         self.interval = interval
@@ -194,6 +199,8 @@ class CollapseMonitor(Hook):
         self.min_token_std = min_token_std
         self.max_cos_image = max_cos_image
         self.max_cos_batch = max_cos_batch
+        self.min_teacher_std = min_teacher_std
+        self.max_teacher_cos = max_teacher_cos
         self.stop = stop
         self._parts: dict[str, nn.Module] = {}
         self._extra = 1  # tokens before the patches
@@ -262,26 +269,38 @@ class CollapseMonitor(Hook):
             (output,) = output
         self._seen[name] = output.detach()
 
+    def _limits(self, dim: int) -> dict[str, tuple[float, str]]:
+        """Return the limit of each figure, and the words for what is beyond.
+
+        Args:
+            dim (int): D.
+        """
+        constant, alike = 'are all but constant', 'are alike over all images'
+        rank = self.min_rank * dim, f'fill few of {dim} directions'
+        if self._compared is None:
+            return {
+                'rank': rank,
+                'token_std': (self.min_token_std, constant),
+                'cos_image': (
+                    self.max_cos_image,
+                    'are alike over all patches of an image',
+                ),
+                'cos_batch': (self.max_cos_batch, alike),
+            }
+        return {
+            'rank': rank,
+            'token_std': (self.min_teacher_std, constant),
+            'cos_batch': (self.max_teacher_cos, alike),
+            'output_std': (self.min_teacher_std, constant),
+            'output_cos': (self.max_teacher_cos, alike),
+        }
+
     def _judge(
         self, runner: Runner, figures: dict[str, float], dim: int
     ) -> None:
-        constant, alike = 'are all but constant', 'are alike over all images'
-        limits = {
-            'rank': (self.min_rank * dim, f'fill few of {dim} directions'),
-            'token_std': (self.min_token_std, constant),
-            'cos_image': (
-                self.max_cos_image,
-                'are alike over all patches of an image',
-            ),
-            'cos_batch': (self.max_cos_batch, alike),
-            'output_std': (self.min_token_std, constant),
-            'output_cos': (self.max_cos_batch, alike),
-        }
-        if self._compared is not None:
-            del limits['cos_image']
         reasons = defaultdict[str, list[str]](list)
-        for name, (limit, words) in limits.items():
-            value = figures.get(name, torch.nan)
+        for name, (limit, words) in self._limits(dim).items():
+            value = figures[name]
             least = name in ('rank', 'token_std', 'output_std')
             beyond = value < limit if least else value > limit
             self._beyond[name] = self._beyond[name] + 1 if beyond else 0

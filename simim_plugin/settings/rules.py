@@ -331,6 +331,8 @@ RULES: dict[str, Rule] = {
     'CollapseMonitor.min_token_std': number(0),
     'CollapseMonitor.max_cos_image': SHARE,
     'CollapseMonitor.max_cos_batch': SHARE,
+    'CollapseMonitor.min_teacher_std': SHARE,
+    'CollapseMonitor.max_teacher_cos': SHARE,
     'NonFiniteGuard.max_in_row': count(),
     'NonFiniteGuard.max_saved': count(0),
     'OnlineKNN.interval': count(),

@@ -1,5 +1,6 @@
 """The configs of the rivals build, train, resume and agree over processes."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.dataset import default_collate
+from mmengine.fileio import load as load_file
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import RUNNERS, init_default_scope
 from mmpretrain.registry import HOOKS, MODELS, TRANSFORMS
@@ -15,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from simim_plugin.benchmarks.training import pretraining_step
 from simim_plugin.checkpoint import read_checkpoint, read_weights
+from simim_plugin.config_files import config_path
 from simim_plugin.engine import MomentumHook
 from simim_plugin.errors import SimimError
 from simim_plugin.rivals import (
@@ -51,7 +54,8 @@ def scope():
 
 def load(name, scale, monkeypatch):
     monkeypatch.setenv('SIMIM_SCALE', scale)
-    return Config.fromfile(CONFIGS / f'siamese_im_rival-{name}.py')
+    kind = 'row' if name == 'mae' else 'rival'
+    return Config.fromfile(config_path(f'siamese_im_{kind}-{name}.py'))
 
 
 @pytest.fixture(scope='module')
@@ -107,6 +111,23 @@ def test_builds(name, scale, monkeypatch, tmp_path):
     assert ('MomentumHook' in str(config.custom_hooks)) == moves
 
 
+def test_each_has_an_entry_and_a_section():
+    index = load_file(CONFIGS / 'metafile.yml')
+    files = [model['Config'] for model in index['Models']]
+    root = CONFIGS.parents[1]
+    assert all((root / file).is_file() for file in files)
+    assert {Path(file).stem for file in files} == {
+        'siamese_im_row-mae',
+        *(f'siamese_im_rival-{name}' for name in NAMES),
+    }
+    text = (root / 'docs' / 'rivals.md').read_text()
+    sections = {
+        title.lower().replace(' ', '-')
+        for title in re.findall('^### (.+)$', text, re.M)
+    }
+    assert sections == {'mae', *NAMES}
+
+
 @pytest.mark.parametrize('name', NAMES)
 def test_takes_two_steps(name, monkeypatch, images):
     torch.manual_seed(0)
@@ -131,9 +152,9 @@ def test_takes_two_steps(name, monkeypatch, images):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', [*NAMES, 'mae'])
 def test_resumes_bit_for_bit(name, monkeypatch, images, tmp_path):
-    """Centres, temperatures and the held layer, too."""
+    """Centres, temperatures, the held layer and the masks of MAE, too."""
     states = []
     for part in ('whole', 'resumed'):
         torch.manual_seed(0)
@@ -359,7 +380,7 @@ def test_images_of_four_channels(name, monkeypatch):
     assert loss.isfinite()
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', [*NAMES, 'mae'])
 def test_losses_are_float32_under_autocast(name, monkeypatch, images):
     torch.manual_seed(0)
     config = load(name, 'demo', monkeypatch)
