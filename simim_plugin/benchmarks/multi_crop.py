@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from time import process_time
@@ -109,7 +110,10 @@ def measure_multi_crop(
     """
     folder = ImageFolder(str(images), indices=num_images)
     paths = [folder.get_data_info(k)['img_path'] for k in range(len(folder))]
-    pipelines = [CropPipeline(), PillowCropPipeline()]
+    pipelines: list[Callable[[str], object]] = [
+        CropPipeline(),
+        PillowCropPipeline(),
+    ]
     spent = []
     with _one_thread():
         for _ in tqdm(range(rounds + 1), desc='timing', leave=False):
