@@ -1,4 +1,5 @@
-_base_ = __import__('simim_plugin').ablation_base()
+_base_ = [__import__('simim_plugin').ablation_base(),
+          '../_base_/self_distillation.py']
 # DINO: the teacher's outputs of global crops, from other crops (2104.14294).
 
 custom_imports = dict(imports=['simim_plugin.rivals'])
@@ -6,8 +7,7 @@ custom_imports = dict(imports=['simim_plugin.rivals'])
 model = dict(
     _delete_=True, type='ViTDINO',
     data_preprocessor=_base_.model.data_preprocessor,
-    backbone=dict(_base_.model.backbone, final_norm=True,
-                  train_patch_embed=True, drop_path_rate=0.1),
+    backbone=dict(_base_.model.backbone, **_base_.distilled),
     neck=dict(
         type='PrototypeHead', in_dims=_base_.model.projector.in_dims,
         out_dims=_base_.rivals.outputs, hidden_dims=_base_.rivals.hidden,
@@ -22,17 +22,14 @@ multi_crop = dict(type='MultiCropViews', crops=[
 train_pipeline = [*_base_.loading, multi_crop, dict(type='PackInputs')]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 optim_wrapper = dict(
-    optimizer=dict(lr=_base_.rivals.lr_dino, betas=(0.9, 0.999),
-                   weight_decay=0.04),
+    optimizer=dict(lr=_base_.rivals.lr_dino, **_base_.distilled_adamw),
     clip_grad=dict(max_norm=0.3))
 param_scheduler = [
-    dict(type='WarmupCosineLR', warmup=_base_.rivals.warmup_dino,
-         eta_min=2e-6, convert_to_iter_based=True),
-    dict(type='CosineAnnealingParamScheduler', param_name='weight_decay',
-         eta_min_ratio=10, by_epoch=True, convert_to_iter_based=True)]
-momentum_hook = dict(type='MomentumHook', base_momentum=0.996)
+    dict(_base_.distilled_lr, warmup=_base_.rivals.warmup_dino),
+    _base_.rising_decay]
+momentum_hook = dict(
+    type='MomentumHook', base_momentum=_base_.rivals.momentum_dino)
 rival_hooks = [
-    dict(type='TemperatureHook', start=0.04, end=0.07,
-         epochs=_base_.rivals.temperature_epochs),
+    dict(_base_.rising_temperature, epochs=_base_.rivals.temperature_epochs),
     dict(type='HoldLastLayerHook', epochs=_base_.rivals.held)]
 custom_hooks = [momentum_hook, *rival_hooks, *_base_.watching_hooks]

@@ -1,4 +1,5 @@
-_base_ = __import__('simim_plugin').ablation_base()
+_base_ = [__import__('simim_plugin').ablation_base(),
+          '../_base_/self_distillation.py']
 # MSN: masked views are assigned to prototypes as the target (2204.07141).
 
 custom_imports = dict(
@@ -26,14 +27,12 @@ train_pipeline = [
     *_base_.loading, multi_crop, dropped, dict(type='PackInputs')]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 optim_wrapper = dict(
-    optimizer=dict(lr=_base_.rivals.lr_msn, betas=(0.9, 0.999),
-                   weight_decay=0.04),
+    optimizer=dict(lr=_base_.rivals.lr_msn, **_base_.distilled_adamw),
     clip_grad=dict(max_norm=3.0))
 param_scheduler = [
-    dict(type='WarmupCosineLR', warmup=_base_.rivals.warmup_msn, eta_min=1e-6,
-         convert_to_iter_based=True),
-    dict(type='CosineAnnealingParamScheduler', param_name='weight_decay',
-         eta_min_ratio=10, by_epoch=True, convert_to_iter_based=True)]
-momentum_hook = dict(type='MomentumHook', base_momentum=0.996,
-                     schedule='linear', stretch=1.25)
+    dict(_base_.distilled_lr, warmup=_base_.rivals.warmup_msn, eta_min=1e-6),
+    _base_.rising_decay]
+momentum_hook = dict(
+    type='MomentumHook', base_momentum=_base_.rivals.momentum_dino,
+    schedule='linear', stretch=1.25)
 custom_hooks = [momentum_hook, *_base_.watching_hooks]

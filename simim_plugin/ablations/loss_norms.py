@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from ..models.norm import column_moments
+from ..runs.batch_norm import column_moments
 
 
 @MODELS.register_module()

@@ -8,13 +8,14 @@ from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from statistics import median
+from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from mmcv.transforms import Compose
 from mmengine.config import Config
-from mmengine.dataset import default_collate
 from mmengine.registry import init_default_scope
 from mmengine.utils import import_modules_from_strings
 from mmpretrain.registry import MODELS
@@ -24,6 +25,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from ..config_files import config_path
+from ..datasets.collating import collate_pairs
+from ..engine.compiling import compile_parts
 from ..engine.optim import has_fused
 from ..models import UniGradHead
 from .timing import DEVICE, median_seconds, peak_megabytes
@@ -36,19 +39,30 @@ EFFICIENT = (
     'target-block-alone',
     'target-three-quarters',
     'target-half',
+    'efficient',
 )
 _Prepare = Callable[[int, bool], Callable[[], object]]
 
 
 def pretraining_step(
-    name: str, batch: int, bf16: bool
-) -> Callable[[], object]:
+    name: str,
+    batch: int,
+    bf16: bool | torch.dtype,
+    compiled: dict[str, Any] | None = None,
+) -> Callable[[], Tensor]:
     """Prepare an optimizer step of a packaged config on views of noise.
 
     Args:
         name (str): the config.
         batch (int): images.
-        bf16 (bool): under autocast.
+        bf16 (bool | torch.dtype): under autocast, or to this dtype; float16
+            with a gradient scaler.
+        compiled (dict[str, Any], optional): arguments of
+            :func:`simim_plugin.engine.compiling.compile_parts`. Defaults to
+            None, no part.
+
+    Returns:
+        Callable[[], Tensor]: runs it and returns the loss.
     """
     config = Config.fromfile(config_path(name))
     import_modules_from_strings(**config.custom_imports)
@@ -68,11 +82,13 @@ def pretraining_step(
         )
         for _ in range(batch)
     ]
-    data = model.data_preprocessor(default_collate(samples), training=True)
+    data = model.data_preprocessor(collate_pairs(samples), training=True)
     tokenizer = getattr(model, 'target_generator', None)
     if tokenizer is not None:  # BEiT's is fitted on images
         tokenizer.fit(torch.rand(64, *data['inputs'][0].shape[1:]), rounds=1)
     moves = getattr(model, 'update_target', None)
+    if compiled is not None:
+        compile_parts(model, **compiled)
 
     def loss() -> Tensor:
         if moves is not None:
@@ -103,22 +119,26 @@ def plain_vit_step(batch: int, bf16: bool) -> Callable[[], object]:
 
 
 def _optimizer_step(
-    model: nn.Module, loss: Callable[[], Tensor], bf16: bool
-) -> Callable[[], object]:
+    model: nn.Module, loss: Callable[[], Tensor], low: bool | torch.dtype
+) -> Callable[[], Tensor]:
     model.to(DEVICE).train()
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
         parameters, lr=1e-4, fused=has_fused(str(DEVICE))
     )
+    dtype = low if isinstance(low, torch.dtype) else torch.bfloat16
+    scaler = torch.amp.GradScaler(DEVICE, enabled=dtype is torch.float16)
 
-    def step() -> None:
-        autocast = torch.autocast(DEVICE, torch.bfloat16)
-        with autocast if bf16 else nullcontext():
+    def step() -> Tensor:
+        with torch.autocast(DEVICE, dtype) if low else nullcontext():
             value = loss()
-        value.backward()
+        scaler.scale(value).backward()
+        scaler.unscale_(optimizer)
         nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
+        scaler.step(optimizer)
+        scaler.update()
         optimizer.zero_grad()
+        return value.detach()
 
     return step
 
@@ -144,7 +164,7 @@ def measure_steps(batch: int = 8, rounds: int = 5) -> dict[str, float]:
         {name: make(batch, bf16) for name, (make, bf16) in kinds.items()},
         rounds,
     )
-    figures = {}
+    figures: dict[str, float] = {}
     for name, (make, bf16) in kinds.items():
         figures[f'{name}: seconds a step'] = seconds[name]
         figures[f'{name}: images a second'] = batch / seconds[name]
@@ -157,6 +177,37 @@ def measure_steps(batch: int = 8, rounds: int = 5) -> dict[str, float]:
     figures['SiameseIM fp32 / bf16, seconds'] = (
         seconds['SiameseIM fp32'] / seconds['SiameseIM bf16']
     )
+    return figures
+
+
+def measure_compiled(
+    config: str = RECIPE,
+    batch: int = 8,
+    rounds: int = 5,
+    bf16: bool = False,
+) -> dict[str, float]:
+    """Measure a step with its parts compiled beside the plain one.
+
+    Args:
+        config (str): packaged pretraining config.
+        batch (int): images per step. Defaults to 8.
+        rounds (int): counted steps of each kind. Defaults to 5.
+        bf16 (bool): under autocast. Defaults to False.
+
+    Returns:
+        dict[str, float]: seconds, their ratio, and those of the first step.
+    """
+    compiled = pretraining_step(config, batch, bf16, dict(modules=True))
+    begun = perf_counter()
+    compiled()
+    first = perf_counter() - begun
+    plain = pretraining_step(config, batch, bf16)
+    seconds = median_seconds(dict(compiled=compiled, plain=plain), rounds)
+    figures: dict[str, float] = {
+        f'{name}: seconds a step': value for name, value in seconds.items()
+    }
+    figures['compiled: seconds of the first step'] = first
+    figures['compiled / plain'] = seconds['compiled'] / seconds['plain']
     return figures
 
 
@@ -230,7 +281,7 @@ def measure_methods(
         },
         'GFLOPs an image': flops,
     }
-    figures = {}
+    figures: dict[str, float] = {}
     for row in files:
         for name, values in costs.items():
             figures[f'{row}: {name}'] = values[row]
@@ -246,7 +297,7 @@ def _step_of_scale(scale: str, name: str, batch: int) -> Callable[[], object]:
 
 def dense_loss(tokens: int, dim: int = 768) -> Callable[[], object]:
     """Prepare the loss by its D x D correlation, forward and backward."""
-    prediction, target = _tokens(tokens, dim)
+    prediction, target = random_tokens(tokens, dim)
     head = UniGradHead()
 
     def run() -> None:
@@ -257,7 +308,7 @@ def dense_loss(tokens: int, dim: int = 768) -> Callable[[], object]:
 
 def pairwise_loss(tokens: int, dim: int = 768) -> Callable[[], object]:
     """Prepare the yardstick: the same loss by all M x M similarities."""
-    prediction, target = _tokens(tokens, dim)
+    prediction, target = random_tokens(tokens, dim)
 
     def run() -> None:
         t = F.layer_norm(target, (dim,))
@@ -268,7 +319,8 @@ def pairwise_loss(tokens: int, dim: int = 768) -> Callable[[], object]:
     return run
 
 
-def _tokens(tokens: int, dim: int) -> tuple[Tensor, Tensor]:
+def random_tokens(tokens: int, dim: int) -> tuple[Tensor, Tensor]:
+    """Draw predictions, which take a gradient, and targets, (M, D) each."""
     prediction, target = torch.randn(2, tokens, dim, device=DEVICE)
     return prediction.requires_grad_(), target
 
@@ -295,7 +347,7 @@ def measure_loss(tokens: int = 12544, rounds: int = 5) -> dict[str, float]:
         name: peak_megabytes(make, count)
         for name, (make, count) in kinds.items()
     }
-    figures = {}
+    figures: dict[str, float] = {}
     for name in kinds:
         figures[f'{name}: ms'] = seconds[name] * 1e3
         figures[f'{name}: extra MB'] = memory[name]

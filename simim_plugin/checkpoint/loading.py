@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ..errors import SimimError, Trouble
 from ..text import clean
 from ..vit import resize_table
+from ..vit.relative import resize_bias
 from .adapters import load_adapters
 from .channels import adapt_all_channels, adapt_channels
 from .families import (
@@ -31,7 +32,7 @@ from .families import (
     is_rope_vit,
     options_text,
 )
-from .grids import Grid, bias_grid, grid_of, resize_bias
+from .grids import Grid, bias_grid, grid_of
 from .joining import blocks_of, misshapen, without_fixed
 from .names import (
     OFFICIAL,

@@ -1,12 +1,13 @@
 """Measure the spread of the target features and detect its collapse.
 
 Shape key: B images, N patches, M = B x N tokens, D channels, S sampled
-tokens.
+tokens, K outputs.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -77,6 +78,35 @@ def feature_figures(
     return dict(zip(names, values.tolist(), strict=True))
 
 
+@torch.no_grad()
+def output_figures(outputs: Tensor) -> dict[str, float]:
+    """Measure the spread of one vector for each image.
+
+    The vectors are layer-normalised over K. With several processes,
+    ``output_std`` is of all batches together and ``output_cos`` the mean over
+    processes. No K x K matrix is made: K is 65,536 in DINO.
+
+    Args:
+        outputs (Tensor): (B, K).
+
+    Returns:
+        dict[str, float]: ``output_std``, the standard deviation over the
+        images, mean of the outputs, and ``output_cos``, the mean cosine
+        between two images; NaN for one image.
+    """
+    images, width = outputs.shape
+    rows = F.layer_norm(outputs.float(), (width,))  # (B, K)
+    moments = torch.stack([rows.mean(dim=0), rows.square().mean(dim=0)])
+    all_reduce(moments, op='mean')
+    variance = (moments[1] - moments[0].square()).clamp(min=0)  # (K,)
+    rows = F.normalize(rows, dim=1)
+    pairs = images * (images - 1) or torch.nan
+    cosine = (rows.sum(dim=0).square().sum() - images) / pairs
+    all_reduce(cosine, op='mean')
+    figures = torch.stack([variance.sqrt().mean(), cosine]).tolist()
+    return dict(zip(('output_std', 'output_cos'), figures, strict=True))
+
+
 def effective_rank(correlation: Tensor) -> Tensor:
     """Return RankMe, the effective number of directions of the tokens.
 
@@ -127,8 +157,13 @@ class CollapseMonitor(Hook):
     :func:`feature_figures` of them are logged; a run shorter than ten
     intervals is measured more often. Every ``interval`` iterations the
     monitor compares the figures with their limits, and warns if one is beyond
-    in ``patience`` comparisons in a row. It ignores models without these
-    parts.
+    in ``patience`` comparisons in a row.
+
+    Of a model with a method ``compared``, as :class:`simim_plugin.rivals.
+    StudentTeacher` has, the patches of the teacher's backbone are measured,
+    and by :func:`output_figures` what ``compared`` makes of its head's
+    outputs. Both have limits of their own; ``cos_image`` has none, since such
+    methods compare whole images. Other models are ignored.
 
     Args:
         interval (int): iterations between comparisons. Defaults to 50.
@@ -139,6 +174,10 @@ class CollapseMonitor(Hook):
         min_token_std (float): limit of ``token_std``. Defaults to 0.5.
         max_cos_image (float): limit of ``cos_image``. Defaults to 0.98.
         max_cos_batch (float): limit of ``cos_batch``. Defaults to 0.8.
+        min_teacher_std (float): limit of ``token_std`` and ``output_std`` of
+            a teacher. Defaults to 0.2.
+        max_teacher_cos (float): limit of ``cos_batch`` and ``output_cos`` of
+            a teacher. Defaults to 0.95.
         stop (bool): end the run at a verdict. Defaults to False.
     """
 
@@ -150,6 +189,8 @@ class CollapseMonitor(Hook):
         min_token_std: float = 0.5,
         max_cos_image: float = 0.98,
         max_cos_batch: float = 0.8,
+        min_teacher_std: float = 0.2,
+        max_teacher_cos: float = 0.95,
         stop: bool = False,
     ) -> None:
         self.interval = interval
@@ -158,15 +199,18 @@ class CollapseMonitor(Hook):
         self.min_token_std = min_token_std
         self.max_cos_image = max_cos_image
         self.max_cos_batch = max_cos_batch
+        self.min_teacher_std = min_teacher_std
+        self.max_teacher_cos = max_teacher_cos
         self.stop = stop
         self._parts: dict[str, nn.Module] = {}
         self._extra = 1  # tokens before the patches
+        self._compared: Callable[[Any], Tensor] | None = None
         self._handles: list[RemovableHandle] = []
         self._seen: dict[str, Tensor] = {}
         self._beyond: Counter[str] = Counter()
 
     def before_train(self, runner: Runner) -> None:
-        """Find the target projector and the neck."""
+        """Find the parts of the target branch."""
         self._often = measured_every(self.interval, runner.max_iters)
         model = unwrapped(runner.model)
         target = getattr(model, 'target', None)
@@ -174,10 +218,15 @@ class CollapseMonitor(Hook):
             self._parts['target'] = target['projector']
             self._parts['prediction'] = model.neck
             self._extra = model.backbone.num_extra_tokens
+        elif hasattr(model, 'compared'):
+            self._parts['target'] = model.target['backbone']
+            self._parts['outputs'] = model.target['neck']
+            self._compared = model.compared
+            self._extra = model.backbone.num_extra_tokens
         else:
             runner.logger.info(
                 f'CollapseMonitor has nothing to watch: '
-                f'{type(model).__name__} has no target projector.'
+                f'{type(model).__name__} has no target branch that it knows.'
             )
 
     def before_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
@@ -204,40 +253,70 @@ class CollapseMonitor(Hook):
         if prediction is not None and prediction.shape != target.shape:
             prediction = None  # variants predict a part, some past the neck
         figures = feature_figures(target, prediction)
+        if 'outputs' in self._seen:
+            figures |= output_figures(self._seen.pop('outputs'))
         for name, value in figures.items():
             runner.message_hub.update_scalar(f'train/{name}', value)
         if self.every_n_train_iters(runner, self.interval):
             self._judge(runner, figures, target.shape[-1])
 
     def _keep(
-        self, name: str, part: nn.Module, inputs: Any, output: Tensor
+        self, name: str, part: nn.Module, inputs: Any, output: Any
     ) -> None:
+        if name == 'outputs' and self._compared is not None:
+            output = self._compared(output)
+        elif isinstance(output, tuple):  # of a backbone
+            (output,) = output
         self._seen[name] = output.detach()
+
+    def _limits(self, dim: int) -> dict[str, tuple[float, str]]:
+        """Return the limit of each figure, and the words for what is beyond.
+
+        Args:
+            dim (int): D.
+        """
+        constant, alike = 'are all but constant', 'are alike over all images'
+        rank = self.min_rank * dim, f'fill few of {dim} directions'
+        if self._compared is None:
+            return {
+                'rank': rank,
+                'token_std': (self.min_token_std, constant),
+                'cos_image': (
+                    self.max_cos_image,
+                    'are alike over all patches of an image',
+                ),
+                'cos_batch': (self.max_cos_batch, alike),
+            }
+        return {
+            'rank': rank,
+            'token_std': (self.min_teacher_std, constant),
+            'cos_batch': (self.max_teacher_cos, alike),
+            'output_std': (self.min_teacher_std, constant),
+            'output_cos': (self.max_teacher_cos, alike),
+        }
 
     def _judge(
         self, runner: Runner, figures: dict[str, float], dim: int
     ) -> None:
-        patches = 'are alike over all patches of an image'
-        limits = [
-            ('rank', self.min_rank * dim, f'fill few of {dim} directions'),
-            ('token_std', self.min_token_std, 'are all but constant'),
-            ('cos_image', self.max_cos_image, patches),
-            ('cos_batch', self.max_cos_batch, 'are alike over all images'),
-        ]
-        reasons = []
-        for name, limit, words in limits:
+        reasons = defaultdict[str, list[str]](list)
+        for name, (limit, words) in self._limits(dim).items():
             value = figures[name]
-            least = name in ('rank', 'token_std')
+            least = name in ('rank', 'token_std', 'output_std')
             beyond = value < limit if least else value > limit
             self._beyond[name] = self._beyond[name] + 1 if beyond else 0
             if self._beyond[name] == self.patience:
-                reasons.append(
+                whose = 'outputs' if name.startswith('output') else 'features'
+                reasons[whose].append(
                     f'{words} ({name} {value:.3g}, limit {limit:.3g})'
                 )
         if reasons:
+            what = ' and '.join(
+                f'the target {whose} {", ".join(words)}'
+                for whose, words in reasons.items()
+            )
             verdict = (
-                f'Collapse at iteration {runner.iter + 1}: the target '
-                f'features {", ".join(reasons)}; see {Trouble.COLLAPSE}.'
+                f'Collapse at iteration {runner.iter + 1}: {what}; see '
+                f'{Trouble.COLLAPSE}.'
             )
             if self.stop:
                 raise SimimError(verdict)

@@ -14,7 +14,7 @@ from .distillation import PrototypeHead
 from .moco_v3 import FeatureMLP, InfoNCEHead, ViTMoCoV3
 from .msn import AssignmentHead, ProjectionMLP, ViTMSN
 from .sampling import RepeatedSampler
-from .schedules import HoldLastLayerHook, TemperatureHook
+from .schedules import HoldLastLayerHook, StepEMAHook, TemperatureHook
 from .tokenizers import DALLETokenizer, FitTokenizerHook, PatchTokenizer
 from .views import CropMasks, MultiCropViews
 
@@ -34,6 +34,7 @@ __all__ = [
     'ProjectionMLP',
     'PrototypeHead',
     'RepeatedSampler',
+    'StepEMAHook',
     'TemperatureHook',
     'TokenHead',
     'ViTBEiT',

@@ -17,8 +17,9 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
+from ..datasets.collating import visible_patches
 from ..errors import SimimError
-from ..models.siamese_im import visible_patches
+from .contrast import wide
 from .masking import masked_tokens
 
 
@@ -49,7 +50,7 @@ class TokenHead(BaseModule):
         """
         logits = self.tokens(features).flatten(0, 1)
         with torch.autocast(features.device.type, enabled=False):
-            logits, answers = logits.float(), tokens.flatten()
+            logits, answers = wide(logits), tokens.flatten()
             hits = logits.argmax(dim=1) == answers
             return dict(
                 loss=F.cross_entropy(logits, answers),
@@ -64,24 +65,52 @@ class ViTBEiT(BaseSelfSupervisor):
     Args:
         backbone (dict): a ``SiameseIMViT``.
         head (dict): a :class:`TokenHead`.
-        target_generator (dict): the tokenizer, a :class:`PatchTokenizer` or
-            a :class:`DALLETokenizer`. It sees the pixels of the view.
+        target_generator (dict): the tokenizer, a :class:`PatchTokenizer`,
+            which takes ``in_channels`` of the backbone, or a
+            :class:`DALLETokenizer`. It sees the pixels of the view.
         **kwargs: see :class:`mmpretrain.models.BaseSelfSupervisor`.
 
     Raises:
-        SimimError: if tokenizer and head have different numbers of tokens.
+        SimimError: if tokenizer and head have different numbers of tokens,
+            or tokenizer and backbone different patches or channels.
     """
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        known = self.target_generator.num_tokens
-        if known != self.head.num_tokens:
-            raise SimimError(
-                f'The tokenizer knows {known} tokens and the head '
-                f'{self.head.num_tokens}; give both the same number.'
+    def __init__(
+        self, backbone: dict, target_generator: dict, **kwargs: Any
+    ) -> None:
+        if target_generator['type'] == 'PatchTokenizer':
+            channels = backbone.get('in_channels', 3)
+            target_generator = dict(
+                dict(in_channels=channels), **target_generator
             )
+        super().__init__(
+            backbone=backbone, target_generator=target_generator, **kwargs
+        )
+        self._check()
         token = torch.empty(1, 1, self.backbone.embed_dims)
         self.mask_token = nn.Parameter(nn.init.trunc_normal_(token, std=0.02))
+
+    def _check(self) -> None:
+        tokenizer, embed = self.target_generator, self.backbone.patch_embed
+        if tokenizer.num_tokens != self.head.num_tokens:
+            raise SimimError(
+                f'The tokenizer knows {tokenizer.num_tokens} tokens and the '
+                f'head {self.head.num_tokens}; give both the same number.'
+            )
+        patch, size = embed.projection.kernel_size, tokenizer.patch_size
+        if patch != (size, size):
+            raise SimimError(
+                f'The tokenizer numbers patches of {size} x {size} pixels and '
+                f'the backbone has {patch[0]} x {patch[1]}; give both the '
+                'same patch_size.'
+            )
+        channels = embed.projection.in_channels
+        if channels != tokenizer.in_channels:
+            raise SimimError(
+                f'The tokenizer takes {tokenizer.in_channels} channels and '
+                f'the backbone {channels}; give both the same in_channels, '
+                'and a PatchTokenizer if it is not 3.'
+            )
 
     def loss(
         self, inputs: Sequence[Tensor], data_samples: Sequence[DataSample]
@@ -112,8 +141,9 @@ class ViTBEiT(BaseSelfSupervisor):
             self.backbone, self.mask_token, view, mask.bool().to(view.device)
         )[:, self.backbone.num_extra_tokens :]
         statistics = self.data_preprocessor
-        pixels = (view * statistics.std + statistics.mean) / 255
-        answers = self.target_generator(pixels).gather(1, masked)
+        with torch.autocast(view.device.type, enabled=False):
+            pixels = (view * statistics.std + statistics.mean) / 255
+            answers = self.target_generator(pixels).gather(1, masked)
         return self.head.loss(
             tokens.take_along_dim(masked[..., None], dim=1), answers
         )

@@ -20,7 +20,7 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from ..errors import SimimError
-from .contrast import DenseMatches, dense_contrast
+from .contrast import DenseMatches, dense_contrast, wide
 from .moving import KeyQueue
 from .student_teacher import StudentTeacher
 
@@ -94,8 +94,8 @@ class DenseContrastHead(BaseModule):
                 self.temperature,
                 self.dense_weight,
             )
-            self.queue.observe(F.normalize(parts.key.float(), dim=1))
-            dense = F.normalize(parts.key_grid.float(), dim=1).mean(dim=2)
+            self.queue.observe(F.normalize(wide(parts.key), dim=1))
+            dense = F.normalize(wide(parts.key_grid), dim=1).mean(dim=2)
             self.dense_queue.observe(F.normalize(dense, dim=1))
         return losses
 
@@ -106,6 +106,10 @@ class ViTDenseCL(StudentTeacher):
 
     The first view is the query, and the second, by the teacher, the key.
     """
+
+    def compared(self, outputs: tuple[Tensor, Tensor]) -> Tensor:
+        """Return the outputs (B, D) of the images."""
+        return outputs[0]
 
     def loss(
         self, inputs: Sequence[Tensor], data_samples: Sequence[DataSample]

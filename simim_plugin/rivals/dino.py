@@ -17,6 +17,7 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from ..errors import SimimError
+from .contrast import wide
 from .distillation import (
     PrototypeHead,
     patch_distillation,
@@ -99,7 +100,7 @@ class DistillationHead(BaseModule):
             dict[str, Tensor]: ``loss``; with patches its two terms too.
         """
         with torch.autocast(student.device.type, enabled=False):
-            student, teacher = student.float(), teacher.float()
+            student, teacher = wide(student), wide(teacher)
             views = view_distillation(
                 student,
                 sharpened(
@@ -111,9 +112,9 @@ class DistillationHead(BaseModule):
             if patches is None or self.patch_centre is None:
                 return dict(loss=views)
             masked, whole, mask = patches
-            whole = whole.float()
+            whole = wide(whole)
             dense = patch_distillation(
-                masked.float(),
+                wide(masked),
                 sharpened(
                     whole, self.patch_centre.value, self.teacher_temperature
                 ),
@@ -132,6 +133,16 @@ class DistillationHead(BaseModule):
 class ViTDINO(StudentTeacher):
     """Predict the teacher's outputs of global crops from other crops."""
 
+    def compared(self, outputs: Tensor) -> Tensor:
+        """Return centred outputs (G * B, K) of the cls tokens.
+
+        Args:
+            outputs (Tensor): (G * B, K), or (G * B, E + N, K) in iBOT.
+        """
+        if outputs.dim() == 3:
+            outputs = outputs[:, 0]
+        return outputs.float() - self.head.centre.value
+
     def loss(
         self, inputs: Sequence[Tensor], data_samples: Sequence[DataSample]
     ) -> dict[str, Tensor]:
@@ -144,7 +155,11 @@ class ViTDINO(StudentTeacher):
 
         Returns:
             dict[str, Tensor]: ``loss``.
+
+        Raises:
+            SimimError: if there is no pair of different crops.
         """
+        _check_crops(inputs, self.head.num_global)
         whole = [*inputs[: self.head.num_global]]
         student = self.neck(self._cls_tokens(inputs))
         with torch.no_grad():
@@ -197,7 +212,11 @@ class ViTIBOT(ViTDINO):
 
         Returns:
             dict[str, Tensor]: ``loss``, ``view_term`` and ``patch_term``.
+
+        Raises:
+            SimimError: if there is no pair of different crops.
         """
+        _check_crops(inputs, self.head.num_global)
         count, batch = self.head.num_global, len(inputs[0])
         crops = torch.cat([*inputs[:count]])  # (G * B, 3, H, W)
         masks = [torch.as_tensor(sample.mask) for sample in data_samples]
@@ -221,4 +240,13 @@ class ViTIBOT(ViTDINO):
             self.neck(torch.cat(student)).unflatten(0, (-1, batch)),
             whole[:, 0].unflatten(0, shape),
             patches,
+        )
+
+
+def _check_crops(crops: Sequence[Tensor], num_global: int) -> None:
+    if len(crops) < max(2, num_global):
+        raise SimimError(
+            f'An image has {len(crops)} crops, and the student compares each '
+            f'with {num_global} global ones; set number in the crops of '
+            f'MultiCropViews to {max(2, num_global)} or more together.'
         )

@@ -18,6 +18,7 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor
 
+from ..errors import SimimError
 from .contrast import info_nce
 from .student_teacher import StudentTeacher
 
@@ -78,10 +79,17 @@ class InfoNCEHead(BaseModule):
     Args:
         predictor (dict): maps queries (B, D) to (B, D).
         temperature (float): above 0. Defaults to 0.2.
+
+    Raises:
+        SimimError: for a temperature of 0 or less.
     """
 
     def __init__(self, predictor: dict, temperature: float = 0.2) -> None:
         super().__init__()
+        if temperature <= 0:
+            raise SimimError(
+                f'temperature of InfoNCEHead is {temperature}; set it above 0.'
+            )
         self.predictor = MODELS.build(predictor)
         self.temperature = temperature
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 from torch.optim import Optimizer
@@ -55,17 +55,17 @@ class HoldLastLayerHook(Hook):
     Its gradients are dropped before the optimizer's step, as DINO does.
 
     Args:
-        epochs (int): at least 1. Defaults to 1.
+        epochs (float): above 0. Defaults to 1.
 
     Raises:
-        SimimError: for fewer epochs.
+        SimimError: for other epochs.
     """
 
-    def __init__(self, epochs: int = 1) -> None:
-        if epochs < 1:
+    def __init__(self, epochs: float = 1) -> None:
+        if epochs <= 0:
             raise SimimError(
-                f'HoldLastLayerHook has epochs={epochs}; set it to at least '
-                '1, or leave the hook out.'
+                f'HoldLastLayerHook has epochs={epochs}; set it above 0, '
+                'or leave the hook out.'
             )
         self.epochs = epochs
 
@@ -74,7 +74,7 @@ class HoldLastLayerHook(Hook):
         layer = unwrapped(runner.model).neck.last_layer
 
         def drop(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-            if runner.epoch < self.epochs:
+            if runner.iter < self.epochs * len(runner.train_dataloader):
                 for parameter in layer.parameters():
                     parameter.grad = None
 
@@ -83,4 +83,40 @@ class HoldLastLayerHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         """Let the layer go."""
+        self._handle.remove()
+
+
+@HOOKS.register_module()
+class StepEMAHook(EMAHook):
+    """MMEngine's average of the weights, once per optimizer step.
+
+    Its own counts batches, of which a step may accumulate several. A skipped
+    step leaves the average as it is.
+
+    Args:
+        **kwargs: see :class:`mmengine.hooks.EMAHook`.
+    """
+
+    def before_train(self, runner: Runner) -> None:
+        """Follow right after the optimizer's step."""
+        super().before_train(runner)
+        follow = super().after_train_iter
+
+        def average(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+            # NonFiniteGuard takes the gradients of a step that it skips.
+            if any(
+                parameter.grad is not None
+                for group in optimizer.param_groups
+                for parameter in group['params']
+            ):
+                follow(runner, runner.iter)
+
+        wrapper = runner.optim_wrapper
+        self._handle = wrapper.optimizer.register_step_post_hook(average)
+
+    def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
+        """Leave it to the optimizer's step."""
+
+    def after_train(self, runner: Runner) -> None:
+        """Follow no more."""
         self._handle.remove()

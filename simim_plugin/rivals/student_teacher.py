@@ -74,6 +74,16 @@ class StudentTeacher(BaseSelfSupervisor):
         super().init_weights()
         self.update_target(momentum=0.0)
 
+    def compared(self, outputs: Any) -> Tensor:
+        """Return vectors (B, K) of images, as the loss compares them.
+
+        :class:`simim_plugin.engine.CollapseMonitor` measures their spread.
+
+        Args:
+            outputs: of the teacher's neck.
+        """
+        return outputs
+
     def _moving(self) -> list[Moving]:
         parts = self.head.modules()
         return [part for part in parts if isinstance(part, Moving)]

@@ -35,7 +35,8 @@ class PatchTokenizer(nn.Module):
     Args:
         num_tokens (int): K, at least 2.
         patch_size (int): P.
-        in_channels (int): defaults to 3.
+        in_channels (int): defaults to that of the backbone in a config, else
+            to 3.
 
     Raises:
         SimimError: for fewer than two tokens.
@@ -54,6 +55,7 @@ class PatchTokenizer(nn.Module):
             )
         self.num_tokens = num_tokens
         self.patch_size = patch_size
+        self.in_channels = in_channels
         width = in_channels * patch_size**2
         self.register_buffer('centres', torch.zeros(num_tokens, width))
 
@@ -150,6 +152,7 @@ class DALLETokenizer(nn.Module):
         super().__init__()
         self.file = file
         self.patch_size = patch_size
+        self.in_channels = 3
         self.encoder = MODELS.build(dict(type='DALL-E', **kwargs))
         self.encoder.requires_grad_(False)
         self.num_tokens = len(self.encoder.blocks.output.conv.b)

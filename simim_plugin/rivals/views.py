@@ -120,12 +120,12 @@ class CropMasks(BaseTransform):
         grid (int | tuple[int, int]): rows and columns of patches.
         ratio (tuple[float, float]): lowest and highest share, above 0 and
             below 1. Defaults to (0.1, 0.5).
-        prob (float): 0 to 1. Defaults to 0.5.
+        prob (float): above 0, at most 1. Defaults to 0.5.
         num_global (int): G. Defaults to 2.
         min_block (int): see :class:`BlockwiseMask`. Defaults to 4.
 
     Raises:
-        SimimError: for shares out of range.
+        SimimError: for shares or a probability out of range.
     """
 
     def __init__(
@@ -141,6 +141,11 @@ class CropMasks(BaseTransform):
             raise SimimError(
                 f'ratio of CropMasks is {(low, high)}; set 0 < low <= high '
                 '< 1.'
+            )
+        if not 0 < prob <= 1:
+            raise SimimError(
+                f'prob of CropMasks is {prob}, the share of crops that are '
+                'masked; set it above 0 and to at most 1.'
             )
         rows, cols = pair(grid)
         least, most = (

@@ -4,6 +4,7 @@
 - ``stopping``: signals end a run with its state saved.
 - ``changes``: the settings that differ from those of the run to resume.
 - ``processes``: several processes on CPUs; loader workers end with a run.
+- ``batch_norm``: BatchNorm over all processes, on CPUs too.
 - ``answering``: a process that no longer answers is named.
 - ``faults``: a process that was killed is one sentence.
 - ``open_files``: the limits of open files and of shared memory are one too.

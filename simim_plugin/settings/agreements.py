@@ -390,11 +390,21 @@ def pixels(whole: Whole) -> Faults:
         )
 
 
+_MASKING = {'SiameseIM', 'MaskedMoCoV3', 'ViTBEiT', 'ViTIBOT', 'ViTMSN'}
+
+
 def masks(whole: Whole) -> Faults:
     """A mask leaves and hides patches of the encoder's grid."""
     model = whole.at('model')
-    if model is None or not {'SiameseIM', 'MaskedMoCoV3'} & {*model.names}:
+    if model is None or not _MASKING & {*model.names}:
         return
+    for part in whole.named('CropMasks'):
+        if whole.encoder is not None:
+            yield from differs(
+                *(f'{part.path}.grid', pair(part.get('grid', 1))),
+                'the grid of patches of model.backbone',
+                whole.encoder.grid,
+            )
     for part in whole.named('BlockwiseMask', 'RandomMask'):
         rows, columns = pair(part.get('grid', 1))
         masked = part.get('num_masked', 0)
@@ -426,6 +436,15 @@ def views(whole: Whole) -> Faults:
     encoder = whole.encoder
     if encoder is None:
         return
+    for part in whole.named('MultiCropViews', below='train_dataloader'):
+        for crop in part.get('crops', ()):
+            size = pair(crop.get('size', encoder.image))
+            larger = max(size) > max(encoder.image)
+            if larger or crop is part.get('crops')[0]:
+                yield from differs(
+                    *(f'The size of a global crop of {part.path}', size),
+                    *('model.backbone.img_size', encoder.image),
+                )
     for part in whole.named('PairedViews', below='train_dataloader'):
         yield from differs(
             *(f'{part.path}.size', pair(part.get('size', encoder.image))),

@@ -22,7 +22,7 @@ _PREPROCESSORS = {
     'DetDataPreprocessor': 'AnyChannelDetPreprocessor',
     'SegDataPreProcessor': 'AnyChannelSegPreprocessor',
 }
-_LISTS = ('pipeline', 'transforms', 'online', 'target')
+_LISTS = ('pipeline', 'transforms', 'online', 'target', 'colours')
 
 
 def backbone_of(model: Any) -> Mapping:

@@ -105,6 +105,12 @@ def _check_last_sizes(config: Any, before: int, size: int) -> None:
     """Refuse crops of another size than the encoder's images."""
     for part in _transforms(config):
         kind = part['type'].rpartition('.')[2]
+        if kind == 'MultiCropViews':
+            raise SimimError(
+                f'img_size={size} sets one size, and MultiCropViews has its '
+                'own for each crop; leave img_size out, and set those sizes, '
+                'model.backbone.img_size and the grids of the masks.'
+            )
         found = part.get(_SIZES.get(kind, ''))
         if isinstance(found, (list, tuple)) and len({*found}) == 1:
             found = found[0]

@@ -7,6 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
+from simim_plugin.benchmarks.multi_crop import (
+    CropPipeline,
+    PillowCropPipeline,
+    measure_multi_crop,
+)
 from simim_plugin.benchmarks.pipeline import (
     PillowPairPipeline,
     measure_pipeline,
@@ -47,3 +52,27 @@ def test_yardstick_is_the_whole_recipe(tmp_path: Path) -> None:
         assert view.shape == (3, 224, 224)
         assert torch.allclose(view, red[:, None, None].expand_as(view))
     assert mask.sum() == 118
+
+
+@pytest.mark.parametrize('colour', [(255, 0, 0), (10, 200, 40)])
+def test_many_crops_are_the_same_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, colour: tuple
+) -> None:
+    monkeypatch.setenv('SIMIM_SCALE', 'demo')
+    path = tmp_path / 'plain.png'
+    Image.new('RGB', (150, 140), colour).save(path)
+    ours, yardstick = CropPipeline(), PillowCropPipeline()
+    for crop in ours.transforms[1].crops:
+        crop.colours = lambda results: results
+    yardstick.colour = lambda image: image
+    yardstick.crops = [(*crop[:2], 1.0, 0.0) for crop in yardstick.crops]
+    views = ours(str(path))['inputs']
+    theirs = yardstick(str(path))
+    sizes = [224] * 2 + [96] * 10
+    assert [view.shape for view in views] == [(3, s, s) for s in sizes]
+    for mine, other in zip(views, theirs, strict=True):
+        assert torch.allclose(mine / 255, other, atol=1e-6)
+    figures = measure_multi_crop(tmp_path, num_images=1, rounds=2)
+    assert figures['images'] == 1
+    assert figures['lowest_ratio'] <= figures['ratio']
+    assert figures['ratio'] <= figures['highest_ratio']

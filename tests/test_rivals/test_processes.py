@@ -6,9 +6,11 @@ import pytest
 import torch
 from mmengine.dist import get_rank, get_world_size
 
+from simim_plugin.engine.collapse import output_figures
 from simim_plugin.rivals.assignment import assignment_loss, target_assignments
 from simim_plugin.rivals.contrast import info_nce
 from simim_plugin.rivals.moving import Centre, KeyQueue
+from simim_plugin.runs.batch_norm import spanning
 
 from ..training_processes import free_port, run_two
 
@@ -39,6 +41,17 @@ def results() -> dict[str, torch.Tensor]:
     msn['loss'].backward()
     found |= {name: value.detach() for name, value in msn.items()}
     found['grad msn'] = learned.grad
+    maps = part(2).movedim(0, -1)[..., None]  # (B, D, 2, 1)
+    norm = spanning(torch.nn.BatchNorm2d(DIMS, affine=False).double())
+    learned = weight[:, :1].clone().requires_grad_()
+    found['norm'] = (
+        norm(maps * learned[..., None] + maps.square()).pow(3).mean()
+    )
+    found['norm'].backward()
+    found['grad norm'] = learned.grad
+    found['same norm'] = norm.running_var
+    spread = output_figures(part())['output_std']
+    found['same output_std'] = torch.tensor(spread)
     centre = Centre(DIMS, 0.5).double()
     centre.observe(part())
     centre.move()

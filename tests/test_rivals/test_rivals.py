@@ -1,5 +1,6 @@
 """The configs of the rivals build, train, resume and agree over processes."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.dataset import default_collate
+from mmengine.fileio import load as load_file
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import RUNNERS, init_default_scope
 from mmpretrain.registry import HOOKS, MODELS, TRANSFORMS
@@ -15,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from simim_plugin.benchmarks.training import pretraining_step
 from simim_plugin.checkpoint import read_checkpoint, read_weights
+from simim_plugin.config_files import config_path
 from simim_plugin.engine import MomentumHook
 from simim_plugin.errors import SimimError
 from simim_plugin.rivals import (
@@ -23,11 +26,17 @@ from simim_plugin.rivals import (
     DenseContrastHead,
     DistillationHead,
     HoldLastLayerHook,
+    InfoNCEHead,
     MultiCropViews,
     RepeatedSampler,
+    StepEMAHook,
     TemperatureHook,
 )
 from simim_plugin.rivals.moving import Centre, KeyQueue
+from simim_plugin.settings.channels import fit_channels
+from simim_plugin.settings.sizes import apply_img_size
+
+from ..test_engine.training import GUARD, Pairs, trainer
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs' / 'rivals'
 NAMES = [
@@ -45,7 +54,8 @@ def scope():
 
 def load(name, scale, monkeypatch):
     monkeypatch.setenv('SIMIM_SCALE', scale)
-    return Config.fromfile(CONFIGS / f'siamese_im_rival-{name}.py')
+    kind = 'row' if name == 'mae' else 'rival'
+    return Config.fromfile(config_path(f'siamese_im_{kind}-{name}.py'))
 
 
 @pytest.fixture(scope='module')
@@ -74,13 +84,14 @@ def batch_of(config, images):
     return default_collate(samples)
 
 
-def built(config):
+def built(config, channels=3):
     """Build a model; the tokenizer of BEiT is fitted on noise."""
     model = MODELS.build(config.model)
     model.init_weights()
     if getattr(model, 'target_generator', None) is not None:
         size = config.crop['size']
-        model.target_generator.fit(torch.rand(16, 3, size, size), rounds=1)
+        noise = torch.rand(16, channels, size, size)
+        model.target_generator.fit(noise, rounds=1)
     return model
 
 
@@ -98,6 +109,23 @@ def test_builds(name, scale, monkeypatch, tmp_path):
     assert model.backbone.patch_resolution == tuple(config.grid)
     moves = name not in NO_TEACHER
     assert ('MomentumHook' in str(config.custom_hooks)) == moves
+
+
+def test_each_has_an_entry_and_a_section():
+    index = load_file(CONFIGS / 'metafile.yml')
+    files = [model['Config'] for model in index['Models']]
+    root = CONFIGS.parents[1]
+    assert all((root / file).is_file() for file in files)
+    assert {Path(file).stem for file in files} == {
+        'siamese_im_row-mae',
+        *(f'siamese_im_rival-{name}' for name in NAMES),
+    }
+    text = (root / 'docs' / 'rivals.md').read_text()
+    sections = {
+        title.lower().replace(' ', '-')
+        for title in re.findall('^### (.+)$', text, re.M)
+    }
+    assert sections == {'mae', *NAMES}
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -124,9 +152,9 @@ def test_takes_two_steps(name, monkeypatch, images):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', [*NAMES, 'mae'])
 def test_resumes_bit_for_bit(name, monkeypatch, images, tmp_path):
-    """Centres, temperatures and the held layer, too."""
+    """Centres, temperatures, the held layer and the masks of MAE, too."""
     states = []
     for part in ('whole', 'resumed'):
         torch.manual_seed(0)
@@ -147,6 +175,8 @@ def test_resumes_bit_for_bit(name, monkeypatch, images, tmp_path):
         if name == 'supervised':
             config.model.data_preprocessor.num_classes = 2
             config.model.head.num_classes = 2
+            averaging = dict(type='StepEMAHook', momentum=0.25)
+            config.custom_hooks.append(averaging)
         config.work_dir = str(tmp_path / part)
         if part == 'resumed':
             config.load_from = str(tmp_path / 'whole' / 'iter_6.pth')
@@ -154,12 +184,23 @@ def test_resumes_bit_for_bit(name, monkeypatch, images, tmp_path):
         RUNNERS.build(config).train()
         states.append(read_checkpoint(tmp_path / part / 'iter_8.pth'))
     one, two = states
+    if name == 'supervised':
+        for key, value in one['ema_state_dict'].items():
+            assert torch.equal(value, two['ema_state_dict'][key]), key
+        assert one['ema_state_dict']['steps'] == 4  # of 8 batches
     for key, value in one['state_dict'].items():
         assert torch.equal(value, two['state_dict'][key]), key
     moments = (state['optimizer']['state'] for state in states)
     for mine, theirs in zip(*(m.values() for m in moments), strict=True):
         for key, value in mine.items():
             assert torch.equal(value, theirs[key]), key
+
+
+def test_an_average_stays_where_a_step_is_skipped(tmp_path):
+    averaging = dict(type='StepEMAHook', momentum=0.25)
+    runner = trainer(tmp_path)(GUARD, averaging, dataset=Pairs(spoiled=[4]))
+    (hook,) = (h for h in runner.hooks if isinstance(h, StepEMAHook))
+    assert hook.ema_model.steps == 5  # of 6 steps
 
 
 POOLS = dict(beit='mean', dino='cls', ibot='cls', msn='cls', densecl='mean')
@@ -267,6 +308,10 @@ WRONG = {
     'prototypes': (lambda: AssignmentHead(4, num_prototypes=1), 'at least 2'),
     'sharpening': (lambda: AssignmentHead(4, sharpening=0), 'above 0'),
     'ratio': (lambda: CropMasks(8, ratio=(0.0, 0.5)), '0 < low <= high < 1'),
+    'masked crops': (
+        lambda: CropMasks(8, prob=0.0),
+        'prob of CropMasks is 0.0',
+    ),
     'crop key': (
         lambda: MultiCropViews([dict(size=8, scale=(0.1, 1.0))]),
         'give it size and crop_scale',
@@ -277,6 +322,10 @@ WRONG = {
     ),
     'temperature': (lambda: TemperatureHook(0.0, 0.1, 3), 'above 0'),
     'held': (lambda: HoldLastLayerHook(0), 'epochs=0'),
+    'contrast temperature': (
+        lambda: InfoNCEHead(dict(type='FeatureMLP'), temperature=0.0),
+        'temperature of InfoNCEHead is 0.0',
+    ),
     'momentum': (
         lambda: MomentumHook(schedule='sine'),
         'set schedule to cosine or linear',
@@ -292,7 +341,46 @@ def test_wrong_settings_are_one_sentence(make, words):
     assert '\n' not in str(caught.value)
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', ['dino', 'ibot'])
+def test_one_crop_has_no_other(name, monkeypatch, images):
+    config = load(name, 'demo', monkeypatch)
+    model = MODELS.build(config.model)
+    batch = model.data_preprocessor(batch_of(config, images), training=True)
+    with pytest.raises(SimimError, match='An image has 1 crops'):
+        model.loss(batch['inputs'][:1], batch['data_samples'])
+
+
+def test_one_size_does_not_set_crops_of_many(monkeypatch):
+    config = load('dino', 'demo', monkeypatch)
+    config.img_size = 96
+    with pytest.raises(SimimError, match='leave img_size out'):
+        apply_img_size(config)
+
+
+@pytest.mark.parametrize('name', [n for n in NAMES if n != 'supervised'])
+def test_images_of_four_channels(name, monkeypatch):
+    """The colours of each crop and BEiT's tokenizer follow the backbone."""
+    config = load(name, 'demo', monkeypatch)
+    config.model.backbone.in_channels = 4
+    config.model.data_preprocessor.update(mean=[100.0] * 4, std=[50.0] * 4)
+    left_out = fit_channels(config)
+    assert 'saturation' not in str(config.train_dataloader)
+    assert 'FastColorJitter.saturation' in left_out
+    model = built(config, channels=4)
+    pipeline = config.train_dataloader.dataset.pipeline[1:]
+    image = np.random.default_rng(0).integers(0, 256, (72, 96, 4), np.uint8)
+    samples = []
+    for _ in range(3):
+        results = dict(img=image)
+        for transform in pipeline:
+            results = TRANSFORMS.build(transform)(results)
+        samples.append(results)
+    batch = model.data_preprocessor(default_collate(samples), training=True)
+    loss = model.loss(batch['inputs'], batch['data_samples'])['loss']
+    assert loss.isfinite()
+
+
+@pytest.mark.parametrize('name', [*NAMES, 'mae'])
 def test_losses_are_float32_under_autocast(name, monkeypatch, images):
     torch.manual_seed(0)
     config = load(name, 'demo', monkeypatch)

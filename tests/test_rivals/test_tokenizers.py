@@ -100,6 +100,10 @@ def test_files_that_are_not_dalles_are_refused(tmp_path):
     torch.save({'blocks.weight': torch.ones(2)}, plain)
     with pytest.raises(CheckpointError, match='does not hold the encoder'):
         DALLETokenizer(str(plain), 16, **SMALL).init_weights()
+    more = dict(SMALL, vocab_size=32)  # another codebook
+    torch.save(MODELS.build(dict(type='DALL-E', **more)).state_dict(), plain)
+    with pytest.raises(CheckpointError, match='with 16 tokens'):
+        DALLETokenizer(str(plain), 16, **SMALL).init_weights()
     module = tmp_path / 'encoder.pkl'
     module.write_bytes(pickle.dumps(print))
     with pytest.raises(CheckpointError):
@@ -116,16 +120,17 @@ BACKBONE = dict(
 )
 
 
-def model_of(tokens=4, known=4):
+PATCHES = dict(type='PatchTokenizer', num_tokens=4, patch_size=4)
+
+
+def model_of(tokens=4, known=4, tokenizer=None, **backbone):
     return ViTBEiT(
         data_preprocessor=dict(
             type='PairDataPreprocessor', mean=[100.0] * 3, std=[50.0] * 3
         ),
-        backbone=BACKBONE,
+        backbone=dict(BACKBONE, **backbone),
         head=dict(type='TokenHead', in_dims=8, num_tokens=tokens),
-        target_generator=dict(
-            type='PatchTokenizer', num_tokens=known, patch_size=4
-        ),
+        target_generator=tokenizer or dict(PATCHES, num_tokens=known),
     )
 
 
@@ -156,6 +161,28 @@ def test_the_loss_is_that_of_the_masked_patches():
     assert torch.equal(seen, tokens)
 
 
+def test_autocast_changes_no_token():
+    """In bfloat16 a patch between two centres would get the other."""
+    torch.manual_seed(0)
+    model = model_of(tokens=64, known=64)
+    model.target_generator.centres.uniform_()
+    view = torch.randn(64, 3, 8, 8)
+    samples = [Sample(False, True, True, False)] * len(view)
+    seen = []
+    model.target_generator.register_forward_hook(
+        lambda part, inputs, numbers: seen.append(numbers)
+    )
+    for enabled in (False, True):
+        with torch.autocast('cpu', torch.bfloat16, enabled=enabled):
+            model.loss([view], samples)
+    assert torch.equal(*seen)
+
+
+def test_the_tokenizer_takes_the_channels_of_the_backbone():
+    model = model_of(in_channels=5)
+    assert model.target_generator.centres.shape == (4, 5 * 4 * 4)
+
+
 def test_accuracy_counts_the_tokens():
     head = TokenHead(2, 2)
     head.tokens.weight.data = torch.eye(2)
@@ -169,6 +196,26 @@ WRONG = {
     'one token': (lambda: PatchTokenizer(1, 4), 'at least 2'),
     'images': (lambda: FitTokenizerHook(images=0), 'images=0'),
     'codebook': (lambda: model_of(tokens=8), 'knows 4 tokens and the head 8'),
+    'patches': (
+        lambda: model_of(tokenizer=dict(PATCHES, patch_size=2)),
+        'patches of 2 x 2 pixels and the backbone has 4 x 4',
+    ),
+    'channels': (
+        lambda: model_of(
+            tokenizer=dict(PATCHES, in_channels=3), in_channels=4
+        ),
+        'takes 3 channels and the backbone 4',
+    ),
+    'colours of DALL-E': (
+        lambda: model_of(
+            16,
+            tokenizer=dict(
+                SMALL, type='DALLETokenizer', file='', patch_size=4
+            ),
+            in_channels=4,
+        ),
+        'takes 3 channels and the backbone 4',
+    ),
     'not fitted': (
         lambda: PatchTokenizer(2, 4)(torch.ones(1, 3, 4, 4)),
         'add FitTokenizerHook',

@@ -12,7 +12,7 @@ from simim_plugin.settings import check_settings
 
 ROOT = Path(__file__).resolve().parents[2] / 'configs'
 OURS = [f for f in sorted(ROOT.rglob('*.py')) if f.parent.name != '_base_']
-ROWS = [file for file in OURS if file.parent.name == 'ablations']
+ROWS = [f for f in OURS if f.parent.name in ('ablations', 'rivals')]
 
 
 def findings(file: Path) -> list[str]:

@@ -36,6 +36,11 @@ NAMES = dict(
     row_a='siamese_im_row-a.py',
     row_mae='siamese_im_row-mae.py',
     row_moco='siamese_im_row-mocov3.py',
+    rival_beit='siamese_im_rival-beit.py',
+    rival_dino='siamese_im_rival-dino.py',
+    rival_ibot='siamese_im_rival-ibot.py',
+    rival_moco='siamese_im_rival-moco-v3.py',
+    rival_msn='siamese_im_rival-msn.py',
     row_half='siamese_im_row-target-half.py',
 )
 
@@ -109,6 +114,46 @@ WRONG = [
         'upernet',
         'model.decode_head.loss_decode.loss_name=focal',
         "contains 'loss'; others are logged and not minimised",
+    ),
+    # The rivals
+    (
+        'rival_dino',
+        'train_dataloader.dataset.pipeline.1.crops.0.size=256',
+        r'global crop of .*pipeline.1 is \(256, 256\) and .*img_size',
+    ),
+    (
+        'rival_dino',
+        'train_dataloader.dataset.pipeline.1.crops.2.size=288',
+        r'global crop of .*pipeline.1 is \(288, 288\) and .*img_size',
+    ),
+    ('rival_dino', 'model.head.teacher_temperature=0', 'temperature is 0'),
+    ('rival_dino', 'model.head.out_dims=1', 'out_dims is 1'),
+    ('rival_msn', 'model.head.num_prototypes=1', 'num_prototypes is 1'),
+    ('rival_moco', 'model.head.temperature=0', 'temperature is 0'),
+    (
+        'rival_beit',
+        'train_dataloader.dataset.pipeline.2.num_masked=0',
+        'num_masked is 0',
+    ),
+    (
+        'rival_beit',
+        'train_dataloader.dataset.pipeline.2.grid=[7,7]',
+        'grid is .*7, 7',
+    ),
+    (
+        'rival_msn',
+        'train_dataloader.dataset.pipeline.2.num_masked=0',
+        'num_masked is 0',
+    ),
+    (
+        'rival_ibot',
+        'train_dataloader.dataset.pipeline.2.prob=0',
+        'prob is 0',
+    ),
+    (
+        'rival_ibot',
+        'train_dataloader.dataset.pipeline.2.grid=[7,7]',
+        'grid is .*7, 7',
     ),
     # A weight for each class
     ('tuning', f'{LABELS}.class_weight=[1,1]', '2 .*and .*8 classes; give 8'),
@@ -694,6 +739,7 @@ RIGHT = [
     ('pretraining', 'train_dataloader.dataset.indices=6'),
     ('pretraining', 'model.backbone.norm_cfg.eps=1e-5'),
     ('pretraining', 'compile=True'),
+    ('pretraining', 'compile.modules=[backbone,neck]'),
     ('pretraining', 'compile.mode=reduce-overhead'),
     ('pretraining', 'param_scheduler.begin=2'),
     ('pretraining', 'train_dataloader.dataset.indices=[0,5]'),

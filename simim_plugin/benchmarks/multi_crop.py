@@ -1,0 +1,139 @@
+"""CPU time of DINO's views beside the same in Pillow calls.
+
+The yardstick is the recipe in Pillow and torchvision calls, as such code is
+usually written. Both take images in turns, in one process on one thread.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from time import process_time
+
+import torchvision.transforms as T
+from mmengine.config import Config
+from mmpretrain.registry import TRANSFORMS
+from PIL import Image, ImageFilter
+from torch import Tensor
+from tqdm import tqdm
+
+from .. import rivals  # noqa: F401  # registers components
+from ..config_files import config_path
+from ..datasets import ImageFolder
+from .pipeline import _one_thread
+
+RECIPE = 'siamese_im_rival-dino.py'
+
+
+class CropPipeline:
+    """The pipeline of the ImageNet config; it ends in packed uint8 views."""
+
+    def __init__(self) -> None:
+        os.environ['SIMIM_SCALE'] = 'in1k'  # overrides the user's
+        config = Config.fromfile(config_path(RECIPE))
+        self.transforms = [TRANSFORMS.build(t) for t in config.train_pipeline]
+
+    def __call__(self, path: str) -> dict:
+        """Return the packed inputs of an image file."""
+        results = {'img_path': path}
+        for transform in self.transforms:
+            results = transform(results)
+        return results
+
+
+class PillowCropPipeline:
+    """The yardstick: the same crops and colours by Pillow and torchvision.
+
+    It ends in float views, without normalising them.
+    """
+
+    def __init__(self) -> None:
+        large, small = (
+            T.RandomResizedCrop(
+                size, scale=scale, interpolation=T.InterpolationMode.BICUBIC
+            )
+            for size, scale in ((224, (0.25, 1)), (96, (0.05, 0.25)))
+        )
+        # Crop, number, and probabilities of blur and solarisation
+        self.crops = [
+            (large, 1, 1.0, 0.0),
+            (large, 1, 0.1, 0.2),
+            (small, 10, 0.55, 0.1),
+        ]
+        self.flip = T.RandomHorizontalFlip()
+        self.colour = T.Compose(
+            [
+                T.RandomApply([T.ColorJitter(0.4, 0.4, 0.2, 0.1)], p=0.8),
+                T.RandomGrayscale(p=0.2),
+            ]
+        )
+        self.to_tensor = T.ToTensor()
+
+    def __call__(self, path: str) -> list[Tensor]:
+        """Return two views (3, 224, 224) and ten (3, 96, 96) of a file."""
+        image = Image.open(path).convert('RGB')
+        views = []
+        for crop, number, blurred, solarised in self.crops:
+            solarise = T.RandomSolarize(128, p=solarised)
+            for _ in range(number):
+                view = self.colour(self.flip(crop(image)))
+                if random.random() < blurred:
+                    radius = random.uniform(0.1, 2.0)
+                    view = view.filter(ImageFilter.GaussianBlur(radius))
+                views.append(self.to_tensor(solarise(view)))
+        return views
+
+
+def measure_multi_crop(
+    images: str | Path, num_images: int = 100, rounds: int = 5
+) -> dict[str, float]:
+    """Measure the CPU time of the views of DINO and of the yardstick.
+
+    CPU time, not the clock: other jobs of a machine stretch the clock.
+
+    Args:
+        images (str | Path): folder of images; the first ``num_images`` by
+            path are read.
+        num_images (int): images per round.
+        rounds (int): rounds over the images, after one uncounted.
+
+    Returns:
+        dict[str, float]: CPU ``ms_an_image`` and ``yardstick_ms_an_image``,
+        medians of the rounds; their ``ratio``, and ``lowest_ratio`` and
+        ``highest_ratio`` of a round.
+
+    Raises:
+        FileNotFoundError: if the folder is missing or has no image.
+    """
+    folder = ImageFolder(str(images), indices=num_images)
+    paths = [folder.get_data_info(k)['img_path'] for k in range(len(folder))]
+    pipelines: list[Callable[[str], object]] = [
+        CropPipeline(),
+        PillowCropPipeline(),
+    ]
+    spent = []
+    with _one_thread():
+        for _ in tqdm(range(rounds + 1), desc='timing', leave=False):
+            seconds = [0.0, 0.0]
+            for path in paths:
+                for which, pipeline in enumerate(pipelines):
+                    start = process_time()
+                    pipeline(path)
+                    seconds[which] += process_time() - start
+            spent.append(seconds)
+    ratios = [theirs / ours for ours, theirs in spent[1:]]
+    ours, theirs = (
+        1e3 * median(values) / len(paths)
+        for values in zip(*spent[1:], strict=True)
+    )
+    return dict(
+        images=len(paths),
+        ms_an_image=ours,
+        yardstick_ms_an_image=theirs,
+        ratio=median(ratios),
+        lowest_ratio=min(ratios),
+        highest_ratio=max(ratios),
+    )

@@ -1,0 +1,120 @@
+"""Whole steps of two processes equal those of one on the joined batch."""
+
+import os
+import random
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.dataset import default_collate
+from mmengine.dist import get_rank, get_world_size
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import init_default_scope
+from mmpretrain.registry import MODELS, TRANSFORMS
+
+import simim_plugin.rivals  # noqa: F401  # registers components
+from simim_plugin.config_files import config_path
+from simim_plugin.runs.processes import ProcessMixin
+
+from ..training_processes import free_port, run_two
+
+NAMES = ('beit', 'densecl', 'dino', 'ibot', 'moco-v3', 'msn')
+IMAGES = 6
+
+
+def batch_of(config) -> dict:
+    """Draw the views and masks of the joined batch."""
+    random.seed(0)
+    np.random.seed(0)
+    noise = np.random.default_rng(0)
+    transforms = [TRANSFORMS.build(t) for t in config.train_pipeline[1:]]
+    samples = []
+    for _ in range(IMAGES):
+        pixels = noise.integers(0, 256, (72, 96, 3), np.uint8)
+        results = dict(img=pixels)
+        for transform in transforms:
+            results = transform(results)
+        samples.append(results)
+    return default_collate(samples)
+
+
+def step(name) -> dict[str, torch.Tensor]:
+    """Take a step in float64; return its losses, gradients and states."""
+    init_default_scope('mmpretrain')
+    os.environ['SIMIM_SCALE'] = 'demo'
+    config = Config.fromfile(config_path(f'siamese_im_rival-{name}.py'))
+    torch.manual_seed(0)
+    model = MODELS.build(config.model)
+    model.init_weights()
+    batch = model.data_preprocessor(batch_of(config), training=True)
+    if name == 'beit':
+        model.target_generator.fit(torch.rand(16, 3, 64, 64), rounds=1)
+    model.double().train()
+    if name == 'beit':
+        model.target_generator.float()
+    for part in model.modules():  # its draws differ between the processes
+        if type(part).__name__ == 'DropPath':
+            part.drop_prob = 0.0
+    optimizer = build_optim_wrapper(model, config.optim_wrapper)
+    count = IMAGES // get_world_size()
+    part = slice(get_rank() * count, (get_rank() + 1) * count)
+    inputs = [view[part].double() for view in batch['inputs']]
+    spread = model
+    if get_world_size() > 1:
+        runner = SimpleNamespace(distributed=True, cfg=config)
+        spread = ProcessMixin.wrap_model(runner, None, model)
+    losses = spread(inputs, batch['data_samples'][part], mode='loss')
+    loss = losses['loss']
+    loss.backward()
+    found = {f'loss {key}': value.detach() for key, value in losses.items()}
+    for key, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            found[f'gradient {key}'] = parameter.grad.clone()
+    optimizer.step()
+    if hasattr(model, 'update_target'):  # moves centres and queues, too
+        model.update_target(0.9)
+    for key, value in model.state_dict().items():
+        found[f'state {key}'] = value.clone()
+    return found
+
+
+def in_process(rank, port, folder):
+    os.environ.update(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group('gloo', rank=rank, world_size=2)
+    for name in NAMES:
+        torch.save(step(name), f'{folder}/{name}.{rank}.pth')
+    torch.distributed.barrier()
+    os._exit(0)  # torch 2.11 can deadlock when it destroys the group
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """Take all steps in two processes."""
+    folder = tmp_path_factory.mktemp('steps')
+    run_two(in_process, free_port(), str(folder))
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', NAMES)
+def test_a_step_of_two_processes_equals_one(name, folder):
+    first, second = (
+        torch.load(folder / f'{name}.{rank}.pth') for rank in (0, 1)
+    )
+    whole = step(name)
+    assert whole.keys() == first.keys() == second.keys()
+    for key, wanted in whole.items():
+        found = first[key]
+        if key.startswith('loss'):
+            found = (found + second[key]) / 2
+        else:
+            assert torch.equal(found, second[key]), key
+        # A bias before a BatchNorm has zero gradient, up to rounding, which
+        # AdamW divides by its eps.
+        least = 1e-2 if key.startswith('state') else 1e-3
+        error = (found - wanted).double().abs().max()
+        bound = 1e-9 * wanted.double().abs().max().clamp(min=least)
+        assert error <= bound, (key, error)
