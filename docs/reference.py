@@ -36,6 +36,9 @@ PUBLIC = {
 COMMANDS = sorted({p.stem for p in (ROOT / 'tools').glob('*.py')} - {'launch'})
 """Names of the scripts that a user starts."""
 
+PICTURES = ('pair', 'match', 'pca', 'attention', 'curves')
+"""The commands of ``tools/visualize.py``."""
+
 CONFIGS = {
     'siamese_im': 'Pretraining',
     'classification': 'Classification',
@@ -121,17 +124,24 @@ def _commands() -> str:
     ]
     for name in COMMANDS:
         parts.append(f'## tools/{name}.py\n\n```text\n{_help(name)}```')
+        for picture in PICTURES if name == 'visualize' else ():
+            parts.append(f'```text\n{_help(name, picture)}```')
+    for path in sorted((ROOT / 'tools').glob('*.sh')):
+        usage = path.read_text().split('set -euo')[0]
+        lines = re.findall(r'^# ?(.*)', usage.partition('\n')[2], re.M)
+        text = '\n'.join(lines)
+        parts.append(f'## tools/{path.name}\n\n```text\n{text}\n```')
     return '\n\n'.join(parts) + '\n'
 
 
-def _help(name: str) -> str:
+def _help(name: str, *words: str) -> str:
     module = dict(make_corruptions='corrupt').get(name, name)
     main = import_module(f'simim_plugin.commands.{module}').main
     printed, before = io.StringIO(), sys.argv
     sys.argv = [f'{name}.py']  # argparse prints it
     try:
         with redirect_stdout(printed), suppress(SystemExit):
-            main(['--help'])
+            main([*words, '--help'])
     finally:
         sys.argv = before
     return printed.getvalue()
