@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -18,10 +19,11 @@ from pathlib import Path
 
 import numpy as np
 
-from simim_plugin.commands.ablate import UNTRAINED, row_names
+from simim_plugin.commands.rows import UNTRAINED, row_names
 from simim_plugin.commands.running import run_logged
 from simim_plugin.config_files import config_path
 from simim_plugin.errors import SimimError, one_line_errors
+from simim_plugin.files import complete_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = Path('work_dirs/evidence')
@@ -45,6 +47,9 @@ CIFAR_CONFIG = OUT / 'cifar10' / 'config.py'
 SHORT = 'train_cfg.max_epochs=2 param_scheduler.warmup=0.5'
 TASKS = f'--tasks knn,linear,logistic,finetune --data {CIFAR}'
 FROM_ZERO = 'optim_wrapper.paramwise_cfg.layer_decay_rate=1.0'
+METHODS = 'i mae moco-v3 dino ibot msn densecl beit supervised'
+RATES = ('5e-4', '1e-3', '2e-3')
+HELD_OUT = OUT / 'cifar10_rates' / 'folders'
 PAPER_ROWS = 'mae a b c d e f g h i j k mocov3'
 FEW_SCENES = 'val_dataloader.dataset.indices=200 val_evaluator.ann_file=None'
 
@@ -195,6 +200,27 @@ RUNS: dict[str, list[str]] = {
             (PAPER_ROWS, '1 2'),
         )
     ],
+    'rivals': [
+        f'tools/ablate.py {UNTRAINED} {METHODS} --seeds 0 1 2 --costs '
+        '--curves --tasks knn,logistic,matches,segmentation '
+        f'--work-dir {OUT}/rivals/rows'
+    ],
+    # The best rate of each method stands in ablation_cifar10-micro.py.
+    'cifar10_rates': [
+        f'tools/ablate.py {METHODS} --scale cifar10-micro --data {HELD_OUT} '
+        f'--tasks knn --work-dir {OUT}/cifar10_rates/{rate} --cfg-options '
+        f'train_cfg.max_epochs=1 optim_wrapper.optimizer.lr={rate}'
+        for rate in RATES
+    ],
+    'cifar10_rivals': [
+        f'tools/ablate.py {rows} --scale cifar10-micro --data {CIFAR} '
+        f'--seeds {seeds} --costs --curves --tasks knn,logistic,matches '
+        f'--work-dir {OUT}/cifar10_rivals/rows'
+        for rows, seeds in (
+            (f'{UNTRAINED} {METHODS}', '0'),
+            ('i mae moco-v3', '1 2'),
+        )
+    ],
 }
 """Commands of each run; a run may use the results of earlier ones."""
 
@@ -277,8 +303,27 @@ train_dataloader = dict(dataset=dict(
     )
 
 
+def hold_out_cifar10() -> None:
+    """Split the training images of CIFAR-10: 500 of each class are held out.
+
+    They choose the learning rates, so that no test image does.
+    """
+    unpack_cifar10()
+    if HELD_OUT.is_dir():
+        return
+    with complete_folder(HELD_OUT) as part:
+        for folder in sorted((CIFAR / 'train').iterdir()):
+            files = sorted(folder.iterdir(), key=lambda file: int(file.stem))
+            for name, some in (('train', files[:-500]), ('val', files[-500:])):
+                (part / name / folder.name).mkdir(parents=True)
+                for file in some:
+                    os.link(file, part / name / folder.name / file.name)
+
+
 DATA = {
     'cifar10': unpack_cifar10,
+    'cifar10_rates': hold_out_cifar10,
+    'cifar10_rivals': unpack_cifar10,
     'eight_photographs': link('coco_tiny'),
     'six_pairs': link('ade_tiny'),
 }

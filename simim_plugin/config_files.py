@@ -11,7 +11,7 @@ from typing import Any
 
 from .errors import SimimError
 
-ABLATION_SCALES = ('in1k', 'cifar10', 'demo')
+ABLATION_SCALES = ('in1k', 'cifar10', 'cifar10-micro', 'demo')
 
 
 def config_path(name: str) -> str:
@@ -65,7 +65,8 @@ def ablation_base() -> str:
     """Return the base of the ablation rows, for ``_base_`` of a row.
 
     The environment variable ``SIMIM_SCALE`` selects it: 'in1k' (the
-    default), 'cifar10' or 'demo'. One config per row serves every scale.
+    default), 'cifar10', 'cifar10-micro' or 'demo'. One config per row serves
+    every scale.
 
     Returns:
         str: absolute path of ``configs/_base_/ablation_{scale}.py``.

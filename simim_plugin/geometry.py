@@ -123,16 +123,30 @@ class PairGeometry:
         )
 
     def to(self, *args: Any, **kwargs: Any) -> PairGeometry:
-        """Move every tensor; the arguments are those of ``Tensor.to``.
+        """Move in one copy; the arguments are those of ``Tensor.to``.
 
         A dtype applies to the boxes; the flips stay bool.
         """
+        return self.unpacked(self.packed().to(*args, **kwargs))
 
-        def move(view: View) -> View:
-            box = view.box.to(*args, **kwargs)
-            return View(box, view.flip.to(box.device))
+    def packed(self) -> Tensor:
+        """Return the pairs as one tensor (B, 2, 5), online and target.
 
-        return PairGeometry(move(self.online), move(self.target))
+        Each has top, left, height, width and the flip, 0 or 1.
+        """
+        views = [
+            torch.cat([view.box, view.flip[..., None].to(view.box)], dim=-1)
+            for view in (self.online, self.target)
+        ]
+        return torch.stack(views, dim=-2)
+
+    @classmethod
+    def unpacked(cls, pairs: Tensor) -> PairGeometry:
+        """Return the pairs of :meth:`packed`."""
+        online, target = (
+            View(view[..., :4], view[..., 4] > 0) for view in pairs.unbind(-2)
+        )
+        return cls(online, target)
 
     def inverse(self) -> PairGeometry:
         """Return the same pair with the roles of the views swapped."""
@@ -185,8 +199,10 @@ class PairGeometry:
         rows, cols = target_grid
         # Points on the diagonal give every row and every column once.
         length = max(rows, cols)
-        index = torch.arange(length, dtype=torch.float64) + 0.5
-        index = index.to(self.online.box.device)
+        box = self.online.box  # a copy from the CPU would wait for its device
+        index = torch.arange(
+            0.5, length, dtype=torch.float64, device=box.device
+        )
         points = torch.stack([index / rows, index / cols], dim=-1)
         points = points.expand(*self.online.flip.shape, length, 2)
         points = self.to_online(points)

@@ -54,6 +54,21 @@ def test_cifar10_is_unpacked_whole(tmp_path, monkeypatch, shared):
     assert dataset.type == 'ImageFolder'
     assert dataset.pipeline[0].type == 'LoadRGBImage'
 
+    evidence.hold_out_cifar10()
+    parts = [
+        {
+            file.relative_to(root): file.stat().st_ino
+            for file in root.rglob('*.jpg')
+        }
+        for root in (
+            evidence.CIFAR / 'train',
+            evidence.HELD_OUT / 'train',
+            evidence.HELD_OUT / 'val',
+        )
+    ]
+    assert [len(part) for part in parts] == [50000, 45000, 5000]
+    assert parts[0] == parts[1] | parts[2]  # no image is in both
+
 
 def test_a_failed_run_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

@@ -15,7 +15,7 @@ import pytest
 import simim_plugin.commands as commands
 from simim_plugin.checkpoint import read_checkpoint
 from simim_plugin.errors import one_line_interrupt
-from simim_plugin.runs.stopping import record_stop_signals
+from simim_plugin.runs.stopping import _most_steps, record_stop_signals
 
 from .test_faults import FIRST_STEP, epochs, fill
 from .training_processes import TINY, Run, end_all
@@ -151,6 +151,17 @@ def test_a_signal_stops_after_an_evaluation(folder, kind, number, code):
     exact = kind == 'online kNN'  # mmengine's loop cannot stop in an epoch
     assert len([*(folder / 'run').glob('stop_*.pth')]) == exact
     assert ('the last checkpoint stands' in printed) != exact
+
+
+@pytest.mark.parametrize(
+    ('seconds', 'steps', 'again'),
+    [(0.3, 1, 10), (0.6, 1, 8), (12, 10, 4), (60, 1, 1), (3, 10, 10)],
+)
+def test_processes_ask_each_other_for_signals_often_enough(
+    seconds, steps, again
+):
+    """After at most ten steps, or five seconds."""
+    assert _most_steps(seconds, steps) == again
 
 
 def test_ignored_signals_stay_ignored():

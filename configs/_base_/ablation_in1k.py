@@ -35,6 +35,7 @@ rivals = dict(
     patch_outputs=8192, prototypes=1024, dropped=59,
     lr_mocov3=1.5e-4 * 4096 / 256, lr_dino=7.5e-4 * 4096 / 256,
     lr_msn=1e-3 * 4096 / 1024,
+    momentum_mocov3=0.99, momentum_dino=0.996,
     warmup_dino=10, warmup_msn=15, temperature_epochs=50, held=3,
     tokens=8192, predicted=75, lr_beit=1.5e-3 * 4096 / 2048,
     classes=1000, labelled=dict(type='LabelledFolder'),

@@ -6,5 +6,4 @@ distilled_lr = dict(
 rising_decay = dict(  # to ten times its start
     type='CosineAnnealingParamScheduler', param_name='weight_decay',
     eta_min_ratio=10, by_epoch=True, convert_to_iter_based=True)
-teacher_momentum = dict(type='MomentumHook', base_momentum=0.996)
 rising_temperature = dict(type='TemperatureHook', start=0.04, end=0.07)

@@ -31,7 +31,8 @@ optim_wrapper = dict(
 param_scheduler = [
     dict(_base_.distilled_lr, warmup=_base_.rivals.warmup_dino),
     _base_.rising_decay]
-momentum_hook = _base_.teacher_momentum
+momentum_hook = dict(
+    type='MomentumHook', base_momentum=_base_.rivals.momentum_dino)
 rival_hooks = [
     dict(_base_.rising_temperature, epochs=_base_.rivals.temperature_epochs),
     dict(type='HoldLastLayerHook', epochs=_base_.rivals.held)]

@@ -18,5 +18,6 @@ train_pipeline = [
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 optim_wrapper = dict(optimizer=dict(
     lr=_base_.rivals.lr_mocov3, betas=(0.9, 0.999), weight_decay=0.1))
-momentum_hook = dict(type='MomentumHook', base_momentum=0.99)
+momentum_hook = dict(
+    type='MomentumHook', base_momentum=_base_.rivals.momentum_mocov3)
 custom_hooks = [momentum_hook, *_base_.watching_hooks]

@@ -33,5 +33,6 @@ param_scheduler = [
     dict(_base_.distilled_lr, warmup=_base_.rivals.warmup_msn, eta_min=1e-6),
     _base_.rising_decay]
 momentum_hook = dict(
-    _base_.teacher_momentum, schedule='linear', stretch=1.25)
+    type='MomentumHook', base_momentum=_base_.rivals.momentum_dino,
+    schedule='linear', stretch=1.25)
 custom_hooks = [momentum_hook, *_base_.watching_hooks]

@@ -14,10 +14,11 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor
 
+from ..datasets.collating import PairSamples, visible_patches
 from ..errors import SimimError
 from ..geometry import Grid
 from ..models.positions import on_grid, sincos
-from ..models.siamese_im import SiameseIM, visible_patches
+from ..models.siamese_im import SiameseIM, to_device
 
 
 @MODELS.register_module()
@@ -65,19 +66,16 @@ class SymmetricSiameseIM(SiameseIM):
     """
 
     def loss(
-        self, inputs: Sequence[Tensor], data_samples: Sequence[DataSample]
+        self,
+        inputs: Sequence[Tensor],
+        data_samples: Sequence[DataSample] | PairSamples,
     ) -> dict[str, Tensor]:
         """Compute the mean loss of both directions."""
+        if not isinstance(data_samples, PairSamples):
+            data_samples = PairSamples.of(data_samples)
         there = super().loss(inputs, data_samples)
-        back = super().loss(inputs[::-1], [_swapped(s) for s in data_samples])
+        back = super().loss(inputs[::-1], data_samples.swapped())
         return {name: (there[name] + back[name]) / 2 for name in there}
-
-
-def _swapped(sample: DataSample) -> DataSample:
-    """Return the sample with the roles of its views swapped."""
-    swapped = DataSample().set_mask(sample.mask)
-    swapped.geometry = sample.geometry.inverse()
-    return swapped
 
 
 @MODELS.register_module()
@@ -99,19 +97,24 @@ class PartialTargetSiameseIM(SiameseIM):
         self.see_whole = see_whole
 
     def loss(
-        self, inputs: Sequence[Tensor], data_samples: Sequence[DataSample]
+        self,
+        inputs: Sequence[Tensor],
+        data_samples: Sequence[DataSample] | PairSamples,
     ) -> dict[str, Tensor]:
         """Compute the loss of one step over the K patches."""
         online_view, target_view = inputs
+        if not isinstance(data_samples, PairSamples):
+            data_samples = PairSamples.of(data_samples)
         visible, geometry = self._collate(data_samples)
         chosen = visible_patches(
-            [~torch.as_tensor(s.target_tokens) for s in data_samples]
-        ).to(visible.device)  # (B, K)
+            [~torch.as_tensor(t) for t in data_samples.field('target_tokens')]
+        )
+        chosen = to_device(chosen, visible.device)  # (B, K)
         online = self.backbone(online_view, visible)
         online = self.projector(online)  # (B, E + V, D)
-        relative = self.neck.relative(geometry)  # (B, N, 2 D)
-        relative = relative.take_along_dim(chosen[..., None], dim=1)
-        prediction = self.neck.decode(online, visible, relative)
+        queries = self.neck.queries(geometry)  # (B, N, D)
+        queries = queries.take_along_dim(chosen[..., None], dim=1)
+        prediction = self.neck.decode(online, visible, queries)
         target = self.encode_part(target_view, chosen)  # (B, K, D)
         return self.head.loss(prediction, target)
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 from mmpretrain.registry import MODELS
-from torch import Tensor, nn
+from torch import nn
 
-from ..geometry import Grid, PairGeometry
+from ..geometry import Grid
 from ..models.decoder import RelativePositionDecoder
-from ..models.positions import relative_embedding
 
 
 @MODELS.register_module()
@@ -41,11 +40,4 @@ class SmallTargetDecoder(RelativePositionDecoder):
 
     def __init__(self, target_grid: Grid, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.target_grid: Grid = (target_grid[0], target_grid[1])
-
-    def relative(self, geometry: PairGeometry) -> Tensor:
-        """Return the relative embedding (B, N, 2 D) of the target patches."""
-        dtype = self.pos_embed.dtype
-        return relative_embedding(
-            geometry, self.target_grid, self.grid, self.embed_dims, dtype
-        )
+        self.target_grid = (target_grid[0], target_grid[1])

@@ -13,7 +13,7 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from ..models.siamese_im import visible_patches
+from ..datasets.collating import PairSamples
 
 
 @MODELS.register_module()
@@ -42,7 +42,7 @@ class MaskedMoCoV3(MoCoV3):
         Returns:
             dict[str, Tensor]: ``loss`` and the other outputs of the head.
         """
-        visible = visible_patches([s.mask for s in data_samples])
+        visible = PairSamples.visible_of(data_samples)
         visible = visible.to(inputs[0].device)  # (B, V)
         (q1,), (q2,) = (
             self.neck((self.backbone(view, visible),)) for view in inputs

@@ -173,7 +173,9 @@ def measure_operators(name: str, bf16: bool, rounds: int) -> dict[str, float]:
     kinds = dict(compiled=compiled, ours=Operators())
     actions = {kind: with_operators(it, run) for kind, it in kinds.items()}
     seconds = median_seconds(actions, rounds)
-    figures = {f'operators, {kind}: s': x for kind, x in seconds.items()}
+    figures: dict[str, float] = {
+        f'operators, {kind}: s': x for kind, x in seconds.items()
+    }
     figures['operators, ours / compiled'] = (
         seconds['ours'] / seconds['compiled']
     )

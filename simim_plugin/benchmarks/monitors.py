@@ -53,7 +53,9 @@ def measure_monitors(
         },
         rounds,
     )
-    figures = {f'{name}: ms': 1e3 * value for name, value in seconds.items()}
+    figures: dict[str, float] = {
+        f'{name}: ms': 1e3 * value for name, value in seconds.items()
+    }
     for name, every in (('CollapseMonitor', interval), ('NonFiniteGuard', 1)):
         share = 100 * seconds[name] / seconds['step'] / every
         figures[f'{name} every {every} steps, % of a step'] = share

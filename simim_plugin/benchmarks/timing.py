@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import re
 import statistics
 import time
@@ -18,9 +19,49 @@ from tqdm import tqdm
 DEVICE = get_device()
 
 
+class Timed(float):
+    """Seconds or a ratio of them, with the same of CPU time beside it.
+
+    On a machine that others use, only CPU time is steady. Products and
+    quotients with numbers and with others of this kind keep both.
+
+    Args:
+        wall (float): by the clock.
+        cpu (float): of all threads of the process.
+        load (float): of the machine at that time, processes that ran.
+    """
+
+    cpu: float
+    load: float
+
+    def __new__(cls, wall: float, cpu: float, load: float) -> Timed:
+        """Make a float of ``wall``."""
+        timed = super().__new__(cls, wall)
+        timed.cpu, timed.load = cpu, load
+        return timed
+
+    def __mul__(self, factor: float) -> Timed:
+        return Timed(float(self) * factor, self.cpu * factor, self.load)
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, other: float) -> Timed:
+        cpu = other.cpu if isinstance(other, Timed) else other
+        return Timed(
+            float(self) / float(other), _ratio(self.cpu, cpu), self.load
+        )
+
+    def __rtruediv__(self, other: float) -> Timed:
+        return Timed(other / float(self), _ratio(other, self.cpu), self.load)
+
+
+def _ratio(dividend: float, divisor: float) -> float:
+    return dividend / divisor if divisor else float('nan')
+
+
 def median_seconds(
     actions: Mapping[str, Callable[[], object]], rounds: int
-) -> dict[str, float]:
+) -> dict[str, Timed]:
     """Time actions in turns, A B C A B C, after one uncounted round.
 
     Taking turns keeps the ratios fair on a machine whose speed drifts.
@@ -30,19 +71,25 @@ def median_seconds(
         rounds (int): counted runs of each.
 
     Returns:
-        dict[str, float]: median seconds of each.
+        dict[str, Timed]: median seconds of each, by the clock and of CPU.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in actions}
+    seconds: dict[str, list[tuple[float, float]]] = {n: [] for n in actions}
     turns = [name for _ in range(rounds + 1) for name in actions]
     for name in tqdm(turns, desc='timing', leave=False):
         _synchronize()
-        start = time.perf_counter()
+        start = time.perf_counter(), time.process_time()
         actions[name]()
         _synchronize()
-        seconds[name].append(time.perf_counter() - start)
-    return {
-        name: statistics.median(values[1:]) for name, values in seconds.items()
-    }
+        taken = time.perf_counter() - start[0], time.process_time() - start[1]
+        seconds[name].append(taken)
+    load = os.getloadavg()[0]
+    medians = {}
+    for name, values in seconds.items():
+        wall, cpu = zip(*values[1:], strict=True)
+        medians[name] = Timed(
+            statistics.median(wall), statistics.median(cpu), load
+        )
+    return medians
 
 
 def costs(
@@ -65,7 +112,7 @@ def costs(
     seconds = median_seconds(
         {name: prepare() for name, prepare in made.items()}, rounds
     )
-    figures = {}
+    figures: dict[str, float] = {}
     for name in made:
         figures[f'{name}: s'] = seconds[name]
         figures[f'{name}: MB'] = megabytes[name]

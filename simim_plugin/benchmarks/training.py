@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from mmcv.transforms import Compose
 from mmengine.config import Config
-from mmengine.dataset import default_collate
 from mmengine.registry import init_default_scope
 from mmengine.utils import import_modules_from_strings
 from mmpretrain.registry import MODELS
@@ -24,6 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from ..config_files import config_path
+from ..datasets.collating import collate_pairs
 from ..engine.optim import has_fused
 from ..models import UniGradHead
 from .timing import DEVICE, median_seconds, peak_megabytes
@@ -36,6 +36,7 @@ EFFICIENT = (
     'target-block-alone',
     'target-three-quarters',
     'target-half',
+    'efficient',
 )
 _Prepare = Callable[[int, bool], Callable[[], object]]
 
@@ -68,7 +69,7 @@ def pretraining_step(
         )
         for _ in range(batch)
     ]
-    data = model.data_preprocessor(default_collate(samples), training=True)
+    data = model.data_preprocessor(collate_pairs(samples), training=True)
     tokenizer = getattr(model, 'target_generator', None)
     if tokenizer is not None:  # BEiT's is fitted on images
         tokenizer.fit(torch.rand(64, *data['inputs'][0].shape[1:]), rounds=1)
@@ -144,7 +145,7 @@ def measure_steps(batch: int = 8, rounds: int = 5) -> dict[str, float]:
         {name: make(batch, bf16) for name, (make, bf16) in kinds.items()},
         rounds,
     )
-    figures = {}
+    figures: dict[str, float] = {}
     for name, (make, bf16) in kinds.items():
         figures[f'{name}: seconds a step'] = seconds[name]
         figures[f'{name}: images a second'] = batch / seconds[name]
@@ -230,7 +231,7 @@ def measure_methods(
         },
         'GFLOPs an image': flops,
     }
-    figures = {}
+    figures: dict[str, float] = {}
     for row in files:
         for name, values in costs.items():
             figures[f'{row}: {name}'] = values[row]
@@ -246,7 +247,7 @@ def _step_of_scale(scale: str, name: str, batch: int) -> Callable[[], object]:
 
 def dense_loss(tokens: int, dim: int = 768) -> Callable[[], object]:
     """Prepare the loss by its D x D correlation, forward and backward."""
-    prediction, target = _tokens(tokens, dim)
+    prediction, target = random_tokens(tokens, dim)
     head = UniGradHead()
 
     def run() -> None:
@@ -257,7 +258,7 @@ def dense_loss(tokens: int, dim: int = 768) -> Callable[[], object]:
 
 def pairwise_loss(tokens: int, dim: int = 768) -> Callable[[], object]:
     """Prepare the yardstick: the same loss by all M x M similarities."""
-    prediction, target = _tokens(tokens, dim)
+    prediction, target = random_tokens(tokens, dim)
 
     def run() -> None:
         t = F.layer_norm(target, (dim,))
@@ -268,7 +269,8 @@ def pairwise_loss(tokens: int, dim: int = 768) -> Callable[[], object]:
     return run
 
 
-def _tokens(tokens: int, dim: int) -> tuple[Tensor, Tensor]:
+def random_tokens(tokens: int, dim: int) -> tuple[Tensor, Tensor]:
+    """Draw predictions, which take a gradient, and targets, (M, D) each."""
     prediction, target = torch.randn(2, tokens, dim, device=DEVICE)
     return prediction.requires_grad_(), target
 
@@ -295,7 +297,7 @@ def measure_loss(tokens: int = 12544, rounds: int = 5) -> dict[str, float]:
         name: peak_megabytes(make, count)
         for name, (make, count) in kinds.items()
     }
-    figures = {}
+    figures: dict[str, float] = {}
     for name in kinds:
         figures[f'{name}: ms'] = seconds[name] * 1e3
         figures[f'{name}: extra MB'] = memory[name]

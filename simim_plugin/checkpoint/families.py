@@ -73,8 +73,10 @@ FAMILIES = (
     Family('DeiT-III', crop=0.9, pool='cls'),
     Family('SigLIP', *_HALF, crop=0.9),
     Family('CLIP', *_CLIP, crop=0.9, pool='cls', eps=1e-5),
+    Family('CAPI', eps=1e-5, rotary='capi'),
 )
 _BY_NAME = {family.name: family for family in FAMILIES}
+_FREQUENCIES = 'layers.0.attn.frequencies'
 
 
 _RIVALS = (
@@ -126,6 +128,8 @@ def family_of(form: str, state: StateDict) -> Family:
         name = 'BEiT'
     elif any(name.startswith('attn_pool.') for name in state):
         name = 'SigLIP'
+    elif _FREQUENCIES in has:
+        name = 'CAPI'
     elif table is None:
         name = 'DINOv3'
     elif 'layers.0.attn.norm.weight' in has:
@@ -209,7 +213,12 @@ def encoder_options(
         ffn_norm=('layers.0.ffn.norm.weight' in state, False),
         qkv_bias=('layers.0.attn.qkv.bias' in state, True),
         pre_norm=('pre_norm.weight' in state, False),
-        final_norm=('ln1.weight' in state, False),
+        final_norm=('ln1.weight' in state or _FREQUENCIES in state, False),
+        # CAPI's has no weights.
+        final_norm_affine=(
+            'ln1.weight' in state or _FREQUENCIES not in state,
+            True,
+        ),
         interpolate_antialias=(family.antialias, False),
     )
     options |= {
@@ -227,7 +236,8 @@ def encoder_options(
             'is no number above 0 and at most 1; get the folder again from '
             'its source.'
         )
-    return dict(options, norm_cfg=dict(type='LN', eps=eps))
+    kind = 'RMSNorm' if _FREQUENCIES in state else 'LN'
+    return dict(options, norm_cfg=dict(type=kind, eps=eps))
 
 
 _ACTIVATIONS = {
@@ -290,14 +300,27 @@ def _heads(
     width: int,
     depth: int,
 ) -> int:
-    """Return the number of attention heads."""
-    heads = given or about.get('num_attention_heads')
+    """Return the number of attention heads.
+
+    Raises:
+        CheckpointError: if nothing tells it, or the tensors have another.
+    """
     table = state.get('layers.0.attn.bias_table')
     norm = state.get('layers.0.attn.q_norm.weight')
-    if not heads and table is not None:
-        heads = table.shape[1]
-    if not heads and norm is not None:
-        heads = width // len(norm)
+    frequencies = state.get(_FREQUENCIES)
+    told = 0
+    if table is not None:
+        told = table.shape[1]
+    elif frequencies is not None:
+        told = width // frequencies.shape[1]
+    elif norm is not None:
+        told = width // len(norm)
+    if given and told and given != told:
+        raise CheckpointError(
+            f'The tensors of {file} are for {told} attention heads, not '
+            f'{given}; leave --num-heads out.'
+        )
+    heads = given or about.get('num_attention_heads') or told
     if not heads and 'pos_embed' not in state:
         heads = width // 64  # DINOv3, ViT-H+ too
     known = known_encoder(width, depth)
@@ -324,7 +347,6 @@ _OTHERS = (
     ),
     (('patch_embed.backbone.', 'patch_embed.conv1.'), 'a hybrid ViT'),
     (('layer1.0.conv1.weight',), 'a ResNet'),
-    (('encoder.blocks.0.residual1.',), 'CAPI'),
     (('rope.freqs$',), 'RoPE-ViT'),
     (
         ('text_model.', 'token_embedding.', 'encoder.layer.0.attention.self.'),

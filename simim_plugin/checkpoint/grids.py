@@ -8,9 +8,9 @@ from __future__ import annotations
 from math import isqrt
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from ..vit.relative import PLACELESS, bias_rows
 from .reading import CheckpointError
 
 Grid = tuple[int, int]
@@ -72,30 +72,14 @@ def bias_grid(table: Tensor) -> Grid:
     Raises:
         CheckpointError: if its rows are those of no square.
     """
-    side = (isqrt(max(len(table) - 3, 0)) + 1) // 2
-    if not side or (2 * side - 1) ** 2 + 3 != len(table):
+    side = (isqrt(max(len(table) - PLACELESS, 0)) + 1) // 2
+    if not side or bias_rows((side, side)) != len(table):
         raise CheckpointError(
             f'A table of relative position bias has {len(table)} rows, which '
             'is that of no square grid; get the checkpoint again from its '
             'source.'
         )
     return side, side
-
-
-def resize_bias(table: Tensor, old: Grid, new: Grid) -> Tensor:
-    """Interpolate a table of relative position bias, bilinear.
-
-    This is Hugging Face's rule. Its last three rows stay.
-
-    Args:
-        table (Tensor): ((2 R - 1) (2 C - 1) + 3, heads).
-        old (tuple[int, int]): R and C.
-        new (tuple[int, int]): of the result.
-    """
-    sizes = [[2 * n - 1 for n in grid] for grid in (old, new)]
-    distances = table[:-3].T.unflatten(1, sizes[0])[None]
-    distances = F.interpolate(distances, sizes[1], mode='bilinear')
-    return torch.cat([distances[0].flatten(1).T, table[-3:]])
 
 
 def fixed_grid(table: Tensor) -> Grid | None:

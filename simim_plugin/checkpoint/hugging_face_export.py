@@ -92,9 +92,10 @@ def _kind(model: Portable) -> tuple[str, Format, dict[str, Any]]:
             kind = 'Dinov2WithRegisters'
             arguments['num_register_tokens'] = options['num_registers']
         return kind, HUGGING_FACE_DINOV2, arguments
+    to = 'plugin' if options.get('rotary') == 'capi' else 'timm'
     raise CheckpointError(
         'Hugging Face is written as ViT, DINOv2 and DINOv3, and this encoder '
-        f'is of {options_text(options)}; convert it to timm.'
+        f'is of {options_text(options)}; convert it to {to}.'
     )
 
 

@@ -164,7 +164,7 @@ _SHAPES: tuple[tuple[re.Pattern[str], int | None], ...] = (
     (re.compile(r'patch_embed\.projection\.weight$'), None),  # or of video
     (re.compile(r'(?:cls_token|registers|distilled|pos_embed)$'), 3),
     (re.compile(r'layers\.\d+\.(?:attn\.(?:qkv|proj)|ffn\..*)\.weight$'), 2),
-    (re.compile(r'layers\.\d+\.attn\.bias_table$'), 2),
+    (re.compile(r'layers\.\d+\.attn\.(?:bias_table|frequencies)$'), 2),
     (re.compile(r'(?:bias|norm\.weight|ln\d\.weight|gamma\d\.weight)$'), 1),
 )
 """Names of tensors in an encoder, and their number of dimensions."""
@@ -232,6 +232,23 @@ def _with_cls_row(own: dict[str, Tensor]) -> Tensor:
     if cls and square:  # timm leaves that row out (no_embed_class)
         return torch.cat([torch.zeros_like(table[:, :1]), table], dim=1)
     return table
+
+
+def add_biases(state: dict[str, Tensor]) -> None:
+    """Give the linear maps of blocks that have none biases of 0, in place.
+
+    Args:
+        state (dict[str, Tensor]): under our names.
+    """
+    for name in [*state]:
+        if _UNBIASED.search(name):
+            bias = f'{name.removesuffix("weight")}bias'
+            state.setdefault(bias, torch.zeros_like(state[name][:, 0]))
+
+
+_UNBIASED = re.compile(
+    r'layers\.\d+\.(?:attn\.proj|ffn\.layers\.(?:0\.0|1))\.weight$'
+)
 
 
 def _share_bias(state: dict[str, Tensor], prefix: str) -> None:

@@ -17,9 +17,10 @@ from mmengine.logging import print_log
 from mmpretrain.models import VisionTransformer
 from torch import Tensor, nn
 
-from ..errors import SimimError
+from ..errors import SimimError, Trouble
 from ..text import clean
 from ..vit import resize_table
+from ..vit.relative import resize_bias
 from .adapters import load_adapters
 from .channels import adapt_all_channels, adapt_channels
 from .families import (
@@ -31,7 +32,7 @@ from .families import (
     is_rope_vit,
     options_text,
 )
-from .grids import Grid, bias_grid, grid_of, resize_bias
+from .grids import Grid, bias_grid, grid_of
 from .joining import blocks_of, misshapen, without_fixed
 from .names import (
     OFFICIAL,
@@ -337,7 +338,7 @@ def _select(
         raise CheckpointError(
             f'The checkpoint {weights.file} does not fit the model: none of '
             f'its {len(state)} encoder tensors does ({some(state)}); '
-            'check which model it is of.'
+            f'check which model it is of; see {Trouble.NO_FIT}.'
         )
     _refuse_half_blocks({**wanted, **state}, fitting, weights.file)
     return fitting
@@ -549,7 +550,8 @@ def check_fit(
         )
         raise CheckpointError(
             f'The checkpoint {path} does not fit the model: of '
-            f'{len(wanted)} tensors {listing}; {hint}.'
+            f'{len(wanted)} tensors {listing}; {hint}; see '
+            f'{Trouble.NO_FIT}.'
         )
 
 

@@ -15,8 +15,15 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from ..errors import Trouble
 from .families import other_model
-from .joining import StateDict, join_parts, place_tokens, without_fixed
+from .joining import (
+    StateDict,
+    add_biases,
+    join_parts,
+    place_tokens,
+    without_fixed,
+)
 from .reading import CheckpointError, inside_object
 from .unpickling import Left
 
@@ -234,6 +241,22 @@ _OPEN_CLIP_BLOCKS = (
     ('.mlp.c_fc.', '.ffn.layers.0.0.'),
     ('.mlp.c_proj.', '.ffn.layers.1.'),
 )
+_CAPI = (
+    ('registers', 'backbone.registers'),
+    ('patch_embed.', 'backbone.patch_embed.projection.'),
+    ('encoder.blocks.', 'backbone.layers.'),
+    ('decoder.', 'decoder.'),
+    ('mask_token', 'decoder.mask_token'),
+)
+_CAPI_BLOCKS = (
+    ('.residual1.norm.', '.ln1.'),
+    ('.residual2.norm.', '.ln2.'),
+    ('.residual1.fn.rope.freqs', '.attn.frequencies'),
+    ('.residual1.fn.qkv.', '.attn.qkv.'),
+    ('.residual1.fn.proj.', '.attn.proj.'),
+    ('.residual2.fn.fc1.', '.ffn.layers.0.0.'),
+    ('.residual2.fn.fc2.', '.ffn.layers.1.'),
+)
 _HUGGING_FACE = (
     *_HUGGING_FACE_BARE,
     *_within('vit.', _HUGGING_FACE_BARE),
@@ -295,6 +318,12 @@ FORMATS = (
         _HUGGING_FACE_CLIP_BLOCKS,
     ),
     Format('CLIP', 'ln_pre.weight', _OPEN_CLIP, _OPEN_CLIP_BLOCKS),
+    Format(
+        'CAPI',
+        'encoder.blocks.0.residual1.norm.weight',
+        _CAPI,
+        _CAPI_BLOCKS,
+    ),
     Format(
         'MoCo-v3',
         'base_encoder.patch_embed.proj.weight',
@@ -398,7 +427,8 @@ def from_any(
         form, state = _below_prefix(state, file)
     if form is OFFICIAL:
         return Found(form, from_official(state), taken, others)
-    _refuse_others(state, file)
+    if form.name != 'CAPI':  # its blocks have the name of RoPE-ViT's
+        _refuse_others(state, file)
     state = join_parts(state) if form.name != OURS.name else _as_plain(state)
     renamed = {
         name
@@ -411,6 +441,8 @@ def from_any(
         renamed['backbone.pos_embed'] = renamed['backbone.pos_embed'][:, 1:]
     elif form.name != OURS.name:
         place_tokens(renamed)
+        if form.name == 'CAPI':
+            add_biases(renamed)
         _refuse_unknown(renamed, file)
     return Found(form, renamed, taken, others)
 
@@ -472,7 +504,11 @@ def _refuse_unknown(renamed: StateDict, file: Any) -> None:
             'use an encoder that docs/encoders.md lists.'
         )
     dinov3 = {'cls_token', 'registers', 'layers.0.attn.gamma1.weight'}
-    placed = {'pos_embed', 'layers.0.attn.bias_table'}
+    placed = {
+        'pos_embed',
+        'layers.0.attn.bias_table',
+        'layers.0.attn.frequencies',
+    }
     if 'layers.0.attn.proj.weight' in has and not (
         placed & has or dinov3 <= has
     ):
@@ -610,7 +646,7 @@ def _below_prefix(
         raise CheckpointError(
             f'The checkpoint {file} does not fit the model: it holds no ViT '
             f'of a known format, but {held}{some(state) or "no tensor"}; '
-            'check which model it is of.'
+            f'check which model it is of; see {Trouble.NO_FIT}.'
         )
     online = sorted(p for p in prefixes if not _TARGETS.search(p))
     target = sorted(prefixes - {*online})

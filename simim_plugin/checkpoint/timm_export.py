@@ -56,6 +56,11 @@ def build_extended(
     import timm
 
     arguments = _common(model)
+    if model.options.get('rotary') == 'capi':
+        raise CheckpointError(
+            'timm has no ViT with frequencies in each block, as CAPI has '
+            'them; convert it to plugin.'
+        )
     if model.options.get('rotary'):
         kind: Any = timm.models.eva.Eva
         arguments |= _rotary_arguments(model.options)

@@ -11,53 +11,35 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ..config_files import ABLATION_SCALES, config_path
 from ..errors import SimimError, one_line_errors
-from ..files import complete_file, last_checkpoint, write_json
+from ..files import last_checkpoint, write_json
 from ..text import clean
+from .row_tables import write_results
+from .rows import (
+    COSTED,
+    MATCHES,
+    METRICS,
+    PAPER_LINEAR,
+    PREFIX,
+    SEGMENTATION,
+    SIAMESE_IM,
+    UNTRAINED,
+    config_of,
+    row_names,
+)
 from .running import run_script, train_on
-
-PREFIX = 'siamese_im_row-'
-RIVAL = 'siamese_im_rival-'
-UNTRAINED = 'untrained'
-MATCHES = 'matches'
-
-PAPER_LINEAR = {
-    'mae': 62.5,
-    'a': 62.3,
-    'b': 48.7,
-    'c': 59.9,
-    'd': 46.2,
-    'e': 69.6,
-    'f': 73.1,
-    'g': 73.6,
-    'h': 74.7,
-    'i': 76.8,
-    'j': 76.5,
-    'k': 72.0,
-    'mocov3': 72.2,
-}
-"""Linear probe in the paper's table 3, by row: ViT-B/16, 400 epochs."""
 
 DATA = {
     'in1k': ('data/imagenet', 'train'),
     'cifar10': ('data/cifar10', ''),
+    'cifar10-micro': ('data/cifar10-folders', 'train'),
     'demo': ('data/demo', 'train'),
 }
 """By scale, the folder of the images and of those for pretraining in it."""
-
-METRICS = {
-    'knn': ('kNN (k = 20)', 'knn/top1_k20'),
-    'linear': ('linear', 'accuracy/top1'),
-    MATCHES: ('patches matched', ''),
-}
-"""By task, the heading of its column and the metric in its results."""
-
 
 BUDGETS = {
     'images': '',
@@ -69,28 +51,11 @@ BUDGETS = {
 OWN_TEACHER = ('dino', 'ibot', 'msn')
 """Rivals whose authors evaluate the teacher."""
 
-
-def row_names() -> list[str]:
-    """Return the packaged rows: those of the paper, our own, the rivals."""
-    found = _packaged(PREFIX, 'i') - set(PAPER_LINEAR)
-    return [*PAPER_LINEAR, *sorted(found), *rival_names()]
-
-
-def rival_names() -> list[str]:
-    """Return the packaged rivals."""
-    return sorted(_packaged(RIVAL, 'dino'))
-
-
-def _packaged(prefix: str, one: str) -> set[str]:
-    """Return the names after ``prefix`` beside the config of ``one``."""
-    folder = Path(config_path(f'{prefix}{one}.py')).parent
-    return {f.stem.removeprefix(prefix) for f in folder.glob(f'{prefix}*.py')}
-
-
-def _config_of(row: str) -> str:
-    """Return the config file of a row or a rival."""
-    prefix = RIVAL if row in rival_names() else PREFIX
-    return config_path(f'{prefix}{row}.py')
+EVERY_EPOCH = (
+    'default_hooks.checkpoint.interval=1',
+    'default_hooks.checkpoint.max_keep_ckpts=-1',
+)
+"""Settings that keep the checkpoints of all epochs."""
 
 
 def main(
@@ -106,6 +71,8 @@ def main(
     with one_line_errors():
         args = parse_args(argv)
         claim_folder(args)
+        if args.costs or args.curves:
+            measured_costs(args)
         for row in args.rows:
             for seed in args.seeds:
                 run_row(args, row, seed, tools)
@@ -123,6 +90,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     known = [UNTRAINED, *row_names()]
     args = _parser(known).parse_args(argv)
     args.rows = args.rows or [UNTRAINED, *PAPER_LINEAR]
+    args.rows = ['i' if row == SIAMESE_IM else row for row in args.rows]
     unknown = sorted(set(args.rows) - set(known))
     if unknown:
         raise SimimError(
@@ -135,12 +103,25 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
             f'Rows are not compared by {", ".join(unknown)}; --tasks takes '
             f'{",".join(METRICS)}.'
         )
+    if SEGMENTATION in args.tasks.split(',') and args.scale != 'demo':
+        raise SimimError(
+            f'Images of the scale {args.scale} have no masks for the task '
+            f'{SEGMENTATION}; leave it out of --tasks, or take --scale demo.'
+        )
     args.data = args.data or Path(DATA[args.scale][0])
     if not args.data.is_dir():
         raise SimimError(
             f'There are no images at {args.data}; put them there, or name '
             'another folder by --data.'
         )
+    parts = (args.data / 'train', args.data / 'val')
+    if args.curves and not all(part.is_dir() for part in parts):
+        raise SimimError(
+            f'--curves reads {parts[0]} and {parts[1]}, and one is missing; '
+            'put the images in such folders of classes, or leave it out.'
+        )
+    if args.curves:
+        args.cfg_options = [*args.cfg_options, *EVERY_EPOCH]
     args.work_dir = args.work_dir or Path('work_dirs/ablations', args.scale)
     return args
 
@@ -154,8 +135,8 @@ def _parser(rows: Sequence[str]) -> argparse.ArgumentParser:
         'rows',
         nargs='*',
         metavar='ROW',
-        help=f'{", ".join(rows)}. Defaults to {UNTRAINED} and the rows of '
-        'the paper',
+        help=f'{", ".join(rows)}; {SIAMESE_IM} is i. Defaults to '
+        f'{UNTRAINED} and the rows of the paper',
     )
     parser.add_argument('--scale', choices=ABLATION_SCALES, default='demo')
     parser.add_argument('--data', type=Path, help='folder of the images')
@@ -174,6 +155,17 @@ def _parser(rows: Sequence[str]) -> argparse.ArgumentParser:
         help='rows that train see as many images, or as many as their steps '
         'allow in the time or the operations of row i; costs.json has the '
         'costs. Defaults to images',
+    )
+    parser.add_argument(
+        '--costs',
+        action='store_true',
+        help='measure a step of each row, in turns: time, operations, memory',
+    )
+    parser.add_argument(
+        '--curves',
+        action='store_true',
+        help='keep the checkpoint of each epoch, and draw the kNN accuracy '
+        'over the images seen and over the time that --costs measures',
     )
     parser.add_argument(
         '--work-dir',
@@ -240,7 +232,9 @@ def run_row(
         weights = str(_pretrain(args, row, seed, folder, tools))
     branch = 'teacher' if row in OWN_TEACHER else 'online'
     tasks = args.tasks.split(',')
-    evaluated = [task for task in tasks if task != MATCHES]
+    evaluated = [t for t in tasks if t not in (MATCHES, SEGMENTATION)]
+    if SEGMENTATION in tasks and not evaluated:
+        evaluated = ['knn']  # writes the encoder of a branch to a file
     figures = {}
     if evaluated:
         figures = _evaluate(
@@ -248,7 +242,11 @@ def run_row(
         )
     if MATCHES in tasks:
         figures[MATCHES] = _match(args, weights, branch, seed)
-    write_json(done, figures)
+    if SEGMENTATION in tasks:
+        figures[SEGMENTATION] = _segment(args, weights, branch, folder, tools)
+    if args.curves and row != UNTRAINED:
+        _follow(args, branch, folder)
+    write_json(done, {task: figures[task] for task in tasks})
 
 
 def _evaluate(
@@ -284,10 +282,50 @@ def _match(
     from mmengine.config import Config
 
     from .. import evaluation  # noqa: F401  # registers components
-    from .dense_matches import matched_share
+    from .row_figures import matched_share
 
     config = Config.fromfile(config_path(f'{PREFIX}i.py'))
     return matched_share(weights, branch, config, args.data, seed)
+
+
+def _segment(
+    args: argparse.Namespace,
+    weights: str,
+    branch: str,
+    folder: Path,
+    tools: Path,
+) -> float:
+    """Return the mIoU of kNN segmentation by frozen patches."""
+    from .row_figures import segmentation_options
+
+    # tools/evaluate.py leaves what is no file of its own there.
+    kept = folder / 'evaluation' / f'{branch}.pth'
+    if weights.endswith('.py'):
+        kept = folder / 'evaluation' / 'untrained.pth'
+    file = kept if kept.is_file() else Path(weights)
+    out = folder / 'segmentation' / 'metrics.json'
+    words = [config_path('siamese_im_vit-micro-p8_seg-knn_demo.py'), str(file)]
+    words += ['--work-dir', str(out.parent), '--out', str(out)]
+    words += ['--cfg-options', *segmentation_options(file, args.data)]
+    run_script(tools / 'test.py', words, folder / 'segmentation.log')
+    return json.loads(out.read_text())[METRICS[SEGMENTATION][1]]
+
+
+def _follow(args: argparse.Namespace, branch: str, folder: Path) -> None:
+    """Measure the accuracy of every epoch."""
+    from mmengine.config import Config
+
+    from .protocols import PREFIX as FIRST
+    from .protocols import SCALES
+    from .row_figures import learning_curve
+
+    scale = SCALES[args.scale.partition('-')[0]]
+    name = FIRST + scale.configs['knn'][0]
+    size = Config.fromfile(config_path(f'{name}.py')).model.backbone.img_size
+    pretraining, file = folder / 'pretraining', folder / 'curve.json'
+    config = Config.fromfile(pretraining / 'config.py')
+    images = config.train_dataloader.batch_size * args.gpus
+    learning_curve(pretraining, branch, size, args.data, images, file)
 
 
 def _pretrain(
@@ -297,7 +335,7 @@ def _pretrain(
     work_dir = folder / 'pretraining'
     images = args.data / DATA[args.scale][1]
     words = [
-        _config_of(row),
+        config_of(row),
         *('--cfg-options', f'randomness.seed={seed}'),
         f'train_dataloader.dataset.data_root={images}',
         *args.cfg_options,
@@ -309,20 +347,31 @@ def _pretrain(
     return last_checkpoint(work_dir)
 
 
+def measured_costs(args: argparse.Namespace) -> dict[str, float]:
+    """Return the costs of a step of all rows that train.
+
+    They are measured in one run, in turns, unless ``costs.json`` has them.
+    """
+    from ..benchmarks.training import measure_methods
+
+    rows = dict.fromkeys(['i', *args.rows])
+    rows.pop(UNTRAINED, None)
+    file = args.work_dir / 'costs.json'
+    costs = json.loads(file.read_text()) if file.is_file() else {}
+    if any(f'{row}: {BUDGETS["flops"]}' not in costs for row in rows):
+        files = {row: Path(config_of(row)).name for row in rows}
+        costs = measure_methods(files, args.scale, batch=COSTED, rounds=3)
+        write_json(file, costs)
+    return costs
+
+
 def _epochs(args: argparse.Namespace, row: str) -> int:
     """Return the epochs of a row within the budget of row (i)."""
     from mmengine.config import Config
 
-    from ..benchmarks.training import measure_methods
-
-    file = args.work_dir / 'costs.json'
-    costs = json.loads(file.read_text()) if file.is_file() else {}
+    costs = measured_costs(args)
     name = BUDGETS[args.budget]
-    if f'{row}: {name}' not in costs:
-        files = {one: Path(_config_of(one)).name for one in ('i', row)}
-        costs |= measure_methods(files, args.scale, batch=16, rounds=3)
-        write_json(file, costs)
-    config = Config.fromfile(_config_of('i'))
+    config = Config.fromfile(config_of('i'))
     epochs = str(config.train_cfg.max_epochs)
     for word in args.cfg_options:
         if word.startswith('train_cfg.max_epochs='):
@@ -334,86 +383,3 @@ def _epochs(args: argparse.Namespace, row: str) -> int:
         )
     share = costs.get(f'{row}: {name}, / (i)', 1.0)
     return max(1, round(int(epochs) / share))
-
-
-def write_results(work_dir: Path) -> None:
-    """Write ``results.json``, the table and the plot of the rows so far."""
-    results = collect(work_dir)
-    write_json(work_dir / 'results.json', results)
-    with complete_file(work_dir / 'results.md') as page:
-        page.write_text(table(results) + '\n')
-    with complete_file(work_dir / 'results.png') as picture:
-        draw(results).savefig(picture, format='png')
-
-
-def collect(work_dir: Path) -> dict[str, dict[str, dict[str, float]]]:
-    """Read the figures in percent by row, task and seed; rows in order."""
-    rows: dict[str, dict[str, dict[str, float]]] = {}
-    for row in [UNTRAINED, *row_names()]:
-        for file in sorted(work_dir.glob(f'{row}/seed*/row.json')):
-            seed = file.parent.name.removeprefix('seed')
-            for task, value in json.loads(file.read_text()).items():
-                tasks = rows.setdefault(row, {})
-                tasks.setdefault(task, {})[seed] = value
-    return rows
-
-
-def describe(row: str) -> str:
-    """Return the description in the comment of a row's config."""
-    if row == UNTRAINED:
-        return 'the encoder as it is initialised'
-    text = Path(_config_of(row)).read_text()
-    comment = []
-    for line in text.splitlines()[1:]:
-        if not line.startswith('# '):
-            break
-        comment.append(line.removeprefix('# '))
-    return ' '.join(comment).partition(': ')[2].rstrip('.')
-
-
-def table(results: dict[str, dict[str, dict[str, float]]]) -> str:
-    """Return a Markdown table; several seeds as mean, lowest and highest."""
-    tasks = list(next(iter(results.values()), {}))
-    names = [f'{METRICS[task][0]}, *ours*' for task in tasks]
-    cells = ['row', 'what', *names, 'linear, *paper*']
-    lines = [f'| {" | ".join(cells)} |', '|---' * len(cells) + '|']
-    for row, figures in results.items():
-        spreads = [
-            _spread([*figures.get(task, {}).values()]) for task in tasks
-        ]
-        paper = str(PAPER_LINEAR.get(row, '-'))
-        cells = [f'`{row}`', describe(row), *spreads, paper]
-        lines.append(f'| {" | ".join(cells)} |')
-    return '\n'.join(lines)
-
-
-def _spread(values: Sequence[float]) -> str:
-    if not values:
-        return '-'
-    mean = f'{statistics.mean(values):.1f}'
-    if len(values) == 1:
-        return mean
-    return f'{mean} ({min(values):.1f} to {max(values):.1f})'
-
-
-def draw(results: dict[str, dict[str, dict[str, float]]]) -> Any:
-    """Draw a panel for each task, a line for each row, a dot for each seed."""
-    from ..visualization.style import BLUE, GREY, TEXT, new_figure, title
-
-    tasks = list(next(iter(results.values()), {}))
-    figure = new_figure(3.6 * len(tasks) + 1.6, 0.3 * len(results) + 1.1)
-    panels = figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0]
-    for axes, task in zip(panels, tasks, strict=True):
-        for place, figures in enumerate(results.values()):
-            values = list(figures.get(task, {}).values())
-            axes.axhline(place, color=GREY, lw=0.5, alpha=0.5)
-            axes.plot(values, [place] * len(values), 'o', color=BLUE, ms=5)
-        if UNTRAINED in results:
-            base = statistics.mean(results[UNTRAINED][task].values())
-            axes.axvline(base, color=GREY, lw=1, ls='--')
-        axes.set_yticks(range(len(results)), list(results))
-        axes.set_ylim(len(results) - 0.5, -0.5)
-        axes.tick_params(labelsize=TEXT)
-        axes.spines[['top', 'right']].set_visible(False)
-        title(axes, f'{METRICS[task][0]}, %', '')
-    return figure

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -17,9 +18,11 @@ PARTS = {
     'step': 'the training step beside a plain ViT',
     'loss': 'the loss beside its M x M form',
     'pipeline': 'the pair pipeline beside Pillow calls',
-    'multi-crop': "DINO's views beside Pillow calls, in CPU time",
+    'multi-crop': "DINO's views beside Pillow calls",
     'variants': 'the training step of the cheaper variants',
     'rivals': 'the training step of the other methods',
+    'savings': 'parts of a step beside plainer code for the same numbers',
+    'refill': 'the wait for the first batch of an epoch',
     'monitors': 'the monitors of a run beside its training step',
     'detection-step': 'a step of ViTDet, activations kept or computed again',
     'detection-attention': "a global block's attention in ViTDet",
@@ -41,17 +44,46 @@ def main(argv: Sequence[str] | None = None) -> None:
     with explained_errors(argv):
         for part in PARTS:
             if part in args.parts:
-                figures |= measure(part, args)
+                found = measure(part, args)
+                figures |= found
+                print('\n'.join(lines(found)), flush=True)
     device = (
         torch.cuda.get_device_name()
         if torch.cuda.is_available()
         else f'CPU, {torch.get_num_threads()} threads'
     )
-    print(f'torch {torch.__version__}, {device}, medians of {args.rounds}')
-    for name, value in figures.items():
-        print(f'{name:50} {value:10.4g}')
+    print(
+        f'torch {torch.__version__}, {device}, medians of {args.rounds}; cpu '
+        'is the same by CPU time, load the processes that ran on the machine'
+    )
     if args.json:
-        write_json(args.json, figures)
+        write_json(args.json, with_cpu(figures))
+
+
+def lines(figures: Mapping[str, float]) -> Iterator[str]:
+    """Yield a line for each figure, with its CPU time and the load."""
+    from ..benchmarks.timing import Timed
+
+    for name, value in figures.items():
+        line = f'{name:55} {value:10.4g}'
+        if isinstance(value, Timed):
+            line += f'   cpu {value.cpu:10.4g}   load {value.load:4.1f}'
+        else:
+            line += f'   {"":14}   load {os.getloadavg()[0]:4.1f}'
+        yield line
+
+
+def with_cpu(figures: Mapping[str, float]) -> dict[str, float]:
+    """Return the figures, each followed by the same of CPU time, if any."""
+    from ..benchmarks.timing import Timed
+
+    written = dict[str, float]()
+    for name, value in figures.items():
+        written[name] = float(value)
+        if isinstance(value, Timed):
+            written[f'{name} (CPU time)'] = value.cpu
+            written[f'{name} (load)'] = value.load
+    return written
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -69,10 +101,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default=['step', 'loss', 'pipeline'],
         help='parts to measure. Defaults to step loss pipeline',
     )
-    parser.add_argument(
-        '--images',
-        help='folder of images for the pipeline and multi-crop',
-    )
+    parser.add_argument('--images', help='folder of images for the pipeline')
     parser.add_argument(
         '--config',
         help='packaged config for monitors, detection, segmentation',
@@ -106,15 +135,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--json', type=Path, help='file for the figures')
     add_traceback_option(parser)
     args = parser.parse_args(argv)
-    views = [p for p in args.parts if p in ('pipeline', 'multi-crop')]
-    if views and args.images is None:
-        parser.error(f'--images FOLDER is needed to time {views[0]}.')
+    reading = {'pipeline', 'multi-crop', 'refill'} & {*args.parts}
+    if reading and args.images is None:
+        parser.error(
+            f'--images FOLDER is needed to time {" and ".join(reading)}.'
+        )
     return args
 
 
 def measure(part: str, args: argparse.Namespace) -> dict[str, float]:
     """Return the figures of a part by name."""
-    from ..benchmarks import monitors, training
+    from ..benchmarks import monitors, savings, training
 
     batch, rounds = args.batch_size, args.rounds
     match part:
@@ -130,6 +161,10 @@ def measure(part: str, args: argparse.Namespace) -> dict[str, float]:
             return training.measure_variants(batch, rounds)
         case 'rivals':
             return training.measure_rivals(args.scale, batch, rounds)
+        case 'savings':
+            return savings.measure_savings(args.tokens, batch, rounds)
+        case 'refill':
+            return savings.measure_refill(args.images, batch, rounds)
         case 'monitors':
             config = args.config or training.RECIPE
             return monitors.measure_monitors(config, batch, rounds)

@@ -170,8 +170,8 @@ def fit_model(
     has_cls = options.get('with_cls_token', True)
     if task == 'knn':
         config.test_cfg.pool = family.pool
-    elif task == 'logistic' and not has_cls:
-        config.test_cfg.pool = 'mean'
+    elif task == 'logistic' and (family.pool == 'cls' or not has_cls):
+        config.test_cfg.pool = family.pool if has_cls else 'mean'
     elif task == 'linear' and family.pool == 'cls':
         backbone.out_type = 'cls_token'
     _prepare(config, family, size)

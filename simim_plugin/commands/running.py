@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from ..errors import SimimError
+from ..errors import SimimError, Trouble
 from ..text import ESTIMATE, clean, without_colour
 
 _OPTIONS = '--(accept-changes|extend|restart-epoch|pretrained FILE)'
@@ -70,7 +70,8 @@ def train_on(
     try:
         run_script(tools / 'train.py', words, log, gpus)
     except SimimError as error:
-        cause, _, advice = str(error).rpartition('; ')
+        sentence = str(error).replace(f'; see {Trouble.CHANGED}', '')
+        cause, _, advice = sentence.rpartition('; ')
         if not re.search(_OPTIONS, advice):
             raise
         raise SimimError(

@@ -27,20 +27,21 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..checkpoint import fill_pretrained, refuse_init_cfg
-from ..errors import SimimError
 from ..freezing import FrozenStages
 from ..geometry import Grid
-from ..vit import ARCHES, RotaryPositions, check_choice, resize_table
+from ..vit import ARCHES, check_choice, resize_table
 from ..vit.layers import (
     FFN_TYPES,
     ROTARY_KINDS,
     add_tokens,
+    build_rotary,
     check_norms,
     extra_tokens,
     layer_depth,
 )
+from ..vit.norm import final_norm as build_final_norm
 from .attention import attend
-from .extended_block import extend_layers, extended_block
+from .extended_block import extend_layers, extended_block, image_places
 
 _QUARTERS = {
     name: dict(
@@ -62,10 +63,12 @@ QUARTERS = {
 class SiameseIMViTDet(FrozenStages, ViTSAM):
     """ViTDet's backbone, for images of any size.
 
-    ``num_registers``, ``absolute_positions``, ``rotary``, ``qk_norm``,
-    ``attn_norm``, ``ffn_type``, ``ffn_norm``, ``layer_scale_init_value``,
-    ``pre_norm``, ``final_norm`` and ``interpolate_antialias`` are as in
-    :class:`simim_plugin.vit.PlainViT`, and off by default.
+    ``num_registers``, ``absolute_positions``, ``rotary``, ``relative_bias``,
+    ``qk_norm``, ``attn_norm``, ``ffn_type``, ``ffn_norm``,
+    ``layer_scale_init_value``, ``pre_norm``, ``final_norm``,
+    ``final_norm_affine`` and ``interpolate_antialias`` are as in
+    :class:`simim_plugin.vit.PlainViT`, and off by default. A relative bias
+    is interpolated to the windows, and in global blocks to the image.
 
     Args:
         arch (str | dict): 'tiny', 'small', 'base', 'large', 'huge' or
@@ -76,8 +79,8 @@ class SiameseIMViTDet(FrozenStages, ViTSAM):
             positions of global blocks have this size and are interpolated
             for other images. Defaults to 1024.
         pretrain_img_size (int): side of the pretraining images, pixels; with
-            ``patch_size`` it sets the size of the position table. Defaults
-            to 224.
+            ``patch_size`` it sets the grid of the positions and of the
+            relative bias. Defaults to 224.
         with_cp (bool): recompute the blocks' activations in the backward
             pass instead of keeping them. Defaults to False.
         frozen_stages (int): as in
@@ -92,8 +95,7 @@ class SiameseIMViTDet(FrozenStages, ViTSAM):
         **kwargs: see :class:`mmpretrain.models.ViTSAM`.
 
     Raises:
-        SimimError: as :class:`simim_plugin.vit.PlainViT`, and for
-            ``relative_bias``, which BEiT's encoders need.
+        SimimError: as :class:`simim_plugin.vit.PlainViT`.
     """
 
     pos_embed: Any  # parameters or None
@@ -120,6 +122,7 @@ class SiameseIMViTDet(FrozenStages, ViTSAM):
         layer_scale_init_value: float = 0.0,
         pre_norm: bool = False,
         final_norm: bool = False,
+        final_norm_affine: bool = True,
         interpolate_antialias: bool = False,
         relative_bias: bool = False,
         layer_cfgs: dict | None = None,
@@ -127,7 +130,9 @@ class SiameseIMViTDet(FrozenStages, ViTSAM):
         **kwargs: Any,
     ) -> None:
         refuse_init_cfg('SiameseIMViTDet', kwargs.get('init_cfg'))
-        _check_options(arch, rotary, ffn_type, relative_bias)
+        check_choice('arch', arch, QUARTERS)
+        check_choice('rotary', rotary, ROTARY_KINDS)
+        check_choice('ffn_type', ffn_type, FFN_TYPES)
         check_norms(ffn_norm, ffn_type)
         patch_size = kwargs.get('patch_size', 16)
         norm_cfg = kwargs.get('norm_cfg', dict(type='LN', eps=1e-6))
@@ -146,23 +151,24 @@ class SiameseIMViTDet(FrozenStages, ViTSAM):
         )
         add_tokens(self, with_cls_token, num_registers, absolute_positions)
         dims, heads = self.embed_dims, self.arch_settings['num_heads']
-        self.rotary = (
-            RotaryPositions(dims // heads, rotary) if rotary else None
-        )
+        self.rotary = build_rotary(rotary, dims // heads, num_registers)
         self.interpolate_antialias = interpolate_antialias
         self.pre_norm = build_norm_layer(norm_cfg, dims) if pre_norm else None
-        self.ln1 = build_norm_layer(norm_cfg, dims) if final_norm else None
+        self.ln1 = None
+        if final_norm:
+            self.ln1 = build_final_norm(norm_cfg, dims, final_norm_affine)
         options = (
             layer_scale_init_value,
             qk_norm,
             attn_norm,
             ffn_type,
             ffn_norm,
+            relative_bias,
         )
         self.extended = bool(
             self.num_extra_tokens
             or rotary
-            or options != (0, False, False, 'origin', False)
+            or options != (0, False, False, 'origin', False, False)
         )
         if self.extended:
             extend_layers(self, norm_cfg, *options)
@@ -216,11 +222,9 @@ class SiameseIMViTDet(FrozenStages, ViTSAM):
         tokens = torch.cat([*extra, patches], dim=1)  # (B, T, C)
         if self.pre_norm is not None:
             tokens = self.pre_norm(tokens)
-        rotation = None
-        if self.rotary is not None:
-            rotation = self.rotary(grid, patches.device)
+        places = image_places(self, grid, patches.device)
         for layer in self.layers:
-            tokens = self._run(extended_block, layer, tokens, grid, rotation)
+            tokens = self._run(extended_block, layer, tokens, grid, places)
         return tokens[:, self.num_extra_tokens :].unflatten(1, grid)
 
     def _run(self, function: Any, *args: Any) -> Tensor:
@@ -242,22 +246,6 @@ class SiameseIMViTDet(FrozenStages, ViTSAM):
     ) -> tuple[int, int]:
         """See :func:`simim_plugin.vit.layers.layer_depth`."""
         return layer_depth(self, param_name, prefix)
-
-
-def _check_options(
-    arch: str | dict,
-    rotary: bool | str | None,
-    ffn_type: str,
-    relative_bias: bool,
-) -> None:
-    if relative_bias:
-        raise SimimError(
-            "ViTDet's windows have no place for BEiT's relative bias; use "
-            'another encoder for detection, or leave relative_bias out.'
-        )
-    check_choice('arch', arch, QUARTERS)
-    check_choice('rotary', rotary, ROTARY_KINDS)
-    check_choice('ffn_type', ffn_type, FFN_TYPES)
 
 
 def block(layer: TransformerEncoderLayer, tokens: Tensor) -> Tensor:

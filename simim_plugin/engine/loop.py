@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
+import torch
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmpretrain.registry import LOOPS
+from torch import Tensor
 
 from ..checkpoint import CheckpointError
+from ..datasets import collating  # noqa: F401  # registers collate_pairs
 from ..datasets.fingerprint import fingerprint_of
 from ..errors import SimimError
 from .seeding import SeededSampler, seed_by
@@ -21,7 +25,8 @@ class ExactEpochLoop(EpochBasedTrainLoop):
     A resumed run is the same as an uninterrupted one: each image and each
     step has its own seed, and the sampler starts where the run stopped. An
     epoch is a whole number of optimizer steps. As with ``drop_last``,
-    another epoch draws the images left over.
+    another epoch draws the images left over. ``default_collate`` becomes
+    ``collate_pairs``, whose batches have the same items.
 
     Needs ``sampler=dict(type='SeededSampler')``.
 
@@ -52,6 +57,8 @@ class ExactEpochLoop(EpochBasedTrainLoop):
         if isinstance(dataloader, dict):
             seeded = dict(type='SeededDataset', dataset=dataloader['dataset'])
             dataloader = dict(dataloader, dataset=seeded)
+            if dataloader.get('collate_fn') == dict(type='default_collate'):
+                dataloader['collate_fn'] = dict(type='collate_pairs')
         super().__init__(runner, dataloader, **kwargs)
         self.sampler = self.dataloader.sampler
         if not isinstance(self.sampler, SeededSampler):
@@ -64,6 +71,7 @@ class ExactEpochLoop(EpochBasedTrainLoop):
             self._fit_accumulation(runner)
         self.sampler.trim(self.dataloader.batch_size * self.accumulated)
         self._max_iters = self._max_epochs * len(self.dataloader)
+        self._batches: Iterator[Any] | None = None
 
     def _fit_accumulation(self, runner: Runner) -> None:
         """Accumulate no more batches than an epoch has."""
@@ -86,21 +94,54 @@ class ExactEpochLoop(EpochBasedTrainLoop):
     def run_epoch(self) -> None:
         """Run the rest of an epoch, which may be all of it or nothing."""
         first = self._iter - self._epoch * len(self.dataloader)
-        self.sampler.start(self._epoch, first * self.dataloader.batch_size)
         self.runner.call_hook('before_train_epoch')
         self.runner.model.train()
-        for idx, data_batch in enumerate(self.dataloader, first):
-            self.run_iter(idx, data_batch)
+        batches = self._batches_from(first)
+        for idx in range(first, len(self.dataloader)):
+            self.run_iter(idx, next(batches))
         self.runner.call_hook('after_train_epoch')
         self._epoch += 1
         dataset = self.dataloader.dataset
         if hasattr(dataset, 'count_together'):  # counts broken images
             dataset.count_together()
 
+    def _batches_from(self, first: int) -> Iterator[Any]:
+        """Return the batches of the epoch from one of them on.
+
+        Persistent workers go on to the images of the next epoch while this
+        one ends. Each image has the seed of its own epoch.
+        """
+        goes_on = self.dataloader.persistent_workers
+        if not goes_on:
+            self._batches = None  # ends the workers of the last epoch
+        # A hook that changes the pipeline drops the loader's iterator.
+        if (
+            self._batches is None
+            or self._batches is not self.dataloader._iterator
+        ):
+            self.sampler.start(
+                self._epoch,
+                first * self.dataloader.batch_size,
+                last=self._max_epochs - 1 if goes_on else None,
+            )
+            self._batches = iter(self.dataloader)
+        return self._batches
+
     def run_iter(self, idx: int, data_batch: Any) -> None:
-        """Run one step from a seed of its own in each process."""
+        """Run one step from a seed of its own in each process.
+
+        The figures for the log are read from the device together, after the
+        step: hooks get floats.
+        """
         seed_by(self.sampler.seed, self.runner.rank, self._iter, 1)
-        super().run_iter(idx, data_batch)
+        batch = dict(batch_idx=idx, data_batch=data_batch)
+        self.runner.call_hook('before_train_iter', **batch)
+        outputs = self.runner.model.train_step(
+            data_batch, optim_wrapper=self.runner.optim_wrapper
+        )
+        outputs = read_together(outputs)
+        self.runner.call_hook('after_train_iter', outputs=outputs, **batch)
+        self._iter += 1
 
     @cached_property
     def names(self) -> str:
@@ -165,6 +206,26 @@ class ExactEpochLoop(EpochBasedTrainLoop):
                 f'and an epoch has {length} steps; resume from another '
                 'checkpoint.'
             )
+
+
+def read_together(figures: dict[str, Any]) -> dict[str, Any]:
+    """Read scalar tensors with one wait for their device.
+
+    Args:
+        figures (dict[str, Any]): by name; other values stay as they are.
+
+    Returns:
+        dict[str, Any]: the same, with numbers in place of these tensors.
+    """
+    scalars = {
+        name: value.detach().reshape(())
+        for name, value in figures.items()
+        if isinstance(value, Tensor) and value.numel() == 1
+    }
+    if len({(value.dtype, value.device) for value in scalars.values()}) != 1:
+        return figures  # stacking would change their types
+    values = torch.stack([*scalars.values()]).tolist()
+    return {**figures, **dict(zip(scalars, values, strict=True))}
 
 
 def _length(layout: dict[str, Any]) -> int:

@@ -21,7 +21,7 @@ from ..checkpoint import (
     read_checkpoint,
 )
 from ..datasets.fingerprint import fingerprint_of
-from ..errors import SimimError
+from ..errors import SimimError, Trouble
 from ..files import complete_file
 from ..runs.changes import Change, Kind, changes, fixed_ends, some
 from ..runs.lock import WorkDirLock
@@ -209,14 +209,14 @@ class CheckpointMixin(Runner):
             raise CheckpointError(
                 f'The run of {file} had {count} processes and this one has '
                 f'{self.world_size}; start as many, or add --accept-changes '
-                'to go on with these.'
+                f'to go on with these; see {Trouble.CHANGED}.'
             )
         if dict(before, processes=count) != now:
             raise CheckpointError(
                 f'The run of {file} had other images: {before.get("images")}, '
                 f'and this one has {now["images"]}, whose names, order, '
                 'labels or boxes differ; give it the same, or add '
-                '--accept-changes to go on with these.'
+                f'--accept-changes to go on with these; see {Trouble.CHANGED}.'
             )
 
     def _list_changes(self, meta: Any, file: str) -> list[Change]:
@@ -250,7 +250,7 @@ class CheckpointMixin(Runner):
             raise CheckpointError(
                 f'{some(other)} would change the course of the run of {file}; '
                 'set the same as before, or add --accept-changes to go on '
-                'with the new settings.'
+                f'with the new settings; see {Trouble.CHANGED}.'
             )
         if of[Kind.LENGTH]:
             self._judge_length(of[Kind.LENGTH], meta, file)
@@ -263,7 +263,7 @@ class CheckpointMixin(Runner):
             raise CheckpointError(
                 f'{some(found)} changes the length of the run of {file}; set '
                 'the same as before, or add --extend to recompute the '
-                'schedules over the new length.'
+                f'schedules over the new length; see {Trouble.CHANGED}.'
             )
         for change in found:
             _, _, unit = change.key.partition('.max_')  # epochs, iters or ''

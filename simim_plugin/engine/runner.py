@@ -17,7 +17,7 @@ from torch import nn
 
 from ..config_files import write_plainly
 from ..datasets.image_set import asking_for_window, image_loaders
-from ..errors import SimimError
+from ..errors import SimimError, Trouble
 from ..pictures import check_measured
 from ..pictures.listing import keeping_lists
 from ..runs.faults import explain_lost_processes
@@ -158,7 +158,8 @@ class SiameseIMRunner(ScalingMixin, ProcessMixin, CheckpointMixin):
                 f'too few for one step of {self.world_size} processes x '
                 f'{loop.dataloader.batch_size} x '
                 f'{accumulative_counts(self.optim_wrapper)} accumulated; '
-                'lower train_dataloader.batch_size.'
+                'lower train_dataloader.batch_size; see '
+                f'{Trouble.TOO_FEW_IMAGES}.'
             )
         self._share_window(loop.dataloader.dataset)
         return loop

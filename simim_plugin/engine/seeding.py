@@ -59,19 +59,39 @@ class SeededSampler(DefaultSampler):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.first = 0
+        self.last = 0
 
     def trim(self, multiple: int) -> None:
         """Cut an epoch to a multiple of ``multiple`` images per process."""
         self.num_samples -= self.num_samples % multiple
 
-    def start(self, epoch: int, first: int) -> None:
-        """Set the epoch, and how many of its images to skip."""
+    def start(self, epoch: int, first: int, last: int | None = None) -> None:
+        """Choose the images of the next iteration over the sampler.
+
+        Args:
+            epoch (int): where it starts.
+            first (int): how many images of that epoch it skips.
+            last (int, optional): the last epoch that it goes on through.
+                Defaults to ``epoch``.
+        """
         self.epoch, self.first = epoch, first
+        self.last = epoch if last is None else last
 
     def __iter__(self) -> Iterator[Draw]:  # type: ignore[override]
-        """Iterate over the rest of the epoch."""
-        rest = islice(super().__iter__(), self.first, self.num_samples)
-        epoch = self.epoch
+        """Iterate over the rest of the epoch, and the epochs after it."""
+        return self._draws(self.epoch, self.first, max(self.epoch, self.last))
+
+    def _draws(self, epoch: int, first: int, last: int) -> Iterator[Draw]:
+        yield from self.of_epoch(epoch, first)
+        for following in range(epoch + 1, last + 1):
+            yield from self.of_epoch(following, 0)
+
+    def of_epoch(self, epoch: int, first: int) -> Iterator[Draw]:
+        """Iterate over an epoch from its image ``first`` on."""
+        kept, self.epoch = self.epoch, epoch
+        images = super().__iter__()  # reads the epoch at once
+        self.epoch = kept
+        rest = islice(images, first, self.num_samples)
         return (Draw(self.seed, epoch, image) for image in rest)
 
 

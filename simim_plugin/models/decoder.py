@@ -7,13 +7,14 @@ are), V visible online patches, N target patches, D channels.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from mmengine.model import BaseModule
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from ..geometry import Grid, PairGeometry
 from .backbone import init_linear_xavier
-from .positions import absolute_table, relative_embedding
+from .positions import absolute_table, relative_features
 from .projector import transformer_blocks
 
 
@@ -43,6 +44,7 @@ class RelativePositionDecoder(BaseModule):
     ) -> None:
         super().__init__()
         self.grid: Grid = (grid[0], grid[1])
+        self.target_grid = self.grid  # a variant has another
         self.embed_dims = embed_dims
         self.mask_token = nn.Parameter(torch.zeros(1, 1, embed_dims))
         self.pos_embed = nn.Parameter(
@@ -74,24 +76,44 @@ class RelativePositionDecoder(BaseModule):
         Returns:
             Tensor: (B, N, D).
         """
-        return self.decode(online, visible, self.relative(geometry))
+        return self.decode(online, visible, self.queries(geometry))
 
-    def relative(self, geometry: PairGeometry) -> Tensor:
-        """Return the relative embedding (B, N, 2 D) of the target patches."""
-        dtype = self.pos_embed.dtype
-        return relative_embedding(
-            geometry, self.grid, self.grid, self.embed_dims, dtype
+    def queries(self, geometry: PairGeometry) -> Tensor:
+        """Return the mask tokens (B, N, D) with the patches' positions.
+
+        They are ``relative_map`` of the relative embedding (B, N, 2 D).
+        Rows, columns and scales are mapped apart and the results added:
+        R + C + 1 maps for each image instead of R x C wider ones.
+        """
+        rows, cols, scale = relative_features(
+            geometry,
+            self.target_grid,
+            self.grid,
+            self.embed_dims,
+            self.pos_embed.dtype,
+        )  # (B, R, D / 2), (B, C, D / 2), (B, D)
+        half = self.embed_dims // 2
+        weights = self.relative_map.weight.split(
+            [half, half, self.embed_dims], dim=1
         )
+        # So few tokens need no autocast, and their sums stay exact.
+        with torch.autocast(rows.device.type, enabled=False):
+            scale = F.linear(scale, weights[2], self.relative_map.bias)
+            rows = (
+                F.linear(rows, weights[0])
+                + (scale + self.mask_token[0])[:, None]
+            )
+            cols = F.linear(cols, weights[1])
+            return (rows[:, :, None] + cols[:, None]).flatten(1, 2)
 
     def decode(
-        self, online: Tensor, visible: Tensor, relative: Tensor
+        self, online: Tensor, visible: Tensor, queries: Tensor
     ) -> Tensor:
-        """Predict (B, N, D) at relative embeddings (B, N, 2 D)."""
+        """Predict (B, N, D) from mask tokens (B, N, D) of those patches."""
         count = online.shape[1] - visible.shape[1]
         extra, context = online[:, :count], online[:, count:]
         positions = self.pos_embed[0, 1:]  # (N, D); the cls row is zero
         context = context + positions[visible]  # (B, V, D)
-        queries = self.mask_token + self.relative_map(relative)  # (B, N, D)
         tokens = torch.cat([extra, context, queries], dim=1)
         for layer in self.layers:
             tokens = layer(tokens)  # (B, E + V + N, D)

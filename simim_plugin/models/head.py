@@ -5,12 +5,16 @@ Shape key: B batch, N patches, M = B x N tokens, D channels.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from mmengine.dist import all_reduce
 from mmengine.model import BaseModule
 from mmpretrain.registry import MODELS
 from torch import Tensor
+
+from ..errors import SimimError
 
 
 @MODELS.register_module()
@@ -45,18 +49,15 @@ class UniGradHead(BaseModule):
             prediction, target = self.normalize(
                 as_tokens(prediction), as_tokens(target.detach())
             )  # (M, D)
-            tokens, dim = target.shape
             # p^T C p is the mean of (p . t)^2 over all M target tokens t.
             # It needs no M x M matrix of similarities.
-            correlation = target.T @ target / tokens  # (D, D)
+            correlation = target.T @ target / len(target)  # (D, D)
             all_reduce(correlation, op='mean')
-            positive = (prediction - target).square().sum() / tokens
-            similar = (prediction @ correlation) * prediction  # (M, D)
-            negative = self.negative_weight * (similar.sum() / tokens)
+            loss, positive, negative = UniGrad.apply(
+                prediction, target, correlation, self.negative_weight
+            )
             return dict(
-                loss=(positive + negative) / dim,
-                positive_term=positive.detach() / dim,
-                negative_term=negative.detach() / dim,
+                loss=loss, positive_term=positive, negative_term=negative
             )
 
     def normalize(
@@ -64,6 +65,58 @@ class UniGradHead(BaseModule):
     ) -> tuple[Tensor, Tensor]:
         """Apply LayerNorm without affine to the target; both are (M, D)."""
         return prediction, F.layer_norm(target, target.shape[1:], eps=self.eps)
+
+
+class UniGrad(torch.autograd.Function):
+    """The loss of given tokens, with its gradient from the forward pass.
+
+    The gradient 2 (p - t + lambda C p) / (M D) has the products of the loss,
+    so one tensor (M, D) is kept for the backward pass and no product of
+    matrices repeats.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        prediction: Tensor,
+        target: Tensor,
+        correlation: Tensor,
+        negative_weight: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the loss and its two terms, scalars.
+
+        Args:
+            ctx (FunctionCtx): keeps the gradient.
+            prediction (Tensor): (M, D).
+            target (Tensor): (M, D); it gets no gradient.
+            correlation (Tensor): (D, D) of the target, symmetric.
+            negative_weight (float): lambda.
+        """
+        count = prediction.numel()  # M x D
+        distance = prediction - target
+        similar = prediction @ correlation  # (M, D)
+        positive = distance.square().sum() / count
+        negative = (similar * prediction).sum() * (negative_weight / count)
+        if ctx.needs_input_grad[0]:
+            distance.add_(similar, alpha=negative_weight).mul_(2 / count)
+            ctx.save_for_backward(distance)
+        ctx.mark_non_differentiable(positive, negative)
+        return positive + negative, positive, negative
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Scale the kept gradient by that of the loss.
+
+        Raises:
+            SimimError: if a second derivative is asked for.
+        """
+        if torch.is_grad_enabled():
+            raise SimimError(
+                'UniGradHead has no second derivative; call backward or grad '
+                'of its loss without create_graph.'
+            )
+        (gradient,) = ctx.saved_tensors
+        return gradient * gradients[0], None, None, None
 
 
 def as_tokens(features: Tensor) -> Tensor:

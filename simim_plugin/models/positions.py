@@ -24,8 +24,11 @@ def sincos(values: Tensor, dim: int) -> Tensor:
     Returns:
         Tensor: (*B, dim) in the dtype of ``values``.
     """
-    exponents = torch.arange(dim // 2, dtype=torch.float64) / (dim // 2)
-    frequencies = (10000.0**-exponents).to(values)
+    # Made on the device: a copy from the CPU would wait for it.
+    exponents = torch.arange(
+        dim // 2, dtype=torch.float64, device=values.device
+    ) / (dim // 2)
+    frequencies = (10000.0**-exponents).to(values.dtype)
     angles = values[..., None] * frequencies
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
@@ -70,6 +73,30 @@ def absolute_table(grid: Grid, dim: int) -> Tensor:
     return torch.cat([table.new_zeros(1, dim), table])[None]
 
 
+def relative_features(
+    geometry: PairGeometry,
+    target_grid: Grid,
+    online_grid: Grid,
+    dim: int,
+    dtype: torch.dtype = torch.float32,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the three parts of :func:`relative_embedding`.
+
+    Args:
+        geometry, target_grid, online_grid, dim, dtype: see there.
+
+    Returns:
+        tuple[Tensor, Tensor, Tensor]: of the rows (B, R, D / 2), of the
+        columns (B, C, D / 2), and of the scale (B, D).
+    """
+    y, x = geometry.positions(target_grid, online_grid)  # (B, R), (B, C)
+    log_scale = 10 * geometry.scale.log()  # (B, 2)
+    rows, cols, scale = (
+        sincos(values.to(dtype), dim // 2) for values in (y, x, log_scale)
+    )
+    return rows, cols, scale.flatten(-2)
+
+
 def relative_embedding(
     geometry: PairGeometry,
     target_grid: Grid,
@@ -81,7 +108,8 @@ def relative_embedding(
 
     Paper eq. 2 (position) and eq. 3 (log scale, times 10). The unit of
     position is an online patch. Equal views give the absolute table in the
-    first D channels and [sin, cos] = [0, 1] in the others.
+    first D channels and [sin, cos] = [0, 1] in the others. The decoder maps
+    the parts of :func:`relative_features` instead, which is the same.
 
     Args:
         geometry (PairGeometry): the pairs of a batch.
@@ -95,11 +123,9 @@ def relative_embedding(
         Tensor: (B, N, 2 D): [row, column, log height, log width], each
         [sin | cos] of D / 4 frequencies.
     """
-    y, x = geometry.positions(target_grid, online_grid)  # (B, R), (B, C)
-    position = on_grid(
-        sincos(y.to(dtype), dim // 2), sincos(x.to(dtype), dim // 2)
-    )  # (B, N, D)
-    log_scale = 10 * geometry.scale.log()  # (B, 2)
-    scale = sincos(log_scale.to(dtype), dim // 2).flatten(-2)  # (B, D)
+    rows, cols, scale = relative_features(
+        geometry, target_grid, online_grid, dim, dtype
+    )
+    position = on_grid(rows, cols)  # (B, N, D)
     scale = scale[..., None, :].expand_as(position)
     return torch.cat([position, scale], dim=-1)

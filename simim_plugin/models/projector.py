@@ -12,6 +12,7 @@ from mmpretrain.models.backbones.vision_transformer import (
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
+from ..vit import lighten
 from .backbone import init_linear_xavier
 
 
@@ -19,10 +20,12 @@ def transformer_blocks(
     depth: int, dims: int, num_heads: int, norm_cfg: dict
 ) -> ModuleList:
     """Build MMPretrain's pre-norm blocks, MLP ratio 4, with any norm."""
-    return ModuleList(
+    blocks = ModuleList(
         TransformerEncoderLayer(dims, num_heads, 4 * dims, norm_cfg=norm_cfg)
         for _ in range(depth)
     )
+    lighten(blocks)
+    return blocks
 
 
 @MODELS.register_module()

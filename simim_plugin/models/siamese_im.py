@@ -17,7 +17,7 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from ..checkpoint import start_from
-from ..errors import SimimError
+from ..datasets.collating import PairSamples
 from ..geometry import PairGeometry
 
 
@@ -56,9 +56,13 @@ class SiameseIM(BaseSelfSupervisor):
         self.pretrained = pretrained
         online = dict(backbone=self.backbone, projector=self.projector)
         self.target = nn.ModuleDict(deepcopy(online)).requires_grad_(False)
+        # The parameters of both branches, listed once.
+        self._moving: tuple[list[Tensor], list[Tensor]] | None = None
 
     def loss(
-        self, inputs: Sequence[Tensor], data_samples: Sequence[DataSample]
+        self,
+        inputs: Sequence[Tensor],
+        data_samples: Sequence[DataSample] | PairSamples,
     ) -> dict[str, Tensor]:
         """Compute the loss of one step.
 
@@ -67,7 +71,8 @@ class SiameseIM(BaseSelfSupervisor):
                 (B, 3, H, W), normalised.
             data_samples (Sequence[DataSample]): one per image, with
                 ``mask``, (N,), True on masked patches of the online view,
-                and ``geometry``, a :class:`PairGeometry`.
+                and ``geometry``, a :class:`PairGeometry`; the training loop
+                passes them as :class:`PairSamples`.
 
         Returns:
             dict[str, Tensor]: ``loss``, and for the log ``positive_term``
@@ -96,12 +101,20 @@ class SiameseIM(BaseSelfSupervisor):
         Args:
             momentum (float): weight of the old target, 0 to 1.
         """
-        online: list[Tensor] = [
-            *self.backbone.parameters(),
-            *self.projector.parameters(),
-        ]
-        target: list[Tensor] = [*self.target.parameters()]
-        torch._foreach_lerp_(target, online, 1 - momentum)
+        if self._moving is None:
+            online = *self.backbone.parameters(), *self.projector.parameters()
+            self._moving = [*self.target.parameters()], [*online]
+        torch._foreach_lerp_(*self._moving, 1 - momentum)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> SiameseIM:
+        # Moving the model to a device may replace its parameters.
+        self._moving = None
+        return super()._apply(*args, **kwargs)
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Load as torch does, which may replace the parameters."""
+        self._moving = None
+        return super().load_state_dict(*args, **kwargs)
 
     def init_weights(self) -> None:
         """Initialise the online branch, load ``pretrained``, and copy the
@@ -116,31 +129,24 @@ class SiameseIM(BaseSelfSupervisor):
         return self.backbone.num_extra_tokens
 
     def _collate(
-        self, data_samples: Sequence[DataSample]
+        self, data_samples: Sequence[DataSample] | PairSamples
     ) -> tuple[Tensor, PairGeometry]:
         """Return visible patch indices (B, V) and the batch's geometry.
 
-        Collate on the CPU and move the result once: this avoids a copy per
-        image and a device sync.
+        Both move in one copy, without a wait for the device.
         """
+        if not isinstance(data_samples, PairSamples):
+            data_samples = PairSamples.of(data_samples)
         device = self.data_preprocessor.device
-        visible = visible_patches([s.mask for s in data_samples])
-        geometry = PairGeometry.stack([s.geometry for s in data_samples])
-        return visible.to(device, non_blocking=True), geometry.to(device)
-
-
-def visible_patches(masks: Sequence[Tensor]) -> Tensor:
-    """Return the indices (B, V) of the patches that B masks (N,) leave.
-
-    Raises:
-        SimimError: if the masks hide different numbers of patches.
-    """
-    hidden = torch.stack([mask.flatten() for mask in masks]).bool()
-    counts = hidden.sum(dim=1)
-    if (counts != counts[0]).any():
-        raise SimimError(
-            'The masks of a batch hide different numbers of patches '
-            f'({counts.min()} to {counts.max()}); give every image the '
-            'same `num_masked`.'
+        visible, pairs = (
+            to_device(part, device)
+            for part in (data_samples.visible, data_samples.pairs)
         )
-    return (~hidden).nonzero()[:, 1].view(len(hidden), -1)
+        return visible, PairGeometry.unpacked(pairs)
+
+
+def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """Move a small tensor of the CPU without a wait for the device."""
+    if torch.device(device).type == 'cuda' and not tensor.is_pinned():
+        tensor = tensor.pin_memory()  # other memory makes the copy wait
+    return tensor.to(device, non_blocking=True)

@@ -9,7 +9,7 @@ import numpy as np
 from mmengine import fileio
 from PIL import Image
 
-from ..errors import SimimError
+from ..errors import SimimError, Trouble
 from ..files import check_regular
 from .archives import list_archive, read_member, split_archive
 from .levels import Window, measured_window
@@ -30,7 +30,7 @@ def naming(path: str) -> Iterator[None]:
         raise UnreadableImageError(
             f'Cannot read the image {path} ({_reason(error)}): replace or '
             'remove the file, or skip such files of a training set with '
-            '`skip_broken=0.01`.'
+            f'`skip_broken=0.01`; see {Trouble.UNREADABLE}.'
         ) from error
 
 

@@ -7,6 +7,7 @@ from math import isqrt
 from typing import Any
 
 from ..checkpoint import read_weights
+from ..checkpoint.grids import bias_grid
 from ..detection.schedule import schedule
 from ..errors import SimimError
 from .boxes import Boxes, Part
@@ -208,14 +209,14 @@ def _set_model(
 
 
 def _table_side(encoder: Encoder) -> int | None:
-    """Return the rows of the table of positions, None without one."""
-    if encoder.file is None or not encoder.options.get(
-        'absolute_positions', True
-    ):
+    """Return the rows of the grid of positions, None without one."""
+    if encoder.file is None:
         return None
-    table = read_weights(encoder.file, encoder.branch).state.get(
-        'backbone.pos_embed'
-    )
+    state = read_weights(encoder.file, encoder.branch).state
+    bias = state.get('backbone.layers.0.attn.bias_table')
+    if bias is not None:
+        return bias_grid(bias)[0]
+    table = state.get('backbone.pos_embed')
     if table is None:
         return None
     rows = table.shape[1]  # with those of the extra tokens, if there are

@@ -18,7 +18,7 @@ from mmengine.registry import RUNNERS, DefaultScope
 from mmengine.runner import Runner
 from mmengine.utils import import_modules_from_strings
 
-from ..errors import SimimError
+from ..errors import SimimError, Trouble
 from .machine import GIB
 
 
@@ -88,7 +88,8 @@ def _timed(runner: Any, config: Config, steps: int) -> Trial:
     if len(loader) == 0:
         raise SimimError(
             f'The training set has {len(loader.dataset)} pictures, too few '
-            f'for one batch of {loader.batch_size}; lower --batch-size.'
+            f'for one batch of {loader.batch_size}; lower --batch-size; see '
+            f'{Trouble.TOO_FEW_IMAGES}.'
         )
     data = iter(cycle(loader))
     wrapper = runner.build_optim_wrapper(config.optim_wrapper)

@@ -17,8 +17,8 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
+from ..datasets.collating import visible_patches
 from ..errors import SimimError
-from ..models.siamese_im import visible_patches
 from .contrast import wide
 from .masking import masked_tokens
 

@@ -14,8 +14,8 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
+from ..datasets.collating import PairSamples
 from ..errors import SimimError
-from ..models.siamese_im import visible_patches
 from .assignment import assignment_loss, target_assignments
 from .student_teacher import StudentTeacher
 
@@ -142,7 +142,7 @@ class ViTMSN(StudentTeacher):
             ``spread_term``.
         """
         target, masked, *small = inputs
-        visible = visible_patches([s.mask for s in data_samples])
+        visible = PairSamples.visible_of(data_samples)
         tokens = self.backbone(masked, visible.to(masked.device))
         anchors = [tokens[:, 0]]
         if small:

@@ -37,14 +37,13 @@ class RepeatedSampler(SeededSampler):
             )
         self.repeats = repeats
 
-    def __iter__(self) -> Iterator[Draw]:  # type: ignore[override]
-        """Iterate over the rest of the epoch."""
-        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+    def of_epoch(self, epoch: int, first: int) -> Iterator[Draw]:
+        """Iterate over an epoch from its image ``first`` on."""
+        generator = torch.Generator().manual_seed(self.seed + epoch)
         order = torch.arange(len(self.dataset))
         if self.shuffle:
             order = torch.randperm(len(order), generator=generator)
-        epoch = self.epoch
-        for number in range(self.first, self.num_samples):
+        for number in range(first, self.num_samples):
             place = self.rank + number * self.world_size
             image = int(order[place // self.repeats % len(order)])
             # A copy is drawn as if it were of a far epoch.

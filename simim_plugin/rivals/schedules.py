@@ -55,17 +55,17 @@ class HoldLastLayerHook(Hook):
     Its gradients are dropped before the optimizer's step, as DINO does.
 
     Args:
-        epochs (int): at least 1. Defaults to 1.
+        epochs (float): above 0. Defaults to 1.
 
     Raises:
-        SimimError: for fewer epochs.
+        SimimError: for other epochs.
     """
 
-    def __init__(self, epochs: int = 1) -> None:
-        if epochs < 1:
+    def __init__(self, epochs: float = 1) -> None:
+        if epochs <= 0:
             raise SimimError(
-                f'HoldLastLayerHook has epochs={epochs}; set it to at least '
-                '1, or leave the hook out.'
+                f'HoldLastLayerHook has epochs={epochs}; set it above 0, '
+                'or leave the hook out.'
             )
         self.epochs = epochs
 
@@ -74,7 +74,7 @@ class HoldLastLayerHook(Hook):
         layer = unwrapped(runner.model).neck.last_layer
 
         def drop(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-            if runner.epoch < self.epochs:
+            if runner.iter < self.epochs * len(runner.train_dataloader):
                 for parameter in layer.parameters():
                     parameter.grad = None
 

@@ -1,11 +1,14 @@
-"""BatchNorm whose statistics span all processes, on any backend.
+"""BatchNorm whose statistics span all processes, on any device.
 
 Shape key: B batch, M rows, D channels.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+import torch.distributed as dist
 from mmengine.dist import get_world_size
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
@@ -28,19 +31,67 @@ def column_moments(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     def total(part: Tensor) -> Tensor:
         return all_reduce(part) if get_world_size() > 1 else part
 
-    count = total(values.new_tensor(len(values)))
+    # Filled on the device: a copy from the CPU would wait for it.
+    count = total(values.new_full((), len(values)))
     mean = total(values.sum(0)) / count
     var = total((values - mean).square().sum(0)) / count
     return mean, var, count
+
+
+class NormalizeTogether(torch.autograd.Function):
+    """Normalise (M, D) by the statistics of all processes.
+
+    One collective in each direction, of 2 D numbers and one more in the
+    forward pass; besides its input it keeps no tensor (M, D). The number of
+    rows may differ between processes, and no process waits for its device.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, values: Tensor, weight: Tensor, bias: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the result, and mean, variance and number of all rows."""
+        var, mean = torch.var_mean(values, dim=0, correction=0)
+        own = torch.cat([mean, var, values.new_full((1,), len(values))])
+        every = [torch.empty_like(own) for _ in range(get_world_size())]
+        dist.all_gather(every, own)
+        means, variances, counts = torch.stack(every).split(
+            [len(mean), len(mean), 1], dim=1
+        )
+        count = counts.sum()
+        mean = (means * counts).sum(0) / count
+        var = ((variances + (means - mean).square()) * counts).sum(0) / count
+        inverse = (var + eps).rsqrt()
+        ctx.save_for_backward(values, weight, mean, inverse, count)
+        ctx.mark_non_differentiable(mean, var, count)
+        scale = weight * inverse
+        result = torch.addcmul(bias - mean * scale, values, scale)
+        return result, mean, var, count
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of values, weight and bias.
+
+        Those of weight and bias are of this process alone.
+        """
+        gradient = gradients[0]
+        values, weight, mean, inverse, count = ctx.saved_tensors
+        normal = (values - mean).mul_(inverse)
+        own = torch.stack([gradient.sum(0), (gradient * normal).sum(0)])
+        sums = own.clone()
+        dist.all_reduce(sums)
+        shift, slope = sums / count
+        of_values = normal.mul_(-slope).add_(gradient).sub_(shift)
+        return of_values.mul_(weight * inverse), own[1], own[0], None
 
 
 class GlobalBatchNorm(_BatchNorm):
     """BatchNorm whose training statistics span all processes.
 
     In one process it equals ``nn.BatchNorm1d`` and its kin. In several it
-    reduces the sums by a differentiable all-reduce on any backend. On GPUs
-    ``sync_bn = 'torch'`` replaces it by ``nn.SyncBatchNorm``, which does not
-    support CPU tensors.
+    works on any backend and device: ``nn.SyncBatchNorm`` takes no CPU
+    tensors, and waits for the GPU in every layer.
     """
 
     num_batches_tracked: Tensor
@@ -56,19 +107,20 @@ class GlobalBatchNorm(_BatchNorm):
         if not self.training or get_world_size() == 1:
             return super().forward(x)
         rows = x.to(self.running_mean.dtype).movedim(1, -1)  # (B, ..., D)
-        mean, var, count = column_moments(rows.flatten(0, -2))
+        weight: Tensor = self.weight
+        bias: Tensor = self.bias
+        if not self.affine:
+            weight = torch.ones_like(self.running_mean)
+            bias = torch.zeros_like(self.running_mean)
+        values, mean, var, count = NormalizeTogether.apply(
+            rows.flatten(0, -2), weight, bias, self.eps
+        )
         with torch.no_grad():
             self.num_batches_tracked += 1
             unbiased = var * count / (count - 1)
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(unbiased, self.momentum)
-        scale = (var + self.eps).rsqrt()
-        if self.affine:
-            scale = self.weight * scale
-        rows = (rows - mean) * scale
-        if self.affine:
-            rows = rows + self.bias
-        return rows.movedim(-1, 1).to(x.dtype)
+        return values.view(rows.shape).movedim(-1, 1).to(x.dtype)
 
 
 def spanning(model: nn.Module) -> nn.Module:

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 import torch.distributed
-from mmengine.model import MMDistributedDataParallel
+from mmengine.device import get_device
+from mmengine.model import MMDistributedDataParallel, is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
@@ -53,28 +54,35 @@ class ProcessMixin(Runner):
     ) -> nn.Module:
         """Wrap for several processes, without device ids on a CPU.
 
-        MMEngine's ``sync_bn`` applies to GPUs only; here it makes BatchNorm
-        span the processes on a CPU, too.
+        Gradients are views of the buckets that the processes exchange, so
+        none is copied. ``sync_bn``, whatever its value, makes BatchNorm span
+        the processes by :func:`~simim_plugin.runs.batch_norm.spanning`.
 
         Raises:
             SimimError: for another wrapper on a CPU.
         """
-        if self.distributed and not torch.cuda.is_available():
-            if model_wrapper_cfg is not None:
+        if not self.distributed or is_model_wrapper(model):
+            return super().wrap_model(model_wrapper_cfg, model)
+        on_gpu = torch.cuda.is_available()
+        if model_wrapper_cfg is not None:
+            if not on_gpu:
                 raise SimimError(
                     'model_wrapper_cfg is for GPUs, and there is none; remove '
                     'it.'
                 )
-            if self.cfg.get('sync_bn') is not None:
-                model = spanning(model)
-            return MMDistributedDataParallel(
-                model,
-                broadcast_buffers=False,
-                find_unused_parameters=self.cfg.get(
-                    'find_unused_parameters', False
-                ),
-            )
-        return super().wrap_model(model_wrapper_cfg, model)
+            return super().wrap_model(model_wrapper_cfg, model)
+        model = model.to(get_device())
+        if self.cfg.get('sync_bn') is not None:
+            model = spanning(model)
+        return MMDistributedDataParallel(
+            model,
+            device_ids=[int(os.environ['LOCAL_RANK'])] if on_gpu else None,
+            broadcast_buffers=False,
+            find_unused_parameters=self.cfg.get(
+                'find_unused_parameters', False
+            ),
+            gradient_as_bucket_view=True,
+        )
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
         """Call the hooks, and note that this process goes on."""

@@ -38,6 +38,8 @@ STOP_CODE = 75
 
 After Ctrl-C it is 130, ``INTERRUPTED``: nobody is to continue it.
 """
+_MOST_STEPS, _MOST_SECONDS = 10, 5.0
+"""How rarely several processes ask each other for signals."""
 _SAME_SIGNAL = 1.0
 """Seconds in which two SIGINT are one: a launcher repeats that of the
 terminal.
@@ -128,6 +130,9 @@ def end_at_once(sentence: str, code: int) -> None:
 class StopHook(Hook):
     """End the run after an optimizer step if any process got a signal.
 
+    Several processes ask each other after every tenth optimizer step, or more
+    often if ten take longer than 5 seconds.
+
     mmengine's own epoch loop cannot resume in mid-epoch, so under it the run
     keeps its last checkpoint and saves no other.
 
@@ -140,6 +145,8 @@ class StopHook(Hook):
     def __init__(self, received: list[int]) -> None:
         self.received = received
         self.group: Any = None
+        self._wait = 1  # optimizer steps until the processes ask each other
+        self._asked, self._steps = time.monotonic(), 0
 
     def before_train(self, runner: Runner) -> None:
         """Make a process group that works without waiting for the GPU."""
@@ -147,6 +154,25 @@ class StopHook(Hook):
             self.group = torch.distributed.new_group(
                 backend='gloo', timeout=process_timeout(runner.cfg)
             )
+
+    def _code(self) -> int:
+        """Return the exit code that all processes agree on, 0 for none."""
+        code = STOP_CODE if self.received else 0
+        if signal.SIGINT in self.received:
+            code = INTERRUPTED
+        if self.group is None:
+            return code
+        self._steps += 1
+        if self._steps < self._wait:
+            return 0
+        now = time.monotonic()
+        taken = max(now - self._asked, 1e-3)
+        agreed = torch.tensor([code, taken], dtype=torch.float64)
+        all_reduce(agreed, 'max', self.group)
+        # The same in all processes, which ask again after the same step.
+        self._wait = _most_steps(agreed[1].item(), self._steps)
+        self._asked, self._steps = now, 0
+        return int(agreed[0])
 
     def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         """Save and exit, in all processes after the same step.
@@ -157,12 +183,7 @@ class StopHook(Hook):
         done = runner.iter + 1
         if done % runner.optim_wrapper._accumulative_counts:
             return
-        code = STOP_CODE if self.received else 0
-        if signal.SIGINT in self.received:
-            code = INTERRUPTED
-        codes = torch.tensor(code)
-        all_reduce(codes, 'max', self.group)
-        code = int(codes)
+        code = self._code()
         if not code or done == runner.max_iters:
             return
         state = 'the last checkpoint stands'
@@ -175,6 +196,17 @@ class StopHook(Hook):
             f'{code}, continue with --resume.'
         )
         raise SystemExit(code)
+
+
+def _most_steps(seconds: float, steps: int) -> int:
+    """Return after how many steps the processes ask each other again.
+
+    Args:
+        seconds (float): that the last ``steps`` have taken, in the slowest
+            process.
+        steps (int): at least 1.
+    """
+    return int(min(_MOST_STEPS, max(1.0, _MOST_SECONDS * steps / seconds)))
 
 
 def outlive_stop(

@@ -20,19 +20,23 @@ from ..checkpoint import fill_pretrained, refuse_init_cfg
 from ..errors import SimimError
 from ..freezing import FrozenStages
 from ..models.positions import absolute_table
-from ..vit import ARCHES, RotaryPositions, check_choice
+from ..vit import ARCHES, check_choice
 from ..vit.layers import (
     FFN_TYPES,
     ROTARY_KINDS,
     add_tokens,
-    bias_index,
+    build_rotary,
     check_norms,
     extra_tokens,
+    has_frequencies,
     layer_depth,
     query_key_norms,
     rotate,
     swiglu,
 )
+from ..vit.learned_rotary import learned_rotation, new_frequencies
+from ..vit.norm import final_norm
+from ..vit.relative import bias_index, relative_bias
 
 NEW = ('relative_position_bias_table', 'gamma_1', 'gamma_2')
 """Parameters of a block that a pretrained encoder may lack."""
@@ -44,7 +48,8 @@ class RelativeBiasAttention(MAEAttention):
     Args:
         stock (MAEAttention): what it replaces.
         extra (int): tokens before the patches.
-        rotary (RotaryPositions, optional): of queries and keys.
+        rotary (nn.Module, optional): the places of queries and keys, of
+            :func:`simim_plugin.vit.layers.build_rotary`.
         attn_drop_rate (float): share of attention weights to drop. The
             stock class ignores it.
         qkv_bias (bool): of the map to queries, keys and values.
@@ -57,7 +62,7 @@ class RelativeBiasAttention(MAEAttention):
         self,
         stock: MAEAttention,
         extra: int,
-        rotary: RotaryPositions | None,
+        rotary: Any,
         attn_drop_rate: float,
         qkv_bias: bool,
         qk_norm: bool,
@@ -73,11 +78,15 @@ class RelativeBiasAttention(MAEAttention):
         )
         index = bias_index(stock.window_size, extra)
         self.relative_position_index = index
-        rotation, self.neighbours = None, False
+        places, self.neighbours = None, False
         if rotary is not None:
-            rotation = rotary(stock.window_size, torch.device('cpu'))
+            places = rotary(stock.window_size, torch.device('cpu'))
             self.neighbours = rotary.neighbours
-        self.register_buffer('rotation', rotation, persistent=False)
+        self.register_buffer('places', places, persistent=False)
+        self.frequencies: nn.Parameter | None = None
+        if has_frequencies(rotary):
+            head_dims = stock.embed_dims // stock.num_heads
+            self.frequencies = new_frequencies(head_dims)
         self.q_norm, self.k_norm = query_key_norms(
             qk_norm, norm_cfg, stock.embed_dims // stock.num_heads
         )
@@ -96,16 +105,22 @@ class RelativeBiasAttention(MAEAttention):
             .permute(2, 0, 3, 1, 4)
         )  # (B, H, T, C / H) each
         query, key = self.q_norm(query), self.k_norm(key)
-        if self.rotation is not None:
-            query = rotate(query, self.rotation, self.neighbours)
-            key = rotate(key, self.rotation, self.neighbours)
-        index = self.relative_position_index.flatten()
-        bias = self.relative_position_bias_table.T[:, index]  # (H, T x T)
+        if self.places is not None:
+            rotation = self.places
+            if self.frequencies is not None:
+                rotation = learned_rotation(
+                    rotation[:, None], self.frequencies
+                )
+            query = rotate(query, rotation, self.neighbours)
+            key = rotate(key, rotation, self.neighbours)
+        bias = relative_bias(
+            self.relative_position_bias_table, self.relative_position_index
+        )  # (H, T, T)
         tokens = F.scaled_dot_product_attention(
             query,
             key,
             value,
-            attn_mask=bias.view(1, -1, count, count).to(query.dtype),
+            attn_mask=bias[None].to(query.dtype),
             dropout_p=self.attn_drop.p if self.training else 0.0,
         )  # (B, H, T, C / H)
         tokens = tokens.transpose(1, 2).reshape(batch, count, channels)
@@ -143,8 +158,9 @@ class SiameseIMSegViT(FrozenStages, MAE):
     interpolates the positions; its attention is fused; and its positions
     start as the sin-cos table instead of zeros. ``with_cls_token``,
     ``num_registers``, ``absolute_positions``, ``rotary``, ``qk_norm``,
-    ``attn_norm``, ``ffn_type``, ``ffn_norm``, ``pre_norm`` and
-    ``interpolate_antialias`` are as in :class:`simim_plugin.vit.PlainViT`.
+    ``attn_norm``, ``ffn_type``, ``ffn_norm``, ``pre_norm``,
+    ``final_norm_affine`` and ``interpolate_antialias`` are as in
+    :class:`simim_plugin.vit.PlainViT`.
 
     Args:
         arch (str | dict, optional): 'tiny', 'small', 'base', 'large', 'huge'
@@ -211,6 +227,7 @@ class SiameseIMSegViT(FrozenStages, MAE):
         ffn_norm: bool = False,
         pre_norm: bool = False,
         interpolate_antialias: bool = False,
+        final_norm_affine: bool = True,
         init_cfg: dict | None = None,
         **kwargs: Any,
     ) -> None:
@@ -250,10 +267,11 @@ class SiameseIMSegViT(FrozenStages, MAE):
         if pre_norm:
             self.pre_norm = build_norm_layer(self.norm_cfg, self.embed_dims)
             self.patch_embed.projection.bias = None  # as in CLIP
-        self.rotary = None
-        if rotary:
-            head_dims = self.embed_dims // self.num_heads
-            self.rotary = RotaryPositions(head_dims, rotary)
+        head_dims = self.embed_dims // self.num_heads
+        self.rotary = build_rotary(rotary, head_dims, num_registers)
+        if self.final_norm and not final_norm_affine:
+            norm = final_norm(self.norm_cfg, self.embed_dims, affine=False)
+            setattr(self, self.norm1_name, norm)
         self._extend_layers(qkv_bias, qk_norm, attn_norm)
         if ffn_type != 'origin':
             for layer in self.layers:

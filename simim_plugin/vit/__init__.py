@@ -7,7 +7,14 @@ leave_out_multimodal()
 # ruff: noqa: E402
 from .arches import ARCHES, KnownEncoder, known_encoder
 from .encoder import PlainViT, check_choice, resize_table
-from .layers import ExtendedAttention, ExtendedLayer, Places, RotaryPositions
+from .layers import (
+    ExtendedAttention,
+    ExtendedLayer,
+    Places,
+    RotaryPositions,
+    UnboundAttention,
+    lighten,
+)
 
 __all__ = [
     'ARCHES',
@@ -17,7 +24,9 @@ __all__ = [
     'Places',
     'PlainViT',
     'RotaryPositions',
+    'UnboundAttention',
     'check_choice',
     'known_encoder',
+    'lighten',
     'resize_table',
 ]

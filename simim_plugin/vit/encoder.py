@@ -24,13 +24,17 @@ from .layers import (
     ROTARY_KINDS,
     ExtendedLayer,
     Places,
-    RotaryPositions,
     add_tokens,
-    bias_index,
+    build_rotary,
     check_norms,
     extra_tokens,
+    has_frequencies,
     layer_depth,
+    lighten,
 )
+from .learned_rotary import EdgeCoordinates
+from .norm import final_norm as build_final_norm
+from .relative import bias_index, bias_rows
 
 
 def resize_table(
@@ -87,7 +91,8 @@ class PlainViT(VisionTransformer):
         absolute_positions (bool): add a table of positions. Defaults to
             True.
         rotary (bool | str): rotate queries and keys by their places, as
-            'dinov3' or True, or 'eva02'. Defaults to None.
+            'dinov3' or True, 'eva02' or 'capi', whose blocks hold their
+            frequencies and whose registers have places. Defaults to None.
         relative_bias (bool): add BEiT's bias by relative position to the
             attention. It has the grid of ``img_size``. Defaults to False.
         qk_norm (bool): normalise queries and keys. Defaults to False.
@@ -99,6 +104,8 @@ class PlainViT(VisionTransformer):
         interpolate_antialias (bool): interpolate the table of positions with
             a low-pass filter, as DINOv2 with registers does. Defaults to
             False.
+        final_norm_affine (bool): give the final norm weights. Defaults to
+            True.
         **kwargs: see :class:`mmpretrain.models.VisionTransformer`; LayerScale
             is ``layer_scale_init_value``.
 
@@ -130,6 +137,7 @@ class PlainViT(VisionTransformer):
         ffn_type: str = 'origin',
         ffn_norm: bool = False,
         interpolate_antialias: bool = False,
+        final_norm_affine: bool = True,
         **kwargs: Any,
     ) -> None:
         check_choice('arch', arch, self.arch_zoo)
@@ -141,10 +149,13 @@ class PlainViT(VisionTransformer):
         add_tokens(
             self, self.with_cls_token, num_registers, absolute_positions
         )
-        self.rotary = None
-        if rotary:
-            heads = self.arch_settings['num_heads']
-            self.rotary = RotaryPositions(self.embed_dims // heads, rotary)
+        norm_cfg = kwargs.get('norm_cfg', dict(type='LN', eps=1e-6))
+        if self.final_norm:
+            self.ln1 = build_final_norm(
+                norm_cfg, self.embed_dims, final_norm_affine
+            )
+        head_dims = self.embed_dims // self.arch_settings['num_heads']
+        self.rotary = build_rotary(rotary, head_dims, num_registers)
         self.bias_index = None
         if relative_bias:
             index = bias_index(self.patch_resolution, self.num_extra_tokens)
@@ -155,7 +166,7 @@ class PlainViT(VisionTransformer):
             self._extend_layers(
                 kwargs.get('layer_cfgs', {}),
                 kwargs.get('drop_path_rate', 0.0),
-                norm_cfg=kwargs.get('norm_cfg', dict(type='LN', eps=1e-6)),
+                norm_cfg=norm_cfg,
                 drop_rate=kwargs.get('drop_rate', 0.0),
                 qkv_bias=kwargs.get('qkv_bias', True),
                 layer_scale_init_value=kwargs.get(
@@ -164,10 +175,14 @@ class PlainViT(VisionTransformer):
                 qk_norm=qk_norm,
                 attn_norm=attn_norm,
                 neighbours=getattr(self.rotary, 'neighbours', False),
+                frequencies=has_frequencies(self.rotary),
                 ffn_type=ffn_type,
                 ffn_norm=ffn_norm,
-                bias_rows=int(index.max()) + 1 if relative_bias else 0,
+                bias_rows=(
+                    bias_rows(self.patch_resolution) if relative_bias else 0
+                ),
             )
+        lighten(self.layers)
 
     def _extend_layers(
         self,
@@ -293,9 +308,12 @@ class PlainViT(VisionTransformer):
         """
         if not isinstance(self.layers[0], ExtendedLayer):
             return ()
-        rotation, index = None, self.bias_index
-        if self.rotary is not None:
-            device = self.patch_embed.projection.weight.device
+        rotation = coordinates = None
+        index = self.bias_index
+        device = self.patch_embed.projection.weight.device
+        if isinstance(self.rotary, EdgeCoordinates):
+            coordinates = self.rotary(grid, device, visible)
+        elif self.rotary is not None:
             rotation = self.rotary(grid, device)[:, None, None]
         if index is not None and tuple(grid) != tuple(self.patch_resolution):
             raise SimimError(
@@ -318,4 +336,4 @@ class PlainViT(VisionTransformer):
                 dim=1,
             )
             index = index[kept[:, :, None], kept[:, None]]  # (B, T, T)
-        return (Places(rotation, index),)
+        return (Places(rotation, index, coordinates),)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from mmcv.cnn.bricks.drop import DropPath
 from mmpretrain.models import VisionTransformer
 from mmpretrain.models.backbones.vision_transformer import (
     TransformerEncoderLayer,
@@ -24,9 +25,15 @@ from torch import Tensor, nn
 
 from ..errors import SimimError
 from ..geometry import Grid
+from .learned_rotary import (
+    EdgeCoordinates,
+    learned_rotation,
+    new_frequencies,
+)
+from .relative import relative_bias
 
 FFN_TYPES = ('origin', 'swiglu', 'swiglu_fused')
-ROTARY_KINDS = ('dinov3', 'eva02')
+ROTARY_KINDS = ('dinov3', 'eva02', 'capi')
 
 
 class Places(NamedTuple):
@@ -35,10 +42,13 @@ class Places(NamedTuple):
     Args:
         rotation (Tensor, optional): (2, ..., N, D), cosine and sine.
         bias_index (Tensor, optional): (..., T, T) rows of the bias table.
+        coordinates (Tensor, optional): (B or 1, T, 2), for rotary positions
+            whose frequencies the blocks hold.
     """
 
     rotation: Tensor | None = None
     bias_index: Tensor | None = None
+    coordinates: Tensor | None = None
 
 
 NOWHERE = Places()
@@ -55,8 +65,7 @@ class RotaryPositions(nn.Module):
 
     Args:
         head_dims (int): D, a multiple of 4.
-        kind (bool | str): one of ``ROTARY_KINDS``; True is 'dinov3'.
-            Defaults to True.
+        kind (bool | str): 'dinov3' or True, or 'eva02'. Defaults to True.
 
     Raises:
         SimimError: if ``head_dims`` is no multiple of 4.
@@ -98,6 +107,29 @@ class RotaryPositions(nn.Module):
         return torch.stack([angles.cos(), angles.sin()])
 
 
+def build_rotary(
+    kind: bool | str | None, head_dims: int, registers: int
+) -> RotaryPositions | EdgeCoordinates | None:
+    """Build the places of rotary positions, None for no kind.
+
+    Args:
+        kind (bool | str, optional): one of ``ROTARY_KINDS``; True is
+            'dinov3'.
+        head_dims (int): D.
+        registers (int): tokens that 'capi' puts along the edge.
+    """
+    if not kind:
+        return None
+    if str(kind).lower() == 'capi':
+        return EdgeCoordinates(registers)
+    return RotaryPositions(head_dims, kind)
+
+
+def has_frequencies(rotary: nn.Module | None) -> bool:
+    """Return whether each block holds frequencies of its own."""
+    return isinstance(rotary, EdgeCoordinates)
+
+
 def rotate(
     tokens: Tensor, rotation: Tensor, neighbours: bool = False
 ) -> Tensor:
@@ -120,34 +152,6 @@ def rotate(
         turned = torch.cat([-second, first], dim=-1)
     placed = placed * cosine + turned * sine
     return torch.cat([tokens[..., :extra, :], placed], dim=-2)
-
-
-def bias_index(grid: Grid, extra: int) -> Tensor:
-    """Return which row of a bias table each pair of tokens has.
-
-    The table of BEiT has (2 R - 1) (2 C - 1) rows for the distances of
-    patches, and three for pairs with a token that has no place: query, key,
-    both.
-
-    Args:
-        grid (tuple[int, int]): R rows and C columns of patches.
-        extra (int): tokens before the patches.
-
-    Returns:
-        Tensor: (T, T) int64.
-    """
-    rows, columns = grid
-    count = (2 * rows - 1) * (2 * columns - 1)
-    row = torch.arange(rows).repeat_interleave(columns)
-    column = torch.arange(columns).repeat(rows)
-    down = row[:, None] - row[None] + rows - 1
-    right = column[:, None] - column[None] + columns - 1
-    index = torch.zeros((extra + len(row),) * 2, dtype=torch.int64)
-    index[extra:, extra:] = down * (2 * columns - 1) + right
-    index[:extra, :] = count
-    index[:, :extra] = count + 1
-    index[:extra, :extra] = count + 2
-    return index
 
 
 def add_tokens(
@@ -257,7 +261,50 @@ def query_key_norms(
     )
 
 
-class ExtendedAttention(MultiheadAttention):
+class UnboundAttention(MultiheadAttention):
+    """MMPretrain's attention with a backward pass without buffers of zeros.
+
+    MMPretrain indexes q, k and v. In the backward pass each index fills a
+    buffer of all three with zeros, and the three are added; ``unbind`` stacks
+    the gradients once. All numbers are the same.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend from (B, T, C) to (B, T, C)."""
+        query, key, value = self.heads(x)
+        attended = self.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            dropout_p=self.attn_drop if self.training else 0.0,
+        )
+        x = self.proj(attended.transpose(1, 2).flatten(2))
+        x = self.out_drop(self.gamma1(self.proj_drop(x)))
+        return value.squeeze(1) + x if self.v_shortcut else x
+
+    def heads(self, tokens: Tensor) -> tuple[Tensor, ...]:
+        """Project (B, T, C) to queries, keys and values (B, H, T, D)."""
+        qkv = self.qkv(tokens).unflatten(2, (3, self.num_heads, -1))
+        return qkv.permute(2, 0, 3, 1, 4).unbind(0)
+
+
+def lighten(blocks: nn.Module) -> None:
+    """Give MMPretrain's blocks the attention and numbers that cost less.
+
+    In place, without any change of names, weights or results. A probability
+    of DropPath that is one of NumPy's breaks the graph of ``torch.compile``.
+
+    Args:
+        blocks (nn.Module): holds :class:`TransformerEncoderLayer`.
+    """
+    for part in blocks.modules():
+        if type(part) is MultiheadAttention:
+            part.__class__ = UnboundAttention
+        elif isinstance(part, DropPath):
+            part.drop_prob = float(part.drop_prob)
+
+
+class ExtendedAttention(UnboundAttention):
     """MMPretrain's attention with places and normalised queries and keys.
 
     Args:
@@ -266,6 +313,7 @@ class ExtendedAttention(MultiheadAttention):
         neighbours (bool): see :func:`rotate`.
         bias_rows (int): rows of the table of relative position bias, 0 for
             none.
+        frequencies (bool): hold the frequencies of rotary positions.
         norm_cfg (dict): of these norms.
         **kwargs: see :class:`mmpretrain.models.utils.MultiheadAttention`.
     """
@@ -277,6 +325,7 @@ class ExtendedAttention(MultiheadAttention):
         attn_norm: bool,
         neighbours: bool,
         bias_rows: int,
+        frequencies: bool,
         norm_cfg: dict,
         **kwargs: Any,
     ) -> None:
@@ -295,15 +344,13 @@ class ExtendedAttention(MultiheadAttention):
             self.bias_table = nn.Parameter(
                 torch.zeros(bias_rows, self.num_heads)
             )
+        self.frequencies: nn.Parameter | None = None
+        if frequencies:
+            self.frequencies = new_frequencies(self.head_dims)
 
     def forward(self, tokens: Tensor, places: Places = NOWHERE) -> Tensor:
         """Attend from (B, T, C) to (B, T, C)."""
-        query, key, value = (
-            self.qkv(tokens)
-            .unflatten(2, (3, self.num_heads, -1))
-            .permute(2, 0, 3, 1, 4)
-            .unbind(0)
-        )  # (B, H, T, D) each
+        query, key, value = self.heads(tokens)  # (B, H, T, D) each
         query, key, bias = self.place(query, key, places)
         attended = F.scaled_dot_product_attention(
             query,
@@ -330,20 +377,26 @@ class ExtendedAttention(MultiheadAttention):
             tuple[Tensor, Tensor, Tensor | None]: both, and (..., H, T, T).
         """
         query, key = self.q_norm(query), self.k_norm(key)
-        if places.rotation is not None:
-            query = rotate(query, places.rotation, self.neighbours)
-            key = rotate(key, places.rotation, self.neighbours)
+        rotation = places.rotation
+        if self.frequencies is not None and places.coordinates is not None:
+            rotation = learned_rotation(
+                places.coordinates[:, None], self.frequencies
+            )
+        if rotation is not None:
+            query = rotate(query, rotation, self.neighbours)
+            key = rotate(key, rotation, self.neighbours)
         if self.bias_table is None:
             return query, key, None
-        bias = self.bias_table[places.bias_index]  # (..., T, T, H)
-        return query, key, bias.movedim(-1, -3).to(query.dtype)
+        assert places.bias_index is not None  # the same ViT sets both
+        bias = relative_bias(self.bias_table, places.bias_index)
+        return query, key, bias.to(query.dtype)
 
 
 class ExtendedLayer(TransformerEncoderLayer):
     """MMPretrain's layer with the attention above and SwiGLU.
 
     Args:
-        qk_norm, attn_norm, neighbours, bias_rows: see
+        qk_norm, attn_norm, neighbours, bias_rows, frequencies: see
             :class:`ExtendedAttention`.
         ffn_type (str): 'origin', or one of :func:`swiglu`.
         ffn_norm (bool): normalise the hidden channels of SwiGLU.
@@ -357,6 +410,7 @@ class ExtendedLayer(TransformerEncoderLayer):
         attn_norm: bool = False,
         neighbours: bool = False,
         bias_rows: int = 0,
+        frequencies: bool = False,
         ffn_type: str = 'origin',
         ffn_norm: bool = False,
         **kwargs: Any,
@@ -371,6 +425,7 @@ class ExtendedLayer(TransformerEncoderLayer):
             attn_norm=attn_norm,
             neighbours=neighbours,
             bias_rows=bias_rows,
+            frequencies=frequencies,
             norm_cfg=kwargs['norm_cfg'],
             embed_dims=self.embed_dims,
             num_heads=kwargs['num_heads'],

@@ -91,8 +91,8 @@ def table_row(model, transforms):
         mask = 'blockwise' if blocks else 'random'
         drawn = blocks or one(transforms, RandomMask)
         assert drawn.key == 'mask'
-        share = drawn.num_masked / np.prod(drawn.grid)
-        assert share == pytest.approx(0.6 if blocks else 0.75, abs=0.01)
+        share = (0.6 if blocks else 0.75) * np.prod(drawn.grid)
+        assert drawn.num_masked == pytest.approx(share, abs=0.99)
     head, form = model.head, 'dense'
     if isinstance(head, PredictorHead):
         head = head.loss_module

@@ -9,8 +9,10 @@ import torch.nn.functional as F
 from mmengine.registry import init_default_scope
 from mmpretrain.models import resize_pos_embed
 from mmpretrain.registry import MODELS, TRANSFORMS
+from torch.utils.flop_counter import FlopCounterMode
 
 from simim_plugin.ablations.algorithms import scaled_table
+from simim_plugin.benchmarks.training import pretraining_step
 from simim_plugin.errors import SimimError
 from simim_plugin.models.positions import absolute_table, relative_embedding
 
@@ -75,17 +77,15 @@ def test_the_same_view_has_the_absolute_positions(name, monkeypatch):
         samples.append(results['data_samples'])
     views = [torch.stack(view).float() for view in zip(*inputs, strict=True)]
     assert torch.equal(*views)
-    caught = []
-    model.neck.relative_map.register_forward_pre_hook(
-        lambda module, given: caught.append(given[0])
-    )
     model.loss(views, samples)
-    (relative,) = caught
-    dims = model.neck.embed_dims
-    table = model.neck.pos_embed[:, 1:].expand(4, -1, -1)
-    torch.testing.assert_close(relative[..., :dims], table, rtol=0, atol=1e-6)
+    neck = model.neck
+    dims = neck.embed_dims
+    table = neck.pos_embed[:, 1:].expand(4, -1, -1)
     one = torch.tensor([0.0, 1, 0, 1]).repeat_interleave(dims // 4)
-    assert torch.equal(relative[..., dims:], one.expand(4, 64, -1))
+    relative = torch.cat([table, one.expand(4, table.shape[1], -1)], dim=-1)
+    expected = neck.mask_token + neck.relative_map(relative)
+    ours = neck.queries(model._collate(samples)[1])
+    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
 
 
 def by_hand(sample, row, col, target_grid, online_grid, dims):
@@ -214,20 +214,18 @@ def test_positions_of_a_smaller_target_match_its_pixels(target_grid):
         dict(type='SmallTargetSiameseIM'),
         neck=dict(type='SmallTargetDecoder', target_grid=target_grid),
     )
-    caught = []
-    model.neck.relative_map.register_forward_pre_hook(
-        lambda module, given: caught.append(given[0])
-    )
     visible, geometry = model._collate(samples)
     online = torch.randn(4, 1 + visible.shape[1], 16)
     prediction = model.neck(online, visible, geometry)
     rows, cols = target_grid
     assert prediction.shape == (4, rows * cols, 16)
-    for sample, ours in zip(samples, caught[0], strict=True):
+    neck = model.neck
+    for sample, ours in zip(samples, neck.queries(geometry), strict=True):
         for i, channels in enumerate(ours):
             expected = by_hand(
                 sample, i // cols, i % cols, target_grid, (4, 4), 16
             )
+            expected = neck.mask_token[0, 0] + neck.relative_map(expected)
             torch.testing.assert_close(channels, expected, rtol=0, atol=2e-5)
 
 
@@ -372,3 +370,16 @@ def test_only_the_hook_moves_the_keys_of_masked_moco():
     assert weight.grad is None
     model.update_target(0.75)
     torch.testing.assert_close(weight, before + 0.25)
+
+
+@pytest.mark.parametrize('scale', ['cifar10-micro', 'demo'])
+def test_the_efficient_row_costs_less_than_half_of_a_step(scale, monkeypatch):
+    """In operations, forward and backward, of one image."""
+    monkeypatch.setenv('SIMIM_SCALE', scale)
+    costs = {}
+    for name in ('i', 'efficient'):
+        step = pretraining_step(f'siamese_im_row-{name}.py', 2, False)
+        with FlopCounterMode(display=False) as counter:
+            step()
+        costs[name] = counter.get_total_flops()
+    assert 0.3 < costs['efficient'] / costs['i'] < 0.5

@@ -5,6 +5,7 @@ from functools import partial
 import timm
 import torch
 
+from .capi import Capi
 from .helpers import DEPTH, DIMS, HEADS, PATCH, SIZE, scramble
 
 EVA = dict(
@@ -81,12 +82,14 @@ TIMM = {
     'qk-norm': ('ViT', dict(qk_norm=True)),
     'deit-distilled': ('Distilled', {}),
     'augreg': ('ViT', {}),
+    'capi': ('Capi', {}),  # in no library
 }
 CLASSES = {
     'ViT': timm.models.VisionTransformer,
     'Eva': timm.models.eva.Eva,
     'Beit': timm.models.beit.Beit,
     'Distilled': timm.models.deit.VisionTransformerDistilled,
+    'Capi': Capi,
 }
 NAMES = {
     'dinov2': 'DINOv2',
@@ -107,6 +110,7 @@ NAMES = {
     'qk-norm': 'plain ViT',
     'deit-distilled': 'DeiT',
     'augreg': 'plain ViT',
+    'capi': 'CAPI',
 }
 
 

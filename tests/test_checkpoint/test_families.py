@@ -21,7 +21,9 @@ from simim_plugin.checkpoint import (
 from simim_plugin.checkpoint.export import convert
 from simim_plugin.errors import SimimError
 from simim_plugin.models import SiameseIMViT
+from simim_plugin.models.positions import absolute_table
 
+from .capi import frequencies
 from .families import EVA, NAMES, TIMM, saved, timm_model
 from .helpers import (
     DEPTH,
@@ -328,14 +330,102 @@ def test_hugging_face_models(tmp_path, kind):
         assert equal(found, tokens), size
 
 
-EXPORTS = [(kind, to) for kind in TIMM for to in ('timm', 'slim')]
+def in_mae(state):
+    """Name the tensors as MAE's pretraining does."""
+    decoder = {'decoder_embed.weight': torch.ones(9, DIMS)}
+    return dict(model={**state, **decoder})
+
+
+def in_moco(state):
+    return dict(
+        state_dict=wrap(state, 'module.base_encoder.')
+        | wrap(state, 'module.momentum_encoder.')
+        | {'module.predictor.0.weight': torch.ones(3, 3)}
+    )
+
+
+def in_dino(state):
+    """Name the tensors as the training of DINO does, and of iBOT."""
+    masked = {'module.backbone.masked_embed': torch.ones(1, DIMS)}
+    head = {'head.mlp.0.weight': torch.ones(3, DIMS)}
+    return dict(
+        student=wrap(
+            {name: -x for name, x in state.items()}, 'module.backbone.'
+        )
+        | masked,
+        teacher=wrap(state, 'backbone.') | head,
+    )
+
+
+PLAIN = [
+    (in_mae, 'online', 'MAE'),
+    (in_moco, 'online', 'MoCo-v3'),
+    (in_dino, 'teacher', 'DINO'),
+    (dict, 'online', 'plain ViT'),
+]
+
+
+@pytest.mark.parametrize('fixed', [False, True], ids=['learned', 'sin-cos'])
+@pytest.mark.parametrize('size', [SIZE, LARGER, 24])
+@pytest.mark.parametrize(('rename', 'branch', 'family'), PLAIN)
+def test_plain_encoders_of_all_names(
+    tmp_path, rename, branch, family, size, fixed
+):
+    """With learned positions, and with the fixed ones of MAE and MoCo-v3."""
+    model, file = saved('augreg', tmp_path)
+    if fixed:
+        table = absolute_table((SIZE // PATCH,) * 2, DIMS)
+        model.pos_embed.data.copy_(table)
+    torch.save(rename(model.state_dict()), file)
+    assert read_weights(file, branch).family.name == family
+    library = timm_model('augreg', size)
+    filtered = timm.models.vision_transformer.checkpoint_filter_fn(
+        model.state_dict(), library, antialias=False
+    )
+    library.load_state_dict(filtered)
+    with torch.no_grad():
+        wanted = library.forward_features(images(size))
+        found = ours(file, size, branch)(images(size))[0]
+    assert equal(found, wanted)
+
+
+@pytest.mark.parametrize('size', [SIZE, LARGER, 24])
+@pytest.mark.parametrize('name', ['ViTMAE', 'ViT'])
+def test_plain_encoders_of_hugging_face(tmp_path, name, size):
+    """MAE, and DINO as Hugging Face publishes it."""
+    config = getattr(hf, f'{name}Config')(
+        **COMMON, intermediate_size=4 * DIMS, layer_norm_eps=1e-6
+    )
+    config.mask_ratio = 0.0
+    model = scramble(getattr(hf, f'{name}Model')(config))
+    model.save_pretrained(tmp_path)
+    count = (size // PATCH) ** 2
+    inputs = {}
+    if name == 'ViTMAE':  # it sorts the patches by the noise
+        inputs = dict(noise=torch.arange(1.0, count + 1)[None].repeat(2, 1))
+    with torch.no_grad():
+        wanted = model(
+            images(size), interpolate_pos_encoding=True, **inputs
+        ).last_hidden_state
+        found = ours(tmp_path, size)(images(size))[0]
+    assert equal(found, wanted)
+
+
+EXPORTS = [
+    (kind, to)
+    for kind in TIMM
+    for to in ('timm', 'slim')
+    if (kind, to) != ('capi', 'timm')
+]
 # Three kinds have all options of the graph.
 TO_HUGGING_FACE = [
     *('dinov2', 'dinov2-registers', 'dinov3', 'dinov3-qkv-bias'),
     *('dinov3-plus', 'dinov2-giant', 'deit3', 'augreg'),
 ]
 EXPORTS += [(kind, 'hf') for kind in TO_HUGGING_FACE]
-EXPORTS += [(kind, 'onnx') for kind in ('dinov2-registers', 'dinov3', 'beit')]
+EXPORTS += [
+    (kind, 'onnx') for kind in ('dinov2-registers', 'dinov3', 'beit', 'capi')
+]
 
 
 @pytest.mark.parametrize(('kind', 'to'), EXPORTS)
@@ -354,6 +444,42 @@ def test_exports(tmp_path, kind, to):
             continue  # timm's registers leave the cls token no position
         again = two.part('backbone')[name]
         assert torch.allclose(again, value, atol=1e-7), name
+
+
+@pytest.mark.parametrize('to', ['timm', 'hf'])
+def test_no_library_has_capi(tmp_path, to):
+    _, file = saved('capi', tmp_path)
+    with pytest.raises(CheckpointError, match='convert it to plugin'):
+        convert(file, tmp_path / 'out', to, num_heads=HEADS)
+    assert not (tmp_path / 'out').exists()
+
+
+@torch.no_grad()
+def test_capi_reads_visible_patches(tmp_path):
+    """The registers are at the edge of what is visible."""
+    model, file = saved('capi', tmp_path)
+    state = wrap(model.state_dict(), 'backbone.')
+    decoder = {
+        'backbone.mask_token': torch.ones(1, 3),
+        'backbone.decoder.blocks.0.residual1.norm.weight': torch.ones(3),
+        'head.last_layer.weight_g': torch.ones(3),
+    }
+    torch.save({**state, **decoder}, file)
+    assert read_weights(file).family.name == 'CAPI'
+    visible = torch.tensor([[5, 6, 9, 14], [0, 3, 7, 4]])
+    found = ours(file, SIZE)(images(), visible)
+    assert equal(found, model.forward_features(images(), visible))
+
+
+def test_new_frequencies_of_capi():
+    vit = SiameseIMViT(
+        arch='tiny', rotary='capi', num_registers=8, with_cls_token=False
+    )
+    found = vit.layers[3].attn.frequencies
+    assert torch.allclose(found, frequencies(64), rtol=1e-5)
+    assert not found.requires_grad
+    with pytest.raises(SimimError, match='set a multiple of 4'):
+        SiameseIMViT(rotary='capi', num_registers=3)
 
 
 @pytest.mark.parametrize('kind', ['clip', 'qk-norm', 'eva02'])
@@ -376,6 +502,14 @@ def test_hugging_face_gives_the_library_of_the_source(tmp_path, kind):
             wanted = ours(file, size)(images(size))[0]
             assert equal(found, wanted), size
         assert equal(model(images())[0], library.forward_features(images()))
+
+
+@pytest.mark.parametrize('kind', ['beit', 'qk-norm'])
+def test_another_number_of_heads_than_that_of_the_tensors(tmp_path, kind):
+    _, file = saved(kind, tmp_path)
+    assert read_weights(file).options()['arch']['num_heads'] == HEADS
+    with pytest.raises(CheckpointError, match='for 4 attention heads, not 2;'):
+        read_weights(file).options(2)
 
 
 def test_rotary_positions_of_another_kind_are_refused(tmp_path):

@@ -14,9 +14,15 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from simim_plugin.checkpoint import CheckpointError, read_checkpoint
-from simim_plugin.engine import SiameseIMRunner, checkpointing
+from simim_plugin.engine import (
+    ExactEpochLoop,
+    SiameseIMRunner,
+    checkpointing,
+)
+from simim_plugin.engine.loop import read_together
 from simim_plugin.engine.resuming import latest_checkpoint
 from simim_plugin.engine.seeding import Draw, SeededDataset, SeededSampler
 from simim_plugin.errors import SimimError
@@ -503,3 +509,128 @@ def test_items_follow_from_their_seed_alone():
         assert dataset[draw] == items[draw]
     assert dataset.data_root == 'here'
     assert pickle.loads(pickle.dumps(dataset))[draw] == items[draw]
+
+
+# Batches of one epoch after the other
+
+
+@pytest.mark.parametrize('shuffle', [True, False])
+def test_the_sampler_goes_on_through_epochs(shuffle):
+    sampler = SeededSampler(range(10), shuffle=shuffle, seed=3)
+    sampler.trim(4)
+    parts = []
+    for epoch, first in ((1, 4), (2, 0), (3, 0)):
+        sampler.start(epoch, first)
+        parts += [*sampler]
+    assert len(parts) == 4 + 8 + 8
+    sampler.start(1, 4, last=3)
+    draws = iter(sampler)
+    begun = next(draws)
+    sampler.set_epoch(7)  # as a hook does between epochs
+    assert [begun, *draws] == parts
+
+
+def test_persistent_workers_go_on_to_the_next_epoch(
+    make_runner,  # noqa: F811
+    tmp_path,
+    monkeypatch,
+):
+    """Their images are those of workers that begin each epoch anew."""
+    begun = []
+    start = SeededSampler.start
+
+    def counted(sampler, epoch, first, last=None):
+        begun.append((epoch, first, last))
+        start(sampler, epoch, first, last)
+
+    monkeypatch.setattr(SeededSampler, 'start', counted)
+    for workers in (0, 1):
+        folder = tmp_path / str(workers)
+        make_runner(work_dir=str(folder), **settings(workers)).train()
+    assert begun == [(0, 0, None), (1, 0, None), (0, 0, 1)]
+    assert_same_run(tmp_path / '0', tmp_path / '1', after=0)
+
+
+def test_a_pipeline_changed_between_epochs_takes_effect(
+    make_runner,  # noqa: F811
+    tmp_path,
+):
+    """MMPretrain's hook drops the iterator of persistent workers for this."""
+    seen = []
+
+    class Switch(Hook):
+        def before_train_epoch(self, runner):
+            if runner.epoch == 1:
+                loader = runner.train_loop.dataloader
+                loader.dataset.dataset.inputs = [
+                    torch.full_like(view, 7.0)
+                    for view in loader.dataset.dataset.inputs
+                ]
+                loader._iterator = None
+
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            seen.append(data_batch['inputs'][0].std().item())
+
+    options = settings(1)
+    options['custom_hooks'] = [Switch()]
+    options['train_dataloader']['dataset'] = Pairs(size=24)
+    make_runner(work_dir=str(tmp_path), **options).train()
+    assert min(seen[:6]) > 0.5
+    assert seen[6:] == [0.0] * 6
+
+
+class Reads(TorchDispatchMode):
+    """Count the numbers that are read from tensors one by one."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function is torch.ops.aten._local_scalar_dense.default
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize('accumulated', [1, 3])
+def test_a_step_reads_one_number_by_itself(
+    make_runner,  # noqa: F811
+    tmp_path,
+    monkeypatch,
+    accumulated,
+):
+    """The norm of the gradient, which decides whether to skip the step."""
+    counts = []
+    run_iter = ExactEpochLoop.run_iter
+
+    def counted(loop, *batch):
+        with Reads() as reads:
+            run_iter(loop, *batch)
+        counts.append(reads.count)
+
+    monkeypatch.setattr(ExactEpochLoop, 'run_iter', counted)
+    options = settings(0, accumulated)
+    options['optim_wrapper'].update(
+        optimizer=dict(type='AdamW', lr=LR, fused=True)
+    )
+    options['custom_hooks'][2] = dict(type='NonFiniteGuard')
+    options['default_hooks']['checkpoint']['interval'] = 99
+    runner = make_runner(work_dir=str(tmp_path), **options)
+    runner.train()
+    per_step = [0] * (accumulated - 1) + [1]
+    expected = per_step * (12 // accumulated)
+    assert counts[:-1] == expected[:-1]  # the last one saves a checkpoint
+    hub = runner.message_hub
+    terms = [
+        hub.get_scalar(f'train/{name}').data[0]
+        for name in ('positive_term', 'negative_term', 'loss')
+    ]
+    assert np.allclose(terms[0] + terms[1], terms[2])
+
+
+def test_figures_of_several_types_stay_as_they_are():
+    one, other = torch.tensor(0.1), torch.tensor([0.2])
+    names = dict(text='x', many=torch.ones(2))
+    figures = read_together(dict(a=one, b=other, **names))
+    assert figures.pop('many') is names.pop('many')
+    assert figures == dict(a=one.item(), b=other.item(), **names)
+    mixed = dict(a=one, b=torch.tensor(3))
+    assert read_together(mixed) is mixed
+    assert read_together({}) == {}

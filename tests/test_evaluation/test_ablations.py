@@ -11,17 +11,17 @@ from mmengine.runner import set_random_seed
 from mmpretrain.registry import MODELS
 from PIL import Image
 
-from simim_plugin.commands.ablate import (
-    PAPER_LINEAR,
+from simim_plugin.commands.ablate import main, parse_args
+from simim_plugin.commands.row_figures import matched_share
+from simim_plugin.commands.row_tables import (
     collect,
     describe,
     draw,
-    main,
-    parse_args,
-    row_names,
+    draw_curves,
+    read_curves,
     table,
 )
-from simim_plugin.commands.dense_matches import matched_share
+from simim_plugin.commands.rows import PAPER_LINEAR, row_names
 from simim_plugin.config_files import config_path
 from simim_plugin.demo.data import make_demo_data
 from simim_plugin.errors import SimimError
@@ -130,6 +130,31 @@ def test_a_budget_sets_the_epochs(away):
     }
 
 
+def test_costs_are_columns_and_curves_are_drawn(away):
+    """Over images, and over the time that they take."""
+    folder = away / 'rows'
+    results = {row: {'knn': {'0': 20.0}} for row in ('i', 'mae')}
+    costs = {'i: GFLOPs an image': 0.5, 'i: seconds a step': 0.32}
+    page = table(results, costs).splitlines()
+    assert page[0].endswith(
+        '| GFLOPs an image | ms an image | peak MB of a step |'
+    )
+    lines = {line.split('`')[1]: line for line in page[2:]}
+    assert lines['i'].endswith('| 0.50 | 20.00 | - |')
+    assert lines['mae'].endswith('| - | - | - |')
+
+    for seed, knn in ((0, 20.0), (1, 30.0)):
+        points = [dict(epoch=1, images=6000, knn=knn)]
+        file = folder / 'i' / f'seed{seed}' / 'curve.json'
+        file.parent.mkdir(parents=True)
+        file.write_text(json.dumps(points))
+    curves = read_curves(folder)
+    assert curves == {'i': [(6000, 25.0)]}
+    left, right = draw_curves(curves, costs).axes
+    assert left.lines[0].get_xydata().tolist() == [[6.0, 25.0]]
+    assert right.lines[0].get_xydata().tolist() == [[2.0, 25.0]]
+
+
 def test_a_budget_of_no_number_is_refused(away, capsys):
     folder = away / 'rows'
     folder.mkdir()
@@ -185,6 +210,11 @@ def test_rows_that_would_not_compare_are_refused(away, capsys):
         (['z'], 'no row called z; the rows are untrained, mae, a, b'),
         (['i', '--tasks', 'knn,finetune'], 'not compared by finetune'),
         (['i', '--data', 'nowhere'], 'no images at nowhere'),
+        (['i', '--curves'], 'reads data/demo/train and data/demo/val'),
+        (
+            ['i', '--tasks', 'segmentation', '--scale', 'cifar10'],
+            'scale cifar10 have no masks',
+        ),
     ],
 )
 def test_bad_options_are_a_sentence(away, words, sentence):
@@ -204,6 +234,11 @@ def test_every_packaged_row_is_known_and_described():
     assert parse_rows() == ['untrained', *PAPER_LINEAR]
     for row in rows:
         assert 10 < len(describe(row)) < 160, row
+
+
+def test_the_method_has_its_name():
+    words = ['siamese-im', 'dino', '--data', str(ROOT)]
+    assert parse_args(words).rows == ['i', 'dino']
 
 
 def parse_rows():
@@ -237,7 +272,8 @@ def test_a_row_by_the_real_tools(tmp_path):
     make_demo_data(tmp_path / 'scenes', train=32, val=16, seed=0)
     done = run_tool(
         *['ablate.py', 'untrained', 'j'],
-        *['--data', 'scenes', '--work-dir', 'rows', '--tasks', 'knn,matches'],
+        *['--data', 'scenes', '--work-dir', 'rows', '--curves'],
+        *['--tasks', 'knn,matches,segmentation'],
         *['--cfg-options', 'train_cfg.max_epochs=2'],
         *['train_dataloader.batch_size=16', 'train_dataloader.num_workers=0'],
         'train_dataloader.persistent_workers=False',
@@ -252,8 +288,18 @@ def test_a_row_by_the_real_tools(tmp_path):
     shares = [results[row]['matches']['0'] for row in ('untrained', 'j')]
     assert shares[0] != shares[1]
     assert all(3 < share < 60 for share in shares)
+    shares = [results[row]['segmentation']['0'] for row in ('untrained', 'j')]
+    assert shares[0] != shares[1]
+    assert all(1 < share < 60 for share in shares)
+    points = json.loads((tmp_path / 'rows/j/seed0/curve.json').read_text())
+    assert [(p['epoch'], p['images']) for p in points] == [(1, 32), (2, 64)]
+    # The last point is the figure of tools/evaluate.py.
+    assert points[-1]['knn'] == pytest.approx(accuracy, abs=1e-4)
     page = (tmp_path / 'rows' / 'results.md').read_text()
     assert 'patches matched, *ours*' in page
+    assert 'GFLOPs an image' in page
+    with Image.open(tmp_path / 'rows' / 'curves.png') as picture:
+        assert picture.width > picture.height
 
 
 def test_matches_are_of_the_encoder_of_the_file(tmp_path, monkeypatch):

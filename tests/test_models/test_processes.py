@@ -1,15 +1,17 @@
 """Two processes on half a batch each equal one on the whole batch."""
 
 import os
-import socket
 
 import pytest
 import torch
-from mmengine.model import MMDistributedDataParallel, convert_sync_batchnorm
+from mmengine.model import MMDistributedDataParallel
+from torch import nn
 
 from simim_plugin.ablations import NormedUniGradHead
+from simim_plugin.models import TokenBatchNorm
+from simim_plugin.runs.batch_norm import GlobalBatchNorm, spanning
 
-from ..training_processes import run_two
+from ..training_processes import free_port, run_two
 from .helpers import small_batch, small_model
 
 NORMS = ('MAELikeNorm', 'MoCoLikeNorm')
@@ -36,6 +38,86 @@ def step(model, inputs, samples):
     return {name: value.cpu() for name, value in result.items()}
 
 
+UNEVEN = (5, 3)
+"""Rows of the first and of the second process."""
+
+
+def rows():
+    """Return values (8, 4) far from zero, and a gradient for each."""
+    generator = torch.Generator().manual_seed(0)
+    values, gradient = torch.randn(
+        2, sum(UNEVEN), 4, generator=generator, dtype=torch.float64
+    )
+    return 3 * values + 50, gradient
+
+
+def normalised(layer, values, gradient):
+    """Return results, gradients and statistics of a BatchNorm."""
+    layer = layer.double()
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([1.0, 2, -1, 0.5]))
+        layer.bias.copy_(torch.tensor([0.0, 1, 2, 3]))
+    values = values.clone().requires_grad_()
+    result = layer(values)
+    result.backward(gradient)
+    parts = [result, values.grad, layer.weight.grad, layer.bias.grad]
+    parts += [layer.running_mean, layer.running_var]
+    return [part.detach() for part in parts]
+
+
+class Kept:
+    """Count the numbers that are kept for the backward pass."""
+
+    def __init__(self):
+        self.count = 0
+
+    def __call__(self, tensor):
+        self.count += tensor.numel()
+        return tensor
+
+
+def uneven(rank, port, file):
+    os.environ.update(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group('gloo', rank=rank, world_size=2)
+    values, gradient = (part.split(UNEVEN)[rank] for part in rows())
+    kept = Kept()
+    with torch.autograd.graph.saved_tensors_hooks(kept, lambda x: x):
+        parts = normalised(GlobalBatchNorm(4), values, gradient)
+    # The input and a few vectors; nn.BatchNorm1d keeps no less.
+    assert kept.count <= values.numel() + 4 * 4
+    torch.save(parts, f'{file}.{rank}')
+    torch.distributed.barrier()
+    os._exit(0)  # see below
+
+
+@pytest.mark.slow
+def test_batch_norm_spans_processes_with_different_numbers_of_rows(tmp_path):
+    file = tmp_path / 'result'
+    run_two(uneven, free_port(), str(file))
+    first, second = (torch.load(f'{file}.{k}') for k in (0, 1))
+    expected = normalised(nn.BatchNorm1d(4), *rows())
+    found = [
+        torch.cat(pair) for pair in zip(first[:2], second[:2], strict=True)
+    ]
+    found += [a + b for a, b in zip(first[2:4], second[2:4], strict=True)]
+    found += first[4:]
+    assert all(
+        torch.equal(*pair) for pair in zip(first[4:], second[4:], strict=True)
+    )
+    for ours, exact in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, exact, rtol=1e-11, atol=1e-11)
+
+
+def test_sync_bn_leaves_our_batch_norm_and_replaces_others():
+    parts = nn.Sequential(TokenBatchNorm(4), nn.BatchNorm2d(3))
+    ours = parts[0].bn
+    found = spanning(parts)
+    assert found[0].bn is ours
+    assert type(found[1]) is GlobalBatchNorm
+    assert type(spanning(nn.BatchNorm1d(2))) is GlobalBatchNorm
+
+
 def half(rank, port, device, file):
     os.environ.update(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
     torch.set_num_threads(1)
@@ -46,8 +128,10 @@ def half(rank, port, device, file):
     for norm in NORMS:
         model = model_with(norm, device)
         if device == 'cuda':  # as sync_bn = 'torch' does
-            model = convert_sync_batchnorm(model, 'torch')
-        model = MMDistributedDataParallel(model, broadcast_buffers=False)
+            model = spanning(model)
+        model = MMDistributedDataParallel(
+            model, broadcast_buffers=False, gradient_as_bucket_view=True
+        )
         result = step(model, inputs, samples[part])
         torch.save(result, f'{file}.{norm}.{rank}')
     torch.distributed.barrier()
@@ -61,11 +145,8 @@ def half(rank, port, device, file):
     'device', ['cpu', pytest.param('cuda', marks=pytest.mark.gpu)]
 )
 def test_two_processes_equal_one(tmp_path, device):
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
     file = tmp_path / 'result'
-    run_two(half, port, device, str(file))
+    run_two(half, free_port(), device, str(file))
     inputs, samples = small_batch(size=6)
     inputs = [view.double().to(device) for view in inputs]
     for norm in NORMS:

@@ -376,15 +376,15 @@ def command(folder, name, *words):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('kind', ['dinov2-registers', 'dinov3', 'i-jepa'])
+@pytest.mark.parametrize('kind', ['dinov2', 'dinov3', 'i-jepa', 'beit'])
 @pytest.mark.parametrize('task', ['detection', 'segmentation'])
 def test_models_of_other_encoders_are_exported(task, kind, tmp_path):
-    """Extra tokens, rotary positions and no cls token, in whole graphs."""
+    """Extra tokens, other positions and no cls token, in whole graphs."""
     library, encoder = saved(kind, tmp_path)
     data = tmp_path / 'data'
     JOBS[task][0](data)
     words = [task, '--data', data, '--out', 'mine.py', '--no-trial']
-    words += ['--encoder', encoder, '--num-heads', '2', '--epochs', '1']
+    words += ['--encoder', encoder, '--num-heads', '4', '--epochs', '1']
     words += ['--img-size', '64', '--batch-size', '2']
     words += ['--method', 'linear'] if task == 'segmentation' else []
     command(tmp_path, 'configure.py', *words)

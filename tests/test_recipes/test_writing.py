@@ -288,6 +288,20 @@ def test_upernet_takes_an_encoder_of_no_named_size(data, tmp_path):
     check_settings(config)
 
 
+@pytest.mark.parametrize('kind', ['beit', 'dinov2', 'dinov3'])
+def test_a_detector_has_the_positions_of_its_encoder(data, tmp_path, kind):
+    """The encoder has 4 x 4 positions, and DINOv3 none."""
+    _, file = saved(kind, tmp_path)
+    _, config = written(
+        *('detection', tmp_path / 'my.py', data / 'boxes'),
+        encoder=str(file),
+        num_heads=4,
+    )
+    side = config.model.backbone.get('pretrain_img_size', 224)
+    assert side == (224 if kind == 'dinov3' else 4 * 16)
+    check_settings(config)
+
+
 def test_a_pretraining_continues_by_the_recipe(data, tmp_path):
     _, file = saved('dinov2', tmp_path)
     recipe, config = written(

@@ -1,0 +1,153 @@
+"""Figures of the rows of the ablations that no other command computes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.device import get_device
+from mmengine.model import BaseModel
+from mmengine.registry import init_default_scope
+from mmengine.runner import set_random_seed
+from mmpretrain.registry import DATASETS, MODELS
+
+from ..checkpoint import read_weights
+from ..checkpoint.reading import read_checkpoint
+from ..evaluation import draw_pairs, knn_accuracy, match_patches
+from ..evaluation.features import (
+    Pool,
+    extract_features,
+    folder_dataset,
+    image_loader,
+)
+from ..files import write_json
+from ..visualization.encoder import FrozenEncoder
+
+IMAGES = 1000
+"""Test images of which a pair of views is drawn, at most."""
+
+
+def matched_share(
+    weights: str, branch: str, config: Config, data: Path, seed: int
+) -> float:
+    """Return the share of patches that find their partner, in percent.
+
+    The pairs are the same for every encoder: two views of each test image as
+    the method draws them, with their colours and without a mask.
+
+    Args:
+        weights (str): a checkpoint, or a config for an encoder as it is
+            initialised.
+        branch (str): of the checkpoint.
+        config (Config): of the method, with ``loading`` and ``views``.
+        data (Path): images, in ``val`` unless the data set has a test split.
+        seed (int): of the initialisation.
+    """
+    init_default_scope('mmpretrain')
+    settings = dict(config.train_dataloader.dataset, pipeline=[])
+    if 'split' in settings:
+        settings.update(split='test', data_root=str(data))
+    else:
+        settings.update(data_root=str(data / 'val'))
+    dataset = DATASETS.build(settings)
+    count = min(IMAGES, len(dataset))
+    chosen = np.linspace(0, len(dataset) - 1, count).astype(int)
+    pairs = draw_pairs(
+        Compose([*config.loading, config.views]),
+        [dataset.get_data_info(int(k)) for k in chosen],
+        seed=0,
+    )
+    model = _encoder(weights, branch, config, seed)
+    return match_patches(model, pairs, grid=tuple(config.grid)).accuracy
+
+
+def _encoder(
+    weights: str, branch: str, config: Config, seed: int
+) -> BaseModel:
+    if not weights.endswith('.py'):
+        size = config.crop['size']
+        statistics = config.model.data_preprocessor
+        return FrozenEncoder(
+            weights,
+            size,
+            branch=branch,
+            mean=statistics.mean,
+            std=statistics.std,
+        )
+    set_random_seed(seed)
+    model = MODELS.build(config.model)
+    model.init_weights()
+    return model.to(get_device())
+
+
+def learning_curve(
+    pretraining: Path,
+    branch: str,
+    size: int,
+    data: Path,
+    images: int,
+    file: Path,
+) -> list[dict[str, float]]:
+    """Measure the kNN accuracy of every checkpoint of a pretraining.
+
+    It is that of ``tools/evaluate.py --tasks knn`` with k = 20: each encoder
+    is read with the norm and the pooling of its family.
+
+    Args:
+        pretraining (Path): folder with ``epoch_*.pth``.
+        branch (str): of the checkpoints.
+        size (int): height and width of the images, pixels.
+        data (Path): folder with ``train/CLASS/*`` and ``val/CLASS/*``.
+        images (int): of a training step.
+        file (Path): JSON file that keeps the points measured so far.
+
+    Returns:
+        list[dict[str, float]]: ``epoch``, ``images`` and ``knn`` in percent,
+        in the order of the epochs.
+
+    Raises:
+        SimimError: if a folder of the images is missing.
+    """
+    points = json.loads(file.read_text()) if file.is_file() else []
+    known = {point['epoch'] for point in points}
+    checkpoints = {
+        int(found.stem.removeprefix('epoch_')): found
+        for found in pretraining.glob('epoch_*.pth')
+    }
+    loaders = [
+        image_loader(folder_dataset(data / part, size))
+        for part in ('train', 'val')
+    ]
+    for epoch in sorted(checkpoints.keys() - known):
+        weights = read_weights(checkpoints[epoch], branch)
+        model = FrozenEncoder(checkpoints[epoch], size, branch=branch)
+        train, val = (
+            extract_features(model, loader, cast(Pool, weights.family.pool))
+            for loader in loaders
+        )
+        accuracy = knn_accuracy(*train, *val, ks=(20,))[20]
+        steps = read_checkpoint(checkpoints[epoch])['meta']['iter']
+        points.append(dict(epoch=epoch, images=images * steps, knn=accuracy))
+        points.sort(key=lambda point: point['epoch'])
+        write_json(file, points)
+    return points
+
+
+def segmentation_options(weights: Path, data: Path) -> list[str]:
+    """Return options of the demo's config of kNN segmentation for a row.
+
+    Args:
+        weights (Path): an encoder.
+        data (Path): the demo's folder.
+    """
+    options = read_weights(weights).options()
+    scenes = 'dataset.data_root'
+    return [
+        f'test_dataloader.{scenes}={data}',
+        f'test_cfg.train_dataloader.{scenes}={data}',
+        f'model.backbone.final_norm={options.get("final_norm", False)}',
+    ]
