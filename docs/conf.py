@@ -24,6 +24,9 @@ exclude_patterns = ['_build']
 html_theme = 'furo'
 html_title = 'simim_plugin'
 html_copy_source = html_show_sphinx = html_show_copyright = False
+html_use_index = html_domain_indices = False  # the search finds names
+html_static_path = ['static']
+html_css_files = ['site.css']
 
 smartquotes = False  # options of commands begin with two hyphens
 myst_heading_anchors = 4

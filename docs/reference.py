@@ -14,7 +14,7 @@ from simim_plugin import environment
 ROOT = Path(__file__).resolve().parents[1]
 
 PUBLIC = {
-    'simim_plugin': 'paths of configs',
+    'simim_plugin': 'paths and configs',
     'simim_plugin.recipes': 'configs for your own data',
     'simim_plugin.errors': 'the error of every wrong input',
     'simim_plugin.geometry': 'views of an image, and where they lie',
@@ -59,6 +59,7 @@ def write(folder: Path) -> None:
     pages = {f'{name}.md': _module(name) for name in PUBLIC}
     pages['configs.md'] = _configs()
     pages['commands.md'] = _commands()
+    pages['public.inc'] = _public()
     for name, text in pages.items():
         path = folder / name
         # An unchanged file keeps its time, and Sphinx its page.
@@ -68,12 +69,26 @@ def write(folder: Path) -> None:
 
 def _module(name: str) -> str:
     module = import_module(name)
-    names = [n for n in getattr(module, '__all__', ()) if n in vars(module)]
-    options = f':members: {", ".join(names)}'.strip()
+    # Not what a package imports when it is used, such as configure.
+    names = [n for n in module.__all__ if n in vars(module)]
+    options = f':members: {", ".join(names)}'
     return (
         f'# {name}: {PUBLIC[name]}\n\n'
         f'```{{eval-rst}}\n.. automodule:: {name}\n   {options}\n```\n'
     )
+
+
+def _public() -> str:
+    """Return a table of all public names, with links."""
+    lines = ['| package | for | names |', '|---|---|---|']
+    for name, purpose in PUBLIC.items():
+        names = ', '.join(
+            f'{{py:obj}}`{n} <{name}.{n}>`'
+            for n in import_module(name).__all__
+        )
+        page = f'[{name}](generated/{name}.md)'
+        lines.append(f'| {page} | {purpose} | {names} |')
+    return '\n'.join(lines) + '\n'
 
 
 def _configs() -> str:

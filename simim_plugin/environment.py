@@ -15,6 +15,7 @@ import sys
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
+from pathlib import Path
 
 from .errors import SimimError, Trouble
 
@@ -272,3 +273,12 @@ def stack() -> str:
     owners = {name for module in STACKS for name in distributions(module)}
     forks = {fork for fork, _ in STACKS.values()}
     return 'openmmlab' if owners and not owners & forks else 'onedl'
+
+
+def cpu_has_bf16(info: str = '/proc/cpuinfo') -> bool | None:
+    """Return whether the CPU computes in bf16; None if that is unknown."""
+    try:
+        words = set(Path(info).read_text().split())
+    except OSError:
+        return None
+    return bool(words & {'amx_bf16', 'avx512_bf16', 'bf16'})

@@ -12,6 +12,8 @@ from enum import Enum
 
 from .text import clean
 
+__all__ = ['SimimError']
+
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as in a shell."""
 

@@ -20,6 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+__all__ = ['PairGeometry', 'View']
+
 Grid = tuple[int, int]
 """Rows and columns of patches."""
 

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from ..config_files import config_path
 from ..datasets import BlockwiseMask, ImageFolder
+from ..datasets.colour_draws import defer_colours
 from .timing import median_seconds, peak_megabytes
 
 RECIPE = 'siamese_im_vit-base-p16_8xb512-amp-coslr-1600e_in1k.py'
@@ -35,11 +36,16 @@ class PairPipeline:
     """The pipeline of the ImageNet config, with a timer for each transform.
 
     It ends in packed uint8 views; the device normalises them.
+
+    Args:
+        defer (bool): leave the colours to the device, too. Defaults to False.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, defer: bool = False) -> None:
         config = Config.fromfile(config_path(RECIPE))
-        self.transforms = [TRANSFORMS.build(t) for t in config.train_pipeline]
+        settings = config.train_pipeline
+        settings = defer_colours(settings) if defer else settings
+        self.transforms = [TRANSFORMS.build(t) for t in settings]
         self.clock = _Clock()
 
     def __call__(self, path: str) -> dict:
@@ -145,7 +151,9 @@ def measure_pipeline(
 
     Returns:
         dict[str, Any]: number of ``images``; ``images_per_second`` and
-        ``yardstick_images_per_second``, medians of the rounds; their
+        ``yardstick_images_per_second``, medians of the rounds;
+        ``without_colours``, the speed with the colours left to the device as
+        a multiple of the first; their
         ``ratio``, and ``ratio_uint8``, without the yardstick's
         normalisation; ``peak_mb`` and ``yardstick_peak_mb``, the amounts by
         which a first round raises the peak of a process; ``parts_ms`` and
@@ -160,6 +168,7 @@ def measure_pipeline(
     actions = dict(
         ours=partial(_run, ours, paths),
         yardstick=partial(_run, yardstick, paths),
+        deferred=partial(_run, PairPipeline(defer=True), paths),
     )
     with _one_thread():
         seconds = median_seconds(actions, rounds)
@@ -173,6 +182,7 @@ def measure_pipeline(
         images=len(paths),
         images_per_second=len(paths) / seconds['ours'],
         yardstick_images_per_second=len(paths) / seconds['yardstick'],
+        without_colours=seconds['ours'] / seconds['deferred'],
         ratio=seconds['yardstick'] / seconds['ours'],
         ratio_uint8=(seconds['yardstick'] - normalize) / seconds['ours'],
         peak_mb=peak_mb,

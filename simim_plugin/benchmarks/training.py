@@ -8,6 +8,8 @@ from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from statistics import median
+from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +26,7 @@ from tqdm import tqdm
 
 from ..config_files import config_path
 from ..datasets.collating import collate_pairs
+from ..engine.compiling import compile_parts
 from ..engine.optim import has_fused
 from ..models import UniGradHead
 from .timing import DEVICE, median_seconds, peak_megabytes
@@ -42,14 +45,24 @@ _Prepare = Callable[[int, bool], Callable[[], object]]
 
 
 def pretraining_step(
-    name: str, batch: int, bf16: bool
-) -> Callable[[], object]:
+    name: str,
+    batch: int,
+    bf16: bool | torch.dtype,
+    compiled: dict[str, Any] | None = None,
+) -> Callable[[], Tensor]:
     """Prepare an optimizer step of a packaged config on views of noise.
 
     Args:
         name (str): the config.
         batch (int): images.
-        bf16 (bool): under autocast.
+        bf16 (bool | torch.dtype): under autocast, or to this dtype; float16
+            with a gradient scaler.
+        compiled (dict[str, Any], optional): arguments of
+            :func:`simim_plugin.engine.compiling.compile_parts`. Defaults to
+            None, no part.
+
+    Returns:
+        Callable[[], Tensor]: runs it and returns the loss.
     """
     config = Config.fromfile(config_path(name))
     import_modules_from_strings(**config.custom_imports)
@@ -74,6 +87,8 @@ def pretraining_step(
     if tokenizer is not None:  # BEiT's is fitted on images
         tokenizer.fit(torch.rand(64, *data['inputs'][0].shape[1:]), rounds=1)
     moves = getattr(model, 'update_target', None)
+    if compiled is not None:
+        compile_parts(model, **compiled)
 
     def loss() -> Tensor:
         if moves is not None:
@@ -104,22 +119,26 @@ def plain_vit_step(batch: int, bf16: bool) -> Callable[[], object]:
 
 
 def _optimizer_step(
-    model: nn.Module, loss: Callable[[], Tensor], bf16: bool
-) -> Callable[[], object]:
+    model: nn.Module, loss: Callable[[], Tensor], low: bool | torch.dtype
+) -> Callable[[], Tensor]:
     model.to(DEVICE).train()
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
         parameters, lr=1e-4, fused=has_fused(str(DEVICE))
     )
+    dtype = low if isinstance(low, torch.dtype) else torch.bfloat16
+    scaler = torch.amp.GradScaler(DEVICE, enabled=dtype is torch.float16)
 
-    def step() -> None:
-        autocast = torch.autocast(DEVICE, torch.bfloat16)
-        with autocast if bf16 else nullcontext():
+    def step() -> Tensor:
+        with torch.autocast(DEVICE, dtype) if low else nullcontext():
             value = loss()
-        value.backward()
+        scaler.scale(value).backward()
+        scaler.unscale_(optimizer)
         nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
+        scaler.step(optimizer)
+        scaler.update()
         optimizer.zero_grad()
+        return value.detach()
 
     return step
 
@@ -158,6 +177,37 @@ def measure_steps(batch: int = 8, rounds: int = 5) -> dict[str, float]:
     figures['SiameseIM fp32 / bf16, seconds'] = (
         seconds['SiameseIM fp32'] / seconds['SiameseIM bf16']
     )
+    return figures
+
+
+def measure_compiled(
+    config: str = RECIPE,
+    batch: int = 8,
+    rounds: int = 5,
+    bf16: bool = False,
+) -> dict[str, float]:
+    """Measure a step with its parts compiled beside the plain one.
+
+    Args:
+        config (str): packaged pretraining config.
+        batch (int): images per step. Defaults to 8.
+        rounds (int): counted steps of each kind. Defaults to 5.
+        bf16 (bool): under autocast. Defaults to False.
+
+    Returns:
+        dict[str, float]: seconds, their ratio, and those of the first step.
+    """
+    compiled = pretraining_step(config, batch, bf16, dict(modules=True))
+    begun = perf_counter()
+    compiled()
+    first = perf_counter() - begun
+    plain = pretraining_step(config, batch, bf16)
+    seconds = median_seconds(dict(compiled=compiled, plain=plain), rounds)
+    figures: dict[str, float] = {
+        f'{name}: seconds a step': value for name, value in seconds.items()
+    }
+    figures['compiled: seconds of the first step'] = first
+    figures['compiled / plain'] = seconds['compiled'] / seconds['plain']
     return figures
 
 

@@ -21,6 +21,7 @@ PARTS = {
     'multi-crop': "DINO's views beside Pillow calls",
     'variants': 'the training step of the cheaper variants',
     'rivals': 'the training step of the other methods',
+    'compile': 'the training step with its parts compiled',
     'savings': 'parts of a step beside plainer code for the same numbers',
     'refill': 'the wait for the first batch of an epoch',
     'monitors': 'the monitors of a run beside its training step',
@@ -29,7 +30,10 @@ PARTS = {
     'detection-operators': "a step of ViTDet by mmcv's operators and by ours",
     'segmentation-step': 'a step of UPerNet',
     'segmentation-attention': "a block's attention in UPerNet",
+    'memory': 'training steps without a GPU, for configure.py; an hour',
 }
+READING = ('pipeline', 'multi-crop', 'refill')
+"""Parts that read images."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -104,7 +108,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--images', help='folder of images for the pipeline')
     parser.add_argument(
         '--config',
-        help='packaged config for monitors, detection, segmentation',
+        help='packaged config for compile, monitors, detection, segmentation',
     )
     parser.add_argument(
         '--scale',
@@ -127,7 +131,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--bf16',
         action='store_true',
-        help='autocast to bf16 in detection and segmentation',
+        help='autocast to bf16 in compile, detection and segmentation',
     )
     parser.add_argument(
         '--rounds', type=int, default=5, help='counted runs of each'
@@ -135,7 +139,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--json', type=Path, help='file for the figures')
     add_traceback_option(parser)
     args = parser.parse_args(argv)
-    reading = {'pipeline', 'multi-crop', 'refill'} & {*args.parts}
+    reading = [p for p in args.parts if p in READING]
     if reading and args.images is None:
         parser.error(
             f'--images FOLDER is needed to time {" and ".join(reading)}.'
@@ -161,6 +165,9 @@ def measure(part: str, args: argparse.Namespace) -> dict[str, float]:
             return training.measure_variants(batch, rounds)
         case 'rivals':
             return training.measure_rivals(args.scale, batch, rounds)
+        case 'compile':
+            config = args.config or training.RECIPE
+            return training.measure_compiled(config, batch, rounds, args.bf16)
         case 'savings':
             return savings.measure_savings(args.tokens, batch, rounds)
         case 'refill':
@@ -168,11 +175,25 @@ def measure(part: str, args: argparse.Namespace) -> dict[str, float]:
         case 'monitors':
             config = args.config or training.RECIPE
             return monitors.measure_monitors(config, batch, rounds)
+        case 'memory':
+            return _measure_memory()
     library, _, what = part.partition('-')
     require(library)
     if library == 'detection':
         return _measure_detection(what, args)
     return _measure_segmentation(what, args)
+
+
+def _measure_memory() -> dict[str, float]:
+    from ..recipes.memory import measured_table
+
+    figures = {}
+    for kind, encoder, held, _ in measured_table():
+        name = f'memory: {kind}, {encoder}, '
+        figures[name + 'GiB fixed'] = held.fixed
+        figures[name + 'MiB an image'] = held.image
+        figures[name + 'KiB a patch'] = held.patch
+    return figures
 
 
 def _measure_detection(

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import math
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from mmengine.logging import MMLogger
 
 from ..errors import SimimError, Trouble
 from ..recipes import METHODS, Choices, Recipe, make_recipe
 from ..recipes.configuring import UNTRAINED
+from ..recipes.machine import UNTRIED, Precision
 from ..recipes.plans import power_of_two
 from ..recipes.samples import draw_samples
 from ..recipes.trial import Trial, try_step
@@ -23,6 +27,12 @@ from ..visualization.saving import save_figures
 from .config_errors import add_traceback_option, explained_errors
 from .report import LEARNED, METRICS
 from .running import run_script, train_on
+
+FASTER = 1.1
+"""How many times as fast bf16 has to be on a processor, to be chosen."""
+
+NAMED = 20
+"""Classes whose names are printed."""
 
 
 def main(
@@ -144,8 +154,7 @@ def _parser() -> argparse.ArgumentParser:
         '--lora',
         type=int,
         metavar='RANK',
-        help='train adapters of this rank in the place of the encoder, in '
-        'fine-tuning of classifiers',
+        help='train adapters of this rank in the place of the encoder',
     )
     parser.add_argument(
         '--masks',
@@ -200,7 +209,7 @@ def write_config(args: argparse.Namespace, about: str) -> Recipe:
         ignored=args.ignore,
     )
     recipe = make_recipe(args.task, args.data, args.out, choices, about=about)
-    say('data', str(recipe.data))
+    say_data(recipe)
     say('encoder', recipe.encoder.about)
     say('machine', str(recipe.machine))
     written = {*recipe.files, args.out} - {
@@ -212,7 +221,9 @@ def write_config(args: argparse.Namespace, about: str) -> Recipe:
         if not args.no_trial and trains(recipe):
             recipe, trial = fit(recipe, args, choices, about)
         picture = args.out.with_name(f'{args.out.stem}_samples.png')
-        figure = draw_samples(args.out, getattr(recipe.data, 'classes', ()))
+        with quiet():  # the summary has it
+            classes = getattr(recipe.data, 'classes', ())
+            figure = draw_samples(args.out, classes)
         save_figures([('', figure)], picture)
     except BaseException:
         for path in written:
@@ -225,6 +236,34 @@ def write_config(args: argparse.Namespace, about: str) -> Recipe:
     say('written', f'{args.out} ({lines} lines) and {picture}: look at it')
     say('next', ' '.join(next_command(recipe, args.out)))
     return recipe
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep MMEngine's logger from printing less than errors."""
+    logger = MMLogger.get_current_instance()
+    levels = {one: one.level for one in (logger, *logger.handlers)}
+    try:
+        for one in levels:
+            one.setLevel(logging.ERROR)
+        yield
+    finally:
+        for one, level in levels.items():
+            one.setLevel(level)
+
+
+def say_data(recipe: Recipe) -> None:
+    """Print what the data is, and its pictures and classes."""
+    data = recipe.data
+    say('data', str(data))
+    if str(data) != str(data.pictures):
+        say('pictures', str(data.pictures))
+    if hasattr(data, 'of_each_class'):
+        names = data.of_each_class()
+        more = len(names) - NAMED
+        if more > 0:
+            names = [*names[:NAMED], f'and {more} more']
+        say('classes', ', '.join(names))
 
 
 def say(what: str, text: str) -> None:
@@ -268,23 +307,52 @@ def fit(
         SimimError: if the batch that the user chose, or one image, does not
             fit.
     """
-    asked = choices.batch_size
+    machine = recipe.machine
 
     def again(**changes: int) -> Recipe:
         nonlocal choices
         choices = replace(choices, **changes)  # type: ignore[arg-type]
         made = make_recipe(
-            args.task, args.data, args.out, choices, recipe.machine, about
+            args.task, args.data, args.out, choices, machine, about
         )
         made.write(args.out)
         return made
 
+    if machine.gpu:
+        recipe, trial = fit_batch(recipe, args.out, choices.batch_size, again)
+    elif machine.precision == UNTRIED:
+        trial = fit_precision(recipe, args.out)
+        machine = recipe.machine
+    else:
+        trial = try_step(args.out)
+    if args.hours is not None:
+        epoch = trial.seconds * recipe.plan.batches() / recipe.plan.epochs
+        recipe = again(epochs=max(1, math.floor(args.hours * 3600 / epoch)))
+    return recipe, trial
+
+
+def fit_batch(
+    recipe: Recipe, out: Path, asked: int | None, again: Callable[..., Recipe]
+) -> tuple[Recipe, Trial]:
+    """Try steps on a GPU until the batch fills its memory.
+
+    Args:
+        recipe (Recipe): that was written.
+        out (Path): its config.
+        asked (int, optional): the user's batch, which is kept.
+        again (Callable): writes the config with another ``batch_size``.
+
+    Raises:
+        SimimError: if the batch that the user chose, or one image, does not
+            fit.
+    """
+    least = 2 if recipe.method == 'upernet' else 1
     trial = None
     while trial is None:
         try:
-            trial = try_step(args.out)
+            trial = try_step(out)
         except torch.cuda.OutOfMemoryError as error:
-            if asked or recipe.plan.batch == 1:
+            if asked or recipe.plan.batch <= least:
                 raise SimimError(
                     f'A batch of {recipe.plan.batch} does not fit the '
                     f'{recipe.machine.memory:.1f} GiB of '
@@ -294,43 +362,58 @@ def fit(
                 ) from error
             torch.cuda.empty_cache()
             recipe = again(batch_size=recipe.plan.batch // 2)
-            asked = None
     used = trial.memory / recipe.machine.memory
     larger = min(int(0.8 / used), recipe.plan.accumulated) if used else 1
-    if recipe.machine.gpu and not asked and larger > 1:
+    if not asked and larger > 1:
         recipe = again(batch_size=recipe.plan.batch * power_of_two(larger))
-        trial = try_step(args.out)
-    if args.hours is not None:
-        epoch = trial.seconds * recipe.plan.batches() / recipe.plan.epochs
-        recipe = again(epochs=max(1, math.floor(args.hours * 3600 / epoch)))
+        trial = try_step(out)
     return recipe, trial
 
 
+def fit_precision(recipe: Recipe, out: Path) -> Trial:
+    """Try steps on a processor in fp32 and bf16, and write the faster one.
+
+    That is the one with less processor time.
+
+    Args:
+        recipe (Recipe): that was written; is changed.
+        out (Path): its config.
+    """
+    tried = {}
+    for name in ('fp32', 'bf16'):
+        recipe.compute(Precision(name, 'is tried')).write(out)
+        tried[name] = try_step(out, steps=3)
+    factor = tried['fp32'].work / tried['bf16'].work
+    about = f'{factor:.1f} times as fast in a trial'
+    best = Precision('fp32', f'bf16 is {about}')
+    if factor >= FASTER:
+        best = Precision('bf16', about)
+    recipe.compute(best).write(out)
+    return tried[best.name]
+
+
 def next_command(recipe: Recipe, out: Path) -> list[str]:
-    """Return the command that trains or tests the config."""
+    """Return the command that trains the config, or tests it at once."""
     if trains(recipe):
         return ['python', 'tools/train.py', str(out)]
-    return ['python', 'tools/test.py', str(out), str(recipe.encoder.file)]
+    return ['python', 'tools/report.py', str(out), str(recipe.encoder.file)]
 
 
 def run_recipe(recipe: Recipe, out: Path, tools: Path, about: str) -> None:
-    """Train the config, test the model and write the report.
+    """Train the config, if its method trains; test it and write the report.
 
     Raises:
         SimimError: if a part fails.
     """
     work_dir = Path('work_dirs', out.stem)
-    if not trains(recipe):
-        log = work_dir / 'test.log'
-        words = [str(out), str(recipe.encoder.file)]
-        words += ['--work-dir', str(work_dir)]
-        run_script(tools / 'test.py', words, log)
-        return
-    train_on(tools, [str(out)], work_dir, work_dir / 'train.log')
-    say('trained', str(work_dir))
+    tested = str(work_dir)
+    if trains(recipe):
+        train_on(tools, [str(out)], work_dir, work_dir / 'train.log')
+        say('trained', str(work_dir))
+    else:
+        tested = str(recipe.encoder.file)
     report = work_dir / 'report.html'
-    words = [str(out), str(work_dir), '--out', str(report)]
-    words += ['--made-by', about]
+    words = [str(out), tested, '--out', str(report), '--made-by', about]
     run_script(tools / 'report.py', words, work_dir / 'report.log')
     text = (work_dir / 'report.log').read_text()
     for head in (METRICS, LEARNED):

@@ -18,7 +18,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from .. import __version__, environment
-from ..environment import STACKS, Finding, distribution_of, distributions
+from ..environment import (
+    STACKS,
+    Finding,
+    cpu_has_bf16,
+    distribution_of,
+    distributions,
+)
 from .imports import explain, probe
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -292,15 +298,6 @@ def cores() -> int:
     if hasattr(os, 'sched_getaffinity'):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def cpu_has_bf16(info: str = '/proc/cpuinfo') -> bool | None:
-    """Return whether the CPU computes in bf16; None if that is unknown."""
-    try:
-        words = set(Path(info).read_text().split())
-    except OSError:
-        return None
-    return bool(words & {'amx_bf16', 'avx512_bf16', 'bf16'})
 
 
 def _layout() -> str | None:

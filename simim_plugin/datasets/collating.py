@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.dataset import default_collate
 from mmengine.registry import FUNCTIONS
@@ -21,6 +22,7 @@ from ..errors import SimimError
 from ..geometry import PairGeometry
 
 _OWN = frozenset({'mask', 'geometry'})
+_JOINED = {*_OWN, 'colours'}
 
 
 class PairSamples:
@@ -36,6 +38,8 @@ class PairSamples:
             masks leave.
         pairs (Tensor): (B, 2, 5), :meth:`PairGeometry.packed`.
         patches (int): N.
+        colours (Tensor, optional): (B, 2, 11) draws of the colours that are
+            left to the device, see :mod:`simim_plugin.datasets.colour_draws`.
     """
 
     def __init__(
@@ -44,11 +48,13 @@ class PairSamples:
         visible: Tensor,
         pairs: Tensor,
         patches: int,
+        colours: Tensor | None = None,
     ) -> None:
         self.rest = rest
         self.visible = visible
         self.pairs = pairs
         self.patches = patches
+        self.colours = colours
 
     @classmethod
     def of(cls, samples: Sequence[DataSample]) -> PairSamples:
@@ -60,14 +66,18 @@ class PairSamples:
         rest = [
             (
                 dict(sample.metainfo_items()),
-                {k: v for k, v in sample.items() if k not in _OWN},
+                {k: v for k, v in sample.items() if k not in _JOINED},
             )
             for sample in samples
         ]
         geometry = PairGeometry.stack([s.geometry for s in samples])
         visible = visible_patches([s.mask for s in samples])
         patches = torch.as_tensor(samples[0].mask).numel()
-        return cls(rest, visible, geometry.packed(), patches)
+        colours = None
+        if all('colours' in sample for sample in samples):
+            drawn = np.stack([sample.colours for sample in samples])
+            colours = torch.from_numpy(drawn)
+        return cls(rest, visible, geometry.packed(), patches, colours)
 
     @staticmethod
     def visible_of(samples: Sequence[DataSample] | PairSamples) -> Tensor:
@@ -92,6 +102,8 @@ class PairSamples:
         mask[self.visible[index]] = False
         sample.set_mask(mask)
         sample.geometry = PairGeometry.unpacked(self.pairs[index])
+        if self.colours is not None:
+            sample.colours = self.colours[index].numpy()
         return sample
 
     def __iter__(self) -> Iterator[DataSample]:
@@ -104,12 +116,18 @@ class PairSamples:
     def swapped(self) -> PairSamples:
         """Return the samples with the roles of their views swapped."""
         pairs = self.pairs.flip(1)
-        return PairSamples(self.rest, self.visible, pairs, self.patches)
+        colours = None if self.colours is None else self.colours.flip(1)
+        return PairSamples(
+            self.rest, self.visible, pairs, self.patches, colours
+        )
 
     def pin_memory(self) -> PairSamples:
-        """Return the samples with both tensors in pinned memory."""
+        """Return the samples with both tensors in pinned memory.
+
+        The colours are read on the CPU first.
+        """
         tensors = self.visible.pin_memory(), self.pairs.pin_memory()
-        return PairSamples(self.rest, *tensors, self.patches)
+        return PairSamples(self.rest, *tensors, self.patches, self.colours)
 
 
 @FUNCTIONS.register_module()

@@ -11,6 +11,7 @@ Shape key: H x W the image, h x w a view, in pixels.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,6 +24,7 @@ from torchvision.transforms import InterpolationMode, RandomResizedCrop
 
 from ..errors import SimimError
 from ..geometry import PairGeometry, View
+from .colour_draws import ColourDraws
 
 Transform = dict | Callable[[dict], dict]
 
@@ -55,6 +57,9 @@ class PairedViews(BaseTransform):
             view, from and to ``dict(img=...)``. Defaults to none.
         target (Sequence[dict | Callable]): colour transforms of the target
             view. Defaults to none.
+        defer (bool): only draw the colours, into ``colours``, (2, 11); the
+            data preprocessor applies them. Its ``colours=True`` sets this.
+            Defaults to False.
     """
 
     def __init__(
@@ -64,12 +69,17 @@ class PairedViews(BaseTransform):
         aspect_ratio: tuple[float, float] = (3 / 4, 4 / 3),
         online: Sequence[Transform] = (),
         target: Sequence[Transform] = (),
+        defer: bool = False,
     ) -> None:
         self.size = pair(size)
         self.crop_scale = list(crop_scale)
         self.aspect_ratio = list(aspect_ratio)
-        self.online = compose(online)
-        self.target = compose(target)
+        self.online: Any = compose(online)
+        self.target: Any = compose(target)
+        self.defer = defer
+        if defer:
+            self.online = ColourDraws(self.online)
+            self.target = ColourDraws(self.target)
 
     def transform(self, results: dict) -> dict:
         """Replace ``results['img']`` by the two views; add their geometry.
@@ -86,6 +96,11 @@ class PairedViews(BaseTransform):
                 'preprocessor.'
             )
         results['img'], results['geometry'] = self._views(image)
+        if self.defer:
+            # A variant uses one view in both roles.
+            parts = [self.online, self.target]
+            drawn = [x.last for x in parts if x.last is not None]
+            results['colours'] = np.stack([drawn[0], drawn[-1]])
         results['img_shape'] = self.size
         return results
 

@@ -104,15 +104,23 @@ class FastColorJitter(ColorJitter):
         """
         if self.saturation is not None or self.hue is not None:
             _check_rgb(results['img'], 'saturation and hue of FastColorJitter')
-        if np.random.rand() >= self.prob:
+        drawn = self.draw()
+        if drawn is None:
             return results
-        order, *factors = self._rand_params()
+        order, factors = drawn
         for index in order:
             if factors[index] is not None:
                 results['img'] = self.adjust[index](
                     results['img'], factors[index]
                 )
         return results
+
+    def draw(self) -> tuple[Any, list[float | None]] | None:
+        """Draw the order of the four, and their factors, or None."""
+        if np.random.rand() >= self.prob:
+            return None
+        order, *factors = self._rand_params()
+        return order, factors
 
     def __repr__(self) -> str:
         return f'{super().__repr__()[:-1]}, prob={self.prob})'
@@ -140,10 +148,14 @@ class FastGrayscale(BaseTransform):
             SimimError: if it is not RGB.
         """
         _check_rgb(results['img'], 'FastGrayscale')
-        if np.random.rand() < self.prob:
+        if self.draw():
             grey = cv2.cvtColor(results['img'], cv2.COLOR_RGB2GRAY)
             results['img'] = cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)
         return results
+
+    def draw(self) -> bool:
+        """Draw whether to convert."""
+        return bool(np.random.rand() < self.prob)
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}(prob={self.prob})'
@@ -155,16 +167,17 @@ def blur(image: Image, radius: float) -> Image:
     Pillow approximates the Gaussian by three box filters. OpenCV samples the
     curve at the pixels, which blurs far less at radii below 0.5.
     """
-    kernel = _three_boxes(radius)
+    kernel = three_boxes(radius)
     return cv2.sepFilter2D(
         image, -1, kernel, kernel, borderType=cv2.BORDER_REPLICATE
     )
 
 
-def _three_boxes(radius: float) -> np.ndarray:
+def three_boxes(radius: float) -> np.ndarray:
     """Return the 1-D kernel of three boxes of variance ``radius ** 2 / 3``.
 
-    As in Pillow, a box is a row of ones with a fraction at each end.
+    Its length is odd. As in Pillow, a box is a row of ones with a fraction at
+    each end.
     """
     variance = radius**2 / 3
     ones = int((np.sqrt(12 * variance + 1) - 1) / 2)  # on each side of 0
@@ -189,10 +202,13 @@ class FastGaussianBlur(GaussianBlur):
 
     def transform(self, results: dict) -> dict:
         """Blur ``results['img']``."""
-        if self.random_disable():
-            return results
-        radius = self.radius
-        if radius is None:
-            radius = self.random_magnitude()
-        results['img'] = blur(results['img'], radius)
+        radius = self.draw()
+        if radius is not None:
+            results['img'] = blur(results['img'], radius)
         return results
+
+    def draw(self) -> float | None:
+        """Draw the standard deviation in pixels, or None."""
+        if self.random_disable():
+            return None
+        return self.random_magnitude() if self.radius is None else self.radius

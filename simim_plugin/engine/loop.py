@@ -13,9 +13,11 @@ from torch import Tensor
 
 from ..checkpoint import CheckpointError
 from ..datasets import collating  # noqa: F401  # registers collate_pairs
+from ..datasets.colour_draws import defer_colours
 from ..datasets.fingerprint import fingerprint_of
 from ..errors import SimimError
 from .seeding import SeededSampler, seed_by
+from .unwrapping import unwrapped
 
 
 @LOOPS.register_module()
@@ -56,6 +58,9 @@ class ExactEpochLoop(EpochBasedTrainLoop):
         self.accumulated = accumulative_counts(runner.optim_wrapper)
         if isinstance(dataloader, dict):
             seeded = dict(type='SeededDataset', dataset=dataloader['dataset'])
+            preprocessor = unwrapped(runner.model).data_preprocessor
+            if getattr(preprocessor, 'colours', False):
+                seeded['dataset'] = defer_colours(seeded['dataset'])
             dataloader = dict(dataloader, dataset=seeded)
             if dataloader.get('collate_fn') == dict(type='default_collate'):
                 dataloader['collate_fn'] = dict(type='collate_pairs')

@@ -31,10 +31,12 @@ from ..runs.stopping import StopHook, record_stop_signals
 from ..runs.terminal import ShortTerminal, noted_notices, silent_stderr
 from ..settings import apply_img_size, check_settings, fit_channels
 from .checkpointing import BranchHook
+from .compiling import compile_parts
 from .loop import accumulative_counts
 from .resuming import CheckpointMixin
 from .scaling import ScalingMixin
 from .summary import SummaryHook
+from .unwrapping import unwrapped
 
 
 @RUNNERS.register_module()
@@ -119,6 +121,19 @@ class SiameseIMRunner(ScalingMixin, ProcessMixin, CheckpointMixin):
             self.register_hook(BranchHook(self.resumes_latest))
             self.register_hook(SummaryHook())
             return super().train()
+
+    def _maybe_compile(self, target: str) -> None:
+        # mmengine compiles a whole step, whose graph breaks at data samples,
+        # hooks and logged figures.
+        options = self.cfg.get('compile')
+        if not (isinstance(options, dict) and 'modules' in options):
+            super()._maybe_compile(target)
+            return
+        names = compile_parts(unwrapped(self.model), **options)
+        self.logger.info(
+            f'Compiled when they first run: {", ".join(names)}; the first '
+            'steps are slow.'
+        )
 
     def test(self) -> dict:
         """Test as mmengine does."""

@@ -57,12 +57,7 @@ def knn_accuracy(
     """
     train, train_labels = _checked('training', train_features, train_labels)
     val, val_labels = _checked('validation', val_features, val_labels)
-    if train.shape[1] != val.shape[1]:
-        raise SimimError(
-            f'The training features have {train.shape[1]} channels and the '
-            f'validation features {val.shape[1]}; extract both with the '
-            'same model and pooling.'
-        )
+    _check_channels(train, val)
     if not ks or min(ks) < 1:
         raise SimimError(
             f'Numbers of neighbours must be 1 or more, got {list(ks)}.'
@@ -76,6 +71,47 @@ def knn_accuracy(
             hits = vote.argmax(dim=1) == val_labels[rows]
             correct[k] += int(hits.sum())
     return {k: 100 * hits / len(val) for k, hits in correct.items()}
+
+
+@torch.no_grad()
+def knn_scores(
+    train_features: Tensor,
+    train_labels: Tensor,
+    features: Tensor,
+    k: int = 20,
+    temperature: float = 0.07,
+) -> Tensor:
+    """Return the shares (V, L) that the classes have of the votes.
+
+    Args:
+        train_features (Tensor): see :func:`knn_accuracy`.
+        train_labels (Tensor): (T,) class indices from 0.
+        features (Tensor): (V, C).
+        k (int): number of neighbours. Defaults to 20.
+        temperature (float): of the votes. Defaults to 0.07.
+
+    Raises:
+        SimimError: see :func:`knn_accuracy`.
+    """
+    train, labels = _checked('training', train_features, train_labels)
+    unknown = labels.new_zeros(len(features))
+    val, _ = _checked('validation', features, unknown)
+    _check_channels(train, val)
+    labels, val = labels.to(train.device), val.to(train)
+    parts = [
+        next(_votes(part @ train.T, labels, (k,), temperature))
+        for part in val.split(max(1, _CHUNK // len(train)))
+    ]
+    return F.normalize(torch.cat(parts), p=1, dim=1)
+
+
+def _check_channels(train: Tensor, val: Tensor) -> None:
+    if train.shape[1] != val.shape[1]:
+        raise SimimError(
+            f'The training features have {train.shape[1]} channels and the '
+            f'validation features {val.shape[1]}; extract both with the '
+            'same model and pooling.'
+        )
 
 
 def _votes(

@@ -54,7 +54,37 @@ def logistic_accuracy(
             finite, or the solver is unknown.
         MissingDependency: if the solver is not installed.
     """
-    train, val = _prepared(train_features), _prepared(val_features)
+    index, scores = logistic_scores(
+        train_features, train_labels, val_features, l2, solver
+    )
+    predicted = index[scores.argmax(axis=1)]
+    return 100 * float((predicted == val_labels.numpy()).mean())
+
+
+def logistic_scores(
+    train_features: Tensor,
+    train_labels: Tensor,
+    features: Tensor,
+    l2: float | None = None,
+    solver: Solver = 'sklearn',
+) -> tuple[NDArray, NDArray]:
+    """Fit the classifier of :func:`logistic_accuracy` and apply it.
+
+    Args:
+        train_features (Tensor): (T, C).
+        train_labels (Tensor): (T,) class indices.
+        features (Tensor): (V, C).
+        l2 (float, optional): 0.1 / T if None.
+        solver (str): see :func:`logistic_accuracy`.
+
+    Returns:
+        tuple[ndarray, ndarray]: the sorted labels of K classes, and the
+        logits (V, K).
+
+    Raises:
+        SimimError: see :func:`logistic_accuracy`.
+    """
+    train, val = _prepared(train_features), _prepared(features)
     classes = len(train_labels.unique())
     if classes < 2:
         raise SimimError(
@@ -68,8 +98,7 @@ def logistic_accuracy(
         'current',
     )
     index, weight = fit_logistic(train, train_labels.numpy(), l2, solver)
-    predicted = index[(val @ weight.T).argmax(axis=1)]
-    return 100 * float((predicted == val_labels.numpy()).mean())
+    return index, val @ weight.T
 
 
 def _prepared(features: Tensor) -> NDArray:

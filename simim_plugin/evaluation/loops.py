@@ -12,13 +12,14 @@ from mmengine.dist import all_gather
 from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner, TestLoop, autocast
 from mmpretrain.registry import LOOPS, TASK_UTILS
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ..datasets.labelled_folder import check_same_classes
 from ..engine.unwrapping import unwrapped
 from .features import Labelled, Pool, extract_features
-from .knn import KS, knn_accuracy
-from .logistic import Solver, logistic_accuracy
+from .knn import KS, knn_accuracy, knn_scores
+from .logistic import Solver, logistic_accuracy, logistic_scores
 
 
 @TASK_UTILS.register_module()
@@ -42,6 +43,18 @@ class KNNClassifier:
         )
         return {f'knn/top1_k{k}': value for k, value in accuracy.items()}
 
+    def scores(self, train: Labelled, features: Tensor) -> Tensor:
+        """Return the votes of the classes (V, L) for 20 neighbours.
+
+        Without 20 among ``ks``, for the most of them. A row adds up to 1.
+        """
+        known, labels = train
+        k = 20 if 20 in self.ks else max(self.ks)
+        found = knn_scores(
+            known.to(get_device()), labels, features, k, self.temperature
+        )
+        return found.cpu()
+
 
 @TASK_UTILS.register_module()
 @dataclass
@@ -62,10 +75,21 @@ class LogisticClassifier:
         accuracy = logistic_accuracy(*train, *test, self.l2, self.solver)
         return {'logistic/top1': accuracy}
 
+    def scores(self, train: Labelled, features: Tensor) -> Tensor:
+        """Return the probabilities of the classes (V, L)."""
+        labels, logits = logistic_scores(
+            *train, features, self.l2, self.solver
+        )
+        found = torch.zeros(len(features), int(labels.max()) + 1)
+        found[:, labels] = torch.as_tensor(logits).softmax(dim=1).float()
+        return found
+
 
 @LOOPS.register_module()
 class FrozenFeatureLoop(TestLoop):
     """Fit a classifier to features of training images and test it.
+
+    After a test ``features`` has those of the training and the test images.
 
     The model is not changed. Each process encodes its share of the images;
     all processes return the same metrics.
@@ -112,10 +136,11 @@ class FrozenFeatureLoop(TestLoop):
         check_same_classes(train, 'test', test)
         self.runner.call_hook('before_test')
         self.runner.call_hook('before_test_epoch')
-        metrics = self.classifier(
+        self.features = (
             self._features(self.train_dataloader),
             self._features(self.dataloader),
         )
+        metrics = self.classifier(*self.features)
         self.runner.call_hook('after_test_epoch', metrics=metrics)
         self.runner.call_hook('after_test')
         return metrics

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.structures import BaseDataElement
 from mmpretrain.models import SelfSupDataPreprocessor
 from mmpretrain.registry import MODELS
+from numpy.typing import NDArray
 from torch import nn
+
+from ..datasets.collating import PairSamples
+from .colours import apply_colours
 
 
 @MODELS.register_module()
@@ -19,6 +24,17 @@ class PairDataPreprocessor(SelfSupDataPreprocessor):
     It takes ``mean`` and ``std`` of any number of channels. The algorithm
     moves masks and boxes in two copies, instead of some per image. Views in
     pinned memory move while the CPU goes on (``non_blocking``).
+
+    Args:
+        mean (Sequence[float], optional): of each channel. Defaults to none.
+        std (Sequence[float], optional): likewise.
+        non_blocking (bool): see above. Defaults to True.
+        colours (bool): the training loop leaves jitter, grey, blur and
+            solarising of ``PairedViews`` to this module, which applies them
+            on the device. Each image has the draws of its own seed, the same
+            as on the CPU. Worth it on a GPU whose loaders limit it. Defaults
+            to False.
+        **kwargs: see :class:`mmpretrain.models.SelfSupDataPreprocessor`.
     """
 
     def __init__(
@@ -26,6 +42,7 @@ class PairDataPreprocessor(SelfSupDataPreprocessor):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         non_blocking: bool = True,
+        colours: bool = False,
         **kwargs: Any,
     ) -> None:
         # which takes statistics of 1 or 3 channels
@@ -33,12 +50,39 @@ class PairDataPreprocessor(SelfSupDataPreprocessor):
         self._enable_normalize = mean is not None
         if mean is not None and std is not None:
             set_statistics(self, mean, std)
+        self.colours = colours
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        """Colour the views if their colours are drawn only, and normalise.
+
+        Args:
+            data (dict): of a loader: ``inputs``, [online, target], each
+                (B, N, H, W) uint8, and ``data_samples``.
+            training (bool): not used. Defaults to False.
+        """
+        draws = drawn_colours(data.get('data_samples'))
+        if draws is not None:
+            views = [
+                apply_colours(self.cast_data(view), draws[:, number])
+                for number, view in enumerate(data['inputs'])
+            ]
+            data = dict(data, inputs=views)
+        return super().forward(data, training)
 
     def cast_data(self, data: Any) -> Any:
         """Move tensors to the device, but not data samples."""
         if isinstance(data, BaseDataElement):
             return data
         return super().cast_data(data)
+
+
+def drawn_colours(samples: Any) -> NDArray[np.float32] | None:
+    """Return the draws (B, 2, 11) of colours left to the device, or None."""
+    if isinstance(samples, PairSamples):
+        return None if samples.colours is None else samples.colours.numpy()
+    if not samples or not all('colours' in sample for sample in samples):
+        return None
+    return np.stack([sample.colours for sample in samples])
 
 
 def set_statistics(

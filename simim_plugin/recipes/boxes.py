@@ -64,6 +64,10 @@ class Boxes:
         """The names of the classes, in the order of their labels."""
         return [*self.counts]
 
+    def of_each_class(self) -> list[str]:
+        """Return the names of the classes and their training counts."""
+        return [f'{name} {count}' for name, count in self.counts.items()]
+
     def __str__(self) -> str:
         """Return one line: pictures, objects, classes and their balance."""
         kind = 'with masks' if self.masks else 'boxes alone'
@@ -113,7 +117,7 @@ def read_boxes(
         first, second = _divided(content, share, seed, train_file)
         train = Part(f'{out}_train.json', folder, first)
         val = Part(f'{out}_val.json', folder, second)
-        seen = replace(seen, broken=[])
+        seen = replace(seen, broken=[], left_out=seen.broken)
     else:
         first, second = content, read_annotations(val_file)
         train = Part(train_file, folder)

@@ -56,6 +56,10 @@ class Labelled:
         """The names of the classes, in the order of their labels."""
         return [*self.counts]
 
+    def of_each_class(self) -> list[str]:
+        """Return the names of the classes and their training counts."""
+        return [f'{name} {count}' for name, count in self.counts.items()]
+
     def __str__(self) -> str:
         """Return one line: pictures, classes and their balance."""
         return (

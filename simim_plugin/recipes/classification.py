@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from ..errors import SimimError
 from .class_folders import Labelled
-from .encoders import SIZES, Encoder
-from .machine import Cost, Machine, largest_batch
+from .encoders import SIZES, Encoder, add_adapters, check_encoder
+from .machine import Machine, fit_batch, need
 from .plans import (
     Plan,
     epochs_for,
@@ -17,7 +16,8 @@ from .plans import (
     three_digits,
     warn,
 )
-from .written import Code, Written, extended
+from .survey import unreadable
+from .written import Code, Written
 
 _BASES = dict(
     finetune='siamese_im_vit-{}-p16_ft-8xb128-amp-coslr-100e_in1k.py',
@@ -61,13 +61,9 @@ def plan_classification(
     )
     frozen = method != 'finetune'
     most = min(1024 if frozen else 128, power_of_two(max(images / 8, 4)))
-    cost = Cost(
-        encoder.width, encoder.depth, (size // encoder.patch) ** 2, machine.gpu
-    )
-    if batch is None:
-        batch, _ = largest_batch(
-            machine, cost.classifier(frozen), cost.parameters, most
-        )
+    kind = 'linear' if frozen else 'finetune'
+    step = need(kind, machine, encoder.sizes, size, encoder.patch)
+    batch, room = fit_batch(machine, step, most, batch)
     accumulated = 1 if frozen else max(most // batch, 1)
     total = batch * accumulated
     recipe, base = _RECIPES.get(method, (0.0, total))
@@ -79,7 +75,8 @@ def plan_classification(
     steps = 4_000 if machine.gpu else 1_000
     epochs = epochs or epochs_for(images, total, steps, 20, 200)
     plan = Plan(
-        images, batch, accumulated, epochs, lr, max(1, epochs // 20), recipe
+        *(images, batch, accumulated, epochs, lr, max(1, epochs // 20)),
+        *(recipe, room),
     )
     if method in _RECIPES:
         warn(plan, 'classification', data.counts)
@@ -117,7 +114,8 @@ def write_classification(
     Raises:
         SimimError: if frozen features are asked for without an encoder.
     """
-    _check_encoder(encoder, method, freeze, lora)
+    using = '--freeze' if freeze else '--lora' if lora else None
+    check_encoder(encoder, using if method == 'finetune' else method)
     packaged = SIZES if method == 'finetune' else SIZES[:3]
     name = encoder.name if encoder.name in packaged else 'base'
     patch = 14 if (method, name) == ('finetune', 'huge') else 16
@@ -127,7 +125,7 @@ def write_classification(
     if freeze:
         out.set('model.backbone.frozen_stages', encoder.depth, 'held')
     if lora:
-        _add_adapters(out, lora)
+        add_adapters(out, lora)
     loaders = ['train_dataloader', 'test_dataloader']
     if method in ('knn', 'logistic'):
         loaders = ['test_cfg.train_dataloader', 'test_dataloader']
@@ -150,24 +148,7 @@ def write_classification(
         return out
     out.set('val_dataloader', Code('test_dataloader'))
     _set_schedule(out, encoder, plan, method, encoder_lr, freeze)
-    if lora:
-        out.set(
-            'optim_wrapper.paramwise_cfg.layer_decay_rate', 1.0, 'adapters'
-        )
     return out
-
-
-def _check_encoder(
-    encoder: Encoder, method: str, freeze: bool, lora: int | None
-) -> None:
-    """Refuse to use features that no encoder has learned."""
-    if encoder.file is None and (method != 'finetune' or freeze or lora):
-        option = '--freeze' if freeze else '--lora' if lora else method
-        raise SimimError(
-            f'{option} uses the features of an encoder as they are, and a '
-            'new one has none; name its weights by --encoder, or leave '
-            f'{option} out.'
-        )
 
 
 def _base_of(method: str, name: str) -> str:
@@ -209,23 +190,6 @@ def _set_model(
     encoder.set_statistics(out)
 
 
-def _add_adapters(out: Written, rank: int) -> None:
-    """Train LoRA adapters of the attention in the place of the encoder."""
-    start = 'model.backbone.'
-    module = {
-        key.removeprefix(start): out.settings.pop(key).value
-        for key in [*out.settings]
-        if key.startswith(start)
-    }
-    out.set(f'{start}_delete_', True)
-    out.set(f'{start}type', 'mmpretrain.LoRAModel')
-    out.set(f'{start}rank', rank)
-    out.set(f'{start}alpha', rank)
-    out.set(f'{start}targets', [dict(type='qkv'), dict(type='proj')])
-    base = Code('_base_.model.backbone')
-    out.set(f'{start}module', extended(base, module), 'held')
-
-
 def _set_data(
     out: Written,
     loader: str,
@@ -253,7 +217,7 @@ def _set_data(
         out.set(
             f'{loader}.dataset.skip_broken',
             max(0.01, round(share, 2)),
-            f'{len(data.pictures.broken)} pictures cannot be read',
+            unreadable(len(data.pictures.broken)),
         )
 
 
@@ -265,7 +229,7 @@ def _set_schedule(
     encoder_lr: float,
     freeze: bool,
 ) -> None:
-    out.set('train_dataloader.batch_size', plan.batch, 'fits the memory')
+    out.set('train_dataloader.batch_size', plan.batch, str(plan.room))
     rule = f'1e-3 x sqrt({plan.total} / 1024)'
     if method == 'linear':
         rule = f'0.1 x {plan.total} / 256, by LARS'

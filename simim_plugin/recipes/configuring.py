@@ -16,7 +16,7 @@ from ..pictures.archives import is_archive
 from ..text import clean
 from .encoders import Encoder, no_encoder, read_encoder
 from .file_lists import is_list, read_labelled_lists
-from .machine import Machine, this_machine
+from .machine import Machine, Precision, this_machine
 from .plans import Plan
 from .written import Written
 
@@ -103,6 +103,12 @@ class Recipe:
     written: Written
     files: dict[Path, str] = field(default_factory=dict)
 
+    def compute(self, precision: Precision) -> Recipe:
+        """Set how the machine computes, and return the recipe."""
+        self.machine = replace(self.machine, precision=precision)
+        set_precision(self.written, self.machine)
+        return self
+
     def write(self, out: Path) -> None:
         """Write the config and its files."""
         for path, text in {**self.files, out: str(self.written)}.items():
@@ -136,7 +142,7 @@ def check_choices(task: str, choices: Choices) -> str:
         encoder_lr=task != 'pretraining'
         and method in ('finetune', 'vitdet', 'upernet'),
         epochs=method not in UNTRAINED,
-        lora=method == 'finetune',
+        lora=method in ('finetune', 'vitdet', 'upernet'),
         val_data=task != 'pretraining',
     )
     default = Choices()
@@ -311,7 +317,11 @@ class Order:
     def tune(self) -> dict[str, Any]:
         """Return how the encoder is tuned."""
         choices = self.choices
-        return dict(freeze=choices.freeze, encoder_lr=choices.encoder_lr)
+        return dict(
+            freeze=choices.freeze,
+            encoder_lr=choices.encoder_lr,
+            lora=choices.lora,
+        )
 
     def lists(
         self, lists: Mapping[str, list[str]]
@@ -332,12 +342,30 @@ class Order:
         files: dict[Path, str] | None = None,
     ) -> Recipe:
         """Return the recipe that was made."""
-        if not self.machine.gpu and self.method not in UNTRAINED:
-            written.set('default_hooks.logger.interval', 10)
+        if self.method not in UNTRAINED:
+            set_precision(written, self.machine)
+            if not self.machine.gpu:
+                written.set('default_hooks.logger.interval', 10)
         return Recipe(
             *(self.task, self.method, data, self.encoder, self.machine),
             *(plan, written, files or {}),
         )
+
+
+def set_precision(written: Written, machine: Machine) -> None:
+    """Write how the machine computes, with the reason."""
+    name, why = machine.precision
+    key, why = 'optim_wrapper', f'{name}: {why}'
+    if not machine.gpu:
+        written.set(f'{key}.on_cpu', name == 'bf16', why)
+        return
+    kind = dict(
+        bf16='mmpretrain.AutocastOptimWrapper', fp16='AmpOptimWrapper'
+    ).get(name, 'OptimWrapper')
+    written.set(f'{key}.type', kind, why)
+    if name == 'fp16':
+        written.set(f'{key}.dtype', 'float16')
+        written.set(f'{key}.loss_scale', 'dynamic')
 
 
 # The libraries of one task are imported for no other.
@@ -378,7 +406,6 @@ def _classification(order: Order) -> Recipe:
     written = task.write_classification(
         *(data, encoder, machine, plan, order.method, size, order.head(data)),
         **order.tune(),
-        lora=choices.lora,
         lists=lists,
     )
     return order.recipe(data, plan, written, files)

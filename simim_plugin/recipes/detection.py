@@ -9,10 +9,9 @@ from typing import Any
 from ..checkpoint import read_weights
 from ..checkpoint.grids import bias_grid
 from ..detection.schedule import schedule
-from ..errors import SimimError
 from .boxes import Boxes, Part
-from .encoders import SIZES, WIDTHS, Encoder
-from .machine import Cost, Machine, largest_batch
+from .encoders import SIZES, WIDTHS, Encoder, add_adapters, check_encoder
+from .machine import Machine, fit_batch, need
 from .plans import (
     Plan,
     epochs_for,
@@ -22,6 +21,7 @@ from .plans import (
     square_root_lr,
     warn,
 )
+from .survey import unreadable
 from .written import Code, Written
 
 SIDES = (224, 448, 672, 896, 1024)
@@ -61,16 +61,8 @@ def plan_detection(
     """Choose batch, length and learning rate."""
     images = data.images[0] - len(data.pictures.broken)
     most = min(16 if machine.gpu else 2, power_of_two(max(images / 8, 1)))
-    cost = Cost(
-        encoder.width, encoder.depth, (size // _PATCH) ** 2, machine.gpu
-    )
-    if batch is None:
-        batch, _ = largest_batch(
-            machine,
-            cost.detector(size * size, data.masks),
-            cost.parameters + 20e6,
-            most,
-        )
+    step = need('vitdet', machine, encoder.sizes, size, _PATCH, data.masks)
+    batch, room = fit_batch(machine, step, most, batch)
     accumulated = max(most // batch, 1)
     total = batch * accumulated
     recipe = _RECIPE[0] * (1 if encoder.file else 4)
@@ -88,6 +80,7 @@ def plan_detection(
         lr,
         warmup=0,
         recipe_lr=recipe,
+        room=room,
     )
     warn(plan, 'detection', data.counts, 'training objects')
     return plan
@@ -102,13 +95,12 @@ def write_detection(
     about: list[str],
     freeze: bool = False,
     encoder_lr: float = 1.0,
+    lora: int | None = None,
 ) -> Written:
     """Write the settings of a detector; see :func:`write_classification`."""
-    if freeze and encoder.file is None:
-        raise SimimError(
-            '--freeze uses the features of an encoder as they are, and a new '
-            'one has none; name its weights by --encoder, or leave it out.'
-        )
+    check_encoder(
+        encoder, '--freeze' if freeze else '--lora' if lora else None
+    )
     base, name = _base_of(data, encoder, machine)
     out = Written(base, about)
     out.set('img_size', *size)
@@ -133,13 +125,15 @@ def write_detection(
         out.set(
             'train_dataloader.dataset.skip_broken',
             max(0.01, round(share, 2)),
-            f'{len(data.pictures.broken)} pictures cannot be read',
+            unreadable(len(data.pictures.broken)),
         )
-    out.set('train_dataloader.batch_size', plan.batch, 'fits the memory')
+    out.set('train_dataloader.batch_size', plan.batch, str(plan.room))
     out.set('test_dataloader', Code('val_dataloader'))
     out.set('val_evaluator.ann_file', os.path.abspath(data.val.file))
     out.set('test_evaluator', Code('val_evaluator'))
     _set_schedule(out, encoder, machine, plan, encoder_lr, freeze)
+    if lora:
+        add_adapters(out, lora)
     return out
 
 

@@ -57,6 +57,13 @@ class LabelMaps:
         """The names of the classes, in the order of their labels."""
         return [*self.values.values()]
 
+    def of_each_class(self) -> list[str]:
+        """Return the names of the classes and their shares of the pixels."""
+        return [
+            f'{name} {self.shares.get(value, 0.0):.1%}'
+            for value, name in self.values.items()
+        ]
+
     def __str__(self) -> str:
         """Return one line: pairs, classes and their balance."""
         shares = {n: self.shares.get(v, 0.0) for v, n in self.values.items()}

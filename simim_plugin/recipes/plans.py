@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+from .machine import Room
+
 SCALED_DOWN = 16
 """Factor between a recipe's learning rate and that of a run, above which a
 warning is due."""
@@ -30,6 +32,7 @@ class Plan:
         lr (float): of an optimizer step.
         warmup (float): epochs of rising learning rate.
         recipe_lr (float): at the recipe's own batch.
+        room (Room, optional): memory of a micro-step.
         warnings (list[str]): sentences for the user.
     """
 
@@ -40,6 +43,7 @@ class Plan:
     lr: float
     warmup: float
     recipe_lr: float
+    room: Room | None = None
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -159,6 +163,12 @@ def warn(
             f'The learning rate is {plan.lr:.2g}, less than a '
             f"{SCALED_DOWN}th of the recipe's {plan.recipe_lr:.2g}, since a "
             f'step has {plan.total} images; the run may learn little.'
+        )
+    room = plan.room
+    if room and not room.gpu and room.needed > room.free:
+        plan.warnings.append(
+            f'A batch of {plan.batch} takes about {room.needed:.1f} GiB, and '
+            f'{room.free:.1f} GiB are free; lower --batch-size or --img-size.'
         )
     if counts and len(counts) > min(counts.values()):
         name = min(counts, key=counts.__getitem__)

@@ -10,9 +10,9 @@ from ..pictures.listing import list_archives
 from ..pictures.walking import EXTENSIONS, Census, list_images
 from .encoders import Encoder
 from .file_lists import below, common_folder, is_list, read_list
-from .machine import Cost, Machine, largest_batch
+from .machine import Machine, fit_batch, need
 from .plans import Plan, epochs_for, power_of_two, square_root_lr, warn
-from .survey import Survey, survey
+from .survey import Survey, survey, unreadable
 from .written import Code, Written
 
 SIZES = (64, 96, 128, 160, 192, 224)
@@ -106,13 +106,8 @@ def plan_pretraining(
     images = data.pictures.count - len(data.pictures.broken)
     images -= min(HELD_OUT, images // 20)
     total = min(512 if machine.gpu else 64, power_of_two(images / 4))
-    cost = Cost(
-        encoder.width, encoder.depth, (size // encoder.patch) ** 2, machine.gpu
-    )
-    if batch is None:
-        batch, _ = largest_batch(
-            machine, cost.siamese(), 2.2 * cost.parameters, total
-        )
+    step = need('pretraining', machine, encoder.sizes, size, encoder.patch)
+    batch, room = fit_batch(machine, step, total, batch)
     total = max(total, batch)
     lr = RECIPE_LR / (10 if encoder.file else 1)
     steps = STEPS['gpu' if machine.gpu else 'cpu']
@@ -125,6 +120,7 @@ def plan_pretraining(
         square_root_lr(lr, RECIPE_BATCH, total),
         warmup=max(1, round(epochs * (0.05 if encoder.file else 0.1))),
         recipe_lr=lr,
+        room=room,
     )
     warn(plan, 'pretraining')
     return plan
@@ -180,7 +176,7 @@ def _set_data(
     out: Written, data: Unlabelled, machine: Machine, plan: Plan
 ) -> None:
     loader = 'train_dataloader'
-    out.set(f'{loader}.batch_size', plan.batch, 'fits the memory')
+    out.set(f'{loader}.batch_size', plan.batch, str(plan.room))
     out.set(f'{loader}.num_workers', machine.workers, f'{machine.cores} cores')
     out.set(f'{loader}.dataset.data_root', os.path.abspath(data.root))
     broken = len(data.pictures.broken)
@@ -188,7 +184,7 @@ def _set_data(
         out.set(
             f'{loader}.dataset.skip_broken',
             max(0.01, round(2 * broken / len(data.pictures.seen), 2)),
-            f'{broken} pictures cannot be read',
+            unreadable(broken),
         )
     if data.pictures.deep:
         load = (
@@ -233,4 +229,8 @@ def _set_schedule(out: Written, encoder: Encoder, plan: Plan) -> None:
             'the encoder waits for the new parts',
         )
     every = max(1, plan.epochs // 20)
-    out.set('default_hooks.checkpoint.interval', every, 'epochs')
+    out.set(
+        'default_hooks.checkpoint.interval',
+        every,
+        f'epochs: {plan.epochs // every} checkpoints',
+    )

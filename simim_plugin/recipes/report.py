@@ -21,6 +21,7 @@ from mmengine.registry import RUNNERS
 from mmengine.utils import import_modules_from_strings
 
 from ..errors import SimimError
+from ..pictures import decode_to_draw, read_file
 from ..visualization.style import (
     INK,
     PALETTE,
@@ -29,7 +30,7 @@ from ..visualization.style import (
     new_figure,
     title,
 )
-from .samples import colour, draw_box, draw_mask
+from .samples import add_legend, colour, draw_box, draw_mask
 
 IGNORED = 255  # in MMSegmentation
 
@@ -114,12 +115,19 @@ class _Keep(BaseMetric):
 
 def _classified(sample: Mapping[str, Any], count: int) -> dict[str, Any]:
     true = int(sample['gt_label'][0])
-    scores = sample['pred_score'].cpu()
+    return _scored(sample['img_path'], true, sample['pred_score'].cpu(), count)
+
+
+def _scored(
+    path: str, true: int, scores: torch.Tensor, count: int
+) -> dict[str, Any]:
+    """Return a picture's entry; classes that have no score count as 0."""
+    scores = torch.nn.functional.pad(scores, (0, count - len(scores)))
     said = int(scores.argmax())
     table = np.zeros((count, count), np.int64)
     table[true, said] = 1
     return dict(
-        path=sample['img_path'],
+        path=path,
         true=true,
         said=said,
         sure=float(scores[said]),
@@ -217,12 +225,11 @@ def run_test(file: Path, checkpoint: Path, seed: int = 0) -> Tested:
     config = Config.fromfile(file)
     import_modules_from_strings(**config.custom_imports)
     task = _TASKS.get(config.get('default_scope', ''), '')
-    loop = (config.get('test_cfg') or {}).get('type')
-    if not task or loop == 'FrozenFeatureLoop' or 'projector' in config.model:
+    frozen = (config.get('test_cfg') or {}).get('type') == 'FrozenFeatureLoop'
+    if not task or 'projector' in config.model:
         raise SimimError(
             f'The test of {file} predicts nothing for a picture; a report '
-            'needs a fine-tuned classifier, a linear probe, a detector or a '
-            'segmentor.'
+            'needs a classifier, a detector or a segmentor.'
         )
     with tempfile.TemporaryDirectory() as folder:
         config.work_dir, config.load_from = folder, str(checkpoint)
@@ -236,16 +243,53 @@ def run_test(file: Path, checkpoint: Path, seed: int = 0) -> Tested:
         config.test_evaluator = evaluators
         runner: Any = RUNNERS.get('SiameseIMRunner').from_cfg(config)
         classes = _classes(runner)
-        keep = _Keep(task, len(classes))
-        runner._test_loop = runner.build_test_loop(runner._test_loop)
-        runner.test_loop.evaluator.metrics.append(keep)
-        keep.dataset_meta = runner.test_loop.dataloader.dataset.metainfo
-        metrics = runner.test()
+        if frozen:
+            metrics, kept = _test_frozen(runner, len(classes))
+        else:
+            metrics, kept = _test(runner, task, len(classes))
         curves = {}
         if task == 'detection':
             found = Path(f'{boxes}.bbox.json')
             curves = _curves(evaluators[0]['ann_file'], found, classes)
-    return Tested(task, classes, metrics, keep.kept, curves)
+        if not metrics:  # no object was found
+            metrics = {f'coco/{kind}_mAP': 0.0 for kind in _kinds(evaluators)}
+    return Tested(task, classes, metrics, kept, curves)
+
+
+def _kinds(evaluators: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what an evaluator of boxes compares."""
+    kinds = evaluators[0].get('metric', 'bbox')
+    return [kinds] if isinstance(kinds, str) else [*kinds]
+
+
+_Kept = tuple[dict[str, float], list[dict[str, Any]]]
+"""Metrics, and one entry for each picture."""
+
+
+def _test(runner: Any, task: str, count: int) -> _Kept:
+    keep = _Keep(task, count)
+    runner._test_loop = runner.build_test_loop(runner._test_loop)
+    runner.test_loop.evaluator.metrics.append(keep)
+    keep.dataset_meta = runner.test_loop.dataloader.dataset.metainfo
+    return runner.test(), keep.kept
+
+
+def _test_frozen(runner: Any, count: int) -> _Kept:
+    """Test a classifier of frozen features, such as kNN."""
+    metrics = runner.test()
+    loop = runner.test_loop
+    if not hasattr(loop.classifier, 'scores'):
+        raise SimimError(
+            f'{type(loop.classifier).__name__} has no scores of classes, '
+            'which a report shows; add a method like that of KNNClassifier.'
+        )
+    train, (features, labels) = loop.features
+    scores = loop.classifier.scores(train, features)
+    pictures = loop.dataloader.dataset
+    return metrics, [
+        _scored(pictures.get_data_info(k)['img_path'], int(true), row, count)
+        for k, (true, row) in enumerate(zip(labels, scores, strict=True))
+    ]
 
 
 def _classes(runner: Any) -> list[str]:
@@ -354,15 +398,15 @@ def draw_pictures(tested: Tested, best: bool) -> Figure:
         for part in range(each):
             axes = figure.add_subplot(rows, columns, k * each + part + 1)
             _draw_result(axes, tested, result, truth=part == 0)
+    if tested.task == 'segmentation':
+        add_legend(figure, tested.classes)
     return figure
 
 
 def _draw_result(
     axes: Any, tested: Tested, result: dict[str, Any], truth: bool
 ) -> None:
-    from ..pictures import decode_to_draw
-
-    data = Path(result['path']).read_bytes()
+    data = read_file(result['path'])
     if tested.task == 'classification':
         image = decode_to_draw(data, True, result['path'])
         axes.imshow(image)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Patch, Rectangle
 from mmengine.config import Config
 from mmengine.dataset import worker_init_fn
 from mmengine.registry import DefaultScope
@@ -23,6 +23,7 @@ from ..settings import apply_img_size, fit_channels
 from ..text import in_plot
 from ..visualization.style import (
     PALETTE,
+    TEXT,
     hide_axes,
     new_figure,
     title,
@@ -30,6 +31,8 @@ from ..visualization.style import (
 
 SHOWN = 12
 _COLUMNS = 4
+NAMED = 12
+"""Classes whose colours are named."""
 
 
 def draw_samples(
@@ -65,7 +68,24 @@ def draw_samples(
     for place, sample in enumerate(samples, 1):
         axes = figure.add_subplot(rows, _COLUMNS, place)
         draw_sample(axes, sample, classes, reverse)
+    if 'gt_sem_seg' in samples[0]['data_samples']:
+        add_legend(figure, classes)
     return figure
+
+
+def add_legend(figure: Figure, classes: Sequence[str]) -> None:
+    """Name the colours of the classes above the pictures."""
+    handles = [
+        Patch(color=colour(k), label=in_plot(name))
+        for k, name in enumerate(classes[:NAMED])
+    ]
+    figure.legend(
+        handles=handles,
+        loc='outside upper left',
+        ncols=6,
+        fontsize=TEXT,
+        frameon=False,
+    )
 
 
 def _built(settings: Any) -> Any:
@@ -167,11 +187,25 @@ def draw_box(
 
 
 def draw_mask(axes: Axes, mask: np.ndarray, paint: str) -> None:
-    """Tint the pixels of a mask (H, W) bool."""
+    """Tint the pixels of a mask (H, W) bool, and paint its border."""
     red, green, blue = (int(paint[k : k + 2], 16) / 255 for k in (1, 3, 5))
     layer = np.zeros((*mask.shape, 4))
     layer[mask] = (red, green, blue, 0.35)
+    layer[_border(mask)] = (red, green, blue, 1)
     axes.imshow(layer)
+
+
+def _border(mask: np.ndarray) -> np.ndarray:
+    """Return the pixels (H, W) inside a mask that are near others."""
+    inside = mask
+    for _ in range(max(1, min(mask.shape) // 100)):
+        around = np.pad(inside, 1, constant_values=True)
+        inside = (
+            inside
+            & (around[:-2, 1:-1] & around[2:, 1:-1])
+            & (around[1:-1, :-2] & around[1:-1, 2:])
+        )
+    return mask & ~inside
 
 
 def _draw_labels(

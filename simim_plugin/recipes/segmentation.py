@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 from ..errors import SimimError
 from ..segmentation.label_maps import IGNORED
-from .encoders import SIZES, Encoder
+from .encoders import SIZES, Encoder, add_adapters, check_encoder
 from .label_maps import LabelMaps, Pairs
-from .machine import Cost, Machine, largest_batch
+from .machine import Machine, fit_batch, need
 from .plans import (
     Plan,
     epochs_for,
@@ -30,6 +30,9 @@ _BASES = dict(
 )
 _RECIPES = dict(upernet=1e-4, linear=1e-3)
 _RECIPE_BATCH = 16
+LEAST_BATCH = dict(upernet=2)
+"""Fewest pictures of a micro-step, if one does not train."""
+
 _LEVELS = 4
 
 
@@ -60,16 +63,18 @@ def plan_segmentation(
     """Choose batch, length and learning rate."""
     images = len(data.train.names)
     most = min(16 if machine.gpu else 8, power_of_two(max(images / 4, 2)))
-    cost = Cost(
-        encoder.width, encoder.depth, (size // encoder.patch) ** 2, machine.gpu
+    kind = 'upernet' if method == 'upernet' else 'seg_linear'
+    step = need(
+        *(kind, machine, encoder.sizes, size, encoder.patch),
+        classes=len(data.classes),
     )
-    if batch is None:
-        batch, _ = largest_batch(
-            machine,
-            cost.segmentor(size * size, method == 'linear'),
-            cost.parameters + 30e6,
-            most,
+    least = LEAST_BATCH.get(method, 1)
+    if batch and batch < least:
+        raise SimimError(
+            'UPerNet normalises over the pictures of a step, and one alone '
+            'has no variance; set --batch-size 2 or more.'
         )
+    batch, room = fit_batch(machine, step, most, batch, least)
     accumulated = max(most // batch, 1)
     total = batch * accumulated
     recipe = _RECIPES[method] * (1 if encoder.file else 4)
@@ -86,6 +91,7 @@ def plan_segmentation(
         lr,
         warmup=0,
         recipe_lr=recipe,
+        room=room,
     )
     warn(plan, 'segmentation')
     return plan
@@ -101,15 +107,12 @@ def write_segmentation(
     about: list[str],
     freeze: bool = False,
     encoder_lr: float = 1.0,
+    lora: int | None = None,
     lists: Mapping[str, str] | None = None,
 ) -> Written:
     """Write the settings of a segmentor; see :func:`write_classification`."""
-    if encoder.file is None and (freeze or method == 'linear'):
-        raise SimimError(
-            f'{"--freeze" if freeze else method} uses the features of an '
-            'encoder as they are, and a new one has none; name its weights '
-            'by --encoder, or leave it out.'
-        )
+    using = '--freeze' if freeze else '--lora' if lora else None
+    check_encoder(encoder, using if method == 'upernet' else method)
     if method == 'upernet' and encoder.depth < _LEVELS:
         raise SimimError(
             f'UPerNet reads {_LEVELS} blocks, and the encoder '
@@ -123,9 +126,11 @@ def write_segmentation(
     if freeze and method == 'upernet':
         out.set('model.backbone.frozen_stages', encoder.depth, 'held')
     _set_data(out, data, machine, lists or {})
-    out.set('train_dataloader.batch_size', plan.batch, 'fits the memory')
+    out.set('train_dataloader.batch_size', plan.batch, str(plan.room))
     out.set('val_dataloader', Code('test_dataloader'))
     _set_schedule(out, encoder, machine, plan, method, encoder_lr, freeze)
+    if lora:
+        add_adapters(out, lora)
     return out
 
 
@@ -216,8 +221,8 @@ def _dataset(part: Pairs, root: str, pipeline: str, listed: str | None) -> str:
         seg_map_path=os.path.relpath(part.maps, root),
     )
     return (
-        f'dict(  # {len(part.names)} pictures\n        pictures, '
-        f'_delete_=True, pipeline=_base_.{pipeline},\n'
+        f'dict(pictures, _delete_=True, pipeline=_base_.{pipeline},'
+        f'  # {len(part.names)} pictures\n'
         f'        {ann}data_prefix=dict({_words(prefix)}))'
     )
 
@@ -262,7 +267,7 @@ def _set_schedule(
     out.set(
         'param_scheduler',
         Code(
-            f"[\n    dict(type='LinearLR', start_factor=1e-6, end={warmup}, "
+            f"[dict(type='LinearLR', start_factor=1e-6, end={warmup}, "
             'by_epoch=False),\n'
             f"    dict(type='PolyLR', begin={warmup}, end={iterations}, "
             'by_epoch=False)]'

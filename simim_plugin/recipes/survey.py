@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -51,11 +52,13 @@ class Survey:
         count (int): files.
         seen (list[Picture]): of the readable files that were decoded.
         broken (list[str]): the files that could not be read.
+        left_out (list[str]): such files that no list of the data has.
     """
 
     count: int
     seen: list[Picture]
     broken: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -88,8 +91,20 @@ class Survey:
             f'{self.count} pictures from {min(widths)} x {min(heights)} to '
             f'{max(widths)} x {max(heights)} pixels, half of them below '
             f'{self.size[1]} x {self.size[0]}; {", ".join(names)}; '
-            f'{" and ".join(sorted(depths))} bits'
+            f'{" and ".join(sorted(depths))} bits{self._unreadable()}'
         )
+
+    def _unreadable(self) -> str:
+        both = [*self.broken, *self.left_out]
+        if not both:
+            return ''
+        such = ': ' if len(both) == 1 else ', such as '
+        return f'; {unreadable(len(both))}{such}{Path(both[0]).name}'
+
+
+def unreadable(count: int) -> str:
+    """Return how many pictures cannot be read, in words."""
+    return f'{count} picture{"s" * (count != 1)} cannot be read'
 
 
 def survey(files: Sequence[str], progress: bool = True) -> Survey:

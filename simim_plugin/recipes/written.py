@@ -27,7 +27,7 @@ def extended(base: Code, settings: Mapping[str, Any]) -> Code:
         if isinstance(value, Mapping):  # it replaces that of the base
             value = {k: v for k, v in value.items() if k != '_delete_'}
         word = f'{name}={_value(value)}'
-        if len(lines) > 1 and len(f'{lines[-1]}, {word}') < WIDTH:
+        if len(lines) > 1 and len(f'{lines[-1]}, {word}') < _WIDTHS[-1] - 4:
             lines[-1] += f', {word}'
         else:
             lines[-1] += ','

@@ -88,6 +88,17 @@ FORMS: dict[str, Rule] = {
         lambda value: value is None or isinstance(value, bool | Mapping),
         'True, False or the arguments of torch.compile',
     ),
+    'compile.modules': Rule(
+        lambda value: (
+            value is True
+            or (
+                isinstance(value, list | tuple)
+                and all(isinstance(name, str) for name in value)
+                and bool(value)
+            )
+        ),
+        'True or a list of names of modules of the model',
+    ),
 }
 """Names of arguments, or of what is below one, and their forms."""
 
@@ -143,7 +154,8 @@ def compiling(whole: Whole) -> Faults:
     """The arguments of torch.compile have names that it knows."""
     given = whole.settings.get('compile')
     if isinstance(given, Mapping):
-        known = {*inspect.signature(torch.compile).parameters} - {'model'}
+        known = {*inspect.signature(torch.compile).parameters, 'modules'}
+        known -= {'model'}
         for name in given.keys() - known:
             yield (
                 f'compile.{name} is no argument of torch.compile; set one of '

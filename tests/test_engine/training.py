@@ -54,6 +54,9 @@ def make_runner(
         clip_grad=dict(max_norm=1.0),
     )
     optim_wrapper.update(options.pop('optim_wrapper', {}))
+    settings = dict(train_dataloader=dict(batch_size=4))
+    if 'compile' in options:
+        settings['compile'] = options.pop('compile')
     return SiameseIMRunner(
         model or small_model(),
         work_dir=str(folder),
@@ -73,7 +76,7 @@ def make_runner(
         default_scope='mmpretrain',
         randomness=dict(seed=0),
         experiment_name=str(folder),
-        cfg=Config(dict(train_dataloader=dict(batch_size=4))),
+        cfg=Config(settings),
         **options,
     )
 

@@ -11,6 +11,9 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import HOOKS
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import (
+    EventAccumulator,
+)
 
 from simim_plugin import config_path
 from simim_plugin.datasets import ImageFolder
@@ -22,6 +25,7 @@ from simim_plugin.evaluation import (
     online_matches,
 )
 from simim_plugin.evaluation.online_matches import START, Share, verdict
+from simim_plugin.recipes.pretraining_report import read_pretraining
 
 from ..test_engine.training import (
     make_runner,
@@ -135,6 +139,35 @@ def test_figures_are_those_of_match_patches(train, folder):
     assert '3 pictures that are not trained on' in text
     assert 'Patches that find their partner in the other view' in text
     assert f'{found[0]["matches/share"]:.1f} % at the start' in text
+
+
+def test_the_share_is_in_log_tensorboard_and_report(train, folder):
+    backends = [
+        dict(type='LocalVisBackend'),
+        dict(type='TensorboardVisBackend'),
+    ]
+    runner = train(
+        HOOK,
+        dataset=pictures(folder, held_out=3),
+        epochs=3,
+        visualizer=dict(type='Visualizer', vis_backends=backends),
+    )
+    shares = [line['matches/share'] for line in entries(runner)]
+    text = printed(runner)
+    for share, epoch in zip(shares, (0, 2, 3), strict=True):
+        assert f'Matches after epoch {epoch}: {share:.1f} %' in text
+    (place,) = runner.folder.glob('*/vis_data')
+    events = EventAccumulator(str(place))
+    events.Reload()
+    found = [one.value for one in events.Scalars('matches/share')]
+    assert found == pytest.approx(shares)
+    page = read_pretraining(runner.folder)
+    row = ['matches/share', f'{shares[0]:.4g}', f'{shares[-1]:.4g}']
+    assert row in page.rows
+    assert page.verdict in text
+    assert f'{shares[-1]:.1f} % at the end' in page.verdict
+    captions = [caption for caption, _ in page.figures]
+    assert 'Matches on held-out pictures, percent' in captions
 
 
 def test_training_is_the_same_without_the_hook(train, folder, monkeypatch):

@@ -1,6 +1,7 @@
 """From data of one's own to a trained model, by the commands of the docs."""
 
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -23,14 +24,16 @@ from simim_plugin.commands.train import main as train
 from simim_plugin.errors import SimimError
 from simim_plugin.files import last_checkpoint
 from simim_plugin.recipes import Choices, configuring, make_recipe
-from simim_plugin.recipes.machine import Machine
+from simim_plugin.recipes.machine import UNTRIED, Machine
 from simim_plugin.recipes.report import _detected
+from simim_plugin.recipes.report import run_test as run_report_test
 from simim_plugin.recipes.samples import draw_samples
 from simim_plugin.recipes.trial import Trial, try_step
 
 from ..test_checkpoint.families import saved
 from ..training_processes import run_tool
 from .data import class_folders, coco, label_maps, picture
+from .test_writing import of_no_named_size
 
 CPU = Machine('CPU', 12.0, 1, gpu=False)
 JOBS = dict(
@@ -83,6 +86,111 @@ def test_train_test_and_report(tmp_path, capsys):
     assert text.count('<img') == 3
     assert '<td>Äpfel &amp; Birnen</td>' in text
     assert 'tools/report.py' in text
+
+
+def test_a_processor_takes_the_faster_precision(tmp_path, monkeypatch):
+    """Of two trials; without any it stays in fp32."""
+    machine = Machine('CPU', 12.0, 1, False, UNTRIED)
+    monkeypatch.setattr(configuring, 'this_machine', lambda: machine)
+    seconds = dict(fp32=2.0)
+
+    def try_step(file, steps=2):
+        wrapper = Config.fromfile(file).optim_wrapper
+        name = 'bf16' if wrapper.on_cpu else 'fp32'
+        return Trial(9.0, 1.0, 4, work=seconds[name])
+
+    monkeypatch.setattr(configure, 'try_step', try_step)
+    for bf16, on_cpu, why in (
+        (1.0, True, 'bf16: 2.0 times as fast in a trial'),
+        (1.95, False, 'fp32: bf16 is 1.0 times as fast in a trial'),
+    ):
+        seconds['bf16'] = bf16
+        out = configured('classification', tmp_path, '--overwrite')
+        assert Config.fromfile(out).optim_wrapper.on_cpu is on_cpu
+        assert f'  # {why}\n' in out.read_text()
+    words = ('--overwrite', '--no-trial')
+    out = configured('classification', tmp_path, *words)
+    assert Config.fromfile(out).optim_wrapper.on_cpu is False
+    assert 'no trial has shown bf16 to be faster' in out.read_text()
+
+
+@pytest.mark.parametrize('method', ['knn', 'logistic'])
+def test_frozen_features_are_reported(method, tmp_path, capsys):
+    """Also of pictures in archives."""
+    class_folders(tmp_path / 'data')
+    archives = []
+    for part in ('train', 'test'):
+        archives.append(tmp_path / f'{part}.zip')
+        with zipfile.ZipFile(archives[-1], 'w') as archive:
+            for path in sorted((tmp_path / 'data').rglob('*.png')):
+                archive.write(path, path.relative_to(tmp_path / 'data'))
+    _, encoder = saved('dinov2', tmp_path)
+    out = tmp_path / 'mine.py'
+    words = ['classification', '--data', archives[0], '--method', method]
+    words += ['--val-data', archives[1], '--encoder', encoder, '--out', out]
+    main([*map(str, words), '--num-heads', '2', '--img-size', '32'])
+    printed = capsys.readouterr().out
+    assert f'next     python tools/report.py {out} {encoder}' in printed
+    page = tmp_path / 'report.html'
+    report([str(out), str(encoder), '--out', str(page)])
+    printed = capsys.readouterr().out
+    top1 = dict(knn='knn/top1_k20', logistic='logistic/top1')[method]
+    accuracy = float(printed.partition(f'{top1}: ')[2].split()[0])
+    text = page.read_text()
+    assert text.count('<img') == 3
+    assert 'Confusion matrix' in text
+    assert '<td>a rare one</td>' in text
+    tested = run_report_test(out, encoder)
+    confusion = tested.confusion()
+    assert confusion.sum() == 20
+    assert confusion.sum(1).tolist() == [4, 7, 9]
+    hits = 100 * np.trace(confusion) / 20
+    assert hits == pytest.approx(accuracy, abs=0.01)
+    assert all(0 <= result['sure'] <= 1 + 1e-6 for result in tested.results)
+
+
+@pytest.mark.slow
+def test_linear_segmentation_is_reported(tmp_path):
+    label_maps(tmp_path / 'data', values=(3, 9, 7))
+    _, encoder = saved('dinov2', tmp_path)
+    words = ['segmentation', '--data', 'data', '--method', 'linear']
+    words += ['--encoder', encoder, '--num-heads', '2', '--img-size', '32']
+    words += ['--epochs', '2', '--no-trial', '--run', '--out', 'mine.py']
+    said = command(tmp_path, 'configure.py', *words)
+    assert 'mIoU: ' in said
+    page = (tmp_path / 'work_dirs/mine/report.html').read_text()
+    assert page.count('<img') == 3
+    for word in ('Confusion matrix', 'Worst predictions', 'class 9', 'IoU'):
+        assert word in page, word
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('task', ['detection', 'segmentation'])
+def test_adapters_of_whole_models(task, tmp_path):
+    """The encoder is held; the file has adapters and the heads."""
+    encoder, _ = of_no_named_size(tmp_path)
+    JOBS[task][0](tmp_path / 'data')
+    words = [task, '--data', 'data', '--encoder', encoder, '--lora', '4']
+    words += ['--num-heads', '2', '--img-size', '64', '--batch-size', '2']
+    words += ['--epochs', '1', '--no-trial', '--run', '--out', 'mine.py']
+    command(tmp_path, 'configure.py', *words)
+    work_dir = tmp_path / 'work_dirs' / 'mine'
+    assert (work_dir / 'report.html').is_file()
+    last = last_checkpoint(work_dir)
+    state = torch.load(last, weights_only=False)['state_dict']
+    inside = [name for name in state if name.startswith('backbone.')]
+    assert inside
+    assert all('.lora_' in name for name in inside)
+    assert all(state[n].any() for n in inside if '.lora_up' in n)
+    assert len(inside) < len(state)
+    config = work_dir / 'config.py'
+    words = [last, 'mine.onnx', '--to', 'onnx', '--config', config]
+    said = command(tmp_path, 'convert.py', *words)
+    assert 'on 3 pictures of 2 sizes' in said
+    data = tmp_path / 'data' / 'images'
+    words = [config, last, *sorted(data.iterdir())[:2], '--out', 'found']
+    command(tmp_path, 'predict.py', *words)
+    assert len([*(tmp_path / 'found' / 'drawn').iterdir()]) == 2
 
 
 def test_adapters_train_resume_and_are_exported(tmp_path):

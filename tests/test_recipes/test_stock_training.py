@@ -1,12 +1,16 @@
-"""Written configs train by the scripts that ``mim train`` starts."""
+"""Written configs train by OpenMMLab's launcher, from another folder."""
 
 import json
+import os
+import subprocess
+import sys
+from importlib.metadata import packages_distributions
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from ..training_processes import run_tool
+from ..training_processes import TOOLS, run_tool
 from .test_end_to_end import configured
 
 LIBRARIES = dict(
@@ -23,11 +27,15 @@ def stock_script(library):
     return package / '.mim' / 'tools' / 'train.py'
 
 
-@pytest.mark.parametrize('task', LIBRARIES)
-def test_it_trains_from_another_folder(task, tmp_path):
+def mim_name(library):
+    """Return the name of a library for mim: onedl-mmdetection's without on."""
+    (name,) = packages_distributions()[library]
+    return name.removeprefix('onedl-')
+
+
+def short_run(task, tmp_path):
+    """Write a config; return it and options for two steps."""
     config = configured(task, tmp_path / 'mine', '--no-trial', '--epochs', '1')
-    elsewhere = tmp_path / 'elsewhere'
-    elsewhere.mkdir()
     words = ['--work-dir', 'run', '--cfg-options']
     words += ['default_hooks.logger.interval=1']
     words += ['train_dataloader.num_workers=0']
@@ -37,12 +45,43 @@ def test_it_trains_from_another_folder(task, tmp_path):
     if task != 'pretraining':
         words += [f'val_{key}=None' for key in ('cfg', 'dataloader')]
         words += ['val_evaluator=None']
-    script = stock_script(LIBRARIES[task])
-    done = run_tool(script, config, *words, cwd=elsewhere)
-    assert done.returncode == 0, done.stderr[-2000:]
-    (log,) = (elsewhere / 'run').glob('*/vis_data/scalars.json')
+    return config, words
+
+
+def check_run(done, folder):
+    """Two steps were trained, with finite losses, and a checkpoint kept."""
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    (log,) = (folder / 'run').glob('*/vis_data/scalars.json')
     steps = [json.loads(line) for line in log.read_text().splitlines()]
     losses = [step['loss'] for step in steps if 'loss' in step]
     assert len(losses) >= 2
     assert all(0 < loss < 100 for loss in losses), losses
-    assert [*(elsewhere / 'run').glob('*.pth')]
+    assert [*(folder / 'run').glob('*.pth')]
+
+
+@pytest.mark.parametrize('task', LIBRARIES)
+def test_it_trains_by_the_stock_script(task, tmp_path):
+    config, words = short_run(task, tmp_path)
+    elsewhere = tmp_path / 'elsewhere'
+    elsewhere.mkdir()
+    script = stock_script(LIBRARIES[task])
+    check_run(run_tool(script, config, *words, cwd=elsewhere), elsewhere)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec('mim') is None, reason='mim is not installed')
+@pytest.mark.parametrize('task', LIBRARIES)
+def test_it_trains_by_mim(task, tmp_path):
+    """``mim train mmpretrain|mmdetection|mmsegmentation CONFIG``."""
+    config, words = short_run(task, tmp_path)
+    elsewhere = tmp_path / 'elsewhere'
+    elsewhere.mkdir()
+    name = mim_name(LIBRARIES[task])
+    done = subprocess.run(
+        [sys.executable, '-m', 'mim', 'train', name, str(config), *words],
+        cwd=elsewhere,
+        capture_output=True,
+        text=True,
+        env=dict(os.environ, PYTHONPATH=str(TOOLS.parent)),
+    )
+    check_run(done, elsewhere)

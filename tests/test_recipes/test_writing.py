@@ -1,16 +1,33 @@
 """Written configs say what was decided, and mean what they say."""
 
 import zipfile
+from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from mmengine.config import Config
+from mmpretrain.registry import OPTIM_WRAPPERS
 
 from simim_plugin.checkpoint.families import PLAIN
+from simim_plugin.engine import AutocastOptimWrapper
 from simim_plugin.errors import SimimError
 from simim_plugin.models import SiameseIMViT
 from simim_plugin.recipes import Choices, make_recipe
-from simim_plugin.recipes.machine import Cost, Machine, largest_batch
+from simim_plugin.recipes.machine import (
+    HELD,
+    UNTRIED,
+    Machine,
+    Need,
+    Precision,
+    cpu_precision,
+    gpu_precision,
+    held_by,
+    largest_batch,
+    need,
+)
+from simim_plugin.recipes.memory import Peak, fit_held
 from simim_plugin.recipes.plans import (
     Plan,
     epochs_for,
@@ -25,7 +42,7 @@ from ..test_checkpoint.families import saved
 from .data import CLASSES, class_folders, coco, label_maps
 
 CPU = Machine('CPU', 12.0, 2, gpu=False)
-GPU = Machine('a GPU', 24.0, 16, gpu=True)
+GPU = Machine('a GPU', 24.0, 16, True, gpu_precision((8, 0)))
 BASE = 'siamese_im_vit-tiny-p16_knn_in1k.py'
 
 
@@ -84,16 +101,110 @@ def test_short_runs_of_new_heads_learn(task, folder, data, tmp_path):
 
 
 def test_a_batch_fits_the_memory():
-    cost = Cost(768, 12, 196, gpu=True)
-    image = cost.classifier(frozen=False)
-    batch, memory = largest_batch(GPU, image, cost.parameters, 4096)
+    step = need('finetune', GPU, (768, 12), 224, 16)
+    batch = largest_batch(GPU, step, 4096)
     assert batch & (batch - 1) == 0
-    assert memory <= 0.7 * 24
-    room = 0.7 * 24 * 2**30 - 20 * cost.parameters
-    assert batch * image <= room < 2 * batch * image
-    assert largest_batch(GPU, image, cost.parameters, 8)[0] == 8
-    assert largest_batch(GPU, 2.0**40, 0, 8)[0] == 1
-    assert cost.detector(1024**2, True) > cost.detector(1024**2, False)
+    assert step.gib(batch) <= 0.7 * 24 < step.gib(2 * batch)
+    assert largest_batch(GPU, step, 8) == 8
+    assert largest_batch(GPU, Need(0, 2.0**40), 8) == 1
+    detector = [
+        need('vitdet', GPU, (768, 12), 1024, 16, masks) for masks in (0, 1)
+    ]
+    assert detector[0].image < detector[1].image
+    classes = [
+        need('upernet', machine, (768, 12), 512, 16, classes=count)
+        for machine in (CPU, GPU)
+        for count in (2, 150)
+    ]
+    assert classes[0].image < classes[1].image
+    assert classes[2].image < classes[3].image
+    single = replace(GPU, precision=Precision('fp32', 'old'))
+    assert need('finetune', single, (768, 12), 224, 16).image > step.image
+
+
+@given(
+    kind=st.sampled_from([*HELD]),
+    sizes=st.tuples(st.integers(16, 1600), st.integers(1, 48)),
+    side=st.integers(2, 64).map(lambda n: 16 * n),
+    free=st.floats(0.1, 512),
+    most=st.integers(1, 4096),
+    gpu=st.booleans(),
+)
+def test_no_batch_exceeds_the_memory_by_the_table(
+    kind, sizes, side, free, most, gpu
+):
+    machine = Machine('it', free, 2, gpu)
+    step = need(kind, machine, sizes, side, 16, classes=3)
+    if not gpu and step.gib(1) > free:
+        with pytest.raises(SimimError, match=r'A step of one image takes'):
+            largest_batch(machine, step, most)
+        return
+    batch = largest_batch(machine, step, most)
+    assert 1 <= batch <= most
+    assert batch == 1 or step.gib(batch) <= 0.7 * free
+    assert gpu or step.gib(batch) <= free
+    if 2 * batch <= most:
+        assert step.gib(2 * batch) > 0.7 * free
+
+
+@given(
+    kind=st.sampled_from([*HELD]),
+    sizes=st.tuples(st.integers(16, 1600), st.integers(1, 48)),
+    more=st.tuples(st.integers(0, 400), st.integers(0, 12)),
+)
+def test_larger_encoders_hold_more_by_the_table(kind, sizes, more):
+    small = held_by(kind, *sizes)
+    large = held_by(kind, sizes[0] + more[0], sizes[1] + more[1])
+    assert small.fixed <= large.fixed
+    # Of images of 64 px and more.
+    assert small.image + small.patch / 64 <= large.image + large.patch / 64
+
+
+def test_the_table_is_above_what_is_measured():
+    peaks = [
+        Peak(16, 8, 1.0),
+        Peak(16, 32, 1.2),
+        Peak(64, 32, 1.7),
+        Peak(64, 8, 1.19),
+    ]
+    held = fit_held(peaks)
+    assert min(held) >= 0
+    for one in peaks:
+        image = held.image * 2**20 + held.patch * 2**10 * one.patches
+        found = Need(held.fixed * 2**30, image).gib(one.batch)
+        assert one.gib - 1e-9 <= found <= one.gib + 0.1
+
+
+def test_little_memory_is_told(data, tmp_path):
+    small = Machine('CPU', 0.5, 2, gpu=False)
+    with pytest.raises(SimimError, match=r'and 0\.5 GiB are free; lower'):
+        written('detection', tmp_path / 'a.py', data / 'boxes', small)
+    recipe, _ = written(
+        *('detection', tmp_path / 'a.py', data / 'boxes', small),
+        batch_size=1,
+    )
+    assert any('0.5 GiB are free' in w for w in recipe.plan.warnings)
+
+
+def test_upernet_takes_two_pictures_or_more(data, tmp_path):
+    """Its normalisation has no variance in one."""
+    tight = Machine('CPU', 2.0, 2, gpu=False)
+    _, config = written(
+        'segmentation', tmp_path / 'a.py', data / 'maps', tight
+    )
+    assert config.train_dataloader.batch_size >= 2
+    with pytest.raises(SimimError, match='set --batch-size 2 or more'):
+        written(
+            *('segmentation', tmp_path / 'b.py', data / 'maps'), batch_size=1
+        )
+
+
+def test_rules_of_precision():
+    names = [gpu_precision(c).name for c in ((9, 0), (8, 0), (7, 5), (6, 1))]
+    assert names == ['bf16', 'bf16', 'fp16', 'fp32']
+    assert '7.5' in gpu_precision((7, 5)).why
+    assert cpu_precision(True) == UNTRIED
+    assert cpu_precision(False).name == cpu_precision(None).name == 'fp32'
 
 
 @pytest.fixture(scope='module')
@@ -179,6 +290,41 @@ def test_written_configs_pass_the_check(
     assert not (tmp_path / 'my.py.part').exists()
 
 
+@pytest.mark.parametrize(('task', 'method', 'folder'), JOBS)
+def test_the_precision_stands_in_the_config(
+    task, method, folder, data, tmp_path
+):
+    encoder = needed(None, method, tmp_path)
+    for number, (gpu, name, wanted) in enumerate(
+        [
+            (False, 'fp32', dict(on_cpu=False)),
+            (False, 'bf16', dict(on_cpu=True)),
+            (True, 'bf16', dict(type='mmpretrain.AutocastOptimWrapper')),
+            (True, 'fp16', dict(type='AmpOptimWrapper', dtype='float16')),
+            (True, 'fp32', dict(type='OptimWrapper')),
+        ]
+    ):
+        precision = Precision(name, 'a reason')
+        machine = Machine('it', 24.0, 2, gpu, precision)
+        recipe, config = written(
+            *(task, tmp_path / f'my{number}.py', data / folder, machine),
+            method=method,
+            encoder=encoder,
+            num_heads=2 if encoder else None,
+        )
+        text = str(recipe.written)
+        if method in ('knn', 'logistic'):
+            assert 'optim_wrapper' not in text
+            continue
+        assert f'  # {name}: a reason' in text
+        assert wanted.items() <= dict(config.optim_wrapper).items()
+        apply_img_size(config)
+        check_settings(config)
+        if not gpu:
+            wrapper = OPTIM_WRAPPERS.get(config.optim_wrapper.type)
+            assert wrapper is AutocastOptimWrapper
+
+
 def of_no_named_size(folder, **options):
     """Save an encoder of four blocks; return its file and its arch."""
     arch = dict(embed_dims=64, num_layers=4, num_heads=2)
@@ -248,7 +394,7 @@ def test_configs_have_at_most_40_lines(
     tried = 0
     for tuning in TUNING if tuned else [{}]:
         new = {*tuning} & {'freeze', 'lora'} and not encoder
-        if new or ('lora' in tuning and method != 'finetune'):
+        if new:
             continue
         for place, val in sources(task, far, folder):
             choices = Choices(
@@ -356,6 +502,7 @@ def test_choices_reach_the_config(data, tmp_path):
         ('classification', dict(lora=4), '--lora uses'),
         ('classification', dict(lora=4, freeze=True), 'leave out --freeze'),
         ('pretraining', dict(lora=4), 'lora has no effect'),
+        ('classification', dict(method='linear', lora=4), 'lora has no'),
         ('classification', dict(arch='vast'), "no arch 'vast'"),
         ('classification', dict(arch='tiny', encoder='x'), '--arch is that'),
         ('classification', dict(img_size=50), 'set 48'),

@@ -27,6 +27,7 @@ BY_OTHERS = {
     'ImageNetR.filter_cfg',
     'ImageNetSketch.filter_cfg',
     'DistillationHead.num_global',  # its algorithms read it
+    'PairDataPreprocessor.colours',  # the training loop reads it
     'SiameseIMSegViT.interpolate_antialias',  # the loader reads it
     'WarmupCosineLR.by_epoch',  # convert_to_iter_based and the loop read it
     # The inferencers give LoadArray the settings of LoadImage.
@@ -77,6 +78,13 @@ def reads_of(function: Callable) -> frozenset[str]:
     )
 
 
+def own_methods(owner: type) -> list[Callable]:
+    """Return the methods that a class of ours defines."""
+    if not owner.__module__.startswith('simim_'):
+        return []
+    return [m for m in vars(owner).values() if inspect.isfunction(m)]
+
+
 def running(made: type) -> Iterator[Callable]:
     """Yield the methods that can run: not those that a class overrides."""
     for name in {n for owner in made.__mro__[:-1] for n in vars(owner)}:
@@ -90,7 +98,8 @@ def running(made: type) -> Iterator[Callable]:
                 continue
             yield method
             above = rf'super\(.*?\)\s*\.{name}\(|\b\w+\.{name}\((self|load)'
-            if not re.search(above, source(method), re.S):
+            sources = [source(method), *map(source, own_methods(owner))]
+            if not any(re.search(above, text, re.S) for text in sources):
                 break
 
 

@@ -27,6 +27,7 @@ WRONG = {
     'train_dataloader.num_batch_per_epoch=0': 'per_epoch is 0',
     'sync_bn=torchh': 'one of torch, mmcv',
     'find_unused_parameters=perhaps': 'True or False',
+    'compile.modules=backbone': 'True or a list of names of modules',
     'compile=3': 'compile is 3',
     'compile.foo=1': 'no argument of torch.compile; set one of backend',
     'auto_scale_lr=True': 'auto_scale_lr is True; set it to a dictionary',

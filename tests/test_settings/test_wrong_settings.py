@@ -739,6 +739,7 @@ RIGHT = [
     ('pretraining', 'train_dataloader.dataset.indices=6'),
     ('pretraining', 'model.backbone.norm_cfg.eps=1e-5'),
     ('pretraining', 'compile=True'),
+    ('pretraining', 'compile.modules=[backbone,neck]'),
     ('pretraining', 'compile.mode=reduce-overhead'),
     ('pretraining', 'param_scheduler.begin=2'),
     ('pretraining', 'train_dataloader.dataset.indices=[0,5]'),
