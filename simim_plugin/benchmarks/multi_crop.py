@@ -1,29 +1,27 @@
-"""CPU time of DINO's views beside the same in Pillow calls.
+"""Time of DINO's views beside the same in Pillow calls.
 
 The yardstick is the recipe in Pillow and torchvision calls, as such code is
-usually written. Both take images in turns, in one process on one thread.
+usually written. Both run in turns, in one process on one thread.
 """
 
 from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from statistics import median
-from time import process_time
 
 import torchvision.transforms as T
 from mmengine.config import Config
 from mmpretrain.registry import TRANSFORMS
 from PIL import Image, ImageFilter
 from torch import Tensor
-from tqdm import tqdm
 
 from .. import rivals  # noqa: F401  # registers components
 from ..config_files import config_path
 from ..datasets import ImageFolder
-from .pipeline import _one_thread
+from .pipeline import _one_thread, _run
+from .timing import median_seconds
 
 RECIPE = 'siamese_im_rival-dino.py'
 
@@ -90,9 +88,7 @@ class PillowCropPipeline:
 def measure_multi_crop(
     images: str | Path, num_images: int = 100, rounds: int = 5
 ) -> dict[str, float]:
-    """Measure the CPU time of the views of DINO and of the yardstick.
-
-    CPU time, not the clock: other jobs of a machine stretch the clock.
+    """Measure the time of the views of DINO and of the yardstick.
 
     Args:
         images (str | Path): folder of images; the first ``num_images`` by
@@ -101,39 +97,23 @@ def measure_multi_crop(
         rounds (int): rounds over the images, after one uncounted.
 
     Returns:
-        dict[str, float]: CPU ``ms_an_image`` and ``yardstick_ms_an_image``,
-        medians of the rounds; their ``ratio``, and ``lowest_ratio`` and
-        ``highest_ratio`` of a round.
+        dict[str, float]: number of ``images``; ``ms_an_image`` and
+        ``yardstick_ms_an_image``, medians of the rounds; their ``ratio``.
 
     Raises:
         FileNotFoundError: if the folder is missing or has no image.
     """
     folder = ImageFolder(str(images), indices=num_images)
     paths = [folder.get_data_info(k)['img_path'] for k in range(len(folder))]
-    pipelines: list[Callable[[str], object]] = [
-        CropPipeline(),
-        PillowCropPipeline(),
-    ]
-    spent = []
-    with _one_thread():
-        for _ in tqdm(range(rounds + 1), desc='timing', leave=False):
-            seconds = [0.0, 0.0]
-            for path in paths:
-                for which, pipeline in enumerate(pipelines):
-                    start = process_time()
-                    pipeline(path)
-                    seconds[which] += process_time() - start
-            spent.append(seconds)
-    ratios = [theirs / ours for ours, theirs in spent[1:]]
-    ours, theirs = (
-        1e3 * median(values) / len(paths)
-        for values in zip(*spent[1:], strict=True)
+    actions = dict(
+        ours=partial(_run, CropPipeline(), paths),
+        yardstick=partial(_run, PillowCropPipeline(), paths),
     )
+    with _one_thread():
+        seconds = median_seconds(actions, rounds)
     return dict(
         images=len(paths),
-        ms_an_image=ours,
-        yardstick_ms_an_image=theirs,
-        ratio=median(ratios),
-        lowest_ratio=min(ratios),
-        highest_ratio=max(ratios),
+        ms_an_image=seconds['ours'] * (1e3 / len(paths)),
+        yardstick_ms_an_image=seconds['yardstick'] * (1e3 / len(paths)),
+        ratio=seconds['yardstick'] / seconds['ours'],
     )

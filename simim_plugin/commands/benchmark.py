@@ -18,7 +18,7 @@ PARTS = {
     'step': 'the training step beside a plain ViT',
     'loss': 'the loss beside its M x M form',
     'pipeline': 'the pair pipeline beside Pillow calls',
-    'multi-crop': "DINO's views beside Pillow calls, in CPU time",
+    'multi-crop': "DINO's views beside Pillow calls",
     'variants': 'the training step of the cheaper variants',
     'rivals': 'the training step of the other methods',
     'compile': 'the training step with its parts compiled',
@@ -105,10 +105,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default=['step', 'loss', 'pipeline'],
         help='parts to measure. Defaults to step loss pipeline',
     )
-    parser.add_argument(
-        '--images',
-        help='folder of images for the pipeline and multi-crop',
-    )
+    parser.add_argument('--images', help='folder of images for the pipeline')
     parser.add_argument(
         '--config',
         help='packaged config for compile, monitors, detection, segmentation',
