@@ -173,7 +173,8 @@ def _set_model(
     if encoder.file:
         out.set(f'{backbone}.pretrained', encoder.pretrained(), encoder.size)
     changes = encoder.changes(dict(arch=name, patch_size=_PATCH))
-    for key in ('patch_size', 'final_norm'):  # kernels are resized
+    # Kernels are resized, and the last norm is left out.
+    for key in ('patch_size', 'final_norm', 'final_norm_affine'):
         changes.pop(key, None)
     if encoder.name is None:
         quarter = encoder.depth / 4

@@ -174,7 +174,7 @@ LENGTH = Rule(
 )
 CROP = rising(0, 1)
 LENGTHS = leaves(number(above=0, infinite=True))
-ROTARY = either(one_of('dinov3', 'eva02'), True, False)
+ROTARY = either(one_of('dinov3', 'eva02', 'capi'), True, False)
 WHERE_RESUMED = Rule(
     lambda value: False,
     'its default, the work directory: --resume looks there',

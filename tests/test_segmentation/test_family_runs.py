@@ -15,6 +15,7 @@ from ..test_checkpoint.helpers import DEPTH, DIMS, HEADS, images
 from .test_runs import KNN, LINEAR, UPERNET, evaluate, logged, state_of, train
 
 SIZE = 64
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope='module')
@@ -40,7 +41,11 @@ def written(name, folder, backbone, **model):
     """Write a config of the demo with another backbone."""
     config = Config.fromfile(config_path(name))
     config.model.backbone = dict(backbone)
-    config.model.merge_from_dict(model)
+    for part, changes in model.items():
+        if changes is None:
+            config.model[part] = None
+        else:
+            config.model[part].update(changes)
     config.dump(folder / 'mine.py')
     return str(folder / 'mine.py')
 
@@ -75,7 +80,8 @@ def test_knn_reads_the_encoder(tmp_path, scenes, kind):
         *(name, file, scenes, tmp_path / 'run', memory), **backbone
     )
     assert 0 <= metrics['mIoU'] <= 100
-    assert len(runner.model.decode_head.features) == 4 * (SIZE // 8) ** 2
+    count = len(runner.model.decode_head.features)
+    assert 0 < count <= 4 * (SIZE // 8) ** 2  # labelled patches
     check_features(runner, file)
 
 
@@ -94,7 +100,7 @@ def test_a_linear_head_reads_the_encoder(tmp_path, scenes, kind):
 
 @pytest.mark.parametrize('kind', TIMM)
 def test_upernet_learns_from_the_encoder(tmp_path, scenes, kind):
-    """Two blocks are read twice."""
+    """From its two blocks, which are too few for the pyramid."""
     _, file = saved(kind, tmp_path)
     backbone = dict(
         type='SiameseIMSegViT',
@@ -108,7 +114,7 @@ def test_upernet_learns_from_the_encoder(tmp_path, scenes, kind):
         UPERNET,
         tmp_path,
         backbone,
-        neck=dict(embed_dim=DIMS, rescales=[2, 0.5]),
+        neck=None,
         decode_head=wide,
         auxiliary_head=dict(in_channels=DIMS, in_index=1),
     )
