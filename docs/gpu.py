@@ -28,6 +28,7 @@ from torch.profiler import ProfilerActivity, profile
 from simim_plugin.benchmarks.timing import DEVICE, median_seconds
 from simim_plugin.benchmarks.training import EFFICIENT, pretraining_step
 from simim_plugin.demo.data import make_demo_data
+from simim_plugin.engine.seeding import seed_by
 from simim_plugin.files import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -73,7 +74,7 @@ def agreement(_: argparse.Namespace) -> Figures:
         kinds['fp16'] = (torch.float16, None)
     losses = {}
     for kind, (dtype, compiled) in kinds.items():
-        torch.manual_seed(0)
+        seed_by(0)  # weights and views
         step = pretraining_step(*base(), dtype, compiled)
         losses[kind] = torch.stack([step() for _ in range(5)]).cpu()
         torch._dynamo.reset()

@@ -104,6 +104,9 @@ class ExactEpochLoop(EpochBasedTrainLoop):
         batches = self._batches_from(first)
         for idx in range(first, len(self.dataloader)):
             self.run_iter(idx, next(batches))
+        if not self.dataloader.persistent_workers:
+            del batches
+            self._batches = None  # ends the workers
         self.runner.call_hook('after_train_epoch')
         self._epoch += 1
         dataset = self.dataloader.dataset
@@ -117,8 +120,6 @@ class ExactEpochLoop(EpochBasedTrainLoop):
         one ends. Each image has the seed of its own epoch.
         """
         goes_on = self.dataloader.persistent_workers
-        if not goes_on:
-            self._batches = None  # ends the workers of the last epoch
         # A hook that changes the pipeline drops the loader's iterator.
         if (
             self._batches is None

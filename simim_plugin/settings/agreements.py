@@ -431,6 +431,26 @@ def masks(whole: Whole) -> Faults:
             )
 
 
+def device_colours(whole: Whole) -> Faults:
+    """Colours that are left to the device are applied there."""
+    preprocessor = whole.at('model.data_preprocessor')
+    loop = whole.at('train_cfg')
+    on = preprocessor is not None and preprocessor.get('colours')
+    if on and loop is not None and 'ExactEpochLoop' not in loop.names:
+        yield (
+            'model.data_preprocessor.colours needs '
+            'train_cfg.type=ExactEpochLoop, which leaves the colours to it; '
+            'set both, or remove it.'
+        )
+    for part in whole.named('PairedViews'):
+        if part.get('defer'):
+            yield (
+                f'{part.path}.defer leaves out the colours; remove it, and '
+                'set model.data_preprocessor.colours=True to apply them on '
+                'the device.'
+            )
+
+
 def views(whole: Whole) -> Faults:
     """The views have the size of the encoder's images."""
     encoder = whole.encoder
@@ -599,6 +619,7 @@ AGREEMENTS: tuple[Callable[[Whole], Faults], ...] = (
     pretrained_tokens,
     pixels,
     masks,
+    device_colours,
     views,
     image_sizes,
     classifier,

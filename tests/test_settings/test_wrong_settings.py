@@ -92,6 +92,20 @@ WRONG = [
         'pipeline.1; did you mean PairedViews',
     ),
     ('linear', 'val_evaluator.type=Acuracy', 'mean Accuracy'),
+    # Colours on the device
+    ('pretraining', 'model.data_preprocessor.colours=3', 'True or False'),
+    (
+        'pretraining',
+        'train_dataloader.dataset.pipeline.1.defer=True',
+        'set model.data_preprocessor.colours=True',
+    ),
+    (
+        'pretraining',
+        'model.data_preprocessor.colours=True '
+        'train_cfg.type=EpochBasedTrainLoop '
+        'train_dataloader.sampler.type=DefaultSampler',
+        'colours needs train_cfg.type=ExactEpochLoop',
+    ),
     ('knn', 'test_cfg.classifier.type=KNN', 'test_cfg.classifier'),
     ('detection', 'model.roi_head.bbox_head.type=BoxHead', 'BBoxHead'),
     ('upernet', 'model.decode_head.type=UPerHed', 'mean UPerHead'),
@@ -739,6 +753,7 @@ RIGHT = [
     ('pretraining', 'train_dataloader.dataset.indices=6'),
     ('pretraining', 'model.backbone.norm_cfg.eps=1e-5'),
     ('pretraining', 'compile=True'),
+    ('pretraining', 'model.data_preprocessor.colours=True'),
     ('pretraining', 'compile.modules=[backbone,neck]'),
     ('pretraining', 'compile.mode=reduce-overhead'),
     ('pretraining', 'param_scheduler.begin=2'),
