@@ -1,0 +1,28 @@
+"""What training steps hold stays below the table that chooses the batch."""
+
+import pytest
+
+from simim_plugin.recipes.machine import HELD, Machine, need
+from simim_plugin.recipes.memory import ENCODERS, KINDS, measure_peaks
+from simim_plugin.vit.arches import ARCHES, MICRO
+
+CPU = Machine('CPU', 12.0, 2, gpu=False)
+
+
+def test_the_table_has_all_methods():
+    assert HELD.keys() == KINDS.keys()
+    for rows in HELD.values():
+        assert 'base' in rows
+        assert rows.keys() <= {*ENCODERS}
+        assert {*ENCODERS} <= {MICRO.name, *ARCHES}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', ['finetune', 'vitdet'])
+def test_steps_stay_below_the_table(kind):
+    """With some room for another torch and other libraries."""
+    for peak in measure_peaks(kind, 'micro'):
+        side = 16 * int(peak.patches**0.5)
+        sizes = MICRO.width, MICRO.depth
+        wanted = need(kind, CPU, sizes, side, 16).gib(peak.batch)
+        assert 0.5 * wanted < peak.gib < 1.25 * wanted
