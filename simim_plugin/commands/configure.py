@@ -184,12 +184,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def write_config(args: argparse.Namespace, about: str) -> Recipe:
-    """Write the config, its files and its picture, and print what they are.
-
-    Nothing is left behind if the config does not run.
-    """
-    choices = Choices(
+def choices_of(args: argparse.Namespace) -> Choices:
+    """Return what the options choose."""
+    return Choices(
         method=args.method,
         encoder=args.encoder,
         branch=args.branch,
@@ -208,6 +205,14 @@ def write_config(args: argparse.Namespace, about: str) -> Recipe:
         classes=args.classes,
         ignored=args.ignore,
     )
+
+
+def write_config(args: argparse.Namespace, about: str) -> Recipe:
+    """Write the config, its files and its picture, and print what they are.
+
+    Nothing is left behind if the config does not run.
+    """
+    choices = choices_of(args)
     recipe = make_recipe(args.task, args.data, args.out, choices, about=about)
     say_data(recipe)
     say('encoder', recipe.encoder.about)

@@ -79,6 +79,7 @@ def build_predictor(
         # About names of classes, which are found here.
         warnings.filterwarnings('ignore', message='dataset_meta or class')
         warnings.filterwarnings('ignore', message='palette does not exist')
+        warnings.filterwarnings('ignore', message='Failed to add <class')
         inferencer = _inferencer(config, str(checkpoint), device)
     names = class_names(config, meta, inferencer.model)
     if names[0] == 'class 0':

@@ -128,7 +128,7 @@ class Held(NamedTuple):
     patch: float
 
 
-# Of `python tools/benchmark.py --parts memory`, on two cores: see Held.
+# By `python tools/benchmark.py --parts memory`, on two cores.
 HELD: dict[str, dict[str, tuple[float, float, float]]] = dict(
     pretraining=dict(
         micro=(0.91, 0.1, 105),
@@ -143,23 +143,28 @@ HELD: dict[str, dict[str, tuple[float, float, float]]] = dict(
         base=(2.19, 0.0, 752),
     ),
     linear=dict(
-        base=(4.0, 20.0, 1600),  # TODO
+        tiny=(0.89, 0.3, 16),
+        base=(1.49, 0.0, 21),
     ),
     vitdet=dict(
         micro=(1.0, 13.1, 148),
         tiny=(1.06, 21.6, 337),
+        small=(1.3, 0.0, 739),
         base=(2.36, 21.1, 1091),
     ),
     upernet=dict(
+        micro=(0.97, 3.0, 337),
         tiny=(1.08, 0.7, 700),
-        base=(4.0, 20.0, 1600),  # TODO
+        small=(1.53, 10.8, 1038),
+        base=(3.43, 4.8, 1436),
     ),
     seg_linear=dict(
-        base=(4.0, 20.0, 1600),  # TODO
+        tiny=(0.96, 0.2, 39),
+        base=(1.48, 0.0, 462),
     ),
 )
-"""Memory of a step by method and encoder: an upper bound of what was
-measured in float32."""
+"""Memory of a step by method and encoder, the values of :class:`Held`: an
+upper bound of what was measured in float32."""
 
 
 def held_by(kind: str, width: int, depth: int) -> Held:

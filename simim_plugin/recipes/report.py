@@ -251,15 +251,21 @@ def run_test(file: Path, checkpoint: Path, seed: int = 0) -> Tested:
         if task == 'detection':
             found = Path(f'{boxes}.bbox.json')
             curves = _curves(evaluators[0]['ann_file'], found, classes)
-        if not metrics:  # no object was found
-            metrics = {f'coco/{kind}_mAP': 0.0 for kind in _kinds(evaluators)}
+            metrics = metrics or none_found(evaluators)
     return Tested(task, classes, metrics, kept, curves)
 
 
-def _kinds(evaluators: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return what an evaluator of boxes compares."""
+def none_found(evaluators: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return the metrics of a detector without a prediction: all are 0.
+
+    MMDetection returns none.
+
+    Args:
+        evaluators (Sequence[Mapping[str, Any]]): of the config.
+    """
     kinds = evaluators[0].get('metric', 'bbox')
-    return [kinds] if isinstance(kinds, str) else [*kinds]
+    kinds = [kinds] if isinstance(kinds, str) else kinds
+    return {f'coco/{kind}_mAP': 0.0 for kind in kinds}
 
 
 _Kept = tuple[dict[str, float], list[dict[str, Any]]]

@@ -25,7 +25,7 @@ from simim_plugin.errors import SimimError
 from simim_plugin.files import last_checkpoint
 from simim_plugin.recipes import Choices, configuring, make_recipe
 from simim_plugin.recipes.machine import UNTRIED, Machine
-from simim_plugin.recipes.report import _detected
+from simim_plugin.recipes.report import _detected, none_found
 from simim_plugin.recipes.report import run_test as run_report_test
 from simim_plugin.recipes.samples import draw_samples
 from simim_plugin.recipes.trial import Trial, try_step
@@ -261,6 +261,12 @@ def test_a_report_compares_boxes_of_the_file(tmp_path):
     sample.set_metainfo(dict(instances=None))
     with pytest.raises(SimimError, match="add 'instances' to meta_keys"):
         _detected(dict(sample.to_dict(), pred_instances=said), 3)
+
+
+def test_a_detector_that_finds_nothing_has_metrics():
+    both = [dict(type='CocoMetric', metric=['bbox', 'segm'])]
+    assert none_found(both) == {'coco/bbox_mAP': 0, 'coco/segm_mAP': 0}
+    assert none_found([dict(metric='bbox')]) == {'coco/bbox_mAP': 0}
 
 
 def test_nothing_is_left_of_a_config_that_does_not_run(tmp_path, capsys):

@@ -23,7 +23,6 @@ from simim_plugin.recipes.machine import (
     Precision,
     cpu_precision,
     gpu_precision,
-    held_by,
     largest_batch,
     need,
 )
@@ -153,11 +152,10 @@ def test_no_batch_exceeds_the_memory_by_the_table(
     more=st.tuples(st.integers(0, 400), st.integers(0, 12)),
 )
 def test_larger_encoders_hold_more_by_the_table(kind, sizes, more):
-    small = held_by(kind, *sizes)
-    large = held_by(kind, sizes[0] + more[0], sizes[1] + more[1])
+    larger = (sizes[0] + more[0], sizes[1] + more[1])
+    small, large = (need(kind, CPU, s, 224, 16) for s in (sizes, larger))
     assert small.fixed <= large.fixed
-    # Of images of 64 px and more.
-    assert small.image + small.patch / 64 <= large.image + large.patch / 64
+    assert small.gib(8) <= large.gib(8)
 
 
 def test_the_table_is_above_what_is_measured():
