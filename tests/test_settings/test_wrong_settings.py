@@ -238,7 +238,7 @@ WRONG = [
     ('upernet', 'model.backbone.drop_path=0.1', 'mean drop_path_rate'),
     ('pretraining', 'model.backbone.arch.num_layer=2', 'mean num_layers'),
     ('imagenet', 'model.backbone.arch=bsae', 'mean base'),
-    ('imagenet', 'model.backbone.rotary=eva', 'of dinov3, eva02 or True'),
+    ('imagenet', 'model.backbone.rotary=eva', 'dinov3, eva02, capi or True'),
     # Runs
     ('pretraining', 'train_cfg.max_epochs=0', 'max_epochs is 0; set it to a'),
     ('pretraining', 'train_cfg.max_epochs=-1', 'max_epochs is -1'),
