@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 
 # Control characters, which move the cursor, colour the terminal or begin a
 # line; line separators; characters that reverse the text after them; and
@@ -43,6 +44,11 @@ def in_plot(text: object) -> str:
 def without_colour(line: str) -> str:
     """Return a line of a log, cleaned, without the colours of its level."""
     return clean(_COLOUR.sub('', line))
+
+
+def on_terminal() -> bool:
+    """Return whether a bar can be drawn: rich leaves empty lines in files."""
+    return sys.stdout.isatty()
 
 
 def in_words(seconds: float) -> str:

@@ -24,7 +24,7 @@ from ..pictures.listing import (
     list_archives,
 )
 from ..pictures.walking import EXTENSIONS, Census, walk_images
-from ..text import in_markup
+from ..text import in_markup, on_terminal
 from .fingerprint import content_of, fingerprint
 from .image_set import ImageSet
 from .labelled_folder import read_lines
@@ -151,7 +151,7 @@ class ImageFolder(ImageSet, BaseDataset):
                 walk_images(root, census=census),
                 description=f'Listing the images in {in_markup(root)}',
                 transient=True,
-                disable=not is_main_process(),
+                disable=not (is_main_process() and on_terminal()),
             )
             paths = sorted(chain.from_iterable(folders))
             if paths or not find_archives(root):

@@ -21,6 +21,7 @@ from ..segmentation.label_maps import (
     LabelMapError,
     read_label_map,
 )
+from ..text import on_terminal
 from .file_lists import is_list
 from .pairs import Pairs, find_parts
 from .splitting import check_share, divide
@@ -181,6 +182,7 @@ def _pixels(pairs: Pairs) -> Counter[int]:
             'Looking at the label maps',
             total=count,
             transient=True,
+            disable=not on_terminal(),
         )
         for found in counted:
             pixels.update(found)

@@ -20,6 +20,7 @@ from ..pictures.archives import Member, list_archive, split_archive
 from ..pictures.channels import is_tiff, read_stack
 from ..pictures.dicom import is_dicom
 from ..pictures.files import read_file
+from ..text import on_terminal
 
 MOST = 2_000
 """Largest number of pictures that are decoded; of more, evenly spaced ones."""
@@ -129,7 +130,7 @@ def survey(files: Sequence[str], progress: bool = True) -> Survey:
             chunks,
             'Looking at the pictures',
             transient=True,
-            disable=not progress,
+            disable=not (progress and on_terminal()),
         ):
             members = [places.get(path) for path in chunk]
             looked = pool.map(look, chunk, members)
