@@ -13,6 +13,21 @@ MOST_LINES = 40
 
 _WIDTHS = (WIDTH, 99, 119)
 
+_SOURCES = {
+    'model': 'from the encoder and the classes',
+    'train_dataloader': 'from the data and the cores',
+    'val_dataloader': 'from the data and the cores',
+    'test_dataloader': 'from the data and the cores',
+    'val_evaluator': 'from the data',
+    'test_evaluator': 'from the data',
+    'test_cfg': 'from the data',
+    'optim_wrapper': 'from the length and the machine',
+    'auto_scale_lr': 'pictures of a step',
+    'default_hooks': 'as often as validation',
+    'param_scheduler': 'from the length',
+}
+"""Reasons of statements whose first line has none."""
+
 
 class Code(str):
     """A value that is written as it is: names and expressions of Python."""
@@ -81,7 +96,7 @@ class Written:
                 '',
             ]
             for name, part in _nested(self.settings).items():
-                lines += _statement(name, part, width)
+                lines += _explained(name, _statement(name, part, width), width)
             if len(lines) <= MOST_LINES:
                 break
         return '\n'.join(lines) + '\n'
@@ -107,6 +122,16 @@ def _statement(name: str, part: Any, width: int) -> list[str]:
     if flat is not None and len(f'{name} = {flat[0]}') <= width:
         return _with_comment(f'{name} = {flat[0]}', flat[1], width)
     return _opened(f'{name} = dict(', part, 4, width)
+
+
+def _explained(name: str, lines: list[str], width: int) -> list[str]:
+    """Say where a statement is from, if its first line has room for it."""
+    first, *rest = lines
+    alias = len(lines) == 1 and '(' not in first
+    line = f'{first}  # {_SOURCES.get(name, "")}'
+    if '#' in first or alias or name not in _SOURCES or len(line) > width:
+        return lines
+    return [line, *rest]
 
 
 def _opened(
