@@ -212,14 +212,16 @@ def test_benchmark(capsys, monkeypatch, tmp_path):
     figures = json.loads((tmp_path / 'figures').read_text())
     kept, again = 'activations kept', 'activations computed again'
     assert [*figures] == [
-        f'{kind}: {unit}' for kind in (kept, again) for unit in ('s', 'MB')
+        f'{kind}: {unit}'
+        for kind in (kept, again)
+        for unit in ('s', 's (CPU time)', 's (load)', 'MB')
     ]
     assert figures[f'{again}: MB'] < figures[f'{kept}: MB']
     command_line.main(
         [*words, '--parts', 'detection-attention', '--patches', '24']
     )
     figures = json.loads((tmp_path / 'figures').read_text())
-    assert len(figures) == 2 * len(benchmark.KINDS)
+    assert len(figures) == 4 * len(benchmark.KINDS)
     ours, explicit = 'attention, ours: MB', 'attention, explicit logits: MB'
     assert figures[ours] < figures[explicit]
     assert f'{ours}  ' in capsys.readouterr().out
