@@ -310,7 +310,7 @@ def test_benchmark_of_a_step(capsys, monkeypatch):
     command_line.main([*words, '--batch-size', '2', '--rounds', '1'])
     said = capsys.readouterr().out
     assert re.search(r'training step: s +\d+\.\d+ +cpu +\d+\.\d+ ', said)
-    assert re.search(r'training step: MB +1\n', said)
+    assert re.search(r'training step: MB +1\b', said)
     first, second = (made[0]()['loss'] for _ in range(2))
     assert second < first  # of the same images
 
