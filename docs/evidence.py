@@ -193,8 +193,7 @@ RUNS: dict[str, list[str]] = {
     ],
     'ablations': [
         f'tools/ablate.py {rows} --work-dir {OUT}/ablations/rows '
-        f'--seeds {seeds} --cfg-options train_cfg.max_epochs=4 '
-        '--evaluation-options train_cfg.max_epochs=10'
+        f'--seeds {seeds} --tasks knn,logistic,matches'
         for rows, seeds in (
             (f'{UNTRAINED} {" ".join(row_names())}', '0'),
             (PAPER_ROWS, '1 2'),
