@@ -11,7 +11,7 @@ WIDTH = 79
 MOST_LINES = 40
 """Lines of a config, for which its lines may be longer."""
 
-_WIDTHS = (WIDTH, 99, 119)
+_WIDTHS = (WIDTH, 99, 119, 139)
 
 _SOURCES = {
     'model': 'from the encoder and the classes',
