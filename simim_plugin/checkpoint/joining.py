@@ -241,7 +241,8 @@ def add_biases(state: dict[str, Tensor]) -> None:
         state (dict[str, Tensor]): under our names.
     """
     for name in [*state]:
-        if _UNBIASED.search(name):
+        # Tensors of another shape are refused later.
+        if _UNBIASED.search(name) and state[name].ndim == 2:
             bias = f'{name.removesuffix("weight")}bias'
             state.setdefault(bias, torch.zeros_like(state[name][:, 0]))
 

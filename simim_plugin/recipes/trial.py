@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import sys
 import tempfile
@@ -114,5 +115,10 @@ def _timed(runner: Any, config: Config, steps: int) -> Trial:
 def _peak() -> float:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
+    status = Path('/proc/self/status')
+    if status.is_file():  # ru_maxrss is inherited from the parent there
+        found = re.search(r'VmHWM:\s+(\d+) kB', status.read_text())
+        if found:
+            return int(found[1]) * 1024
     unit = 1 if sys.platform == 'darwin' else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

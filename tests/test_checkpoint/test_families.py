@@ -577,3 +577,15 @@ def test_rope_vit_is_no_deit_iii(tmp_path, rope, named):
     model = timm_model('deit3')
     torch.save(model.state_dict(), tmp_path / 'europe.pth')
     assert read_weights(tmp_path / 'europe.pth').family.name == 'DeiT-III'
+
+
+def test_capi_of_other_shapes_is_refused(tmp_path):
+    """The biases that it lacks are made of its weights' shapes."""
+    _, file = saved('capi', tmp_path)
+    state = torch.load(file)
+    name = 'encoder.blocks.0.residual2.fn.fc1.weight'
+    (key,) = (k for k in state if k.endswith(name))
+    state[key] = torch.tensor(1.0)
+    torch.save(state, file)
+    with pytest.raises(CheckpointError, match=r'layers\.0\.ffn'):
+        read_weights(file)
