@@ -14,7 +14,7 @@ MOST_LINES = 40
 _WIDTHS = (WIDTH, 99, 119, 139)
 
 _SOURCES = {
-    'model': 'from the encoder and the classes',
+    'model': 'from the encoder and the data',
     'train_dataloader': 'from the data and the cores',
     'val_dataloader': 'from the data and the cores',
     'test_dataloader': 'from the data and the cores',
@@ -23,7 +23,7 @@ _SOURCES = {
     'test_cfg': 'from the data',
     'optim_wrapper': 'from the length and the machine',
     'auto_scale_lr': 'pictures of a step',
-    'default_hooks': 'as often as validation',
+    'default_hooks': 'from the length',
     'param_scheduler': 'from the length',
 }
 """Reasons of statements whose first line has none."""
