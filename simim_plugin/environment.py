@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 from dataclasses import dataclass
 from importlib import metadata
@@ -282,3 +283,16 @@ def cpu_has_bf16(info: str = '/proc/cpuinfo') -> bool | None:
     except OSError:
         return None
     return bool(words & {'amx_bf16', 'avx512_bf16', 'bf16'})
+
+
+def resident_peak() -> int:
+    """Return the largest resident memory of this process so far, bytes."""
+    status = Path('/proc/self/status')
+    if status.is_file():  # ru_maxrss is inherited from the parent there
+        found = re.search(r'VmHWM:\s+(\d+) kB', status.read_text())
+        if found:
+            return int(found[1]) * 1024
+    import resource  # Windows has none
+
+    unit = 1 if sys.platform == 'darwin' else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

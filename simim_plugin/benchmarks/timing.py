@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import re
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.device import get_device
 from torch import Tensor
 from tqdm import tqdm
+
+from ..environment import resident_peak
 
 DEVICE = get_device()
 
@@ -185,13 +185,6 @@ def _peak(
         torch.cuda.reset_peak_memory_stats()
         action()
         return torch.cuda.max_memory_allocated() / 1e6
-    before = _resident_peak()
+    before = resident_peak()
     action()
-    return _resident_peak() - before
-
-
-def _resident_peak() -> float:
-    # Not ru_maxrss, which a new process inherits from its parent.
-    status = Path('/proc/self/status').read_text()
-    (peak,) = re.findall(r'VmHWM:\s+(\d+) kB', status)
-    return int(peak) * 1024 / 1e6
+    return (resident_peak() - before) / 1e6

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import resource
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,6 +16,7 @@ from mmengine.registry import RUNNERS, DefaultScope
 from mmengine.runner import Runner
 from mmengine.utils import import_modules_from_strings
 
+from ..environment import resident_peak
 from ..errors import SimimError, Trouble
 from .machine import GIB
 
@@ -115,10 +113,4 @@ def _timed(runner: Any, config: Config, steps: int) -> Trial:
 def _peak() -> float:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
-    status = Path('/proc/self/status')
-    if status.is_file():  # ru_maxrss is inherited from the parent there
-        found = re.search(r'VmHWM:\s+(\d+) kB', status.read_text())
-        if found:
-            return int(found[1]) * 1024
-    unit = 1 if sys.platform == 'darwin' else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return resident_peak()
