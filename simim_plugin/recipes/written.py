@@ -11,7 +11,7 @@ WIDTH = 79
 MOST_LINES = 40
 """Lines of a config, for which its lines may be longer."""
 
-_WIDTHS = (WIDTH, 99, 119, 139)
+_WIDTHS = range(WIDTH, 400, 20)
 
 _SOURCES = {
     'model': 'from the encoder and the data',
@@ -42,7 +42,7 @@ def extended(base: Code, settings: Mapping[str, Any]) -> Code:
         if isinstance(value, Mapping):  # it replaces that of the base
             value = {k: v for k, v in value.items() if k != '_delete_'}
         word = f'{name}={_value(value)}'
-        if len(lines) > 1 and len(f'{lines[-1]}, {word}') < _WIDTHS[-1] - 4:
+        if len(lines) > 1 and len(f'{lines[-1]}, {word}') < 2 * WIDTH:
             lines[-1] += f', {word}'
         else:
             lines[-1] += ','

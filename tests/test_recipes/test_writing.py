@@ -334,7 +334,7 @@ def of_no_named_size(folder, **options):
 
 
 TUNING = [{}, dict(freeze=True), dict(encoder_lr=0.1), dict(lora=4)]
-LONG = 'a folder with a long name of someone/projects of this year/'
+LONG = f'a folder with a long name of someone/{100 * "x"}'
 LISTS = {
     'classes': 'a list of labels.csv',
     'maps': 'a list of pairs.csv',

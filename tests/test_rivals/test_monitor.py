@@ -51,6 +51,8 @@ def train(monkeypatch, images, tmp_path):  # noqa: F811
             if monitor or hook.type != 'CollapseMonitor'
         ]
         config.work_dir = str(tmp_path / f'{name}-{len(monitor)}')
+        # Two runs of one second would share a logger.
+        config.experiment_name = f'{name}-{len(monitor)}'
         runner = RUNNERS.build(config)
         if spoil is not None:
             spoil(runner.model)

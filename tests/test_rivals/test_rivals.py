@@ -178,6 +178,7 @@ def test_resumes_bit_for_bit(name, monkeypatch, images, tmp_path):
             averaging = dict(type='StepEMAHook', momentum=0.25)
             config.custom_hooks.append(averaging)
         config.work_dir = str(tmp_path / part)
+        config.experiment_name = f'{name}-{part}'
         if part == 'resumed':
             config.load_from = str(tmp_path / 'whole' / 'iter_6.pth')
             config.resume = True
