@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 
 from .class_folders import Labelled
-from .encoders import SIZES, Encoder, add_adapters, check_encoder
+from .encoders import SIZES, Encoder, check_encoder
 from .machine import Machine, fit_batch, need
 from .plans import (
     Plan,
@@ -16,7 +16,13 @@ from .plans import (
     three_digits,
     warn,
 )
-from .survey import unreadable
+from .tuning import (
+    Tuning,
+    set_encoder,
+    set_optimizer,
+    set_tuning,
+    skip_broken,
+)
 from .written import Code, Written
 
 _BASES = dict(
@@ -91,9 +97,7 @@ def write_classification(
     method: str,
     size: tuple[int, str],
     about: list[str],
-    freeze: bool = False,
-    encoder_lr: float = 1.0,
-    lora: int | None = None,
+    tuning: Tuning,
     lists: Mapping[str, str] | None = None,
 ) -> Written:
     """Write the settings of a classifier.
@@ -106,26 +110,20 @@ def write_classification(
         method (str): 'finetune', 'linear', 'knn' or 'logistic'.
         size (tuple[int, str]): side of the images and why.
         about (list[str]): the first lines.
-        freeze (bool): hold the encoder in fine-tuning.
-        encoder_lr (float): factor of its learning rate there.
-        lora (int, optional): rank of adapters in its place there.
+        tuning (Tuning): of the encoder in fine-tuning.
         lists (Mapping[str, str], optional): files of the ``lists``.
 
     Raises:
         SimimError: if frozen features are asked for without an encoder.
     """
-    using = '--freeze' if freeze else '--lora' if lora else None
-    check_encoder(encoder, using if method == 'finetune' else method)
+    check_encoder(encoder, tuning.option if method == 'finetune' else method)
     packaged = SIZES if method == 'finetune' else SIZES[:3]
     name = encoder.name if encoder.name in packaged else 'base'
     patch = 14 if (method, name) == ('finetune', 'huge') else 16
     out = Written(_base_of(method, str(name)), about)
     out.set('img_size', *size)
     _set_model(out, data, encoder, method, str(name), patch)
-    if freeze:
-        out.set('model.backbone.frozen_stages', encoder.depth, 'held')
-    if lora:
-        add_adapters(out, lora)
+    set_tuning(out, encoder, tuning)
     loaders = ['train_dataloader', 'test_dataloader']
     if method in ('knn', 'logistic'):
         loaders = ['test_cfg.train_dataloader', 'test_dataloader']
@@ -147,7 +145,7 @@ def write_classification(
         out.set('test_cfg.pool', pool, f'as for a {encoder.family.name}')
         return out
     out.set('val_dataloader', Code('test_dataloader'))
-    _set_schedule(out, encoder, plan, method, encoder_lr, freeze)
+    _set_schedule(out, encoder, plan, method, tuning)
     return out
 
 
@@ -169,15 +167,10 @@ def _set_model(
     patch: int,
 ) -> None:
     backbone = 'model.backbone'
-    if encoder.file:
-        out.set(f'{backbone}.pretrained', encoder.pretrained(), encoder.size)
     changes = encoder.changes(dict(arch=name, patch_size=patch))
     if method == 'finetune':  # it has a norm of its own
         changes.pop('final_norm', None)
-    for key, value in changes.items():
-        out.set(f'{backbone}.{key}', value)
-    if data.pictures.channels > 3:
-        out.set(f'{backbone}.in_channels', data.pictures.channels)
+    set_encoder(out, encoder, changes, data.pictures.channels)
     if method == 'linear':
         out.set(f'{backbone}.frozen_stages', encoder.depth)
         if encoder.family.pool == 'cls':
@@ -212,13 +205,8 @@ def _set_data(
         out.set(f'{loader}.dataset.classes', lists['classes'])
     elif lists:
         out.set(f'{loader}.dataset.list_file', lists[part])
-    elif part == 'train' and data.pictures.broken:
-        share = 2 * len(data.pictures.broken) / len(data.pictures.seen)
-        out.set(
-            f'{loader}.dataset.skip_broken',
-            max(0.01, round(share, 2)),
-            unreadable(len(data.pictures.broken)),
-        )
+    elif part == 'train':
+        skip_broken(out, f'{loader}.dataset', data.pictures)
 
 
 def _set_schedule(
@@ -226,26 +214,14 @@ def _set_schedule(
     encoder: Encoder,
     plan: Plan,
     method: str,
-    encoder_lr: float,
-    freeze: bool,
+    tuning: Tuning,
 ) -> None:
     out.set('train_dataloader.batch_size', plan.batch, str(plan.room))
     rule = f'1e-3 x sqrt({plan.total} / 1024)'
     if method == 'linear':
         rule = f'0.1 x {plan.total} / 256, by LARS'
-    out.set('optim_wrapper.optimizer.lr', plan.lr, rule)
-    if plan.accumulated > 1:
-        out.set('optim_wrapper.accumulative_counts', plan.accumulated)
-    if method == 'finetune' and encoder.file is None:
-        out.set(
-            'optim_wrapper.paramwise_cfg.layer_decay_rate', 1.0, 'no encoder'
-        )
-    if encoder_lr != 1 and not freeze:
-        out.set(
-            'optim_wrapper.paramwise_cfg.custom_keys.backbone',
-            dict(lr_mult=encoder_lr),
-        )
-    out.set('auto_scale_lr.base_batch_size', plan.total)
+    trained = tuning if method == 'finetune' else None
+    set_optimizer(out, plan, rule, encoder, trained)
     out.set('param_scheduler.warmup', plan.warmup, 'epochs')
     out.set(
         'train_cfg.max_epochs',

@@ -18,6 +18,7 @@ from .encoders import Encoder, no_encoder, read_encoder
 from .file_lists import is_list, read_labelled_lists
 from .machine import Machine, Precision, this_machine
 from .plans import Plan
+from .tuning import Tuning
 from .written import Written
 
 METHODS = dict(
@@ -50,10 +51,9 @@ class Choices:
             test on.
         val_share (float): of data in one part, to test on.
         seed (int): of that division.
-        freeze (bool): hold the encoder.
-        encoder_lr (float): factor of its learning rate.
-        lora (int, optional): rank of adapters, which train in the place of
-            the encoder.
+        freeze (bool): see :class:`Tuning`.
+        encoder_lr (float): see :class:`Tuning`.
+        lora (int, optional): see :class:`Tuning`.
         masks (bool, optional): of a detector; None: if the data has them.
         classes (str, optional): file with values and names for label maps.
         ignored (tuple[int, ...] | str, optional): values of no class in
@@ -314,14 +314,10 @@ class Order:
             *_wrapped(clean(str(data))),
         ]
 
-    def tune(self) -> dict[str, Any]:
-        """Return how the encoder is tuned."""
+    def tuning(self) -> Tuning:
+        """Return how the encoder is trained."""
         choices = self.choices
-        return dict(
-            freeze=choices.freeze,
-            encoder_lr=choices.encoder_lr,
-            lora=choices.lora,
-        )
+        return Tuning(choices.freeze, choices.encoder_lr, choices.lora)
 
     def lists(
         self, lists: Mapping[str, list[str]]
@@ -405,7 +401,7 @@ def _classification(order: Order) -> Recipe:
     files, lists = order.lists(data.lists)
     written = task.write_classification(
         *(data, encoder, machine, plan, order.method, size, order.head(data)),
-        **order.tune(),
+        tuning=order.tuning(),
         lists=lists,
     )
     return order.recipe(data, plan, written, files)
@@ -429,7 +425,7 @@ def _detection(order: Order) -> Recipe:
     }
     written = task.write_detection(
         *(data, encoder, machine, plan, size, order.head(data)),
-        **order.tune(),
+        tuning=order.tuning(),
     )
     return order.recipe(data, plan, written, files)
 
@@ -452,7 +448,7 @@ def _segmentation(order: Order) -> Recipe:
     )
     written = task.write_segmentation(
         *(data, encoder, machine, plan, order.method, size, order.head(data)),
-        **order.tune(),
+        tuning=order.tuning(),
         lists=lists,
     )
     return order.recipe(data, plan, written, files)

@@ -10,7 +10,7 @@ from ..checkpoint import read_weights
 from ..checkpoint.grids import bias_grid
 from ..detection.schedule import schedule
 from .boxes import Boxes, Part
-from .encoders import SIZES, WIDTHS, Encoder, add_adapters, check_encoder
+from .encoders import SIZES, WIDTHS, Encoder, check_encoder
 from .machine import Machine, fit_batch, need
 from .plans import (
     Plan,
@@ -21,7 +21,13 @@ from .plans import (
     square_root_lr,
     warn,
 )
-from .survey import unreadable
+from .tuning import (
+    Tuning,
+    set_encoder,
+    set_optimizer,
+    set_tuning,
+    skip_broken,
+)
 from .written import Code, Written
 
 SIDES = (224, 448, 672, 896, 1024)
@@ -93,21 +99,16 @@ def write_detection(
     plan: Plan,
     size: tuple[int, str],
     about: list[str],
-    freeze: bool = False,
-    encoder_lr: float = 1.0,
-    lora: int | None = None,
+    tuning: Tuning,
 ) -> Written:
     """Write the settings of a detector; see :func:`write_classification`."""
-    check_encoder(
-        encoder, '--freeze' if freeze else '--lora' if lora else None
-    )
+    check_encoder(encoder, tuning.option)
     base, name = _base_of(data, encoder, machine)
     out = Written(base, about)
     out.set('img_size', *size)
     out.set('classes', data.classes, f'{len(data.classes)} with objects')
     _set_model(out, data, encoder, name, size[0])
-    if freeze:
-        out.set('model.backbone.frozen_stages', encoder.depth, 'held')
+    set_tuning(out, encoder, tuning)
     for loader, part, kind in (
         ('train_dataloader', data.train, 'training'),
         ('val_dataloader', data.val, 'test'),
@@ -120,20 +121,12 @@ def write_detection(
         out.set(f'{dataset}.data_prefix', dict(img=images and f'{images}/'))
         out.set(f'{dataset}.metainfo', Code('dict(classes=classes)'))
         out.set(f'{loader}.num_workers', machine.workers)
-    if data.pictures.broken:
-        share = 2 * len(data.pictures.broken) / len(data.pictures.seen)
-        out.set(
-            'train_dataloader.dataset.skip_broken',
-            max(0.01, round(share, 2)),
-            unreadable(len(data.pictures.broken)),
-        )
+    skip_broken(out, 'train_dataloader.dataset', data.pictures)
     out.set('train_dataloader.batch_size', plan.batch, str(plan.room))
     out.set('test_dataloader', Code('val_dataloader'))
     out.set('val_evaluator.ann_file', os.path.abspath(data.val.file))
     out.set('test_evaluator', Code('val_evaluator'))
-    _set_schedule(out, encoder, machine, plan, encoder_lr, freeze)
-    if lora:
-        add_adapters(out, lora)
+    _set_schedule(out, encoder, machine, plan, tuning)
     return out
 
 
@@ -170,8 +163,6 @@ def _set_model(
     out: Written, data: Boxes, encoder: Encoder, name: str, size: int
 ) -> None:
     backbone, count = 'model.backbone', len(data.classes)
-    if encoder.file:
-        out.set(f'{backbone}.pretrained', encoder.pretrained(), encoder.size)
     changes = encoder.changes(dict(arch=name, patch_size=_PATCH))
     # Kernels are resized, and the last norm is left out.
     for key in ('patch_size', 'final_norm', 'final_norm_affine'):
@@ -182,8 +173,7 @@ def _set_model(
         changes['arch']['global_attn_indexes'] = sorted(
             {max(k, 0) for k in last}
         )
-    for key, value in changes.items():
-        out.set(f'{backbone}.{key}', value)
+    set_encoder(out, encoder, changes, data.pictures.channels)
     side = _table_side(encoder)
     if side not in (None, 224 // _PATCH):
         out.set(
@@ -191,8 +181,6 @@ def _set_model(
             side * _PATCH,
             f'{side} x {side} positions',
         )
-    if data.pictures.channels > 3:
-        out.set(f'{backbone}.in_channels', data.pictures.channels)
     if name != 'micro' and encoder.width < 768:
         out.set(f'{backbone}.drop_path_rate', 0.0, 'a small encoder')
     if encoder.arch['embed_dims'] != WIDTHS[name]:
@@ -226,31 +214,15 @@ def _set_schedule(
     encoder: Encoder,
     machine: Machine,
     plan: Plan,
-    encoder_lr: float,
-    freeze: bool,
+    tuning: Tuning,
 ) -> None:
     length: Any = schedule(plan.epochs, plan.images, plan.total)
     iterations = length['max_iters'] * plan.accumulated
     stones = [m * plan.accumulated for m in length['milestones']]
     every = max(1, plan.images // plan.batch * max(1, plan.epochs // 5))
     every -= every % plan.accumulated
-    out.set(
-        'optim_wrapper.optimizer.lr',
-        plan.lr,
-        lr_rule(plan, *_RECIPE, encoder.file, machine.gpu),
-    )
-    if plan.accumulated > 1:
-        out.set('optim_wrapper.accumulative_counts', plan.accumulated)
-    if encoder.file is None:
-        out.set(
-            'optim_wrapper.paramwise_cfg.layer_decay_rate', 1.0, 'no encoder'
-        )
-    if encoder_lr != 1 and not freeze:
-        out.set(
-            'optim_wrapper.paramwise_cfg.custom_keys.backbone',
-            dict(lr_mult=encoder_lr),
-        )
-    out.set('auto_scale_lr.base_batch_size', plan.total)
+    rule = lr_rule(plan, *_RECIPE, encoder.file, machine.gpu)
+    set_optimizer(out, plan, rule, encoder, tuning)
     out.set(
         'train_cfg.max_iters',
         iterations,

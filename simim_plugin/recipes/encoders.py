@@ -11,7 +11,7 @@ from ..checkpoint import read_weights
 from ..checkpoint.families import PLAIN, Family, described
 from ..errors import SimimError
 from ..vit.arches import ARCHES, MICRO, known_encoder
-from .written import Code, Written, extended
+from .written import Written
 
 SIZES = ('tiny', 'small', 'base', 'large', 'huge')
 """Encoders of the packaged configs."""
@@ -108,29 +108,6 @@ class Encoder:
         if norm is not None and norm['eps'] != 1e-6:
             options['norm_cfg'] = dict(norm)
         return options
-
-
-def add_adapters(out: Written, rank: int) -> None:
-    """Train LoRA adapters of the attention in the place of the encoder.
-
-    Args:
-        out (Written): has all settings of the backbone.
-        rank (int): of the adapters.
-    """
-    start = 'model.backbone.'
-    module = {
-        key.removeprefix(start): out.settings.pop(key).value
-        for key in [*out.settings]
-        if key.startswith(start)
-    }
-    out.set(f'{start}_delete_', True)
-    out.set(f'{start}type', 'mmpretrain.LoRAModel')
-    out.set(f'{start}rank', rank)
-    out.set(f'{start}alpha', rank)
-    out.set(f'{start}targets', [dict(type='qkv'), dict(type='proj')])
-    base = Code('_base_.model.backbone')
-    out.set(f'{start}module', extended(base, module), 'held')
-    out.set('optim_wrapper.paramwise_cfg.layer_decay_rate', 1.0)
 
 
 def check_encoder(encoder: Encoder, using: str | None) -> None:

@@ -12,7 +12,8 @@ from .encoders import Encoder
 from .file_lists import below, common_folder, is_list, read_list
 from .machine import Machine, fit_batch, need
 from .plans import Plan, epochs_for, power_of_two, square_root_lr, warn
-from .survey import Survey, survey, unreadable
+from .survey import Survey, survey
+from .tuning import skip_broken
 from .written import Code, Written
 
 SIZES = (64, 96, 128, 160, 192, 224)
@@ -179,13 +180,7 @@ def _set_data(
     out.set(f'{loader}.batch_size', plan.batch, str(plan.room))
     out.set(f'{loader}.num_workers', machine.workers, f'{machine.cores} cores')
     out.set(f'{loader}.dataset.data_root', os.path.abspath(data.root))
-    broken = len(data.pictures.broken)
-    if broken:
-        out.set(
-            f'{loader}.dataset.skip_broken',
-            max(0.01, round(2 * broken / len(data.pictures.seen), 2)),
-            unreadable(broken),
-        )
+    skip_broken(out, f'{loader}.dataset', data.pictures)
     if data.pictures.deep:
         load = (
             "[\n    dict(_base_.load, window='percentiles'),\n"

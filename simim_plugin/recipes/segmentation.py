@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from ..errors import SimimError
 from ..segmentation.label_maps import IGNORED
-from .encoders import SIZES, Encoder, add_adapters, check_encoder
+from .encoders import SIZES, Encoder, check_encoder
 from .label_maps import LabelMaps, Pairs
 from .machine import Machine, fit_batch, need
 from .plans import (
@@ -19,6 +19,7 @@ from .plans import (
     square_root_lr,
     warn,
 )
+from .tuning import Tuning, set_encoder, set_optimizer, set_tuning
 from .written import Code, Written
 
 SIDES = (64, 128, 224, 256, 384, 512)
@@ -105,14 +106,11 @@ def write_segmentation(
     method: str,
     size: tuple[int, str],
     about: list[str],
-    freeze: bool = False,
-    encoder_lr: float = 1.0,
-    lora: int | None = None,
+    tuning: Tuning,
     lists: Mapping[str, str] | None = None,
 ) -> Written:
     """Write the settings of a segmentor; see :func:`write_classification`."""
-    using = '--freeze' if freeze else '--lora' if lora else None
-    check_encoder(encoder, using if method == 'upernet' else method)
+    check_encoder(encoder, tuning.option if method == 'upernet' else method)
     if method == 'upernet' and encoder.depth < _LEVELS:
         raise SimimError(
             f'UPerNet reads {_LEVELS} blocks, and the encoder '
@@ -123,14 +121,11 @@ def write_segmentation(
     out = Written(_BASES[method].format(name), about)
     out.set('img_size', *size)
     _set_model(out, data, encoder, method, str(name))
-    if freeze and method == 'upernet':
-        out.set('model.backbone.frozen_stages', encoder.depth, 'held')
+    set_tuning(out, encoder, tuning)
     _set_data(out, data, machine, lists or {})
     out.set('train_dataloader.batch_size', plan.batch, str(plan.room))
     out.set('val_dataloader', Code('test_dataloader'))
-    _set_schedule(out, encoder, machine, plan, method, encoder_lr, freeze)
-    if lora:
-        add_adapters(out, lora)
+    _set_schedule(out, encoder, machine, plan, method, tuning)
     return out
 
 
@@ -138,17 +133,12 @@ def _set_model(
     out: Written, data: LabelMaps, encoder: Encoder, method: str, name: str
 ) -> None:
     backbone, count = 'model.backbone', len(data.classes)
-    if encoder.file:
-        out.set(f'{backbone}.pretrained', encoder.pretrained(), encoder.size)
     changes = encoder.changes(dict(arch=name, patch_size=16))
     if method == 'upernet':
         changes.pop('final_norm', None)
     if method == 'upernet' and isinstance(changes.get('arch'), dict):
         changes['arch'].pop('_delete_')  # the packaged config has no arch
-    for key, value in changes.items():
-        out.set(f'{backbone}.{key}', value)
-    if data.pictures.channels > 3:
-        out.set(f'{backbone}.in_channels', data.pictures.channels)
+    set_encoder(out, encoder, changes, data.pictures.channels)
     heads = ['decode_head']
     if method == 'upernet':
         heads.append('auxiliary_head')
@@ -237,32 +227,17 @@ def _set_schedule(
     machine: Machine,
     plan: Plan,
     method: str,
-    encoder_lr: float,
-    freeze: bool,
+    tuning: Tuning,
 ) -> None:
     iterations = plan.batches()
     every = max(1, iterations // 5)
     every = max(every - every % plan.accumulated, plan.accumulated)
-    out.set(
-        'optim_wrapper.optimizer.lr',
-        plan.lr,
-        lr_rule(
-            *(plan, _RECIPES[method], _RECIPE_BATCH, encoder.file),
-            machine.gpu or method == 'linear',
-        ),
+    rule = lr_rule(
+        *(plan, _RECIPES[method], _RECIPE_BATCH, encoder.file),
+        machine.gpu or method == 'linear',
     )
-    if plan.accumulated > 1:
-        out.set('optim_wrapper.accumulative_counts', plan.accumulated)
-    if method == 'upernet' and encoder.file is None:
-        out.set(
-            'optim_wrapper.paramwise_cfg.layer_decay_rate', 1.0, 'no encoder'
-        )
-    if encoder_lr != 1 and not freeze and method == 'upernet':
-        out.set(
-            'optim_wrapper.paramwise_cfg.custom_keys.backbone',
-            dict(lr_mult=encoder_lr),
-        )
-    out.set('auto_scale_lr.base_batch_size', plan.total)
+    trained = tuning if method == 'upernet' else None
+    set_optimizer(out, plan, rule, encoder, trained)
     warmup = max(1, min(1500, iterations // 20))
     out.set(
         'param_scheduler',
