@@ -204,6 +204,12 @@ RUNS: dict[str, list[str]] = {
         '--curves --tasks knn,logistic,matches,segmentation '
         f'--work-dir {OUT}/rivals/rows'
     ],
+    'efficient': [
+        f'tools/ablate.py {rows} --scale cifar10-micro --data {CIFAR} '
+        '--seeds 0 1 2 --costs --tasks knn,logistic,matches '
+        f'--budget {budget} --work-dir {OUT}/efficient/{budget}'
+        for rows, budget in (('i efficient', 'images'), ('efficient', 'time'))
+    ],
     # The best rate of each method stands in ablation_cifar10-micro.py.
     'cifar10_rates': [
         f'tools/ablate.py {METHODS} --scale cifar10-micro --data {HELD_OUT} '
@@ -323,6 +329,7 @@ DATA = {
     'cifar10': unpack_cifar10,
     'cifar10_rates': hold_out_cifar10,
     'cifar10_rivals': unpack_cifar10,
+    'efficient': unpack_cifar10,
     'eight_photographs': link('coco_tiny'),
     'six_pairs': link('ade_tiny'),
 }
