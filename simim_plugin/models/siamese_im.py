@@ -16,7 +16,7 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from ..checkpoint import start_from
+from ..checkpoint.loading import start_from
 from ..datasets.collating import PairSamples
 from ..geometry import PairGeometry
 
