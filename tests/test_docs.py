@@ -53,6 +53,15 @@ def test_a_sentence_leads_to_a_heading(trouble):
     assert anchor in [title.lower().replace(' ', '-') for title in headings]
 
 
+def test_pages_that_code_and_configs_name_are_there():
+    named = set()
+    for folder in ('simim_plugin', 'tools', 'configs'):
+        for file in (ROOT / folder).rglob('*.py'):
+            named |= set(re.findall(r'docs/[\w/-]+\.md', file.read_text()))
+    assert len(named) > 10
+    assert not [page for page in named if not (ROOT / page).is_file()]
+
+
 def test_every_trouble_is_named_by_a_sentence():
     package = ROOT / 'simim_plugin'
     text = '\n'.join(file.read_text() for file in package.rglob('*.py'))
