@@ -13,5 +13,3 @@ from .runs.terminal import noted_notices
 
 with noted_notices():  # OpenMMLab's libraries print some when imported
     from . import datasets, engine, models
-
-__all__ = ['datasets', 'engine', 'models']

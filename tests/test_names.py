@@ -22,7 +22,8 @@ from simim_plugin.datasets.robustness import CorruptedFolder, ImageNetSketch
 from simim_plugin.errors import SimimError, one_line_errors
 from simim_plugin.evaluation import folder_dataset
 from simim_plugin.text import clean, in_markup, in_plot
-from simim_plugin.visualization import draw_runs, save_figures
+from simim_plugin.visualization import draw_runs
+from simim_plugin.visualization.saving import save_figures
 from simim_plugin.visualization.style import new_figure
 
 from .test_models.helpers import small_model

@@ -36,9 +36,9 @@ from simim_plugin.visualization import (
     draw_tokens,
     read_run,
     read_scalars,
-    save_figures,
 )
 from simim_plugin.visualization.encoder import FrozenEncoder
+from simim_plugin.visualization.saving import save_figures
 from simim_plugin.visualization.side_by_side import MOST_LINES, sparse
 from simim_plugin.visualization.style import GREEN, GREY, RED, new_figure
 from simim_plugin.visualization.tokens import (

@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import ClassVar
 
+import torch
 from torch.multiprocessing import start_processes
 
 CONTEXT = multiprocessing.get_context('forkserver')
@@ -163,9 +164,24 @@ def two(folder, *options, **environment) -> list[Run]:
     ]
 
 
-def run_two(function, *arguments) -> None:
-    """Call a function in two processes, with its rank first."""
-    start_processes(function, arguments, 2, start_method='forkserver')
+def in_two(function, *arguments) -> list:
+    """Call a function in two processes of a group; return what both return.
+
+    Args:
+        function (Callable): of a module. It asks ``get_rank()`` where it is.
+        *arguments: for the function.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        start_processes(
+            _in_group,
+            (free_port(), folder, function, arguments),
+            2,
+            start_method='forkserver',
+        )
+        return [
+            torch.load(Path(folder, f'{rank}.pth'), weights_only=False)
+            for rank in (0, 1)
+        ]
 
 
 def run_tool(
@@ -191,6 +207,23 @@ def run_tool(
     return subprocess.CompletedProcess(command, process.exitcode, *texts)
 
 
+def _in_group(rank, port, folder, function, arguments):
+    os.environ.update(
+        MASTER_ADDR='127.0.0.1',
+        MASTER_PORT=str(port),
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE='2',
+    )
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group('gloo')
+    torch.save(function(*arguments), Path(folder, f'{rank}.pth'))
+    torch.distributed.barrier()
+    # torch 2.11 can deadlock when it destroys the group: it waits for gloo's
+    # threads while holding the GIL, which they need to free a tensor.
+    os._exit(0)
+
+
 def _run_script(command, cwd, files):
     from simim_plugin.commands import running
 
@@ -207,8 +240,6 @@ def _run_script(command, cwd, files):
 
 def _run_main(command):
     """Run a script as the main module."""
-    import torch
-
     torch.set_num_threads(1)
     sys.argv = command
     runpy.run_path(command[0], run_name='__main__')
@@ -250,8 +281,6 @@ class _Forks:
 
 
 def _train(folder, log, arguments, before, environment):
-    import torch
-
     from simim_plugin.commands.train import main
 
     # PR_SET_PDEATHSIG: end with the tests.

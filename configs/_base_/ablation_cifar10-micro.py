@@ -3,7 +3,8 @@
 # rise of temperatures and held layers have their share of the 400 epochs of
 # ablation_in1k.py, and 1 - momentum is four times its value. Learning rates
 # are chosen for each method (docs/results.md).
-_base_ = ['./siamese_im.py', './runtime.py', './vit_micro.py']
+_base_ = ['./siamese_im.py', './runtime.py', './vit_micro.py',
+          './ablation_micro.py']
 
 custom_imports = dict(imports=['simim_plugin.ablations'])
 
@@ -35,8 +36,7 @@ train_dataloader = dict(
     dataset=dict(data_root='data/cifar10-folders/train',
                  pipeline=train_pipeline))
 
-lr = 1e-3
-optim_wrapper = dict(optimizer=dict(lr=lr))
+optim_wrapper = dict(optimizer=dict(lr=_base_.lr))
 auto_scale_lr = dict(base_batch_size=64)
 param_scheduler = dict(warmup=0.2)
 train_cfg = dict(max_epochs=2)
@@ -44,20 +44,10 @@ momentum_hook = dict(type='MomentumHook', base_momentum=0.98)
 custom_hooks = [momentum_hook, *_base_.watching_hooks]
 default_hooks = dict(checkpoint=dict(interval=1, max_keep_ckpts=1))
 
-mae_decoder = dict(
-    embed_dim=128, decoder_embed_dim=128, decoder_depth=3,
-    decoder_num_heads=4)
-mae_lr = lr
-moco_widths = dict(hid_channels=512, out_channels=128)
-
-# The rivals in configs/rivals: small crops and heads; ours
+# The rivals in configs/rivals: small crops and few outputs; ours
 local = dict(size=16, number=4)
 rivals = dict(
-    queue=4096, hidden=256, bottleneck=64, outputs=2048, patch_outputs=2048,
-    prototypes=128, dropped=19, lr_mocov3=lr, lr_dino=lr, lr_msn=lr,
+    queue=4096, outputs=2048, patch_outputs=2048, dropped=19,
     momentum_mocov3=0.96, momentum_dino=0.984,
     warmup_dino=0.05, warmup_msn=0.075, temperature_epochs=0.25, held=0.015,
-    tokens=512, predicted=24, lr_beit=lr,
-    classes=10, labelled=dict(type='LabelledFolder'),
-    lr_supervised=lr, warmup_supervised=0.025,
-    averaging=[])
+    tokens=512, predicted=24, classes=10, warmup_supervised=0.025)

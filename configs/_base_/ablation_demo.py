@@ -3,7 +3,8 @@
 # scales the recipe of every method: warm-up, rise of temperatures and held
 # layers have their share of the 400 epochs of ablation_in1k.py, 1 - momentum
 # is twice its value, and all have one learning rate.
-_base_ = ['./siamese_im.py', './runtime.py', './vit_micro.py']
+_base_ = ['./siamese_im.py', './runtime.py', './vit_micro.py',
+          './ablation_micro.py']
 
 custom_imports = dict(imports=['simim_plugin.ablations'])
 
@@ -37,8 +38,7 @@ train_dataloader = dict(
     batch_size=64, num_workers=1,
     dataset=dict(data_root='data/demo/train', pipeline=train_pipeline))
 
-lr = 1e-3
-optim_wrapper = dict(optimizer=dict(lr=lr))
+optim_wrapper = dict(optimizer=dict(lr=_base_.lr))
 auto_scale_lr = dict(base_batch_size=64)
 param_scheduler = dict(warmup=1)
 train_cfg = dict(max_epochs=10)
@@ -49,20 +49,10 @@ default_hooks = dict(
     logger=dict(interval=10),
     checkpoint=dict(interval=2, max_keep_ckpts=1))
 
-mae_decoder = dict(
-    embed_dim=128, decoder_embed_dim=128, decoder_depth=3,
-    decoder_num_heads=4)
-mae_lr = lr
-moco_widths = dict(hid_channels=512, out_channels=128)
-
-# The rivals in configs/rivals: small crops and heads; ours
+# The rivals in configs/rivals: small crops and few outputs; ours
 local = dict(size=24, number=4)
 rivals = dict(
-    queue=2048, hidden=256, bottleneck=64, outputs=1024, patch_outputs=1024,
-    prototypes=128, dropped=11, lr_mocov3=lr, lr_dino=lr, lr_msn=lr,
+    queue=2048, outputs=1024, patch_outputs=1024, dropped=11,
     momentum_mocov3=0.98, momentum_dino=0.992,
     warmup_dino=0.25, warmup_msn=0.375, temperature_epochs=1.25, held=0.075,
-    tokens=256, predicted=14, lr_beit=lr,
-    classes=8, labelled=dict(type='LabelledFolder'),
-    lr_supervised=lr, warmup_supervised=0.125,
-    averaging=[])
+    tokens=256, predicted=14, classes=8, warmup_supervised=0.125)

@@ -28,8 +28,7 @@ from ..detection.attention import (
     with_relative_positions,
 )
 from ..errors import SimimError
-from ..operators import COMPILED, build_command
-from ..operators.placing import Operators
+from ..operators.placing import COMPILED, Operators, build_command
 from .timing import DEVICE, costs, median_seconds, token_pass
 
 CONFIG = 'siamese_im_vit-base-p16_vitdet-16xb4-amp-100e_coco.py'

@@ -15,14 +15,10 @@ leave_out_multimodal()
 # ruff: noqa: E402
 from .loading import (
     Weights,
-    check_fit,
-    fill_pretrained,
     load_backbone,
     load_model,
     load_weights,
     read_weights,
-    refuse_init_cfg,
-    start_from,
 )
 from .names import from_official, to_official
 from .reading import CheckpointError, read_checkpoint
@@ -31,16 +27,12 @@ from .stock_loading import replace_stock_loading
 __all__ = [
     'CheckpointError',
     'Weights',
-    'check_fit',
-    'fill_pretrained',
     'from_official',
     'load_backbone',
     'load_model',
     'load_weights',
     'read_checkpoint',
     'read_weights',
-    'refuse_init_cfg',
-    'start_from',
     'to_official',
 ]
 

@@ -16,8 +16,13 @@ import torch
 from mmengine.logging import MMLogger
 
 from ..errors import SimimError, Trouble
-from ..recipes import METHODS, Choices, Recipe, make_recipe
-from ..recipes.configuring import UNTRAINED
+from ..recipes.configuring import (
+    METHODS,
+    UNTRAINED,
+    Choices,
+    Recipe,
+    make_recipe,
+)
 from ..recipes.machine import UNTRIED, Precision
 from ..recipes.plans import power_of_two
 from ..recipes.samples import draw_samples

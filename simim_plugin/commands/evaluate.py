@@ -32,7 +32,7 @@ from ..errors import SimimError
 from ..evaluation import robustness_average
 from ..files import complete_file, last_checkpoint, write_json
 from ..pictures.walking import class_folders
-from ..recipes import Choices, make_recipe
+from ..recipes.configuring import Choices, make_recipe
 from ..recipes.file_lists import is_list
 from ..text import clean
 from ..vit import ARCHES

@@ -1,11 +1,12 @@
 """Load images: pairs of views to pretrain, labelled images to evaluate."""
 
+from ..pictures import UnreadableImageError
 from .block_mask import BlockwiseMask
 from .evaluation_crop import AnyChannelCrop, EvaluationCrop
 from .image_folder import ImageFolder
 from .inferencers import replace_preprocess
 from .labelled_folder import LabelledFolder
-from .loading import LoadRGBImage, UnreadableImageError
+from .loading import LoadRGBImage
 from .local_cifar10 import LocalCIFAR10
 from .paired_views import PairedViews
 from .photometric import FastColorJitter, FastGaussianBlur, FastGrayscale

@@ -11,7 +11,6 @@ from mmcv.transforms import BaseTransform
 from mmpretrain.registry import TRANSFORMS
 
 from ..pictures import (
-    UnreadableImageError,
     Window,
     array_to_rgb,
     check_measured,
@@ -20,8 +19,6 @@ from ..pictures import (
     naming,
     read_file,
 )
-
-__all__ = ['LoadRGBImage', 'UnreadableImageError', 'decode_rgb']
 
 decode_rgb = decode
 

@@ -26,7 +26,7 @@ from mmpretrain.models.utils import build_norm_layer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..checkpoint import fill_pretrained, refuse_init_cfg
+from ..checkpoint.loading import fill_pretrained, refuse_init_cfg
 from ..freezing import FrozenStages
 from ..geometry import Grid
 from ..vit import ARCHES, check_choice, resize_table

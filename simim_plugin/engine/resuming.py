@@ -14,12 +14,8 @@ from typing import Any
 from mmengine.dist import broadcast_object_list, is_main_process, master_only
 from mmengine.runner import Runner
 
-from ..checkpoint import (
-    CheckpointError,
-    check_fit,
-    load_weights,
-    read_checkpoint,
-)
+from ..checkpoint import CheckpointError, load_weights, read_checkpoint
+from ..checkpoint.loading import check_fit
 from ..datasets.fingerprint import fingerprint_of
 from ..errors import SimimError, Trouble
 from ..files import complete_file

@@ -9,12 +9,7 @@ pretraining configs in MMPretrain::
 from .. import pretraining  # noqa: F401  # registers components
 from .classes import ClassCountHook
 from .drawing import NamedPicturesHook
-from .features import (
-    evaluation_transforms,
-    extract_features,
-    folder_dataset,
-    image_loader,
-)
+from .features import extract_features, folder_dataset, image_loader
 from .knn import knn_accuracy
 from .lars import ProbeLARS
 from .logistic import logistic_accuracy
@@ -45,7 +40,6 @@ __all__ = [
     'ProbeLARS',
     'SubsetAccuracy',
     'draw_pairs',
-    'evaluation_transforms',
     'extract_features',
     'folder_dataset',
     'image_loader',

@@ -10,7 +10,7 @@ from typing import Any
 from mmpretrain.registry import MODELS
 from torch import nn
 
-from ..checkpoint import fill_pretrained, refuse_init_cfg
+from ..checkpoint.loading import fill_pretrained, refuse_init_cfg
 from ..freezing import FrozenStages
 from ..vit import PlainViT
 from .positions import absolute_table

@@ -16,7 +16,7 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from ..checkpoint import start_from
+from ..checkpoint.loading import start_from
 from ..datasets.collating import PairSamples
 from ..geometry import PairGeometry
 
@@ -37,7 +37,7 @@ class SiameseIM(BaseSelfSupervisor):
         pretrained (str | dict, optional): file to start from: a whole
             SiameseIM model of this package or the released code, or the
             encoder of any family that docs/encoders.md lists. Or arguments
-            of :func:`simim_plugin.checkpoint.start_from`, such as
+            of :func:`simim_plugin.checkpoint.loading.start_from`, such as
             ``dict(file=..., channels='mean')``.
         **kwargs: see :class:`mmpretrain.models.BaseSelfSupervisor`.
     """

@@ -18,8 +18,8 @@ Half and bfloat16 inputs are computed in float32 and rounded once. mmcv
 refuses bfloat16 in most operators, and half on a CPU in some.
 """
 
-from .placing import COMPILED, build_command, place
+from .placing import place
 
 place()
 
-__all__ = ['COMPILED', 'build_command', 'place']
+__all__ = ['place']

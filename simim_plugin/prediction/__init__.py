@@ -2,13 +2,11 @@
 
 from .finding import Picture, find_pictures
 from .models import build_predictor
-from .names import class_names
 from .predictors import Predictor
 
 __all__ = [
     'Picture',
     'Predictor',
     'build_predictor',
-    'class_names',
     'find_pictures',
 ]

@@ -5,6 +5,6 @@ batch, length and learning rate by rules, and writes a short config that
 inherits a packaged one.
 """
 
-from .configuring import METHODS, Choices, Recipe, configure, make_recipe
+from .configuring import configure
 
-__all__ = ['METHODS', 'Choices', 'Recipe', 'configure', 'make_recipe']
+__all__ = ['configure']

@@ -16,7 +16,7 @@ from mmseg.models.backbones.mae import MAEAttention
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from ..checkpoint import fill_pretrained, refuse_init_cfg
+from ..checkpoint.loading import fill_pretrained, refuse_init_cfg
 from ..errors import SimimError
 from ..freezing import FrozenStages
 from ..models.positions import absolute_table

@@ -18,21 +18,12 @@ from mmseg.registry import DATASETS, TRANSFORMS
 from ..datasets.annotated import prefer_upright
 from ..datasets.image_set import ImageSet
 from .label_maps import (
-    IGNORED,
     LabelMapError,
     check_label_maps,
     class_indices,
     read_label_map,
     wrong_value,
 )
-
-__all__ = [
-    'IGNORED',
-    'CheckedADE20KDataset',
-    'CheckedSegDataset',
-    'LabelMapError',
-    'LoadLabelMap',
-]
 
 
 @DATASETS.register_module()

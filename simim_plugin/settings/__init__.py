@@ -8,5 +8,3 @@ from .channels import fit_channels
 from .check import check_settings
 from .forms import check_forms
 from .sizes import apply_img_size
-
-__all__ = ['apply_img_size', 'check_forms', 'check_settings', 'fit_channels']

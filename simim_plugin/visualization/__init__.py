@@ -1,7 +1,6 @@
 """Pictures of training views, training curves and learned features."""
 
 from .curves import draw_loss, draw_runs, read_run, read_scalars
-from .saving import save_figures
 from .tokens import draw_across, draw_attention, draw_tokens
 from .views import draw_matches, draw_pair
 
@@ -15,5 +14,4 @@ __all__ = [
     'draw_tokens',
     'read_run',
     'read_scalars',
-    'save_figures',
 ]

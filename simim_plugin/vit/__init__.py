@@ -15,18 +15,3 @@ from .layers import (
     UnboundAttention,
     lighten,
 )
-
-__all__ = [
-    'ARCHES',
-    'ExtendedAttention',
-    'ExtendedLayer',
-    'KnownEncoder',
-    'Places',
-    'PlainViT',
-    'RotaryPositions',
-    'UnboundAttention',
-    'check_choice',
-    'known_encoder',
-    'lighten',
-    'resize_table',
-]

@@ -1,8 +1,6 @@
 """Matches during training: held-out pictures, figures, the same run."""
 
 import math
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,7 +33,7 @@ from ..test_engine.training import (
     state,
     trainer,
 )
-from ..training_processes import free_port, run_two
+from ..training_processes import in_two
 
 FOLDERS = [
     'siamese_im_vit-base-p16_1xb64-accum8-amp-coslr-400e_folder.py',
@@ -197,27 +195,18 @@ def test_the_start_is_kept_by_a_checkpoint(train, folder):
     assert [line['epoch'] for line in entries(again)] == [2]
 
 
-def two_processes(rank, port, root, run):
+def measure(root, run):
     """Measure in one of two processes."""
-    os.environ.update(
-        MASTER_ADDR='127.0.0.1',
-        MASTER_PORT=str(port),
-        RANK=str(rank),
-        LOCAL_RANK=str(rank),
-        WORLD_SIZE='2',
-    )
-    torch.set_num_threads(1)
     init_default_scope('mmpretrain')
-    dataset = pictures(Path(root), held_out=3)
+    dataset = pictures(root, held_out=3)
     make_runner(run, [HOOK], dataset=dataset, launcher='pytorch').train()
-    torch.distributed.destroy_process_group()
 
 
 @pytest.mark.slow
 def test_two_processes_measure_what_one_does(train, folder, tmp_path):
     runner = train(HOOK, dataset=pictures(folder, held_out=3))
     run = tmp_path / 'two'
-    run_two(two_processes, free_port(), str(folder), run)
+    in_two(measure, folder, run)
     (log,) = run.glob('*/*.log')
     shares = [
         [line for line in text.splitlines() if 'Matches after epoch 0' in line]

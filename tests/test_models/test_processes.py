@@ -1,9 +1,8 @@
 """Two processes on half a batch each equal one on the whole batch."""
 
-import os
-
 import pytest
 import torch
+from mmengine.dist import get_rank
 from mmengine.model import MMDistributedDataParallel
 from torch import nn
 
@@ -11,7 +10,7 @@ from simim_plugin.ablations import NormedUniGradHead
 from simim_plugin.models import TokenBatchNorm
 from simim_plugin.runs.batch_norm import GlobalBatchNorm, spanning
 
-from ..training_processes import free_port, run_two
+from ..training_processes import in_two
 from .helpers import small_batch, small_model
 
 NORMS = ('MAELikeNorm', 'MoCoLikeNorm')
@@ -76,26 +75,19 @@ class Kept:
         return tensor
 
 
-def uneven(rank, port, file):
-    os.environ.update(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group('gloo', rank=rank, world_size=2)
-    values, gradient = (part.split(UNEVEN)[rank] for part in rows())
+def uneven():
+    values, gradient = (part.split(UNEVEN)[get_rank()] for part in rows())
     kept = Kept()
     with torch.autograd.graph.saved_tensors_hooks(kept, lambda x: x):
         parts = normalised(GlobalBatchNorm(4), values, gradient)
     # The input and a few vectors; nn.BatchNorm1d keeps no less.
     assert kept.count <= values.numel() + 4 * 4
-    torch.save(parts, f'{file}.{rank}')
-    torch.distributed.barrier()
-    os._exit(0)  # see below
+    return parts
 
 
 @pytest.mark.slow
-def test_batch_norm_spans_processes_with_different_numbers_of_rows(tmp_path):
-    file = tmp_path / 'result'
-    run_two(uneven, free_port(), str(file))
-    first, second = (torch.load(f'{file}.{k}') for k in (0, 1))
+def test_batch_norm_spans_processes_with_different_numbers_of_rows():
+    first, second = in_two(uneven)
     expected = normalised(nn.BatchNorm1d(4), *rows())
     found = [
         torch.cat(pair) for pair in zip(first[:2], second[:2], strict=True)
@@ -118,13 +110,12 @@ def test_sync_bn_leaves_our_batch_norm_and_replaces_others():
     assert type(spanning(nn.BatchNorm1d(2))) is GlobalBatchNorm
 
 
-def half(rank, port, device, file):
-    os.environ.update(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group('gloo', rank=rank, world_size=2)
+def half(device):
+    """Return the result of a step on half of the batch for each norm."""
     inputs, samples = small_batch(size=6)
-    part = slice(3 * rank, 3 * rank + 3)
+    part = slice(3 * get_rank(), 3 * get_rank() + 3)
     inputs = [view[part].double().to(device) for view in inputs]
+    results = {}
     for norm in NORMS:
         model = model_with(norm, device)
         if device == 'cuda':  # as sync_bn = 'torch' does
@@ -132,25 +123,20 @@ def half(rank, port, device, file):
         model = MMDistributedDataParallel(
             model, broadcast_buffers=False, gradient_as_bucket_view=True
         )
-        result = step(model, inputs, samples[part])
-        torch.save(result, f'{file}.{norm}.{rank}')
-    torch.distributed.barrier()
-    # torch 2.11 can deadlock when it destroys the group: it waits for gloo's
-    # threads while holding the GIL, which they need to free a tensor.
-    os._exit(0)
+        results[norm] = step(model, inputs, samples[part])
+    return results
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     'device', ['cpu', pytest.param('cuda', marks=pytest.mark.gpu)]
 )
-def test_two_processes_equal_one(tmp_path, device):
-    file = tmp_path / 'result'
-    run_two(half, free_port(), device, str(file))
+def test_two_processes_equal_one(device):
+    halves = in_two(half, device)
     inputs, samples = small_batch(size=6)
     inputs = [view.double().to(device) for view in inputs]
     for norm in NORMS:
-        first, second = (torch.load(f'{file}.{norm}.{k}') for k in (0, 1))
+        first, second = (results[norm] for results in halves)
         whole = step(model_with(norm, device), inputs, samples)
         assert whole.keys() == first.keys() == second.keys()
         for name, expected in whole.items():

@@ -16,7 +16,8 @@ from pycocotools.coco import COCO
 from simim_plugin import config_path
 from simim_plugin.commands import predict as command
 from simim_plugin.errors import SimimError
-from simim_plugin.prediction import class_names, find_pictures
+from simim_plugin.prediction import find_pictures
+from simim_plugin.prediction.names import class_names
 from simim_plugin.visualization import predictions as drawing
 
 from .conftest import (

@@ -23,7 +23,8 @@ from simim_plugin.commands.test import main as run_test
 from simim_plugin.commands.train import main as train
 from simim_plugin.errors import SimimError
 from simim_plugin.files import last_checkpoint
-from simim_plugin.recipes import Choices, configuring, make_recipe
+from simim_plugin.recipes import configuring
+from simim_plugin.recipes.configuring import Choices, make_recipe
 from simim_plugin.recipes.machine import UNTRIED, Machine
 from simim_plugin.recipes.report import _detected, none_found
 from simim_plugin.recipes.report import run_test as run_report_test

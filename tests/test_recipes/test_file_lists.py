@@ -11,8 +11,8 @@ from mmengine.utils import import_modules_from_strings
 
 from simim_plugin.datasets import ImageFolder
 from simim_plugin.errors import SimimError
-from simim_plugin.recipes import Choices, make_recipe
 from simim_plugin.recipes.class_folders import read_class_folders
+from simim_plugin.recipes.configuring import Choices, make_recipe
 from simim_plugin.recipes.file_lists import read_labelled_lists, read_list
 from simim_plugin.recipes.label_maps import read_label_maps
 from simim_plugin.recipes.machine import Machine

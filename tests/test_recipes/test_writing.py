@@ -14,7 +14,7 @@ from simim_plugin.checkpoint.families import PLAIN
 from simim_plugin.engine import AutocastOptimWrapper
 from simim_plugin.errors import SimimError
 from simim_plugin.models import SiameseIMViT
-from simim_plugin.recipes import Choices, make_recipe
+from simim_plugin.recipes.configuring import Choices, make_recipe
 from simim_plugin.recipes.machine import (
     HELD,
     UNTRIED,

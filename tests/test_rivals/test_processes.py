@@ -1,7 +1,5 @@
 """Losses and states of two processes equal those of one."""
 
-import os
-
 import pytest
 import torch
 from mmengine.dist import get_rank, get_world_size
@@ -12,7 +10,7 @@ from simim_plugin.rivals.contrast import info_nce
 from simim_plugin.rivals.moving import Centre, KeyQueue
 from simim_plugin.runs.batch_norm import spanning
 
-from ..training_processes import free_port, run_two
+from ..training_processes import in_two
 
 IMAGES, DIMS = 6, 5
 
@@ -64,19 +62,9 @@ def results() -> dict[str, torch.Tensor]:
     return {name: value.detach() for name, value in found.items()}
 
 
-def in_process(rank, port, folder):
-    os.environ.update(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group('gloo', rank=rank, world_size=2)
-    torch.save(results(), f'{folder}/{rank}.pth')
-    torch.distributed.barrier()
-    os._exit(0)  # torch 2.11 can deadlock when it destroys the group
-
-
 @pytest.mark.slow
-def test_two_processes_equal_one(tmp_path):
-    run_two(in_process, free_port(), str(tmp_path))
-    parts = [torch.load(tmp_path / f'{rank}.pth') for rank in (0, 1)]
+def test_two_processes_equal_one():
+    parts = in_two(results)
     for name, wanted in results().items():
         first, second = (found[name] for found in parts)
         if name.startswith('same'):

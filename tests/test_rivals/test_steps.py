@@ -18,7 +18,7 @@ import simim_plugin.rivals  # noqa: F401  # registers components
 from simim_plugin.config_files import config_path
 from simim_plugin.runs.processes import ProcessMixin
 
-from ..training_processes import free_port, run_two
+from ..training_processes import in_two
 
 NAMES = ('beit', 'densecl', 'dino', 'ibot', 'moco-v3', 'msn')
 IMAGES = 6
@@ -80,30 +80,20 @@ def step(name) -> dict[str, torch.Tensor]:
     return found
 
 
-def in_process(rank, port, folder):
-    os.environ.update(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group('gloo', rank=rank, world_size=2)
-    for name in NAMES:
-        torch.save(step(name), f'{folder}/{name}.{rank}.pth')
-    torch.distributed.barrier()
-    os._exit(0)  # torch 2.11 can deadlock when it destroys the group
+def every_step() -> dict[str, dict]:
+    return {name: step(name) for name in NAMES}
 
 
 @pytest.fixture(scope='module')
-def folder(tmp_path_factory):
+def steps():
     """Take all steps in two processes."""
-    folder = tmp_path_factory.mktemp('steps')
-    run_two(in_process, free_port(), str(folder))
-    return folder
+    return in_two(every_step)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', NAMES)
-def test_a_step_of_two_processes_equals_one(name, folder):
-    first, second = (
-        torch.load(folder / f'{name}.{rank}.pth') for rank in (0, 1)
-    )
+def test_a_step_of_two_processes_equals_one(name, steps):
+    first, second = (found[name] for found in steps)
     whole = step(name)
     assert whole.keys() == first.keys() == second.keys()
     for key, wanted in whole.items():

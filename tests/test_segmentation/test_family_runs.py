@@ -15,6 +15,10 @@ from ..test_checkpoint.helpers import DEPTH, DIMS, HEADS, images
 from .test_runs import KNN, LINEAR, UPERNET, evaluate, logged, state_of, train
 
 SIZE = 64
+SHORT = {
+    'train_dataloader.batch_size': 2,
+    'default_hooks.checkpoint.interval': 2,
+}
 pytestmark = pytest.mark.slow
 
 
@@ -91,7 +95,7 @@ def test_a_linear_head_reads_the_encoder(tmp_path, scenes, kind):
     name = written(
         LINEAR, tmp_path, frozen(file), decode_head=dict(in_channels=DIMS)
     )
-    runner = train(name, scenes, tmp_path / 'run', iterations=2)
+    runner = train(name, scenes, tmp_path / 'run', iterations=2, **SHORT)
     assert np.isfinite(logged(tmp_path / 'run', 'loss')).all()
     state = state_of(tmp_path / 'run' / 'iter_2.pth')
     assert state['decode_head.conv_seg.weight'].any()
@@ -118,6 +122,6 @@ def test_upernet_learns_from_the_encoder(tmp_path, scenes, kind):
         decode_head=wide,
         auxiliary_head=dict(in_channels=DIMS, in_index=1),
     )
-    train(name, scenes, tmp_path / 'run', iterations=2)
+    train(name, scenes, tmp_path / 'run', iterations=2, **SHORT)
     assert np.isfinite(logged(tmp_path / 'run', 'loss')).all()
     assert 0 <= logged(tmp_path / 'run', 'mIoU')[-1] <= 100

@@ -1,0 +1,17 @@
+# What the ablations and rivals of the two scales with ViT-Micro share, listed
+# in `_base_` beside the recipe: other methods, and the heads of the rivals.
+lr = 1e-3
+
+# Other methods
+mae_decoder = dict(
+    embed_dim=128, decoder_embed_dim=128, decoder_depth=3,
+    decoder_num_heads=4)
+mae_lr = lr
+moco_widths = dict(hid_channels=512, out_channels=128)
+
+# The rivals in configs/rivals: small heads; ours
+rivals = dict(
+    hidden=256, bottleneck=64, prototypes=128,
+    lr_mocov3=lr, lr_dino=lr, lr_msn=lr, lr_beit=lr, lr_supervised=lr,
+    labelled=dict(type='LabelledFolder'),
+    averaging=[])
