@@ -185,7 +185,7 @@ def measure(part: str, args: argparse.Namespace) -> dict[str, float]:
 
 
 def _measure_memory() -> dict[str, float]:
-    from ..recipes.memory import measured_table
+    from ..benchmarks.memory import measured_table
 
     figures = {}
     for kind, encoder, held, _ in measured_table():
