@@ -1,4 +1,4 @@
-"""Measure the memory of training steps, for the table of recipes/machine.py."""
+"""Measure the memory of training steps for the table of the recipes."""
 
 from __future__ import annotations
 
