@@ -1,15 +1,23 @@
 """The benchmark command and the parts that it compares."""
 
 import math
+import os
+import sys
 
 import pytest
 import torch
 from mmpretrain.models.utils import MultiheadAttention
 
-from simim_plugin.benchmarks import savings
+from simim_plugin.benchmarks import processes, savings
 from simim_plugin.benchmarks.timing import Timed, median_seconds
-from simim_plugin.benchmarks.training import dense_loss
+from simim_plugin.benchmarks.training import (
+    changed_config,
+    dense_loss,
+    step_settings,
+)
 from simim_plugin.commands import benchmark
+from simim_plugin.commands.peer import measure_peer
+from simim_plugin.errors import SimimError
 from simim_plugin.vit import UnboundAttention
 
 
@@ -57,6 +65,93 @@ def test_the_refill_needs_images(capsys):
     assert (
         '--images FOLDER is needed to time refill' in capsys.readouterr().err
     )
+
+
+MICRO = 'siamese_im_vit-micro-p8_demo.py'
+LINE = 'seconds a step: 2.0 cpu 3.0'
+
+
+@pytest.mark.parametrize(
+    ('words', 'sentence'),
+    [
+        (['--parts', 'peer'], 'need each other'),
+        (['--parts', 'loss', '--peer', 'echo'], 'need each other'),
+        (['--parts', 'loss', '--img-size', '64'], 'for the parts step, peer'),
+        (['--parts', 'loss', '--masked', '9'], 'for the parts step, peer'),
+    ],
+)
+def test_options_without_their_part_are_refused(words, sentence, capsys):
+    with pytest.raises(SystemExit):
+        benchmark.parse_args(words)
+    assert sentence in capsys.readouterr().err
+
+
+def test_a_peer_gets_our_settings_and_is_timed_in_turns(tmp_path):
+    notes = tmp_path / 'notes'
+    program = f"""
+import os, sys
+with open({str(notes)!r}, 'a') as file:
+    print(*sys.argv[1:], os.environ['OMP_NUM_THREADS'], file=file)
+print('a program says')
+print({LINE!r})
+"""
+    (tmp_path / 'peer.py').write_text(program)
+    command = (
+        f'{sys.executable} {tmp_path / "peer.py"} {{batch_size}} '
+        '{img_size} {masked} {precision}'
+    )
+    figures = measure_peer(command, MICRO, 2, 3, img_size=32, masked=9)
+    threads = torch.get_num_threads()
+    assert notes.read_text() == f'2 32 9 fp32 {threads}\n' * 3
+    ours, peer, ratio = figures.values()
+    assert (peer, peer.cpu) == (2.0, 3.0)
+    assert ratio == 2.0 / ours
+    assert ratio.cpu == 3.0 / ours.cpu
+
+
+@pytest.mark.parametrize(
+    ('command', 'sentence'),
+    [
+        ('true {size}', r'takes \{batch_size\}, .*\{masked\}'),
+        ('no-such-program', '--peer cannot start no-such-program'),
+        ('false', 'ended with code 1 and 0 lines'),
+        (f'echo {LINE} {LINE}', 'code 0 and 2 lines'),
+        ('echo seconds a step: two cpu 3', 'two and 3, which are no seconds'),
+    ],
+)
+def test_a_peer_without_a_time_is_one_sentence(command, sentence):
+    with pytest.raises(SimimError, match=sentence):
+        measure_peer(command, MICRO, 1, 1, img_size=16, masked=1)
+
+
+def test_a_config_takes_other_sizes():
+    config = changed_config(MICRO, 32, 9)
+    assert config.model.neck.grid == (4, 4)
+    assert step_settings(config) == dict(img_size=32, masked=9)
+    with pytest.raises(SimimError, match='has no transform BlockwiseMask'):
+        changed_config('siamese_im_rival-dino.py', masked=9)
+
+
+def test_times_of_two_processes_are_those_of_the_slower():
+    first = dict(one=[(2.0, 2.0)], apart=[(3.0, 2.0)], together=[(4.0, 3.0)])
+    other = dict(one=[], apart=[(2.5, 2.0)], together=[(4.0, 2.0)])
+    figures = processes._figures([first, other])
+    seconds = [(value, value.cpu) for value in figures.values()]
+    assert seconds == [
+        (2.0, 2.0),
+        (3.0, 2.0),
+        (4.0, 2.5),
+        (0.5, 0.8),
+        (2 / 3, 1.0),
+        (0.75, 0.8),
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.cpu_count() == 1, reason='needs two cores')
+def test_two_processes_are_timed():
+    figures = processes.measure_processes(MICRO, 2, 1)
+    assert all(value > 0 and value.cpu > 0 for value in figures.values())
 
 
 @pytest.mark.parametrize(

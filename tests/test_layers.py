@@ -23,7 +23,8 @@ LAYERS = (
     {'rivals'},
     {'ablations', 'evaluation'},
     {'detection', 'segmentation', 'visualization'},
-    {'demo', 'benchmarks', 'prediction', 'recipes'},
+    {'demo', 'prediction', 'recipes'},
+    {'benchmarks'},
     {'commands'},
     {'doctor'},  # the entry point `python -m simim_plugin.doctor`
 )

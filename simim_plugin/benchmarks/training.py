@@ -28,7 +28,10 @@ from ..config_files import config_path
 from ..datasets.collating import collate_pairs
 from ..engine.compiling import compile_parts
 from ..engine.optim import has_fused
+from ..errors import SimimError
 from ..models import UniGradHead
+from ..settings import apply_img_size
+from ..vit.arches import ARCHES
 from .timing import DEVICE, median_seconds, peak_megabytes
 
 RECIPE = 'siamese_im_vit-base-p16_8xb512-amp-coslr-1600e_in1k.py'
@@ -49,6 +52,9 @@ def pretraining_step(
     batch: int,
     bf16: bool | torch.dtype,
     compiled: dict[str, Any] | None = None,
+    img_size: int | None = None,
+    masked: int | None = None,
+    wrap: Callable[[nn.Module], nn.Module] | None = None,
 ) -> Callable[[], Tensor]:
     """Prepare an optimizer step of a packaged config on views of noise.
 
@@ -60,11 +66,15 @@ def pretraining_step(
         compiled (dict[str, Any], optional): arguments of
             :func:`simim_plugin.engine.compiling.compile_parts`. Defaults to
             None, no part.
+        img_size (int, optional): as for :func:`changed_config`.
+        masked (int, optional): likewise.
+        wrap (Callable, optional): wraps the model, such as for several
+            processes.
 
     Returns:
         Callable[[], Tensor]: runs it and returns the loss.
     """
-    config = Config.fromfile(config_path(name))
+    config = changed_config(name, img_size, masked)
     import_modules_from_strings(**config.custom_imports)
     init_default_scope('mmpretrain')
     model = MODELS.build(config.model)
@@ -89,27 +99,90 @@ def pretraining_step(
     moves = getattr(model, 'update_target', None)
     if compiled is not None:
         compile_parts(model, **compiled)
+    whole = model if wrap is None else wrap(model)
 
     def loss() -> Tensor:
         if moves is not None:
             moves(0.995)
-        return model.loss(**data)['loss']
+        return whole(**data, mode='loss')['loss']
 
     return _optimizer_step(model, loss, bf16)
 
 
-def plain_vit_step(batch: int, bf16: bool) -> Callable[[], object]:
-    """Prepare the yardstick: a step of MMPretrain's ViT-B/16 classifier."""
+def changed_config(
+    name: str, img_size: int | None = None, masked: int | None = None
+) -> Config:
+    """Read a packaged pretraining config and change its sizes.
+
+    Args:
+        name (str): the config.
+        img_size (int, optional): side of the views, pixels. Defaults to that
+            of the config.
+        masked (int, optional): patches that each mask hides. Defaults to
+            that of the config.
+
+    Raises:
+        SimimError: if the config has no such mask, or no such size fits.
+    """
+    config = Config.fromfile(config_path(name))
+    if img_size is not None:
+        config.img_size = img_size
+        apply_img_size(config)
+    if masked is not None:
+        mask = _mask_of(config)
+        if mask is None:
+            raise SimimError(
+                f'{name} has no transform BlockwiseMask, whose number of '
+                'patches --masked sets; leave it out.'
+            )
+        mask.num_masked = masked
+    return config
+
+
+def step_settings(config: Config) -> dict[str, int | None]:
+    """Return ``img_size`` and ``masked`` of a pretraining config."""
+    mask = _mask_of(config)
+    return dict(
+        img_size=config.model.backbone.img_size,
+        masked=None if mask is None else mask.num_masked,
+    )
+
+
+def _mask_of(config: Config) -> Any:
+    pipeline = config.train_dataloader.dataset.pipeline
+    return next((t for t in pipeline if t.type == 'BlockwiseMask'), None)
+
+
+def plain_vit_step(
+    batch: int,
+    bf16: bool,
+    config: str = RECIPE,
+    img_size: int | None = None,
+) -> Callable[[], object]:
+    """Prepare the yardstick: a step of MMPretrain's classifier.
+
+    Its ViT has the shape of the encoder of a packaged config, ViT-B/16.
+    """
     init_default_scope('mmpretrain')
+    encoder = changed_config(config, img_size).model.backbone
+    arch = ARCHES.get(encoder.arch) or dict(encoder.arch)
+    size = encoder.img_size
+    backbone = dict(
+        type='VisionTransformer',
+        arch=arch,
+        img_size=size,
+        patch_size=encoder.patch_size,
+    )
+    head = dict(
+        type='LinearClsHead',
+        num_classes=1000,
+        in_channels=arch['embed_dims'],
+    )
     model = MODELS.build(
-        dict(
-            type='ImageClassifier',
-            backbone=dict(type='VisionTransformer', arch='base'),
-            head=dict(type='LinearClsHead', num_classes=1000, in_channels=768),
-        )
+        dict(type='ImageClassifier', backbone=backbone, head=head)
     )
     model.init_weights()
-    images = torch.rand(batch, 3, 224, 224, device=DEVICE)
+    images = torch.rand(batch, 3, size, size, device=DEVICE)
     samples = [DataSample().set_gt_label(k).to(DEVICE) for k in range(batch)]
 
     def loss() -> Tensor:
@@ -143,22 +216,33 @@ def _optimizer_step(
     return step
 
 
-def measure_steps(batch: int = 8, rounds: int = 5) -> dict[str, float]:
+def measure_steps(
+    batch: int = 8,
+    rounds: int = 5,
+    config: str = RECIPE,
+    img_size: int | None = None,
+    masked: int | None = None,
+) -> dict[str, float]:
     """Measure time and memory of a training step in fp32 and bf16.
 
     Args:
         batch (int): images per step. Defaults to 8.
         rounds (int): counted steps of each kind. Defaults to 5.
+        config (str): packaged pretraining config. Defaults to ViT-B/16.
+        img_size (int, optional): as for :func:`changed_config`.
+        masked (int, optional): likewise.
 
     Returns:
         dict[str, float]: seconds, images per second, MB and ratios.
     """
-    siamese_im = partial(pretraining_step, RECIPE)
+    sizes = dict(img_size=img_size, masked=masked)
+    siamese_im = partial(pretraining_step, config, **sizes)
+    plain = partial(plain_vit_step, config=config, img_size=img_size)
     kinds: dict[str, tuple[_Prepare, bool]] = {
         'SiameseIM fp32': (siamese_im, False),
         'SiameseIM bf16': (siamese_im, True),
-        'plain ViT fp32': (plain_vit_step, False),
-        'plain ViT bf16': (plain_vit_step, True),
+        'plain ViT fp32': (plain, False),
+        'plain ViT bf16': (plain, True),
     }
     seconds = median_seconds(
         {name: make(batch, bf16) for name, (make, bf16) in kinds.items()},

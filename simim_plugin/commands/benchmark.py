@@ -16,6 +16,8 @@ from .config_errors import add_traceback_option, explained_errors
 
 PARTS = {
     'step': 'the training step beside a plain ViT',
+    'peer': 'the training step beside that of another program (--peer)',
+    'processes': 'a step of two processes beside that of one, on CPU cores',
     'loss': 'the loss beside its M x M form',
     'pipeline': 'the pair pipeline beside Pillow calls',
     'multi-crop': "DINO's views beside Pillow calls",
@@ -34,6 +36,8 @@ PARTS = {
 }
 READING = ('pipeline', 'multi-crop', 'refill')
 """Parts that read images."""
+SIZED = ('step', 'peer')
+"""Parts with other images and masks than their config."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -44,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     # At INFO mmengine logs the initialisation of every tensor.
     MMLogger.get_instance('mmengine', log_level='WARNING')
+    if args.threads:
+        torch.set_num_threads(args.threads)
     figures = dict[str, float]()
     with explained_errors(argv):
         for part in PARTS:
@@ -108,8 +114,28 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--images', help='folder of images for the pipeline')
     parser.add_argument(
         '--config',
-        help='packaged config for compile, monitors, detection, segmentation',
+        help='packaged config for step, peer, processes, compile, monitors, '
+        'detection, segmentation: it chooses the encoder',
     )
+    parser.add_argument(
+        '--peer',
+        metavar='COMMAND',
+        help='another program for the part peer: {batch_size}, {img_size}, '
+        '{masked}, {threads} and {precision} in it become our settings, and '
+        'it prints one line "seconds a step: WALL cpu CPU"',
+    )
+    parser.add_argument(
+        '--img-size',
+        type=int,
+        help='pixels a side in step and peer. Defaults to that of the config',
+    )
+    parser.add_argument(
+        '--masked',
+        type=int,
+        help='patches that a mask hides in step and peer. Defaults to that '
+        'of the config',
+    )
+    parser.add_argument('--threads', type=int, help='of torch')
     parser.add_argument(
         '--scale',
         choices=ABLATION_SCALES,
@@ -131,7 +157,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--bf16',
         action='store_true',
-        help='autocast to bf16 in compile, detection and segmentation',
+        help='autocast to bf16 in peer, processes, compile, detection and '
+        'segmentation',
     )
     parser.add_argument(
         '--rounds', type=int, default=5, help='counted runs of each'
@@ -144,6 +171,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error(
             f'--images FOLDER is needed to time {" and ".join(reading)}.'
         )
+    if ('peer' in args.parts) != (args.peer is not None):
+        parser.error('--parts peer and --peer COMMAND need each other.')
+    sized = args.img_size is not None or args.masked is not None
+    if sized and not {*SIZED} & {*args.parts}:
+        parser.error('--img-size and --masked are for the parts step, peer.')
     return args
 
 
@@ -152,9 +184,22 @@ def measure(part: str, args: argparse.Namespace) -> dict[str, float]:
     from ..benchmarks import monitors, savings, training
 
     batch, rounds = args.batch_size, args.rounds
+    sizes = args.img_size, args.masked
     match part:
         case 'step':
-            return training.measure_steps(batch, rounds)
+            config = args.config or training.RECIPE
+            return training.measure_steps(batch, rounds, config, *sizes)
+        case 'peer':
+            from .peer import measure_peer
+
+            config = args.config or training.RECIPE
+            how = config, batch, rounds, args.bf16
+            return measure_peer(args.peer, *how, *sizes)
+        case 'processes':
+            from ..benchmarks.processes import measure_processes
+
+            config = args.config or training.RECIPE
+            return measure_processes(config, batch, rounds, args.bf16)
         case 'loss':
             return training.measure_loss(args.tokens, rounds)
         case 'pipeline':
@@ -185,7 +230,7 @@ def measure(part: str, args: argparse.Namespace) -> dict[str, float]:
 
 
 def _measure_memory() -> dict[str, float]:
-    from ..recipes.memory import measured_table
+    from ..benchmarks.memory import measured_table
 
     figures = {}
     for kind, encoder, held, _ in measured_table():

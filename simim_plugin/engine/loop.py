@@ -6,10 +6,8 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
-import torch
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmpretrain.registry import LOOPS
-from torch import Tensor
 
 from ..checkpoint import CheckpointError
 from ..datasets import collating  # noqa: F401  # registers collate_pairs
@@ -134,18 +132,13 @@ class ExactEpochLoop(EpochBasedTrainLoop):
         return self._batches
 
     def run_iter(self, idx: int, data_batch: Any) -> None:
-        """Run one step from a seed of its own in each process.
-
-        The figures for the log are read from the device together, after the
-        step: hooks get floats.
-        """
+        """Run one step from a seed of its own in each process."""
         seed_by(self.sampler.seed, self.runner.rank, self._iter, 1)
         batch = dict(batch_idx=idx, data_batch=data_batch)
         self.runner.call_hook('before_train_iter', **batch)
         outputs = self.runner.model.train_step(
             data_batch, optim_wrapper=self.runner.optim_wrapper
         )
-        outputs = read_together(outputs)
         self.runner.call_hook('after_train_iter', outputs=outputs, **batch)
         self._iter += 1
 
@@ -212,26 +205,6 @@ class ExactEpochLoop(EpochBasedTrainLoop):
                 f'and an epoch has {length} steps; resume from another '
                 'checkpoint.'
             )
-
-
-def read_together(figures: dict[str, Any]) -> dict[str, Any]:
-    """Read scalar tensors with one wait for their device.
-
-    Args:
-        figures (dict[str, Any]): by name; other values stay as they are.
-
-    Returns:
-        dict[str, Any]: the same, with numbers in place of these tensors.
-    """
-    scalars = {
-        name: value.detach().reshape(())
-        for name, value in figures.items()
-        if isinstance(value, Tensor) and value.numel() == 1
-    }
-    if len({(value.dtype, value.device) for value in scalars.values()}) != 1:
-        return figures  # stacking would change their types
-    values = torch.stack([*scalars.values()]).tolist()
-    return {**figures, **dict(zip(scalars, values, strict=True))}
 
 
 def _length(layout: dict[str, Any]) -> int:

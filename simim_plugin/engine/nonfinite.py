@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,11 @@ class NonFiniteGuard(Hook):
     the state of the run and, from every process whose loss was not finite,
     the batch.
 
-    The hook does not wait for the GPU: it reads the norm that clipping has
-    measured, which is the same in all processes, and the terms that mmengine
-    has read for the log. Without ``clip_grad`` it measures the gradients,
-    with one wait per optimizer step. A gradient scaler overflows while it
+    The hook adds no wait for the GPU: it reads the norm that clipping has
+    measured, which is the same in all processes. Without ``clip_grad`` it
+    measures the gradients, with one wait per optimizer step. Only after a
+    skipped step does it read the terms of the loss; until then it keeps the
+    batches of the optimizer step. A gradient scaler overflows while it
     searches for its scale, so under one the hook reports a finite loss with
     a non-finite gradient only after 50 steps in a row.
 
@@ -57,6 +59,7 @@ class NonFiniteGuard(Hook):
         self._scaling = 0
         self._saved = 0
         self._finite = False
+        self._batches: list[Any] = []  # of the optimizer step
         self._finding: _Finding | None = None
         self._batch: Any = None
         self._statistics: list[Tensor] = []
@@ -108,22 +111,35 @@ class NonFiniteGuard(Hook):
             SimimError: after ``max_in_row`` skipped steps in a row, or 50
                 under a scaler.
         """
-        hub, wrapper = runner.message_hub, runner.optim_wrapper
-        terms = [
-            name
-            for name in outputs or ()
-            if not math.isfinite(hub.get_scalar(f'train/{name}').current())
-        ]
-        if terms and self._finding is None:
-            self._finding = runner.iter + 1, terms
-            self._batch = data_batch
+        wrapper = runner.optim_wrapper
+        self._batches.append(data_batch)
         if not wrapper.should_update():
             return
         if self._finite:
             self._in_row = self._scaling = 0
         else:
+            self._find(runner, outputs or ())
             self._skipped(runner, scaled=hasattr(wrapper, 'loss_scaler'))
         self._finding = self._batch = None
+        self._batches.clear()
+
+    def _find(self, runner: Runner, names: Iterable[str]) -> None:
+        """Find the first batch of the optimizer step with a bad term."""
+        count = len(self._batches)
+        figures = {
+            name: runner.message_hub.get_scalar(f'train/{name}').data[0]
+            for name in names
+        }
+        for back in range(count, 0, -1):
+            terms = [
+                name
+                for name, values in figures.items()
+                if len(values) >= back and not math.isfinite(values[-back])
+            ]
+            if terms:
+                self._finding = runner.iter + 2 - back, terms
+                self._batch = self._batches[-back]
+                return
 
     def _skipped(self, runner: Runner, scaled: bool) -> None:
         # Gradients are the same in all processes, so all get here together.

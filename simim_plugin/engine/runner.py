@@ -23,6 +23,7 @@ from ..pictures.listing import keeping_lists
 from ..runs.faults import explain_lost_processes
 from ..runs.finite_loss import FiniteLoss
 from ..runs.history import BoundedHistory
+from ..runs.late_figures import LateFiguresHook
 from ..runs.lock import hold_work_dir, is_held
 from ..runs.memory import explain_full_memory
 from ..runs.open_files import explain_open_files
@@ -89,6 +90,11 @@ class SiameseIMRunner(ScalingMixin, ProcessMixin, CheckpointMixin):
         cfg = copy.deepcopy(cfg)
         apply_img_size(cfg)
         return super().from_cfg(cfg)
+
+    def register_default_hooks(self, hooks: dict | None = None) -> None:
+        """Register as mmengine does; the figures of steps are read late."""
+        late = dict(runtime_info=LateFiguresHook())
+        super().register_default_hooks({**late, **(hooks or {})})
 
     def _log_env(self, env_cfg: dict) -> None:
         # mmengine asks the shell for a compiler, which nobody needs here.

@@ -10,6 +10,7 @@
 - ``open_files``: the limits of open files and of shared memory are one too.
 - ``memory``: a GPU or a machine without memory is one, too.
 - ``finite_loss``: a run without a finite loss ends with an error.
+- ``late_figures``: a step's figures are read when somebody asks for them.
 - ``history``: the logged values that a run keeps are bounded.
 - ``terminal``: the terminal is short, the log file has every line.
 """

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
@@ -19,14 +19,13 @@ _PATIENCE = 50
 class FiniteLoss(Hook):
     """End a run without a finite loss, before it saves a checkpoint of that.
 
-    The verdict falls after the last iteration of a run, or after 50. It
-    reads the loss that mmengine has fetched for the log.
+    The verdict falls after the last iteration of a run, or after 50. Until
+    then it reads nothing, which would wait for the device.
     """
 
     def before_train(self, runner: Runner) -> None:
         """Note where the run begins, which may be a resumed one."""
         self._begin = runner.iter
-        self._finite = False
 
     def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         """Look at the loss.
@@ -34,12 +33,12 @@ class FiniteLoss(Hook):
         Raises:
             SimimError: if none was finite in any process.
         """
-        loss = runner.message_hub.log_scalars.get('train/loss')
-        self._finite |= loss is None or math.isfinite(loss.current())
         done = runner.iter + 1 - self._begin
-        if done != _PATIENCE and runner.iter + 1 != runner.max_iters:
+        if done != min(_PATIENCE, runner.max_iters - self._begin):
             return
-        finite = torch.tensor(float(self._finite))
+        loss = runner.message_hub.log_scalars.get('train/loss')
+        found = loss is None or np.isfinite(loss.data[0][-done:]).any()
+        finite = torch.tensor(float(found))
         all_reduce(finite, 'max')
         if not finite:
             raise SimimError(

@@ -1,6 +1,7 @@
 """An interrupted run ends as an uninterrupted one, bit for bit."""
 
 import copy
+import inspect
 import json
 import multiprocessing
 import pickle
@@ -14,6 +15,7 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from simim_plugin.checkpoint import CheckpointError, read_checkpoint
@@ -22,7 +24,6 @@ from simim_plugin.engine import (
     SiameseIMRunner,
     checkpointing,
 )
-from simim_plugin.engine.loop import read_together
 from simim_plugin.engine.resuming import latest_checkpoint
 from simim_plugin.engine.seeding import Draw, SeededDataset, SeededSampler
 from simim_plugin.errors import SimimError
@@ -579,8 +580,26 @@ def test_a_pipeline_changed_between_epochs_takes_effect(
     assert seen[6:] == [0.0] * 6
 
 
-class Reads(TorchDispatchMode):
-    """Count the numbers that are read from tensors one by one."""
+READS = {'item', 'tolist', 'numpy', 'cpu', '__array__'}
+READS |= {f'__{kind}__' for kind in ('bool', 'float', 'int', 'index')}
+
+
+class Reads(TorchFunctionMode):
+    """Note which functions read tensors: each waits for its device."""
+
+    def __init__(self):
+        super().__init__()
+        self.places = []
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if getattr(function, '__name__', '') in READS:
+            frame = inspect.currentframe().f_back
+            self.places.append(frame.f_code.co_name)
+        return function(*args, **(kwargs or {}))
+
+
+class InnerReads(TorchDispatchMode):
+    """Count the reads of single numbers, those inside of torch too."""
 
     count = 0
 
@@ -590,47 +609,47 @@ class Reads(TorchDispatchMode):
 
 
 @pytest.mark.parametrize('accumulated', [1, 3])
-def test_a_step_reads_one_number_by_itself(
+@pytest.mark.parametrize('clip_grad', [dict(max_norm=1.0), None])
+def test_an_optimizer_step_waits_once(
     make_runner,  # noqa: F811
     tmp_path,
     monkeypatch,
     accumulated,
+    clip_grad,
 ):
-    """The norm of the gradient, which decides whether to skip the step."""
-    counts = []
+    """For the norm of the gradient, which decides whether to skip the step.
+
+    Figures are read when a line of the log or a checkpoint takes them.
+    """
+    reads = []
     run_iter = ExactEpochLoop.run_iter
 
     def counted(loop, *batch):
-        with Reads() as reads:
+        with InnerReads() as inner, Reads() as outer:
             run_iter(loop, *batch)
-        counts.append(reads.count)
+        reads.append((inner.count, outer.places))
 
     monkeypatch.setattr(ExactEpochLoop, 'run_iter', counted)
     options = settings(0, accumulated)
     options['optim_wrapper'].update(
-        optimizer=dict(type='AdamW', lr=LR, fused=True)
+        optimizer=dict(type='AdamW', lr=LR, fused=True), clip_grad=clip_grad
     )
     options['custom_hooks'][2] = dict(type='NonFiniteGuard')
     options['default_hooks']['checkpoint']['interval'] = 99
+    options['default_hooks']['logger']['interval'] = 6
     runner = make_runner(work_dir=str(tmp_path), **options)
     runner.train()
-    per_step = [0] * (accumulated - 1) + [1]
-    expected = per_step * (12 // accumulated)
-    assert counts[:-1] == expected[:-1]  # the last one saves a checkpoint
+    place = '_clip_grad' if clip_grad else '_finite_gradients'
+    micro = [(0, [])] * (accumulated - 1)
+    expected = [*micro, (1, [place])] * (12 // accumulated)
+    # The first step begins the histories. The sixth is logged, the last saved.
+    for k in {*range(12)} - {0, 5, 11}:
+        assert reads[k] == expected[k], k
+    assert reads[5][1].count('_settle') == 3
     hub = runner.message_hub
     terms = [
         hub.get_scalar(f'train/{name}').data[0]
         for name in ('positive_term', 'negative_term', 'loss')
     ]
+    assert all(len(values) == 12 for values in terms)
     assert np.allclose(terms[0] + terms[1], terms[2])
-
-
-def test_figures_of_several_types_stay_as_they_are():
-    one, other = torch.tensor(0.1), torch.tensor([0.2])
-    names = dict(text='x', many=torch.ones(2))
-    figures = read_together(dict(a=one, b=other, **names))
-    assert figures.pop('many') is names.pop('many')
-    assert figures == dict(a=one.item(), b=other.item(), **names)
-    mixed = dict(a=one, b=torch.tensor(3))
-    assert read_together(mixed) is mixed
-    assert read_together({}) == {}

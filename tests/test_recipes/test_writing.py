@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from mmengine.config import Config
 from mmpretrain.registry import OPTIM_WRAPPERS
 
+from simim_plugin.benchmarks.memory import Peak, fit_held
 from simim_plugin.checkpoint.families import PLAIN
 from simim_plugin.engine import AutocastOptimWrapper
 from simim_plugin.errors import SimimError
@@ -26,7 +27,6 @@ from simim_plugin.recipes.machine import (
     largest_batch,
     need,
 )
-from simim_plugin.recipes.memory import Peak, fit_held
 from simim_plugin.recipes.plans import (
     Plan,
     epochs_for,

@@ -2,16 +2,16 @@
 
 import pytest
 
-from simim_plugin.commands.benchmark import main as benchmark
-from simim_plugin.recipes import memory
-from simim_plugin.recipes.machine import HELD, Machine, need
-from simim_plugin.recipes.memory import (
+from simim_plugin.benchmarks import memory
+from simim_plugin.benchmarks.memory import (
     ENCODERS,
     KINDS,
     Peak,
     fit_held,
     measure_peaks,
 )
+from simim_plugin.commands.benchmark import main as benchmark
+from simim_plugin.recipes.machine import HELD, Machine, need
 from simim_plugin.vit.arches import ARCHES, MICRO
 
 CPU = Machine('CPU', 12.0, 2, gpu=False)

@@ -1,4 +1,4 @@
-"""Measure the memory of training steps, for the table of machine.py."""
+"""Measure the memory of training steps for the table of the recipes."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ..recipes.machine import Held, Machine, Precision
 from ..vit.arches import ARCHES, MICRO
-from .machine import Held, Machine, Precision
 
 ENCODERS = ('micro', 'tiny', 'small', 'base')
 """ViTs that are measured."""
@@ -126,8 +126,8 @@ def _train(
     answer: Any,
 ) -> None:
     """Train steps of noise of some sizes and batches; send the peaks, GiB."""
-    from .configuring import Choices, make_recipe
-    from .trial import try_step
+    from ..recipes.configuring import Choices, make_recipe
+    from ..recipes.trial import try_step
 
     name = 'bf16' if bf16 else 'fp32'
     machine = Machine('CPU', 2.0**20, 1, False, Precision(name, 'as asked'))
