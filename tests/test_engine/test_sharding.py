@@ -1,0 +1,196 @@
+"""Two processes that share a model's weights equal one process."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.registry import init_default_scope
+
+from simim_plugin.checkpoint import read_checkpoint
+
+from ..test_models.helpers import small_model
+from ..training_processes import free_port, run_two
+from .training import GUARD, QUICK_COLLAPSE_MONITOR, make_runner
+
+fsdp = pytest.importorskip('torch.distributed.fsdp')
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not hasattr(
+            getattr(fsdp, 'FSDPModule', None), 'set_reshard_after_forward'
+        ),
+        reason='FullyShard needs torch 2.8',
+    ),
+]
+
+SHARED = dict(type='FullyShard')
+
+
+class Losses(Hook):
+    """Note the loss of each iteration of this process."""
+
+    def __init__(self):
+        self.values = []
+
+    def after_train_iter(self, runner, *_, outputs=None, **__):
+        self.values.append(float(outputs['loss']))
+
+
+def wide_model():
+    """Build a model in float64; preprocessors give float32."""
+    model = small_model().double()
+    for backbone in (model.backbone, model.target['backbone']):
+        backbone.patch_embed.register_forward_pre_hook(
+            lambda _, images: images[0].double()
+        )
+    return model
+
+
+def run(folder, batch, wrapper=None, resume=None):
+    """Train in float64, with all hooks of a pretraining."""
+    runner = make_runner(
+        folder,
+        [QUICK_COLLAPSE_MONITOR, GUARD, losses := Losses()],
+        model=wide_model(),
+        epochs=2,
+        batch=batch,
+        wrapper=wrapper,
+        launcher='pytorch' if 'RANK' in os.environ else 'none',
+        load_from=resume and str(resume),
+        resume=resume is not None,
+    )
+    runner.train()
+    return runner, losses.values
+
+
+def begin(rank, port):
+    os.environ.update(
+        MASTER_ADDR='127.0.0.1',
+        MASTER_PORT=str(port),
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE='2',
+    )
+    torch.set_num_threads(1)
+    init_default_scope('mmpretrain')
+
+
+def held(model) -> list[float]:
+    """Return the share of the elements that this process holds."""
+    found = []
+    for part in (model, model.target):
+        numbers = [
+            (p.to_local().numel(), p.numel()) for p in part.parameters()
+        ]
+        own, every = map(sum, zip(*numbers, strict=True))
+        found.append(own / every)
+    return found
+
+
+def two_processes(rank, port, folder):
+    begin(rank, port)
+    folder = Path(folder)
+    runner, losses = run(folder / 'shards', 4, SHARED)
+    shares = held(runner.model.module)
+    run(folder / 'copies', 4)
+    for before, after, wrapper in (
+        ('shards', 'shards', SHARED),
+        ('shards', 'copies', None),
+        ('copies', 'shards', SHARED),
+    ):
+        start = folder / before / 'epoch_1.pth'
+        run(folder / f'{before}-{after}', 4, wrapper, start)
+    Path(folder, f'{rank}.json').write_text(json.dumps([losses, shares]))
+    torch.distributed.barrier()
+    os._exit(0)  # torch 2.11 can deadlock when it destroys the group
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """Runs of two processes, and one of a single process on whole batches."""
+    folder = tmp_path_factory.mktemp('sharding')
+    run_two(two_processes, free_port(), str(folder))
+    init_default_scope('mmpretrain')
+    _, losses = run(folder / 'one', 8)
+    (folder / 'losses.json').write_text(json.dumps(losses))
+    return folder
+
+
+def content(folder, name='epoch_2.pth'):
+    return read_checkpoint(Path(folder) / name)
+
+
+def moments(checkpoint) -> dict:
+    return {
+        f'{number}.{name}': value
+        for number, of_one in checkpoint['optimizer']['state'].items()
+        for name, value in of_one.items()
+    }
+
+
+def distance(one, other) -> float:
+    assert list(one) == list(other)
+    return max(
+        ((one[n] - other[n]).double().norm() / (other[n].double().norm() + 1))
+        .item()
+        for n in one
+    )
+
+
+def test_two_processes_equal_one(trained):
+    whole = content(trained / 'one')
+    for name in ('shards', 'copies'):
+        found = content(trained / name)
+        assert distance(found['state_dict'], whole['state_dict']) < 1e-6
+        assert distance(moments(found), moments(whole)) < 1e-6
+    losses = [
+        json.loads((trained / f'{rank}.json').read_text())[0]
+        for rank in (0, 1)
+    ]
+    mean = [sum(pair) / 2 for pair in zip(*losses, strict=True)]
+    wanted = json.loads((trained / 'losses.json').read_text())
+    assert mean == pytest.approx(wanted, rel=1e-6)
+    assert len(wanted) == 6
+
+
+def test_each_process_holds_about_half(trained):
+    for rank in (0, 1):
+        _, shares = json.loads((trained / f'{rank}.json').read_text())
+        assert all(0.45 < share < 0.55 for share in shares), shares
+
+
+def test_a_checkpoint_is_that_of_one_process(trained):
+    def layout(value):
+        if isinstance(value, torch.Tensor):
+            return type(value), value.shape, value.dtype, value.device
+        if isinstance(value, dict):
+            return [(key, layout(inner)) for key, inner in value.items()]
+        if isinstance(value, (list, tuple)):
+            return [*map(layout, value)]
+        return type(value)
+
+    shards, one = content(trained / 'shards'), content(trained / 'one')
+    for part in ('state_dict', 'optimizer', 'param_schedulers'):
+        assert layout(shards[part]) == layout(one[part])
+    model = small_model().double()
+    model.load_state_dict(shards['state_dict'])
+
+
+def test_a_resumed_run_equals_the_whole_bit_for_bit(trained):
+    whole, found = content(trained / 'shards'), content(
+        trained / 'shards-shards'
+    )
+    for part in (lambda c: c['state_dict'], moments):
+        one, other = part(whole), part(found)
+        assert list(one) == list(other)
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize('name', ['shards-copies', 'copies-shards'])
+def test_a_run_goes_on_under_the_other_wrapper(trained, name):
+    whole, found = content(trained / 'one'), content(trained / name)
+    assert distance(found['state_dict'], whole['state_dict']) < 1e-6
+    assert distance(moments(found), moments(whole)) < 1e-6
