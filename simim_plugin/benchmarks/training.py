@@ -29,7 +29,7 @@ from ..datasets.collating import collate_pairs
 from ..engine.compiling import compile_parts
 from ..engine.optim import has_fused
 from ..models import UniGradHead
-from .timing import DEVICE, median_seconds, peak_megabytes
+from .timing import DEVICE, costs, median_seconds, peak_megabytes
 
 RECIPE = 'siamese_im_vit-base-p16_8xb512-amp-coslr-1600e_in1k.py'
 EFFICIENT = (
@@ -49,6 +49,7 @@ def pretraining_step(
     batch: int,
     bf16: bool | torch.dtype,
     compiled: dict[str, Any] | None = None,
+    with_cp: bool = False,
 ) -> Callable[[], Tensor]:
     """Prepare an optimizer step of a packaged config on views of noise.
 
@@ -60,11 +61,14 @@ def pretraining_step(
         compiled (dict[str, Any], optional): arguments of
             :func:`simim_plugin.engine.compiling.compile_parts`. Defaults to
             None, no part.
+        with_cp (bool): recompute the backbone's activations. Defaults to
+            False.
 
     Returns:
         Callable[[], Tensor]: runs it and returns the loss.
     """
     config = Config.fromfile(config_path(name))
+    config.model.backbone.with_cp = with_cp
     import_modules_from_strings(**config.custom_imports)
     init_default_scope('mmpretrain')
     model = MODELS.build(config.model)
@@ -209,6 +213,40 @@ def measure_compiled(
     figures['compiled: seconds of the first step'] = first
     figures['compiled / plain'] = seconds['compiled'] / seconds['plain']
     return figures
+
+
+def measure_activations(
+    config: str = RECIPE,
+    batch: int = 8,
+    rounds: int = 5,
+    bf16: bool = False,
+) -> dict[str, float]:
+    """Measure a step that computes the backbone's activations again.
+
+    Args:
+        config (str): packaged pretraining config.
+        batch (int): images per step. Defaults to 8.
+        rounds (int): counted steps of each kind. Defaults to 5.
+        bf16 (bool): under autocast. Defaults to False.
+
+    Returns:
+        dict[str, float]: seconds and MB of both steps, and their ratios.
+    """
+    kinds = {'activations kept': False, 'activations computed again': True}
+    found = costs(
+        {
+            kind: partial(
+                pretraining_step, config, batch, bf16, with_cp=with_cp
+            )
+            for kind, with_cp in kinds.items()
+        },
+        rounds,
+    )
+    kept, again = kinds
+    for unit in ('s', 'MB'):
+        ratio = found[f'{again}: {unit}'] / found[f'{kept}: {unit}']
+        found[f'computed again / kept, {unit}'] = ratio
+    return found
 
 
 def measure_variants(batch: int = 4, rounds: int = 3) -> dict[str, float]:

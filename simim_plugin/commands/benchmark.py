@@ -22,6 +22,7 @@ PARTS = {
     'variants': 'the training step of the cheaper variants',
     'rivals': 'the training step of the other methods',
     'compile': 'the training step with its parts compiled',
+    'activations': 'the training step, activations kept or computed again',
     'savings': 'parts of a step beside plainer code for the same numbers',
     'refill': 'the wait for the first batch of an epoch',
     'monitors': 'the monitors of a run beside its training step',
@@ -108,7 +109,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--images', help='folder of images for the pipeline')
     parser.add_argument(
         '--config',
-        help='packaged config for compile, monitors, detection, segmentation',
+        help='packaged config for compile, activations, monitors, detection, '
+        'segmentation',
     )
     parser.add_argument(
         '--scale',
@@ -131,7 +133,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--bf16',
         action='store_true',
-        help='autocast to bf16 in compile, detection and segmentation',
+        help='autocast to bf16 in compile, activations, detection and '
+        'segmentation',
     )
     parser.add_argument(
         '--rounds', type=int, default=5, help='counted runs of each'
@@ -168,6 +171,11 @@ def measure(part: str, args: argparse.Namespace) -> dict[str, float]:
         case 'compile':
             config = args.config or training.RECIPE
             return training.measure_compiled(config, batch, rounds, args.bf16)
+        case 'activations':
+            config = args.config or training.RECIPE
+            return training.measure_activations(
+                config, batch, rounds, args.bf16
+            )
         case 'savings':
             return savings.measure_savings(args.tokens, batch, rounds)
         case 'refill':

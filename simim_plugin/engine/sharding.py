@@ -18,15 +18,16 @@ from mmpretrain.models.backbones.vision_transformer import (
     TransformerEncoderLayer,
 )
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
 
 from ..errors import SimimError
 
 try:
     from torch.distributed import fsdp
+    from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.tensor import DTensor, distribute_tensor
 except ImportError:  # an older torch
-    DTensor = ()
+    fsdp = None  # type: ignore[assignment]
+    DTensor = ()  # type: ignore[assignment,misc]
 
 
 @MODEL_WRAPPERS.register_module()
@@ -53,9 +54,7 @@ class FullyShard(nn.Module):
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         check_torch()
-        device = torch.device(
-            'cuda' if torch.cuda.is_available() else 'cpu'
-        )
+        device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
         mesh = init_device_mesh(device.type, (get_world_size(),))
         for part in [*module.modules()]:
             if isinstance(part, TransformerEncoderLayer):
@@ -139,7 +138,10 @@ class ShardingMixin(Runner):
     ) -> nn.Module:
         """Wrap; what is shared are the first weights, not the empty ones."""
         kind = (model_wrapper_cfg or {}).get('type')
-        if not self.distributed or kind not in ('FullyShard', FullyShard):
+        shared = kind in ('FullyShard', FullyShard)
+        if shared and not self.distributed:
+            self.logger.info('One process holds the whole model, unshared.')
+        if not (shared and self.distributed):
             return super().wrap_model(model_wrapper_cfg, model)
         super()._init_model_weights()
         return MODEL_WRAPPERS.build(

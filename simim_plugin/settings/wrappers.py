@@ -34,11 +34,10 @@ def shards(whole: Whole) -> Faults:
 
 def _against_shards(whole: Whole) -> Iterator[str]:
     backbone = whole.at('model.backbone')
-    if backbone is None or 'PlainViT' not in backbone.names:
-        kind = backbone.kind if backbone is not None else None
+    if backbone is not None and 'PlainViT' not in backbone.names:
         yield (
             'shares the blocks of a SiameseIMViT, and model.backbone is '
-            f'{kind!r}; remove it'
+            f'{backbone.kind!r}; remove it'
         )
     if whole.settings.get('compile'):
         yield 'cannot be compiled; remove compile'

@@ -10,6 +10,9 @@ from mmengine.hooks import Hook
 from mmengine.registry import init_default_scope
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 
+from simim_plugin.models import SiameseIM
+
+from ..test_models.helpers import small_config
 from ..training_processes import free_port, run_two
 from .training import make_runner
 
@@ -54,6 +57,47 @@ def accumulate(rank, port, folder):
     Path(folder, f'{rank}.json').write_text(json.dumps(hook.counts))
     torch.distributed.barrier()
     os._exit(0)  # torch 2.11 can deadlock when it destroys the group
+
+
+class Spare(SiameseIM):
+    """A model with a parameter that no loss uses."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.spare = torch.nn.Parameter(torch.zeros(()))
+
+
+def static(rank, port, folder):
+    os.environ.update(
+        MASTER_ADDR='127.0.0.1',
+        MASTER_PORT=str(port),
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE='2',
+    )
+    torch.set_num_threads(1)
+    init_default_scope('mmpretrain')
+    settings = small_config()
+    del settings['type']
+    runner = make_runner(
+        Path(folder) / 'run',
+        model=Spare(**settings),
+        wrapper=dict(static_graph=True),
+        launcher='pytorch',
+    )
+    assert runner.model.static_graph and runner.model.gradient_as_bucket_view
+    runner.train()
+    Path(folder, f'{rank}.json').write_text(str(runner.iter))
+    torch.distributed.barrier()
+    os._exit(0)
+
+
+@pytest.mark.slow
+def test_a_static_graph_needs_no_search_for_unused_parameters(tmp_path):
+    run_two(static, free_port(), str(tmp_path))
+    assert {Path(tmp_path, f'{rank}.json').read_text() for rank in (0, 1)} == {
+        '3'
+    }
 
 
 @pytest.mark.slow

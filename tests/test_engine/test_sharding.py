@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -10,10 +11,11 @@ from mmengine.hooks import Hook
 from mmengine.registry import init_default_scope
 
 from simim_plugin.checkpoint import read_checkpoint
+from simim_plugin.engine.sharding import gathered
 
-from ..test_models.helpers import small_model
+from ..test_models.helpers import small_batch, small_model
 from ..training_processes import free_port, run_two
-from .training import GUARD, QUICK_COLLAPSE_MONITOR, make_runner
+from .training import GUARD, QUICK_COLLAPSE_MONITOR, Pairs, make_runner
 
 fsdp = pytest.importorskip('torch.distributed.fsdp')
 pytestmark = [
@@ -39,9 +41,13 @@ class Losses(Hook):
         self.values.append(float(outputs['loss']))
 
 
-def wide_model():
-    """Build a model in float64; preprocessors give float32."""
+def wide_model(again=False):
+    """Build a model in float64; preprocessors give float32.
+
+    With shards, the backward pass computes blocks again.
+    """
     model = small_model().double()
+    model.backbone.with_cp = again
     for backbone in (model.backbone, model.target['backbone']):
         backbone.patch_embed.register_forward_pre_hook(
             lambda _, images: images[0].double()
@@ -49,18 +55,20 @@ def wide_model():
     return model
 
 
-def run(folder, batch, wrapper=None, resume=None):
+def run(folder, batch, wrapper=None, resume=None, hooks=(), **options):
     """Train in float64, with all hooks of a pretraining."""
+    losses = Losses()
     runner = make_runner(
         folder,
-        [QUICK_COLLAPSE_MONITOR, GUARD, losses := Losses()],
-        model=wide_model(),
-        epochs=2,
+        [QUICK_COLLAPSE_MONITOR, GUARD, losses, *hooks],
+        model=wide_model(again=wrapper is not None),
+        epochs=options.pop('epochs', 2),
         batch=batch,
         wrapper=wrapper,
         launcher='pytorch' if 'RANK' in os.environ else 'none',
         load_from=resume and str(resume),
         resume=resume is not None,
+        **options,
     )
     runner.train()
     return runner, losses.values
@@ -90,11 +98,48 @@ def held(model) -> list[float]:
     return found
 
 
+def computes_alone(runner, checkpoint, rank):
+    """With gathered weights one process computes without the other."""
+    plain = wide_model()
+    plain.load_state_dict(checkpoint['state_dict'])
+    with gathered(runner.model), torch.no_grad():
+        if rank == 0:
+            for images in small_batch()[0]:
+                found = runner.model.module.backbone(images)[0]
+                assert torch.equal(found, plain.backbone(images)[0])
+    assert held(runner.model.module) != [1, 1]
+
+
+def exchanges(runner) -> list[int]:
+    """Count whether micro-steps of an accumulated step exchange gradients."""
+    model, wrapper = runner.model, runner.optim_wrapper
+    wrapper._accumulative_counts, wrapper._inner_count = 3, 0
+    wrapper._max_counts = -1
+    batch = next(iter(runner.train_dataloader))
+    found = []
+    with mock.patch.object(
+        torch.distributed,
+        'reduce_scatter_tensor',
+        side_effect=torch.distributed.reduce_scatter_tensor,
+    ) as exchange:
+        for _ in range(3):
+            exchange.reset_mock()
+            model.train_step(batch, wrapper)
+            found.append(int(exchange.called))
+    return found
+
+
 def two_processes(rank, port, folder):
     begin(rank, port)
     folder = Path(folder)
     runner, losses = run(folder / 'shards', 4, SHARED)
     shares = held(runner.model.module)
+    computes_alone(runner, content(folder / 'shards'), rank)
+    assert exchanges(runner) == [0, 0, 1]
+    # Rank 1 sees a NaN in the third step: it is skipped, and all is saved.
+    hold = dict(type='HoldBackboneHook', epochs=1)
+    data = Pairs(spoiled=[21])
+    run(folder / 'nan', 4, SHARED, None, [hold], dataset=data, epochs=1)
     run(folder / 'copies', 4)
     for before, after, wrapper in (
         ('shards', 'shards', SHARED),
@@ -134,8 +179,10 @@ def moments(checkpoint) -> dict:
 def distance(one, other) -> float:
     assert list(one) == list(other)
     return max(
-        ((one[n] - other[n]).double().norm() / (other[n].double().norm() + 1))
-        .item()
+        (
+            (one[n] - other[n]).double().norm()
+            / (other[n].double().norm() + 1)
+        ).item()
         for n in one
     )
 
@@ -180,8 +227,9 @@ def test_a_checkpoint_is_that_of_one_process(trained):
 
 
 def test_a_resumed_run_equals_the_whole_bit_for_bit(trained):
-    whole, found = content(trained / 'shards'), content(
-        trained / 'shards-shards'
+    whole, found = (
+        content(trained / 'shards'),
+        content(trained / 'shards-shards'),
     )
     for part in (lambda c: c['state_dict'], moments):
         one, other = part(whole), part(found)
@@ -194,3 +242,15 @@ def test_a_run_goes_on_under_the_other_wrapper(trained, name):
     whole, found = content(trained / 'one'), content(trained / name)
     assert distance(found['state_dict'], whole['state_dict']) < 1e-6
     assert distance(moments(found), moments(whole)) < 1e-6
+
+
+def test_a_skipped_step_is_saved_whole_and_a_held_backbone_stays(trained):
+    one = content(trained / 'nan/nonfinite', 'iter_3.pth')
+    end = content(trained / 'nan', 'epoch_1.pth')
+    start = wide_model().state_dict()
+    for name, value in end['state_dict'].items():
+        before = one['state_dict'][name]
+        assert torch.equal(before, value), name
+        if name.startswith('backbone.'):
+            assert torch.equal(value, start[name]), name
+    assert moments(one).keys() == moments(end).keys()
