@@ -48,6 +48,11 @@ def _against_shards(whole: Whole) -> Iterator[str]:
             'has no gradient scaler; set optim_wrapper.type to '
             'AutocastOptimWrapper, which needs none'
         )
+    for part in whole.named('Lamb'):
+        yield (
+            f'has no whole tensors, whose norms Lamb needs; set {part.path}'
+            '.type to AdamW or LARS'
+        )
     for hook in whole.named('EMAHook'):
         yield f'cannot be copied, which {hook.path} does; remove the hook'
 

@@ -7,6 +7,7 @@ from unittest import mock
 
 import pytest
 import torch
+from mmengine.dist import barrier
 from mmengine.hooks import Hook
 from mmengine.registry import init_default_scope
 
@@ -62,15 +63,15 @@ def run(folder, batch, wrapper=None, resume=None, hooks=(), **options):
         folder,
         [QUICK_COLLAPSE_MONITOR, GUARD, losses, *hooks],
         model=wide_model(again=wrapper is not None),
-        epochs=options.pop('epochs', 2),
         batch=batch,
         wrapper=wrapper,
         launcher='pytorch' if 'RANK' in os.environ else 'none',
         load_from=resume and str(resume),
         resume=resume is not None,
-        **options,
+        **{'epochs': 2, **options},
     )
     runner.train()
+    barrier()  # the main process has written its checkpoint
     return runner, losses.values
 
 

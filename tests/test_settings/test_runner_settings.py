@@ -1,10 +1,12 @@
 """Wrong settings of the Runner and of its own parts end in one sentence."""
 
 import pytest
+from mmengine.config import Config
 
 from simim_plugin.errors import SimimError
+from simim_plugin.settings import check_settings
 
-from .test_wrong_settings import check
+from .test_wrong_settings import NAMES, check, config_of
 
 # Words of --cfg-options in pretraining, and words of the sentence
 WRONG = {
@@ -101,3 +103,12 @@ def test_a_wrong_setting_of_the_runner(change, words):
         check('pretraining', *change.split())
     assert str(error.value).endswith('.')
     assert '\n' not in str(error.value)
+
+
+def test_shards_are_not_trained_by_lamb():
+    config = Config(config_of(NAMES['pretraining']).to_dict())
+    config.optim_wrapper.optimizer = dict(type='Lamb', lr=0.1)
+    assert check_settings(config) == []
+    config.model_wrapper_cfg = dict(type='FullyShard')
+    with pytest.raises(SimimError, match='type to AdamW or LARS'):
+        check_settings(config)
