@@ -32,7 +32,7 @@ from ..errors import SimimError
 from ..models import UniGradHead
 from ..settings import apply_img_size
 from ..vit.arches import ARCHES
-from .timing import DEVICE, median_seconds, peak_megabytes
+from .timing import DEVICE, costs, median_seconds, peak_megabytes
 
 RECIPE = 'siamese_im_vit-base-p16_8xb512-amp-coslr-1600e_in1k.py'
 EFFICIENT = (
@@ -55,6 +55,7 @@ def pretraining_step(
     img_size: int | None = None,
     masked: int | None = None,
     wrap: Callable[[nn.Module], nn.Module] | None = None,
+    with_cp: bool = False,
 ) -> Callable[[], Tensor]:
     """Prepare an optimizer step of a packaged config on views of noise.
 
@@ -70,11 +71,14 @@ def pretraining_step(
         masked (int, optional): likewise.
         wrap (Callable, optional): wraps the model, such as for several
             processes.
+        with_cp (bool): recompute the backbone's activations. Defaults to
+            False.
 
     Returns:
         Callable[[], Tensor]: runs it and returns the loss.
     """
     config = changed_config(name, img_size, masked)
+    config.model.backbone.with_cp = with_cp
     import_modules_from_strings(**config.custom_imports)
     init_default_scope('mmpretrain')
     model = MODELS.build(config.model)
@@ -293,6 +297,40 @@ def measure_compiled(
     figures['compiled: seconds of the first step'] = first
     figures['compiled / plain'] = seconds['compiled'] / seconds['plain']
     return figures
+
+
+def measure_activations(
+    config: str = RECIPE,
+    batch: int = 8,
+    rounds: int = 5,
+    bf16: bool = False,
+) -> dict[str, float]:
+    """Measure a step that computes the backbone's activations again.
+
+    Args:
+        config (str): packaged pretraining config.
+        batch (int): images per step. Defaults to 8.
+        rounds (int): counted steps of each kind. Defaults to 5.
+        bf16 (bool): under autocast. Defaults to False.
+
+    Returns:
+        dict[str, float]: seconds and MB of both steps, and their ratios.
+    """
+    kinds = {'activations kept': False, 'activations computed again': True}
+    found = costs(
+        {
+            kind: partial(
+                pretraining_step, config, batch, bf16, with_cp=with_cp
+            )
+            for kind, with_cp in kinds.items()
+        },
+        rounds,
+    )
+    kept, again = kinds
+    for unit in ('s', 'MB'):
+        ratio = found[f'{again}: {unit}'] / found[f'{kept}: {unit}']
+        found[f'computed again / kept, {unit}'] = ratio
+    return found
 
 
 def measure_variants(batch: int = 4, rounds: int = 3) -> dict[str, float]:

@@ -24,6 +24,7 @@ PARTS = {
     'variants': 'the training step of the cheaper variants',
     'rivals': 'the training step of the other methods',
     'compile': 'the training step with its parts compiled',
+    'activations': 'the training step, activations kept or computed again',
     'savings': 'parts of a step beside plainer code for the same numbers',
     'refill': 'the wait for the first batch of an epoch',
     'monitors': 'the monitors of a run beside its training step',
@@ -114,8 +115,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--images', help='folder of images for the pipeline')
     parser.add_argument(
         '--config',
-        help='packaged config for step, peer, processes, compile, monitors, '
-        'detection, segmentation: it chooses the encoder',
+        help='packaged config for step, peer, processes, compile, '
+        'activations, monitors, detection, segmentation: it chooses the '
+        'encoder',
     )
     parser.add_argument(
         '--peer',
@@ -157,8 +159,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--bf16',
         action='store_true',
-        help='autocast to bf16 in peer, processes, compile, detection and '
-        'segmentation',
+        help='autocast to bf16 in peer, processes, compile, activations, '
+        'detection and segmentation',
     )
     parser.add_argument(
         '--rounds', type=int, default=5, help='counted runs of each'
@@ -213,6 +215,11 @@ def measure(part: str, args: argparse.Namespace) -> dict[str, float]:
         case 'compile':
             config = args.config or training.RECIPE
             return training.measure_compiled(config, batch, rounds, args.bf16)
+        case 'activations':
+            config = args.config or training.RECIPE
+            return training.measure_activations(
+                config, batch, rounds, args.bf16
+            )
         case 'savings':
             return savings.measure_savings(args.tokens, batch, rounds)
         case 'refill':

@@ -24,7 +24,6 @@ from mmpretrain.models.backbones.vit_sam import (
 )
 from mmpretrain.models.utils import build_norm_layer
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from ..checkpoint.loading import fill_pretrained, refuse_init_cfg
 from ..freezing import FrozenStages
@@ -38,6 +37,7 @@ from ..vit.layers import (
     check_norms,
     extra_tokens,
     layer_depth,
+    run_block,
 )
 from ..vit.norm import final_norm as build_final_norm
 from .attention import attend
@@ -211,7 +211,7 @@ class SiameseIMViTDet(FrozenStages, ViTSAM):
                 tokens = self.pre_norm(tokens)
             tokens = tokens.unflatten(1, grid)  # (B, H, W, C)
             for layer in self.layers:
-                tokens = self._run(block, layer, tokens)
+                tokens = run_block(self.with_cp, block, layer, tokens)
         if self.ln1 is not None:
             tokens = self.ln1(tokens)
         return (tokens.permute(0, 3, 1, 2).contiguous(),)
@@ -224,14 +224,10 @@ class SiameseIMViTDet(FrozenStages, ViTSAM):
             tokens = self.pre_norm(tokens)
         places = image_places(self, grid, patches.device)
         for layer in self.layers:
-            tokens = self._run(extended_block, layer, tokens, grid, places)
+            tokens = run_block(
+                self.with_cp, extended_block, layer, tokens, grid, places
+            )
         return tokens[:, self.num_extra_tokens :].unflatten(1, grid)
-
-    def _run(self, function: Any, *args: Any) -> Tensor:
-        """Apply a block, with its activations recomputed if asked."""
-        if self.with_cp and self.training:
-            return checkpoint(function, *args, use_reentrant=False)
-        return function(*args)
 
     def _positions(self, grid: Grid) -> Tensor:
         """Return the positions (1, N, C), interpolated to a grid."""

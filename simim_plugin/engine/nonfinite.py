@@ -181,12 +181,13 @@ class NonFiniteGuard(Hook):
         if self._finding is not None:
             name = f'iter_{self._finding[0]}_rank_{get_rank()}_batch.pth'
             files[name] = self._batch
+        state = dict(  # to which every process may hold a part
+            meta=dict(epoch=runner.epoch, iter=runner.iter),
+            state_dict=get_state_dict(runner.model),
+            optimizer=runner.optim_wrapper.state_dict(),
+        )
         if get_rank() == 0:
-            files[f'iter_{runner.iter + 1}.pth'] = dict(
-                meta=dict(epoch=runner.epoch, iter=runner.iter),
-                state_dict=get_state_dict(runner.model),
-                optimizer=runner.optim_wrapper.state_dict(),
-            )
+            files[f'iter_{runner.iter + 1}.pth'] = state
         for file, content in files.items():
             try:
                 with complete_file(folder / file) as part:

@@ -36,12 +36,15 @@ from .compiling import compile_parts
 from .loop import accumulative_counts
 from .resuming import CheckpointMixin
 from .scaling import ScalingMixin
+from .sharding import ShardingMixin
 from .summary import SummaryHook
 from .unwrapping import unwrapped
 
 
 @RUNNERS.register_module()
-class SiameseIMRunner(ScalingMixin, ProcessMixin, CheckpointMixin):
+class SiameseIMRunner(
+    ScalingMixin, ShardingMixin, ProcessMixin, CheckpointMixin
+):
     """A Runner for long runs that may be interrupted.
 
     - ``scaling``: ``auto_scale_lr`` counts gradient accumulation.

@@ -75,7 +75,7 @@ def described(runner: Any, mode: str) -> Iterator[str]:
 
 def _model(runner: Any, training: bool) -> str:
     model = unwrapped(runner.model)
-    name = type(model).__name__
+    name = type(model).__name__.removeprefix('FSDP')  # torch's, of shards
     if hasattr(model, 'backbone'):
         name += f' with {type(model.backbone).__name__}'
     numbers = [(p.numel(), p.requires_grad) for p in model.parameters()]

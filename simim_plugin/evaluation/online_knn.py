@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Subset
 
 from ..datasets.image_set import image_loaders
 from ..engine.random_state import same_random_state
+from ..engine.sharding import gathered
 from ..engine.unwrapping import unwrapped
 from ..errors import SimimError
 from .features import (
@@ -110,7 +111,7 @@ class OnlineKNN(Hook):
             or self.is_last_train_epoch(runner)
         ):
             return
-        with same_random_state():
+        with same_random_state(), gathered(runner.model):
             train, val = (_features(runner, x) for x in self._loaders)
         device = next(runner.model.parameters()).device
         accuracy = knn_accuracy(

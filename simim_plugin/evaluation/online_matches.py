@@ -17,6 +17,7 @@ from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
 from ..engine.random_state import same_random_state
+from ..engine.sharding import gathered
 from ..engine.unwrapping import unwrapped
 from ..errors import SimimError, Trouble
 from ..pictures import UnreadableImageError
@@ -175,7 +176,7 @@ class OnlineMatches(Hook):
             )
 
     def _measure(self, runner: Runner, epoch: int) -> Share:
-        with same_random_state():
+        with same_random_state(), gathered(runner.model):
             rows = self._rows(unwrapped(runner.model))
         share = joined([*chain.from_iterable(all_gather_object(rows))])
         runner.logger.info(

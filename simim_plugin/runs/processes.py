@@ -21,6 +21,8 @@ from .answering import PeerWatch, process_timeout
 from .batch_norm import spanning
 from .stopping import end_at_once, outlive_stop
 
+_DDP = 'MMDistributedDataParallel'
+
 
 class ProcessMixin(Runner):
     """Run several processes on CPUs; end loader workers with the run."""
@@ -55,8 +57,10 @@ class ProcessMixin(Runner):
         """Wrap for several processes, without device ids on a CPU.
 
         Gradients are views of the buckets that the processes exchange, so
-        none is copied. ``sync_bn``, whatever its value, makes BatchNorm span
-        the processes by :func:`~simim_plugin.runs.batch_norm.spanning`.
+        none is copied. ``model_wrapper_cfg`` without another type adds
+        arguments, such as ``static_graph``. ``sync_bn``, whatever its value,
+        makes BatchNorm span the processes by
+        :func:`~simim_plugin.runs.batch_norm.spanning`.
 
         Raises:
             SimimError: for another wrapper on a CPU.
@@ -64,18 +68,16 @@ class ProcessMixin(Runner):
         if not self.distributed or is_model_wrapper(model):
             return super().wrap_model(model_wrapper_cfg, model)
         on_gpu = torch.cuda.is_available()
-        if model_wrapper_cfg is not None:
+        given = dict(model_wrapper_cfg or {})
+        kind = given.pop('type', _DDP)
+        if kind not in (_DDP, MMDistributedDataParallel):
             if not on_gpu:
                 raise SimimError(
-                    'model_wrapper_cfg is for GPUs, and there is none; remove '
-                    'it.'
+                    f'model_wrapper_cfg.type {kind} is for GPUs, and there '
+                    'is none; remove it.'
                 )
             return super().wrap_model(model_wrapper_cfg, model)
-        model = model.to(get_device())
-        if self.cfg.get('sync_bn') is not None:
-            model = spanning(model)
-        return MMDistributedDataParallel(
-            model,
+        settings = dict(
             device_ids=[int(os.environ['LOCAL_RANK'])] if on_gpu else None,
             broadcast_buffers=False,
             find_unused_parameters=self.cfg.get(
@@ -83,6 +85,12 @@ class ProcessMixin(Runner):
             ),
             gradient_as_bucket_view=True,
         )
+        model = self.together(model.to(get_device()))
+        return MMDistributedDataParallel(model, **{**settings, **given})
+
+    def together(self, model: nn.Module) -> nn.Module:
+        """Let BatchNorm span the processes, if ``sync_bn`` asks for it."""
+        return model if self.cfg.get('sync_bn') is None else spanning(model)
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
         """Call the hooks, and note that this process goes on."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from . import dense, losses
+from . import dense, losses, wrappers
 from .channels import channels_of
 from .forms import compiling, custom_keys
 from .parts import Part
@@ -607,6 +607,9 @@ AGREEMENTS: tuple[Callable[[Whole], Faults], ...] = (
     schedules,
     whole_steps,
     compiling,
+    wrappers.copies,
+    wrappers.shards,
+    wrappers.kept_activations,
     custom_keys,
     needed_hooks,
     pipelines,

@@ -11,6 +11,7 @@ from typing import Any
 
 from mmengine.registry import (
     DATA_SAMPLERS,
+    MODEL_WRAPPERS,
     OPTIM_WRAPPER_CONSTRUCTORS,
     OPTIMIZERS,
     PARAM_SCHEDULERS,
@@ -63,6 +64,7 @@ _PASSED: dict[Any, frozenset[str]] = {
     OPTIMIZERS: frozenset({'params'}),
     PARAM_SCHEDULERS: frozenset({'optimizer'}),
     DATA_SAMPLERS: frozenset({'dataset', 'sampler'}),
+    MODEL_WRAPPERS: frozenset({'module'}),
 }
 
 _READ_BY_MODEL: dict[str, dict[str, frozenset[str]]] = {

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmengine import registry as roots
+from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import Registry
 from mmengine.runner import (
     EpochBasedTrainLoop,
@@ -211,6 +212,7 @@ def _without_type(value: Mapping, path: str, kind: Any) -> Any:
         'loader': DataLoader,
         'randomness': Runner.set_randomness,
         roots.LOG_PROCESSORS: LogProcessor,
+        roots.MODEL_WRAPPERS: MMDistributedDataParallel,
     }.get(kind)
 
 

@@ -31,6 +31,7 @@ from .layers import (
     has_frequencies,
     layer_depth,
     lighten,
+    run_block,
 )
 from .learned_rotary import EdgeCoordinates
 from .norm import final_norm as build_final_norm
@@ -106,6 +107,8 @@ class PlainViT(VisionTransformer):
             False.
         final_norm_affine (bool): give the final norm weights. Defaults to
             True.
+        with_cp (bool): recompute the blocks' activations in the backward
+            pass instead of keeping them. Defaults to False.
         **kwargs: see :class:`mmpretrain.models.VisionTransformer`; LayerScale
             is ``layer_scale_init_value``.
 
@@ -138,6 +141,7 @@ class PlainViT(VisionTransformer):
         ffn_norm: bool = False,
         interpolate_antialias: bool = False,
         final_norm_affine: bool = True,
+        with_cp: bool = False,
         **kwargs: Any,
     ) -> None:
         check_choice('arch', arch, self.arch_zoo)
@@ -146,6 +150,7 @@ class PlainViT(VisionTransformer):
         check_norms(ffn_norm, ffn_type)
         super().__init__(arch, **kwargs)
         self.interpolate_antialias = interpolate_antialias
+        self.with_cp = with_cp
         add_tokens(
             self, self.with_cls_token, num_registers, absolute_positions
         )
@@ -278,7 +283,7 @@ class PlainViT(VisionTransformer):
         tokens = self.pre_norm(self.drop_after_pos(tokens))
         outputs = []
         for index, layer in enumerate(self.layers):
-            tokens = layer(tokens, *places)
+            tokens = run_block(self.with_cp, layer, tokens, *places)
             if self.final_norm and index == self.num_layers - 1:
                 tokens = self.ln1(tokens)
             if index in self.out_indices:

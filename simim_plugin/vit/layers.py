@@ -6,6 +6,7 @@ head.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import pi
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from mmpretrain.models.utils import (
     build_norm_layer,
 )
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ..errors import SimimError
 from ..geometry import Grid
@@ -52,6 +54,22 @@ class Places(NamedTuple):
 
 
 NOWHERE = Places()
+
+
+def run_block(
+    again: bool, function: Callable[..., Tensor], *args: Any
+) -> Tensor:
+    """Apply a block to tokens.
+
+    Args:
+        again (bool): keep its arguments alone for the backward pass, which
+            computes the block again.
+        function (Callable): the block.
+        *args: of the block.
+    """
+    if again and torch.is_grad_enabled():
+        return checkpoint(function, *args, use_reentrant=False)
+    return function(*args)
 
 
 class RotaryPositions(nn.Module):

@@ -1,10 +1,14 @@
 """Two processes exchange gradients once per optimizer step."""
 
 import pytest
+import torch
 from mmengine.hooks import Hook
 from mmengine.registry import init_default_scope
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 
+from simim_plugin.models import SiameseIM
+
+from ..test_models.helpers import small_config
 from ..training_processes import in_two
 from .training import make_runner
 
@@ -40,6 +44,35 @@ def accumulate(folder) -> list[int]:
     assert runner.model.gradient_as_bucket_view
     runner.train()
     return hook.counts
+
+
+class Spare(SiameseIM):
+    """A model with a parameter that no loss uses."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.spare = torch.nn.Parameter(torch.zeros(()))
+
+
+def static(folder) -> int:
+    """Train in one of two processes; count the steps."""
+    init_default_scope('mmpretrain')
+    settings = small_config()
+    del settings['type']
+    runner = make_runner(
+        folder,
+        model=Spare(**settings),
+        wrapper=dict(static_graph=True),
+        launcher='pytorch',
+    )
+    assert runner.model.static_graph and runner.model.gradient_as_bucket_view
+    runner.train()
+    return runner.iter
+
+
+@pytest.mark.slow
+def test_a_static_graph_needs_no_search_for_unused_parameters(tmp_path):
+    assert in_two(static, tmp_path / 'run') == [3, 3]
 
 
 @pytest.mark.slow

@@ -45,7 +45,14 @@ class Pairs(Dataset):
 
 
 def make_runner(
-    folder, hooks=(), dataset=None, model=None, epochs=1, **options
+    folder,
+    hooks=(),
+    dataset=None,
+    model=None,
+    epochs=1,
+    batch=4,
+    wrapper=None,
+    **options,
 ):
     """Build a Runner of epochs of 6 steps of 4 images."""
     optim_wrapper = dict(
@@ -54,14 +61,16 @@ def make_runner(
         clip_grad=dict(max_norm=1.0),
     )
     optim_wrapper.update(options.pop('optim_wrapper', {}))
-    settings = dict(train_dataloader=dict(batch_size=4))
+    settings = dict(train_dataloader=dict(batch_size=batch))
+    if wrapper is not None:
+        settings['model_wrapper_cfg'] = wrapper
     if 'compile' in options:
         settings['compile'] = options.pop('compile')
     return SiameseIMRunner(
         model or small_model(),
         work_dir=str(folder),
         train_dataloader=dict(
-            batch_size=4,
+            batch_size=batch,
             num_workers=0,
             drop_last=True,
             sampler=dict(type='DefaultSampler', shuffle=False),

@@ -14,7 +14,7 @@ from simim_plugin.models import UniGradHead
 from simim_plugin.models.positions import relative_embedding
 from simim_plugin.vit import UnboundAttention
 
-from .helpers import small_batch, small_model
+from .helpers import small_batch, small_config, small_model
 
 
 class Calls(TorchDispatchMode):
@@ -131,6 +131,33 @@ def test_a_second_derivative_of_the_loss_is_refused():
     loss = UniGradHead().loss(prediction, torch.randn(1, 4, 5))['loss']
     with pytest.raises(SimimError, match='without create_graph'):
         torch.autograd.grad(loss, prediction, create_graph=True)
+
+
+def test_recomputed_blocks_give_the_same_gradients():
+    """Drop path draws the same paths again."""
+    found = []
+    for again in (False, True):
+        config = small_config()
+        config['backbone'] |= dict(with_cp=again, drop_path_rate=0.5)
+        torch.manual_seed(0)
+        model = MODELS.build(config).double().train()
+        model.init_weights()
+        runs = Counter()
+        branches = dict(online=model.backbone, target=model.target['backbone'])
+        for name, backbone in branches.items():
+            for layer in backbone.layers:
+                layer.register_forward_pre_hook(
+                    lambda *_, runs=runs, name=name: runs.update([name])
+                )
+        views, samples = small_batch()
+        views = [view.double() for view in views]
+        torch.manual_seed(1)
+        model.loss(views, samples)['loss'].backward()
+        assert runs == dict(online=4 if again else 2, target=2)
+        found.append([p.grad for p in model.parameters()])
+    for kept, recomputed in zip(*found, strict=True):
+        assert (kept is None) == (recomputed is None)
+        assert kept is None or torch.equal(kept, recomputed)
 
 
 def test_the_target_gets_no_gradient():

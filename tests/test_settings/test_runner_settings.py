@@ -1,10 +1,12 @@
 """Wrong settings of the Runner and of its own parts end in one sentence."""
 
 import pytest
+from mmengine.config import Config
 
 from simim_plugin.errors import SimimError
+from simim_plugin.settings import check_settings
 
-from .test_wrong_settings import check
+from .test_wrong_settings import NAMES, check, config_of
 
 # Words of --cfg-options in pretraining, and words of the sentence
 WRONG = {
@@ -61,6 +63,22 @@ WRONG = {
     'custom_hooks=[3]': 'custom_hooks.0 is 3; set it to a dictionary',
     'model=3': 'model is 3; set it to a dictionary',
     'model_wrapper_cfg.type=Foo': "no 'Foo' for model_wrapper_cfg",
+    'model_wrapper_cfg.static_graf=True': 'did you mean static_graph',
+    'model_wrapper_cfg.static_graph=perhaps': 'True or False',
+    'model_wrapper_cfg.static_graph=True optim_wrapper.accumulative_counts=2 '
+    'default_hooks.checkpoint.interval=1': 'so the graph changes',
+    'model_wrapper_cfg.type=FullyShard model_wrapper_cfg.mesh=2': (
+        'mesh is no setting of FullyShard'
+    ),
+    'model_wrapper_cfg.type=FullyShard compile.modules=True': (
+        'FullyShard cannot be compiled'
+    ),
+    'model_wrapper_cfg.type=FullyShard optim_wrapper.type=AmpOptimWrapper': (
+        'set optim_wrapper.type to AutocastOptimWrapper'
+    ),
+    'model_wrapper_cfg.type=FullyShard '
+    'default_hooks.average.type=EMAHook': 'default_hooks.average does',
+    'activation_checkpointing=[backbone]': 'set model.backbone.with_cp',
     'default_hooks.logger.backend_args.backend=foo': 'backend is one of ',
     'default_hooks.logger.backend_args.backend=local': 'out_dir, which is not',
     'default_hooks.logger.keep_local=False': 'set default_hooks.logger.out_d',
@@ -85,3 +103,12 @@ def test_a_wrong_setting_of_the_runner(change, words):
         check('pretraining', *change.split())
     assert str(error.value).endswith('.')
     assert '\n' not in str(error.value)
+
+
+def test_shards_are_not_trained_by_lamb():
+    config = Config(config_of(NAMES['pretraining']).to_dict())
+    config.optim_wrapper.optimizer = dict(type='Lamb', lr=0.1)
+    assert check_settings(config) == []
+    config.model_wrapper_cfg = dict(type='FullyShard')
+    with pytest.raises(SimimError, match='type to AdamW or LARS'):
+        check_settings(config)

@@ -1,0 +1,70 @@
+"""What several processes, and activations that are not kept, need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .whole import Faults, Whole
+
+_SHARDS = 'model_wrapper_cfg of type FullyShard'
+
+
+def copies(whole: Whole) -> Faults:
+    """A graph of gradients that stays the same is exchanged as a whole."""
+    wrapper = whole.at('model_wrapper_cfg')
+    optimizer = whole.at('optim_wrapper')
+    if wrapper is None or not wrapper.get('static_graph'):
+        return
+    count = optimizer.get('accumulative_counts', 1) if optimizer else 1
+    if count > 1:
+        yield (
+            'model_wrapper_cfg.static_graph is True and optim_wrapper.'
+            f'accumulative_counts {count}: of {count} steps one exchanges '
+            'gradients, so the graph changes; set one of them to False or 1.'
+        )
+
+
+def shards(whole: Whole) -> Faults:
+    """What the shards of a model cannot be used with."""
+    wrapper = whole.at('model_wrapper_cfg')
+    if wrapper is not None and 'FullyShard' in wrapper.names:
+        for words in _against_shards(whole):
+            yield f'{_SHARDS} {words}.'
+
+
+def _against_shards(whole: Whole) -> Iterator[str]:
+    backbone = whole.at('model.backbone')
+    if backbone is not None and 'PlainViT' not in backbone.names:
+        yield (
+            'shares the blocks of a SiameseIMViT, and model.backbone is '
+            f'{backbone.kind!r}; remove it'
+        )
+    if whole.settings.get('compile'):
+        yield 'cannot be compiled; remove compile'
+    optimizer = whole.at('optim_wrapper')
+    scaled = {'AmpOptimWrapper', 'ApexOptimWrapper'}
+    if optimizer is not None and scaled & {*optimizer.names}:
+        yield (
+            'has no gradient scaler; set optim_wrapper.type to '
+            'AutocastOptimWrapper, which needs none'
+        )
+    for part in whole.named('Lamb'):
+        yield (
+            f'has no whole tensors, whose norms Lamb needs; set {part.path}'
+            '.type to AdamW or LARS'
+        )
+    for hook in whole.named('EMAHook'):
+        yield f'cannot be copied, which {hook.path} does; remove the hook'
+
+
+def kept_activations(whole: Whole) -> Faults:
+    """Our encoders recompute their own blocks."""
+    backbone = whole.at('model.backbone')
+    if backbone is None or not whole.settings.get('activation_checkpointing'):
+        return
+    if {'PlainViT', 'SiameseIMViTDet'} & {*backbone.names}:
+        yield (
+            "activation_checkpointing is mmengine's, which lets BatchNorm "
+            'count a batch twice and gives a backbone on images no gradient; '
+            'remove it, and set model.backbone.with_cp to True.'
+        )
