@@ -61,5 +61,5 @@ class HoldBackboneHook(Hook):
     @torch.no_grad()
     def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         """Undo the step of the backbone."""
-        if self._held is not None:
-            torch._foreach_copy_(*self._held)
+        for weight, kept in zip(*(self._held or ()), strict=True):
+            weight.copy_(kept)  # shards have no copy of a whole list

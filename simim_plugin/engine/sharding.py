@@ -125,6 +125,9 @@ def gathered(model: nn.Module) -> Iterator[None]:
             part.unshard()
         yield
     finally:
+        # torch gathers ahead by the order of the last forward passes, which
+        # may differ among the processes: all end with this one.
+        whole.begin()
         for part in parts:
             part.reshard()
         whole.set_reshard_after_forward(True)
