@@ -78,7 +78,8 @@ def pretraining_step(
         Callable[[], Tensor]: runs it and returns the loss.
     """
     config = changed_config(name, img_size, masked)
-    config.model.backbone.with_cp = with_cp
+    if with_cp:
+        config.model.backbone.with_cp = True
     import_modules_from_strings(**config.custom_imports)
     init_default_scope('mmpretrain')
     model = MODELS.build(config.model)
