@@ -143,7 +143,7 @@ def test_times_of_two_processes_are_those_of_the_slower():
         (4.0, 2.5),
         (0.5, 0.8),
         (2 / 3, 1.0),
-        (0.75, 0.8),
+        (0.25, 1 - 0.8),
     ]
 
 
