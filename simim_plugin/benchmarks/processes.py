@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import multiprocessing
 import os
 import socket
-import statistics
-import tempfile
 import time
-from collections.abc import Sequence
-from pathlib import Path
+from statistics import mean, median
+from typing import Any
 
 import torch
+from mmengine.logging import MMLogger
 from torch import distributed, nn
-from torch.multiprocessing import start_processes
 from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import SimimError
@@ -23,9 +21,11 @@ from .training import RECIPE, pretraining_step
 
 KINDS = ('one', 'apart', 'together')
 """One process alone; two at once without an exchange; two that exchange the
-gradients and the statistics of BatchNorm."""
+gradients, the statistics of BatchNorm and the correlation of the loss."""
 
-_Times = dict[str, list[tuple[float, float]]]
+_Step = tuple[str, int, bool]
+_Times = dict[str, list[list[tuple[float, float]]]]
+"""Of each kind and turn, wall and CPU time of each process, seconds."""
 
 
 def measure_processes(
@@ -46,85 +46,106 @@ def measure_processes(
         dict[str, float]: seconds, CPU time of a process, and ratios.
 
     Raises:
-        SimimError: if there is a GPU, or a single core.
+        SimimError: if there is a GPU, a single core, or no Linux.
     """
-    cores = sorted(os.sched_getaffinity(0))[:2]
+    pins = hasattr(os, 'sched_getaffinity')  # Linux
+    cores = sorted(os.sched_getaffinity(0))[:2] if pins else []
     if DEVICE != 'cpu' or len(cores) < 2:
         raise SimimError(
-            f'The part processes needs two CPU cores and no GPU, and here are '
-            f'{len(cores)} on {DEVICE}; hide a GPU by CUDA_VISIBLE_DEVICES=.'
+            'The part processes needs Linux, two CPU cores and no GPU, and '
+            f'here are {len(cores)} cores and the device {DEVICE}; hide a '
+            'GPU by CUDA_VISIBLE_DEVICES=.'
         )
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
-    with tempfile.TemporaryDirectory() as folder:
-        args = cores, port, config, batch, rounds, bf16, folder
-        start_processes(_time, args, nprocs=2, start_method='spawn')
-        files = [Path(folder, f'{rank}.json') for rank in (0, 1)]
-        times = [json.loads(file.read_text()) for file in files]
+    step = config, batch, bf16
+    jobs = [_Job(rank, core, None, step) for rank, core in enumerate(cores)]
+    jobs += [_Job(rank, core, port, step) for rank, core in enumerate(cores)]
+    turns = dict(one=jobs[:1], apart=jobs[:2], together=jobs[2:])
+    times: _Times = {kind: [] for kind in KINDS}
+    try:
+        for job in jobs:
+            job.pipe.recv()  # it is ready
+        for _ in range(rounds):
+            for kind, working in turns.items():
+                for job in working:
+                    job.pipe.send('step')
+                times[kind].append([job.pipe.recv() for job in working])
+    except EOFError:
+        raise RuntimeError(
+            'A process has ended; its error is above.'
+        ) from None
+    finally:
+        for job in jobs:
+            job.process.kill()
+            job.process.join()
     return _figures(times)
 
 
-def _figures(times: Sequence[_Times]) -> dict[str, float]:
+def _figures(times: _Times) -> dict[str, float]:
     """Join the times of both processes: a step ends with the slower one."""
     load = os.getloadavg()[0]
     steps: dict[str, Timed] = {}
     for kind in KINDS:
-        rounds = zip(*[own[kind] for own in times if own[kind]], strict=True)
-        slowest, means = [], []
-        for step in rounds:
-            wall, cpu = zip(*step, strict=True)
-            slowest.append(max(wall))
-            means.append(statistics.mean(cpu))
-        steps[kind] = Timed(
-            statistics.median(slowest), statistics.median(means), load
-        )
+        slowest = [max(wall for wall, _ in turn) for turn in times[kind]]
+        means = [mean(cpu for _, cpu in turn) for turn in times[kind]]
+        steps[kind] = Timed(median(slowest), median(means), load)
     one, apart, together = (steps[kind] for kind in KINDS)
     figures: dict[str, float] = {
         f'processes, {kind}: seconds a step': steps[kind] for kind in KINDS
     }
     figures['processes, efficiency: one / together'] = one / together
     figures['processes, without the exchange: one / apart'] = one / apart
-    # Of CPU time a part of the exchange may be idle.
-    figures['processes, apart / together'] = apart / together
+    kept = apart / together
+    share = Timed(1 - float(kept), 1 - kept.cpu, load)
+    figures['processes, share of the exchange'] = share
     return figures
 
 
-def _time(
-    rank: int,
-    cores: Sequence[int],
-    port: int,
-    config: str,
-    batch: int,
-    rounds: int,
-    bf16: bool,
-    folder: str,
+class _Job:
+    """A process that makes a training step whenever it is asked.
+
+    Args:
+        rank (int): of two.
+        core (int): that it runs on.
+        port (int, optional): where the two meet. None, they do not.
+        step (tuple): config, batch and bf16 of the step.
+    """
+
+    def __init__(
+        self, rank: int, core: int, port: int | None, step: _Step
+    ) -> None:
+        context = multiprocessing.get_context('spawn')
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(
+            target=_serve, args=(rank, core, port, step, theirs), daemon=True
+        )
+        self.process.start()
+        theirs.close()
+
+
+def _serve(
+    rank: int, core: int, port: int | None, step: _Step, pipe: Any
 ) -> None:
-    """Time the steps of one process, and write the times to a file."""
-    os.sched_setaffinity(0, {cores[rank]})
+    """Time a step whenever the pipe has a word; send wall and CPU time."""
+    MMLogger.get_instance('mmengine', log_level='WARNING')
+    os.sched_setaffinity(0, {core})
     torch.set_num_threads(1)
-    os.environ.update(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
-    distributed.init_process_group('gloo', rank=rank, world_size=2)
-    alone = pretraining_step(config, batch, bf16)
-    shared = pretraining_step(config, batch, bf16, wrap=_exchanging)
-    times: _Times = {kind: [] for kind in KINDS}
-    for number in range(rounds + 1):
-        for kind in KINDS:
-            step = shared if kind == 'together' else alone
-            distributed.barrier()
-            if kind == 'one' and rank:
-                continue
-            begun = time.perf_counter(), time.process_time()
-            step()
-            taken = (
-                time.perf_counter() - begun[0],
-                time.process_time() - begun[1],
-            )
-            if number:  # the first step is slower
-                times[kind].append(taken)
-    Path(folder, f'{rank}.json').write_text(json.dumps(times))
-    distributed.barrier()
-    os._exit(0)  # torch 2.11 can deadlock when it destroys the group
+    config, batch, bf16 = step
+    if port is None:
+        run = pretraining_step(config, batch, bf16)
+    else:
+        os.environ.update(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
+        distributed.init_process_group('gloo', rank=rank, world_size=2)
+        run = pretraining_step(config, batch, bf16, wrap=_exchanging)
+    run()  # the first step is slower
+    pipe.send('ready')
+    while pipe.recv():
+        begun = time.perf_counter(), time.process_time()
+        run()
+        wall = time.perf_counter() - begun[0]
+        pipe.send((wall, time.process_time() - begun[1]))
 
 
 def _exchanging(model: nn.Module) -> nn.Module:

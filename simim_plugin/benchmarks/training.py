@@ -240,8 +240,9 @@ def measure_steps(
     Returns:
         dict[str, float]: seconds, images per second, MB and ratios.
     """
-    sizes = dict(img_size=img_size, masked=masked)
-    siamese_im = partial(pretraining_step, config, **sizes)
+    siamese_im = partial(
+        pretraining_step, config, img_size=img_size, masked=masked
+    )
     plain = partial(plain_vit_step, config=config, img_size=img_size)
     kinds: dict[str, tuple[_Prepare, bool]] = {
         'SiameseIM fp32': (siamese_im, False),

@@ -8,10 +8,14 @@ import shlex
 import statistics
 import subprocess
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 
 from ..errors import SimimError
+
+if TYPE_CHECKING:
+    from ..benchmarks.timing import Timed
 
 _LINE = re.compile(r'seconds a step[: ]\s*(\S+)\s+cpu\s+(\S+)')
 
@@ -61,7 +65,8 @@ def measure_peer(
         config, batch, bf16, img_size=img_size, masked=masked
     )
     step()  # the first one is slower
-    ours, theirs = [], []
+    ours: list[Timed] = []
+    theirs: list[Timed] = []
     for _ in range(rounds):
         ours.append(median_seconds(dict(ours=step), 1)['ours'])
         theirs.append(_run(words, os.getloadavg()[0]))
@@ -98,7 +103,7 @@ def peer_words(command: str, settings: Mapping[str, object]) -> list[str]:
         ) from error
 
 
-def _run(words: list[str], load: float) -> float:
+def _run(words: list[str], load: float) -> Timed:
     """Run the program once and return the time that it prints."""
     from ..benchmarks.timing import Timed
 
