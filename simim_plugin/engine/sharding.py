@@ -6,6 +6,7 @@ moments. The weights of a block are gathered while it computes.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -80,14 +81,6 @@ class FullyShard(nn.Module):
         self.module.set_requires_gradient_sync(optim_wrapper.should_sync())
         return self.module.train_step(data, optim_wrapper)
 
-    def val_step(self, data: Any) -> list:
-        """Predict as the model does."""
-        return self.module.val_step(data)
-
-    def test_step(self, data: Any) -> list:
-        """Predict as the model does."""
-        return self.module.test_step(data)
-
 
 def check_torch() -> None:
     """Refuse a torch without what FullyShard needs.
@@ -117,17 +110,20 @@ def gathered(model: nn.Module) -> Iterator[None]:
     if not isinstance(model, FullyShard):
         yield
         return
-    whole = model.module
-    parts = [p for p in whole.modules() if isinstance(p, fsdp.FSDPModule)]
-    whole.set_reshard_after_forward(False)
+    parts = [p for p in model.modules() if isinstance(p, fsdp.FSDPModule)]
+    # torch's hooks would free the weights again, and note forward passes
+    # that the other processes do not make.
+    names = ('_forward_pre_hooks', '_forward_hooks')
+    hooks = [{name: getattr(part, name) for name in names} for part in parts]
     try:
         for part in parts:
             part.unshard()
+            vars(part).update({name: OrderedDict() for name in names})
         yield
     finally:
-        for part in parts:
+        for part, own in zip(parts, hooks, strict=True):
+            vars(part).update(own)
             part.reshard()
-        whole.set_reshard_after_forward(True)
 
 
 class ShardingMixin(Runner):
