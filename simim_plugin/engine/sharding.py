@@ -126,6 +126,12 @@ def gathered(model: nn.Module) -> Iterator[None]:
             part.reshard()
 
 
+def shard_of(parameter: Tensor) -> Tensor:
+    """Return the numbers of a parameter that this process holds."""
+    own = parameter.detach()
+    return own.to_local() if isinstance(own, DTensor) else own
+
+
 class ShardingMixin(Runner):
     """Train a model that :class:`FullyShard` wraps."""
 
