@@ -21,6 +21,7 @@ from mmpretrain.models.backbones.vision_transformer import (
 from torch import Tensor, nn
 
 from ..errors import SimimError
+from ..runs.processes import together
 
 try:
     from torch.distributed import fsdp
@@ -147,7 +148,8 @@ class ShardingMixin(Runner):
             return super().wrap_model(model_wrapper_cfg, model)
         super()._init_model_weights()
         return MODEL_WRAPPERS.build(
-            model_wrapper_cfg, default_args=dict(module=self.together(model))
+            model_wrapper_cfg,
+            default_args=dict(module=together(self.cfg, model)),
         )
 
     def _init_model_weights(self) -> None:

@@ -16,12 +16,20 @@ from mmpretrain.registry import MODELS, TRANSFORMS
 
 import simim_plugin.rivals  # noqa: F401  # registers components
 from simim_plugin.config_files import config_path
-from simim_plugin.runs.processes import ProcessMixin
+from simim_plugin.engine import FullyShard
+from simim_plugin.engine.sharding import check_torch
+from simim_plugin.errors import SimimError
+from simim_plugin.runs.processes import ProcessMixin, together
 
 from ..training_processes import free_port, run_two
 
 NAMES = ('beit', 'densecl', 'dino', 'ibot', 'moco-v3', 'msn')
 IMAGES = 6
+try:
+    check_torch()
+    HAS_SHARDS = True
+except SimimError:
+    HAS_SHARDS = False
 
 
 def batch_of(config) -> dict:
@@ -40,7 +48,7 @@ def batch_of(config) -> dict:
     return default_collate(samples)
 
 
-def step(name) -> dict[str, torch.Tensor]:
+def step(name, shares=False) -> dict[str, torch.Tensor]:
     """Take a step in float64; return its losses, gradients and states."""
     init_default_scope('mmpretrain')
     os.environ['SIMIM_SCALE'] = 'demo'
@@ -57,21 +65,23 @@ def step(name) -> dict[str, torch.Tensor]:
     for part in model.modules():  # its draws differ between the processes
         if type(part).__name__ == 'DropPath':
             part.drop_prob = 0.0
-    optimizer = build_optim_wrapper(model, config.optim_wrapper)
     count = IMAGES // get_world_size()
     part = slice(get_rank() * count, (get_rank() + 1) * count)
     inputs = [view[part].double() for view in batch['inputs']]
     spread = model
-    if get_world_size() > 1:
+    if shares:
+        spread = FullyShard(together(config, model))
+    elif get_world_size() > 1:
         runner = SimpleNamespace(distributed=True, cfg=config)
         spread = ProcessMixin.wrap_model(runner, None, model)
+    optimizer = build_optim_wrapper(model, config.optim_wrapper)
     losses = spread(inputs, batch['data_samples'][part], mode='loss')
     loss = losses['loss']
     loss.backward()
     found = {f'loss {key}': value.detach() for key, value in losses.items()}
     for key, parameter in model.named_parameters():
         if parameter.grad is not None:
-            found[f'gradient {key}'] = parameter.grad.clone()
+            found[f'gradient {key}'] = whole(parameter.grad)
     optimizer.step()
     if hasattr(model, 'update_target'):  # moves centres and queues, too
         model.update_target(0.9)
@@ -80,12 +90,20 @@ def step(name) -> dict[str, torch.Tensor]:
     return found
 
 
+def whole(gradient):
+    """Return a gradient, gathered from its shards if need be."""
+    gather = getattr(gradient, 'full_tensor', gradient.clone)
+    return gather()
+
+
 def in_process(rank, port, folder):
     os.environ.update(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
     torch.set_num_threads(1)
     torch.distributed.init_process_group('gloo', rank=rank, world_size=2)
     for name in NAMES:
         torch.save(step(name), f'{folder}/{name}.{rank}.pth')
+        if HAS_SHARDS:
+            torch.save(step(name, True), f'{folder}/{name}.shards.{rank}.pth')
     torch.distributed.barrier()
     os._exit(0)  # torch 2.11 can deadlock when it destroys the group
 
@@ -104,17 +122,32 @@ def test_a_step_of_two_processes_equals_one(name, folder):
     first, second = (
         torch.load(folder / f'{name}.{rank}.pth') for rank in (0, 1)
     )
-    whole = step(name)
-    assert whole.keys() == first.keys() == second.keys()
-    for key, wanted in whole.items():
+    one = step(name)
+    assert one.keys() == first.keys() == second.keys()
+    for key, wanted in one.items():
         found = first[key]
         if key.startswith('loss'):
             found = (found + second[key]) / 2
         else:
             assert torch.equal(found, second[key]), key
-        # A bias before a BatchNorm has zero gradient, up to rounding, which
-        # AdamW divides by its eps.
-        least = 1e-2 if key.startswith('state') else 1e-3
-        error = (found - wanted).double().abs().max()
-        bound = 1e-9 * wanted.double().abs().max().clamp(min=least)
-        assert error <= bound, (key, error)
+        check_near(key, found, wanted)
+
+
+def check_near(key, found, wanted):
+    # A bias before a BatchNorm has zero gradient, up to rounding, which
+    # AdamW divides by its eps.
+    least = 1e-2 if key.startswith('state') else 1e-3
+    error = (found - wanted).double().abs().max()
+    bound = 1e-9 * wanted.double().abs().max().clamp(min=least)
+    assert error <= bound, (key, error)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not HAS_SHARDS, reason='FullyShard needs torch 2.8')
+@pytest.mark.parametrize('name', NAMES)
+def test_a_step_of_shards_equals_that_of_copies(name, folder):
+    copies = torch.load(folder / f'{name}.0.pth')
+    shards = torch.load(folder / f'{name}.shards.0.pth')
+    assert copies.keys() == shards.keys()
+    for key, wanted in copies.items():
+        check_near(key, shards[key], wanted)
