@@ -10,12 +10,14 @@ from .optim import AutocastOptimWrapper, LayerDecayConstructor
 from .runner import SiameseIMRunner
 from .schedule import WarmupCosineLR
 from .seeding import SeededDataset, SeededSampler
+from .sharding import FullyShard
 from .throughput import ThroughputHook
 
 __all__ = [
     'AutocastOptimWrapper',
     'CollapseMonitor',
     'ExactEpochLoop',
+    'FullyShard',
     'HoldBackboneHook',
     'LayerDecayConstructor',
     'MomentumHook',

@@ -11,6 +11,7 @@ from mmpretrain.registry import HOOKS
 from torch import Tensor
 
 from ..errors import SimimError
+from .sharding import shard_of
 from .unwrapping import unwrapped
 
 
@@ -49,11 +50,11 @@ class HoldBackboneHook(Hook):
             self._held = None
         elif self._held is None:
             held = [
-                weight
+                shard_of(weight)
                 for weight in unwrapped(runner.model).backbone.parameters()
                 if weight.requires_grad
             ]
-            self._held = held, [weight.detach().clone() for weight in held]
+            self._held = held, [weight.clone() for weight in held]
             runner.logger.info(
                 f'The backbone is held until epoch {self.epochs}.'
             )
@@ -61,5 +62,5 @@ class HoldBackboneHook(Hook):
     @torch.no_grad()
     def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         """Undo the step of the backbone."""
-        for weight, kept in zip(*(self._held or ()), strict=True):
-            weight.copy_(kept)  # shards have no copy of a whole list
+        if self._held is not None:
+            torch._foreach_copy_(*self._held)

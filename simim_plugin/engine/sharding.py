@@ -6,6 +6,7 @@ moments. The weights of a block are gathered while it computes.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -20,6 +21,7 @@ from mmpretrain.models.backbones.vision_transformer import (
 from torch import Tensor, nn
 
 from ..errors import SimimError
+from ..runs.processes import together
 
 try:
     from torch.distributed import fsdp
@@ -80,14 +82,6 @@ class FullyShard(nn.Module):
         self.module.set_requires_gradient_sync(optim_wrapper.should_sync())
         return self.module.train_step(data, optim_wrapper)
 
-    def val_step(self, data: Any) -> list:
-        """Predict as the model does."""
-        return self.module.val_step(data)
-
-    def test_step(self, data: Any) -> list:
-        """Predict as the model does."""
-        return self.module.test_step(data)
-
 
 def check_torch() -> None:
     """Refuse a torch without what FullyShard needs.
@@ -117,20 +111,26 @@ def gathered(model: nn.Module) -> Iterator[None]:
     if not isinstance(model, FullyShard):
         yield
         return
-    whole = model.module
-    parts = [p for p in whole.modules() if isinstance(p, fsdp.FSDPModule)]
-    whole.set_reshard_after_forward(False)
+    parts = [p for p in model.modules() if isinstance(p, fsdp.FSDPModule)]
+    # torch's hooks would free the weights again, and note forward passes
+    # that the other processes do not make.
+    names = ('_forward_pre_hooks', '_forward_hooks')
+    hooks = [{name: getattr(part, name) for name in names} for part in parts]
     try:
         for part in parts:
             part.unshard()
+            vars(part).update({name: OrderedDict() for name in names})
         yield
     finally:
-        # torch gathers ahead by the order of the last forward passes, which
-        # may differ among the processes: all end with this one.
-        whole.begin()
-        for part in parts:
+        for part, own in zip(parts, hooks, strict=True):
+            vars(part).update(own)
             part.reshard()
-        whole.set_reshard_after_forward(True)
+
+
+def shard_of(parameter: Tensor) -> Tensor:
+    """Return the numbers of a parameter that this process holds."""
+    own = parameter.detach()
+    return own.to_local() if isinstance(own, DTensor) else own
 
 
 class ShardingMixin(Runner):
@@ -148,7 +148,8 @@ class ShardingMixin(Runner):
             return super().wrap_model(model_wrapper_cfg, model)
         super()._init_model_weights()
         return MODEL_WRAPPERS.build(
-            model_wrapper_cfg, default_args=dict(module=self.together(model))
+            model_wrapper_cfg,
+            default_args=dict(module=together(self.cfg, model)),
         )
 
     def _init_model_weights(self) -> None:

@@ -24,6 +24,11 @@ from .stopping import end_at_once, outlive_stop
 _DDP = 'MMDistributedDataParallel'
 
 
+def together(config: Any, model: nn.Module) -> nn.Module:
+    """Let BatchNorm span the processes, if ``sync_bn`` asks for it."""
+    return model if config.get('sync_bn') is None else spanning(model)
+
+
 class ProcessMixin(Runner):
     """Run several processes on CPUs; end loader workers with the run."""
 
@@ -85,12 +90,8 @@ class ProcessMixin(Runner):
             ),
             gradient_as_bucket_view=True,
         )
-        model = self.together(model.to(get_device()))
+        model = together(self.cfg, model.to(get_device()))
         return MMDistributedDataParallel(model, **{**settings, **given})
-
-    def together(self, model: nn.Module) -> nn.Module:
-        """Let BatchNorm span the processes, if ``sync_bn`` asks for it."""
-        return model if self.cfg.get('sync_bn') is None else spanning(model)
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
         """Call the hooks, and note that this process goes on."""

@@ -39,6 +39,9 @@ def _against_shards(whole: Whole) -> Iterator[str]:
             'shares the blocks of a SiameseIMViT, and model.backbone is '
             f'{backbone.kind!r}; remove it'
         )
+    for name in ('val_cfg', 'test_cfg'):
+        if whole.settings.get(name):
+            yield f'trains alone; set {name} and its data to None'
     if whole.settings.get('compile'):
         yield 'cannot be compiled; remove compile'
     optimizer = whole.at('optim_wrapper')

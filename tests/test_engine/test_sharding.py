@@ -212,6 +212,7 @@ def test_a_checkpoint_is_that_of_one_process(trained):
         content(trained.folder / 'shards'),
         content(trained.folder / 'one'),
     )
+    assert shards.keys() == one.keys()
     for part in ('state_dict', 'optimizer'):
         assert layout(shards[part]) == layout(one[part])
     model = small_model().double()
