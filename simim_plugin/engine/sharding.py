@@ -53,7 +53,9 @@ class FullyShard(nn.Module):
         SimimError: with a torch that lacks it.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    module: Any  # has methods of torch's FSDPModule
+
+    def __init__(self, module: Any) -> None:
         super().__init__()
         check_torch()
         device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
