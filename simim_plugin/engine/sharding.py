@@ -53,7 +53,7 @@ class FullyShard(nn.Module):
         SimimError: with a torch that lacks it.
     """
 
-    module: Any  # torch gives it methods
+    module: Any  # has methods of torch's FSDPModule
 
     def __init__(self, module: Any) -> None:
         super().__init__()
