@@ -210,7 +210,7 @@ RUNS: dict[str, list[str]] = {
         f'--budget {budget} --work-dir {OUT}/efficient/{budget}'
         for rows, budget in (('i efficient', 'images'), ('efficient', 'time'))
     ],
-    # The best rate of each method stands in ablation_cifar10-micro.py.
+    # Chooses the rates of ablation_cifar10-micro.py, one for all until then.
     'cifar10_rates': [
         f'tools/ablate.py {METHODS} --scale cifar10-micro --data {HELD_OUT} '
         f'--tasks knn --work-dir {OUT}/cifar10_rates/{rate} --cfg-options '

@@ -1,8 +1,8 @@
 # Row (i) on CIFAR-10 with ViT-Micro/4, 2 epochs, minutes on two CPU cores. Our
 # recipe, not the paper's. One rule scales the recipe of every method: warm-up,
 # rise of temperatures and held layers have their share of the 400 epochs of
-# ablation_in1k.py, and 1 - momentum is four times its value. Learning rates
-# are chosen for each method (docs/results.md).
+# ablation_in1k.py, and 1 - momentum is four times its value. All methods
+# have one learning rate: none has been chosen for a method yet.
 _base_ = ['./siamese_im.py', './runtime.py', './vit_micro.py',
           './ablation_micro.py']
 

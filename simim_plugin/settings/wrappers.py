@@ -18,9 +18,10 @@ def copies(whole: Whole) -> Faults:
     count = optimizer.get('accumulative_counts', 1) if optimizer else 1
     if count > 1:
         yield (
-            'model_wrapper_cfg.static_graph is True and optim_wrapper.'
-            f'accumulative_counts {count}: of {count} steps one exchanges '
-            'gradients, so the graph changes; set one of them to False or 1.'
+            'model_wrapper_cfg.static_graph is True, and only one of '
+            f'{count} accumulated steps exchanges gradients, so the graph '
+            'changes; set static_graph to False, or '
+            'optim_wrapper.accumulative_counts to 1.'
         )
 
 
@@ -41,7 +42,10 @@ def _against_shards(whole: Whole) -> Iterator[str]:
         )
     for name in ('val_cfg', 'test_cfg'):
         if whole.settings.get(name):
-            yield f'trains alone; set {name} and its data to None'
+            yield (
+                f'cannot validate or test; set {name}, its dataloader and '
+                'its evaluator to None'
+            )
     if whole.settings.get('compile'):
         yield 'cannot be compiled; remove compile'
     optimizer = whole.at('optim_wrapper')
