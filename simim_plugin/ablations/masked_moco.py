@@ -6,6 +6,7 @@ Shape key: B batch, V visible patches, C backbone channels, D channels.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmpretrain.models import MoCoV3, MoCoV3Head, NonLinearNeck
@@ -14,6 +15,7 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from ..datasets.collating import PairSamples
+from ..models.momentum_copy import stop_drops
 
 
 @MODELS.register_module()
@@ -28,6 +30,10 @@ class MaskedMoCoV3(MoCoV3):
         **kwargs: see :class:`mmpretrain.models.MoCoV3`; its own momentum is
             not used.
     """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        stop_drops(self.momentum_encoder)
 
     def loss(
         self, inputs: Sequence[Tensor], data_samples: Sequence[DataSample]

@@ -125,7 +125,7 @@ def target_update(listed: bool) -> _Action:
     """Prepare the target's update without its arithmetic.
 
     Args:
-        listed (bool): the parameters are listed already.
+        listed (bool): the places of the parameters are listed already.
     """
     init_default_scope('mmpretrain')
     with torch.device('meta'):
@@ -134,9 +134,15 @@ def target_update(listed: bool) -> _Action:
 
     def run() -> None:
         for _ in range(10):
-            if not listed:
-                model._moving = None
-            model.update_target(0.995)
+            if listed:
+                model.update_target(0.995)
+                continue
+            online = (
+                *model.backbone.parameters(),
+                *model.projector.parameters(),
+            )
+            old = [*model.target.parameters()]
+            torch._foreach_lerp_(old, [*online], 0.005)
 
     return run
 

@@ -7,18 +7,18 @@ token, and registers if there are), C backbone channels, D decoder channels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import deepcopy
 from typing import Any
 
 import torch
 from mmpretrain.models import BaseSelfSupervisor
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..checkpoint.loading import start_from
 from ..datasets.collating import PairSamples
 from ..geometry import PairGeometry
+from .momentum_copy import MomentumCopy
 
 
 @MODELS.register_module()
@@ -54,10 +54,9 @@ class SiameseIM(BaseSelfSupervisor):
         super().__init__(backbone=backbone, neck=neck, head=head, **kwargs)
         self.projector = MODELS.build(projector)
         self.pretrained = pretrained
-        online = dict(backbone=self.backbone, projector=self.projector)
-        self.target = nn.ModuleDict(deepcopy(online)).requires_grad_(False)
-        # The parameters of both branches, listed once.
-        self._moving: tuple[list[Tensor], list[Tensor]] | None = None
+        self.target = MomentumCopy(
+            dict(backbone=self.backbone, projector=self.projector)
+        )
 
     def loss(
         self,
@@ -92,7 +91,6 @@ class SiameseIM(BaseSelfSupervisor):
         (tokens,) = self.target['backbone'](view)  # (B, E + N, C)
         return self.target['projector'](tokens)[:, self._extra :]
 
-    @torch.no_grad()
     def update_target(self, momentum: float) -> None:
         """Move every target parameter towards its online counterpart.
 
@@ -101,20 +99,7 @@ class SiameseIM(BaseSelfSupervisor):
         Args:
             momentum (float): weight of the old target, 0 to 1.
         """
-        if self._moving is None:
-            online = *self.backbone.parameters(), *self.projector.parameters()
-            self._moving = [*self.target.parameters()], [*online]
-        torch._foreach_lerp_(*self._moving, 1 - momentum)
-
-    def _apply(self, *args: Any, **kwargs: Any) -> SiameseIM:
-        # Moving the model to a device may replace its parameters.
-        self._moving = None
-        return super()._apply(*args, **kwargs)
-
-    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """Load as torch does, which may replace the parameters."""
-        self._moving = None
-        return super().load_state_dict(*args, **kwargs)
+        self.target.follow(momentum)
 
     def init_weights(self) -> None:
         """Initialise the online branch, load ``pretrained``, and copy the

@@ -6,13 +6,13 @@ backbone channels.
 
 from __future__ import annotations
 
-from copy import deepcopy
 from typing import Any
 
 import torch
 from mmpretrain.models import BaseSelfSupervisor
-from torch import Tensor, nn
+from torch import Tensor
 
+from ..models.momentum_copy import MomentumCopy
 from .moving import Moving
 
 
@@ -34,8 +34,9 @@ class StudentTeacher(BaseSelfSupervisor):
         self, backbone: dict, neck: dict, head: dict, **kwargs: Any
     ) -> None:
         super().__init__(backbone=backbone, neck=neck, head=head, **kwargs)
-        student = dict(backbone=self.backbone, neck=self.neck)
-        self.target = nn.ModuleDict(deepcopy(student)).requires_grad_(False)
+        self.target = MomentumCopy(
+            dict(backbone=self.backbone, neck=self.neck)
+        )
 
     def student_tokens(self, view: Tensor) -> Tensor:
         """Return tokens (B, E + N, C) of a view (B, 3, H, W)."""
@@ -48,7 +49,6 @@ class StudentTeacher(BaseSelfSupervisor):
         (tokens,) = self.target['backbone'](view)
         return tokens
 
-    @torch.no_grad()
     def update_target(self, momentum: float) -> None:
         """Move every teacher parameter towards the student's, and what is
         moving in the head to what the last step has seen.
@@ -56,11 +56,7 @@ class StudentTeacher(BaseSelfSupervisor):
         Args:
             momentum (float): weight of the old teacher, 0 to 1.
         """
-        torch._foreach_lerp_(
-            [*self.target.parameters()],
-            [*self.backbone.parameters(), *self.neck.parameters()],
-            1 - momentum,
-        )
+        self.target.follow(momentum)
         for part in self._moving():
             part.move()
 

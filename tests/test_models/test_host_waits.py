@@ -100,7 +100,6 @@ def test_a_step_does_not_wait_for_the_gpu():
     data = collate_pairs(items())
     data['inputs'] = [view.pin_memory() for view in data['inputs']]
     data['data_samples'] = data['data_samples'].pin_memory()
-    model.update_target(0.9)  # which lists the parameters
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode('error')
     try:
@@ -162,6 +161,9 @@ def test_the_target_follows_parameters_that_are_replaced():
     other = copy.deepcopy(model)
     state = {name: value + 1 for name, value in model.state_dict().items()}
     model.load_state_dict(state, assign=True)
+    state = model.projector.embed.state_dict()
+    state = {name: value.clone() for name, value in state.items()}
+    model.projector.embed.load_state_dict(state, assign=True)
     for whole in (model, other):
         with torch.no_grad():
             whole.projector.embed.weight.add_(5)

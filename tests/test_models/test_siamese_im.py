@@ -306,6 +306,24 @@ def test_the_target_starts_as_a_copy_and_moves_by_the_momentum():
     assert torch.allclose(moved, start + 0.25)
 
 
+def test_the_target_has_no_stochastic_depth_and_no_dropout():
+    config = small_config()
+    config['backbone'] |= dict(drop_path_rate=0.9, drop_rate=0.9)
+    config['backbone']['layer_cfgs'] = dict(attn_drop_rate=0.9)
+    torch.manual_seed(0)
+    model = MODELS.build(config)
+    model.init_weights()
+    view = torch.randn(4, 3, 16, 16)
+    first, second = (model.train().encode_target(view) for _ in range(2))
+    assert torch.equal(first, second)
+    first, second = (model.backbone(view)[0] for _ in range(2))
+    assert not torch.equal(first, second)
+    model.eval()
+    assert torch.equal(
+        model.backbone(view)[0], model.target['backbone'](view)[0]
+    )
+
+
 def test_patch_embedding_and_positions_are_frozen():
     model = small_model()
     frozen = {

@@ -128,6 +128,19 @@ def test_each_has_an_entry_and_a_section():
     assert sections == {'mae', *NAMES}
 
 
+@pytest.mark.parametrize('name', sorted({*NAMES} - {*NO_TEACHER}))
+def test_the_teacher_has_no_stochastic_depth(name, monkeypatch):
+    """DINO and iBOT have it in the student alone."""
+    config = load(name, 'demo', monkeypatch)
+    config.model.backbone.drop_path_rate = 0.9
+    model = built(config).train()
+    view = torch.randn(8, 3, 48, 48)
+    first, second = (model.teacher_tokens(view) for _ in range(2))
+    assert torch.equal(first, second)
+    first, second = (model.student_tokens(view) for _ in range(2))
+    assert not torch.equal(first, second)
+
+
 @pytest.mark.parametrize('name', NAMES)
 def test_takes_two_steps(name, monkeypatch, images):
     torch.manual_seed(0)
