@@ -104,7 +104,7 @@ FINETUNED = {
 
 @pytest.mark.parametrize('name', FINETUNED)
 def test_finetuning_recipe(name):
-    """Compare with docs/method.md and MMPretrain's MAE benchmarks."""
+    """Compare with docs/finetuning.md and MMPretrain's MAE benchmarks."""
     epochs, lr, decay, drop_path, batch, width = FINETUNED[name]
     config = load(name)
     assert config.train_cfg.max_epochs == epochs
@@ -245,7 +245,7 @@ def test_new_layers_of_finetuning():
 
 
 def test_linear_recipe():
-    """Compare with docs/method.md."""
+    """Compare with docs/linear.md."""
     config = load(LINEAR)
     assert config.train_cfg.max_epochs == 90
     assert config.optim_wrapper.type == 'AutocastOptimWrapper'

@@ -17,7 +17,7 @@ class SingleDrawCrop(RandomResizedCrop):
 
     Clamping a box that does not fit changes its aspect ratio.
     ``RandomResizedCrop`` draws up to ten times instead. The released code
-    probes with a single draw (docs/method.md). The arguments are those of
+    probes with a single draw (docs/linear.md). The arguments are those of
     ``RandomResizedCrop``; ``max_attempts`` has no effect. Images of other
     numbers of channels than three are resized by torchvision.
     """

@@ -31,7 +31,7 @@ def logistic_accuracy(
 ) -> float:
     """Compute the top-1 accuracy of a linear softmax classifier.
 
-    As in the released code (docs/method.md), the mean of each feature vector
+    As in the released code (docs/logistic.md), the mean of each feature vector
     over its channels is subtracted and the vector is scaled to unit length.
     W, without intercept, minimises ::
 

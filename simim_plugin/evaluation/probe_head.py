@@ -13,7 +13,7 @@ from torch import Tensor, nn
 class ProbeHead(LinearClsHead):
     """BatchNorm without affine parameters, then one linear layer.
 
-    See docs/method.md.
+    See docs/linear.md.
 
     Args:
         num_classes (int): number of classes.
