@@ -135,13 +135,25 @@ class SmallTargetSiameseIM(SiameseIM):
     The neck is a :class:`SmallTargetDecoder`; its ``target_grid`` is the
     grid of the target view. Target positions are in units of online patches,
     as in the relative embedding: a point of a view has the same position in
-    both branches.
+    both branches. Rotary positions follow the grid of the view.
+
+    Args:
+        **kwargs: see :class:`SiameseIM`.
+
+    Raises:
+        SimimError: if the backbone has a relative bias, which has one grid.
     """
 
     target_positions: Tensor
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        if self.backbone.bias_index is not None:
+            raise SimimError(
+                'The relative_bias of model.backbone has the grid of the '
+                'online view, and SmallTargetSiameseIM encodes a target of '
+                'another grid; remove it, or use SiameseIM.'
+            )
         table = scaled_table(
             self.neck.target_grid, self.neck.grid, self.backbone.embed_dims
         )
@@ -149,12 +161,32 @@ class SmallTargetSiameseIM(SiameseIM):
             'target_positions', table.float(), persistent=False
         )
 
+    def init_weights(self) -> None:
+        """Initialise as SiameseIM.
+
+        Raises:
+            SimimError: if ``pretrained`` has another table of positions.
+        """
+        super().init_weights()
+        vit = self.backbone
+        if vit.pos_embed is None:
+            return
+        table = vit.pos_embed[:, vit.table_extra :]
+        grid = vit.patch_resolution
+        known = scaled_table(grid, grid, vit.embed_dims).to(table)
+        if not torch.allclose(table, known, rtol=0, atol=0.01):
+            raise SimimError(
+                'The backbone has read a table of positions that is not the '
+                'sin-cos one, and SmallTargetSiameseIM computes that one for '
+                'its target; start from another file, or use SiameseIM.'
+            )
+
     @torch.no_grad()
     def encode_target(self, view: Tensor) -> Tensor:
         """Return target features (B, N, D) of a whole view (B, 3, H, W)."""
-        backbone: Any = self.target['backbone']
-        patches, _ = backbone.patch_embed(view)  # (B, N, C)
-        tokens = backbone.encode(patches + self.target_positions)
+        (tokens,) = self.target['backbone'](
+            view, positions=self.target_positions
+        )
         return self.target['projector'](tokens)[:, self._extra :]
 
 

@@ -237,7 +237,10 @@ class PlainViT(VisionTransformer):
             state_dict[name] = torch.cat([table[:, :extra], patches], dim=1)
 
     def forward(
-        self, images: Tensor, visible: Tensor | None = None
+        self,
+        images: Tensor,
+        visible: Tensor | None = None,
+        positions: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, ...]:
         """Encode images.
 
@@ -245,6 +248,9 @@ class PlainViT(VisionTransformer):
             images (Tensor): (B, 3, H, W).
             visible (Tensor, optional): (B, V) row-major indices of the
                 patches to encode. Defaults to all patches.
+            positions (Tensor, optional): (1, N, C), added to the patches.
+                Defaults to those of the table. Without a table nothing is
+                added.
 
         Returns:
             Tensor | tuple[Tensor, ...]: with ``visible``, the extra tokens
@@ -253,7 +259,9 @@ class PlainViT(VisionTransformer):
         """
         patches, grid = self.patch_embed(images)  # (B, N, C)
         if self.pos_embed is not None:
-            patches = patches + self._positions(grid)
+            if positions is None:
+                positions = self._positions(grid)
+            patches = patches + positions
         places = self.places(grid, visible)
         if visible is not None:
             patches = patches.take_along_dim(visible[..., None], dim=1)

@@ -25,10 +25,11 @@ def scope():
     init_default_scope('mmpretrain')
 
 
-def build(kind, neck=None, **kwargs):
+def build(kind, neck=None, backbone=None, **kwargs):
     """Build a small model; all kinds have the same weights."""
     config = small_config(**kwargs) | kind
     config['neck'].update(neck or {})
+    config['backbone'].update(backbone or {})
     torch.manual_seed(0)
     model = MODELS.build(config)
     model.init_weights()
@@ -267,14 +268,52 @@ def test_a_smaller_target_is_encoded_with_these_positions():
     torch.testing.assert_close(model.encode_target(view), expected)
 
 
-def test_a_target_of_the_same_grid_is_the_method():
+@pytest.mark.parametrize(
+    'backbone',
+    [
+        {},
+        dict(rotary='dinov3'),
+        dict(rotary='eva02', absolute_positions=False),
+        dict(rotary='capi', num_registers=4, absolute_positions=False),
+        dict(absolute_positions=False),
+    ],
+    ids=str,
+)
+def test_a_target_of_the_same_grid_is_the_method(backbone):
     inputs, samples = small_batch()
     neck = dict(type='SmallTargetDecoder', target_grid=(4, 4))
-    small = build(dict(type='SmallTargetSiameseIM'), neck=neck)
-    same(
-        step(small, inputs, samples),
-        step(build(dict(type='SiameseIM')), inputs, samples),
-    )
+    small = build(dict(type='SmallTargetSiameseIM'), neck, backbone)
+    method = build(dict(type='SiameseIM'), backbone=backbone)
+    same(step(small, inputs, samples), step(method, inputs, samples))
+
+
+def test_a_point_of_a_smaller_target_has_its_rotary_position():
+    """Attention that sees rotary positions alone tells halves apart."""
+    backbone = dict(rotary='dinov3', absolute_positions=False)
+    neck = dict(type='SmallTargetDecoder', target_grid=(2, 2))
+    model = build(dict(type='SmallTargetSiameseIM'), neck, backbone).eval()
+    view = F.avg_pool2d(small_batch()[0][1], 2)
+    (tokens,) = model.target['backbone'](view)
+    expected = model.target['projector'](tokens)[:, 1:]
+    torch.testing.assert_close(model.encode_target(view), expected)
+
+
+@pytest.mark.parametrize('pretrained', [False, True])
+def test_a_target_of_unknown_positions_is_refused(pretrained, tmp_path):
+    """A relative bias has one grid, and a learned table no formula."""
+    neck = dict(type='SmallTargetDecoder', target_grid=(2, 2))
+    kind, backbone = dict(type='SmallTargetSiameseIM'), {}
+    if pretrained:
+        other = build(dict(type='SiameseIM'))
+        state = other.state_dict()
+        state['backbone.pos_embed'] += 1
+        kind['pretrained'] = str(tmp_path / 'other.pth')
+        torch.save(dict(state_dict=state), kind['pretrained'])
+    else:
+        backbone['relative_bias'] = True
+    words = 'read a table of positions' if pretrained else 'relative_bias'
+    with pytest.raises(SimimError, match=words):
+        build(kind, neck, backbone)
 
 
 def test_a_smaller_target_trains():
