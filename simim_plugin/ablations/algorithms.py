@@ -112,9 +112,7 @@ class PartialTargetSiameseIM(SiameseIM):
         chosen = to_device(chosen, visible.device)  # (B, K)
         online = self.backbone(online_view, visible)
         online = self.projector(online)  # (B, E + V, D)
-        queries = self.neck.queries(geometry)  # (B, N, D)
-        queries = queries.take_along_dim(chosen[..., None], dim=1)
-        prediction = self.neck.decode(online, visible, queries)
+        prediction = self.neck(online, visible, geometry, chosen)
         target = self.encode_part(target_view, chosen)  # (B, K, D)
         return self.head.loss(prediction, target)
 

@@ -63,7 +63,11 @@ class RelativePositionDecoder(BaseModule):
         nn.init.normal_(self.mask_token, std=0.02)
 
     def forward(
-        self, online: Tensor, visible: Tensor, geometry: PairGeometry
+        self,
+        online: Tensor,
+        visible: Tensor,
+        geometry: PairGeometry,
+        chosen: Tensor | None = None,
     ) -> Tensor:
         """Predict the target view's features.
 
@@ -72,11 +76,23 @@ class RelativePositionDecoder(BaseModule):
                 patches of the online view.
             visible (Tensor): (B, V) row-major indices of those patches.
             geometry (PairGeometry): the B pairs of views.
+            chosen (Tensor, optional): (B, K) row-major indices of the
+                target's patches to predict. Defaults to all.
 
         Returns:
-            Tensor: (B, N, D).
+            Tensor: (B, N, D), or (B, K, D) of the chosen patches.
         """
-        return self.decode(online, visible, self.queries(geometry))
+        queries = self.queries(geometry)  # (B, N, D)
+        if chosen is not None:
+            queries = queries.take_along_dim(chosen[..., None], dim=1)
+        count = online.shape[1] - visible.shape[1]
+        extra, context = online[:, :count], online[:, count:]
+        positions = self.pos_embed[0, 1:]  # (N, D); the cls row is zero
+        context = context + positions[visible]  # (B, V, D)
+        tokens = torch.cat([extra, context, queries], dim=1)
+        for layer in self.layers:
+            tokens = layer(tokens)  # (B, E + V + N, D)
+        return self.predict(tokens[:, -queries.shape[1] :])
 
     def queries(self, geometry: PairGeometry) -> Tensor:
         """Return the mask tokens (B, N, D) with the patches' positions.
@@ -105,16 +121,3 @@ class RelativePositionDecoder(BaseModule):
             )
             cols = F.linear(cols, weights[1])
             return (rows[:, :, None] + cols[:, None]).flatten(1, 2)
-
-    def decode(
-        self, online: Tensor, visible: Tensor, queries: Tensor
-    ) -> Tensor:
-        """Predict (B, N, D) from mask tokens (B, N, D) of those patches."""
-        count = online.shape[1] - visible.shape[1]
-        extra, context = online[:, :count], online[:, count:]
-        positions = self.pos_embed[0, 1:]  # (N, D); the cls row is zero
-        context = context + positions[visible]  # (B, V, D)
-        tokens = torch.cat([extra, context, queries], dim=1)
-        for layer in self.layers:
-            tokens = layer(tokens)  # (B, E + V + N, D)
-        return self.predict(tokens[:, -queries.shape[1] :])

@@ -16,7 +16,6 @@ from simim_plugin.rivals import (
     TokenHead,
     ViTBEiT,
 )
-from simim_plugin.rivals.masking import masked_tokens
 
 SMALL = dict(n_hid=4, n_blk_per_group=1, vocab_size=16)
 
@@ -149,7 +148,8 @@ def test_the_loss_is_that_of_the_masked_patches():
     view = (255 * pixels - 100) / 50
     losses = model.loss([view], [Sample(False, True, True, False)])
     mask = torch.tensor([[False, True, True, False]])
-    tokens = masked_tokens(model.backbone, model.mask_token, view, mask)
+    replaced = mask, model.mask_token
+    (tokens,) = model.backbone(view, replaced=replaced)
     logits = model.head.tokens(tokens[0, [2, 3]])  # after the cls token
     logs = logits.log_softmax(dim=1)
     expected = -(logs[0, 1] + logs[1, 2]) / 2
@@ -157,7 +157,7 @@ def test_the_loss_is_that_of_the_masked_patches():
     # What is masked is not seen.
     other = view.clone()
     other[..., :4, 4:] = 9.0
-    seen = masked_tokens(model.backbone, model.mask_token, other, mask)
+    (seen,) = model.backbone(other, replaced=replaced)
     assert torch.equal(seen, tokens)
 
 
