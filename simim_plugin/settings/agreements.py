@@ -366,10 +366,13 @@ def branches(whole: Whole) -> Faults:
         )
 
 
+_ALL_TOKENS = {'SiameseIM', 'MaskedMoCoV3', 'StudentTeacher', 'ViTBEiT'}
+
+
 def pretrained_tokens(whole: Whole) -> Faults:
     """Pretraining takes all tokens of the last block."""
     backbone, model = whole.at('model.backbone'), whole.at('model')
-    if not (backbone and model and 'SiameseIM' in model.names):
+    if not (backbone and model and _ALL_TOKENS & {*model.names}):
         return
     for name, only in (('out_type', 'raw'), ('out_indices', -1)):
         if backbone.get(name, only) != only:
@@ -377,6 +380,19 @@ def pretrained_tokens(whole: Whole) -> Faults:
                 f'model.backbone.{name} is {backbone.get(name)!r}, and '
                 'pretraining takes all tokens of the last block; remove it.'
             )
+
+
+def cls_tokens(whole: Whole) -> Faults:
+    """An algorithm that compares cls tokens has one."""
+    encoder, model = whole.encoder, whole.at('model')
+    if encoder is None or model is None:
+        return
+    uses = getattr(model.made, 'uses_cls_token', False)
+    if uses and not encoder.part.get('with_cls_token', True):
+        yield (
+            f'{model.short} compares cls tokens, and '
+            f'{encoder.part.path}.with_cls_token is False; set it to True.'
+        )
 
 
 def pixels(whole: Whole) -> Faults:
@@ -620,6 +636,7 @@ AGREEMENTS: tuple[Callable[[Whole], Faults], ...] = (
     whole_branches,
     branches,
     pretrained_tokens,
+    cls_tokens,
     pixels,
     masks,
     device_colours,

@@ -142,6 +142,14 @@ WRONG = [
     ),
     ('rival_dino', 'model.head.teacher_temperature=0', 'temperature is 0'),
     ('rival_dino', 'model.head.out_dims=1', 'out_dims is 1'),
+    (
+        'rival_ibot',
+        'model.backbone.with_cls_token=False',
+        'ViTIBOT compares cls tokens',
+    ),
+    ('rival_moco', 'model.backbone.out_type=cls_token', 'takes all tokens of'),
+    ('rival_beit', 'model.backbone.out_indices=[0]', 'takes all tokens of'),
+    ('row_moco', 'model.backbone.out_type=featmap', 'takes all tokens of'),
     ('rival_msn', 'model.head.num_prototypes=1', 'num_prototypes is 1'),
     ('rival_moco', 'model.head.temperature=0', 'temperature is 0'),
     (
