@@ -346,7 +346,7 @@ def test_symmetric_is_the_mean_of_both_directions():
     same(ours, swapped)
 
 
-def moco(**kwargs):
+def moco(**backbone):
     mlp = dict(
         hid_channels=20,
         out_channels=16,
@@ -357,7 +357,7 @@ def moco(**kwargs):
     model = MODELS.build(
         dict(
             type='MaskedMoCoV3',
-            backbone=small_config()['backbone'],
+            backbone=small_config()['backbone'] | backbone,
             neck=dict(mlp, type='MeanTokenNeck', in_channels=24),
             head=dict(
                 type='PredictorHead',
@@ -370,21 +370,30 @@ def moco(**kwargs):
     return model
 
 
-def test_masked_moco_is_its_direct_computation():
-    model = moco()
+@pytest.mark.parametrize(
+    ('backbone', 'extra'),
+    [
+        ({}, 1),
+        (dict(num_registers=4), 5),
+        (dict(with_cls_token=False), 0),
+    ],
+    ids=str,
+)
+def test_masked_moco_is_its_direct_computation(backbone, extra):
+    model = moco(**backbone)
     inputs, samples = small_batch()
     ours = model.loss(inputs, samples)
     hidden = torch.stack([s.mask for s in samples])
     visible = (~hidden).nonzero()[:, 1].view(4, -1)
     losses = []
     for query, key in (inputs, inputs[::-1]):
-        q = model.backbone(query, visible)[:, 1:].mean(1)
+        q = model.backbone(query, visible)[:, extra:].mean(1)
         (q,) = super(type(model.neck), model.neck).forward((q,))
         (p,) = model.head.predictor([q])
         with torch.no_grad():
-            backbone, neck = model.momentum_encoder.module
-            (k,) = backbone(key)
-            (k,) = super(type(neck), neck).forward((k[:, 1:].mean(1),))
+            encoder, neck = model.momentum_encoder.module
+            (k,) = encoder(key)
+            (k,) = super(type(neck), neck).forward((k[:, extra:].mean(1),))
             t = F.layer_norm(k, (16,))
         positive = (p - t).square().sum(1)
         negative = (p @ t.T).square().mean(1)
