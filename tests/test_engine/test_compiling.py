@@ -149,5 +149,9 @@ def test_only_the_named_parts_are_compiled():
 def test_unknown_parts_are_refused():
     with pytest.raises(SimimError, match='names decoder, which SiameseIM'):
         compile_parts(small_model(), ['backbone', 'decoder'])
+    with pytest.raises(SimimError, match=r'as target\.backbone'):
+        compile_parts(small_model(), ['neck', 'target'])
+    with pytest.raises(SimimError, match=r'as neck\.layers\.0'):
+        compile_parts(small_model(), ['neck.layers'])
     with pytest.raises(SimimError, match='names no part'):
         compile_parts(nn.Linear(2, 2))
