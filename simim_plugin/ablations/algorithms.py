@@ -1,12 +1,14 @@
 """Algorithms that differ from Siamese Image Modeling in one point.
 
 Shape key: B batch, N patches, V visible patches, K predicted target patches,
-R x C rows and columns of patches, D channels, p patch size in pixels.
+R x C rows and columns of patches, D channels, p x q patch size in pixels,
+F channels of an image, P = F p q values of a patch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -25,8 +27,8 @@ from ..models.siamese_im import SiameseIM, to_device
 class PixelSiameseIM(SiameseIM):
     """Predict the pixels of the target view, without a target branch.
 
-    The neck is a :class:`PixelDecoder` with 3 p^2 ``out_dims``. The loss
-    norm of the head normalises the pixels of each patch.
+    The neck is a :class:`PixelDecoder` whose ``out_dims`` are the values P of
+    a patch. The loss norm of the head normalises the pixels of each patch.
 
     Args:
         **kwargs: see :class:`SiameseIM`.
@@ -38,8 +40,9 @@ class PixelSiameseIM(SiameseIM):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         del self.target
-        self.patch_size = self.backbone.patch_embed.projection.kernel_size[0]
-        pixels = 3 * self.patch_size**2
+        patches = self.backbone.patch_embed.projection
+        self.patch_size = patches.kernel_size
+        pixels = patches.in_channels * prod(self.patch_size)
         if self.neck.predict.out_features != pixels:
             raise SimimError(
                 f'A patch has {pixels} pixel values and the neck predicts '
@@ -49,9 +52,9 @@ class PixelSiameseIM(SiameseIM):
 
     @torch.no_grad()
     def encode_target(self, view: Tensor) -> Tensor:
-        """Return the pixels (B, N, 3 p^2) of a view (B, 3, H, W)."""
-        p = self.patch_size
-        patches = view.unfold(2, p, p).unfold(3, p, p)  # (B, 3, R, C, p, p)
+        """Return the pixels (B, N, P) of a view (B, F, H, W)."""
+        p, q = self.patch_size
+        patches = view.unfold(2, p, p).unfold(3, q, q)  # (B, F, R, C, p, q)
         return patches.permute(0, 2, 3, 4, 5, 1).flatten(3).flatten(1, 2)
 
     def update_target(self, momentum: float) -> None:

@@ -19,7 +19,7 @@ class PixelDecoder(RelativePositionDecoder):
     """Predict the pixel values of every target patch.
 
     Args:
-        out_dims (int): values per patch, 3 x patch size squared.
+        out_dims (int): values per patch: its pixels times the channels.
         **kwargs: see :class:`RelativePositionDecoder`.
     """
 

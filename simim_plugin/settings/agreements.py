@@ -402,7 +402,8 @@ def pixels(whole: Whole) -> Faults:
         rows, columns = encoder.patch
         yield from differs(
             *('model.neck.out_dims', neck.get('out_dims')),
-            *('the values of a patch', 3 * rows * columns),
+            'the values of a patch',
+            channels_of(whole.settings) * rows * columns,
         )
 
 
