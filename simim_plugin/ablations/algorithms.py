@@ -133,10 +133,10 @@ class PartialTargetSiameseIM(SiameseIM):
 class SmallTargetSiameseIM(SiameseIM):
     """Encode a target view of fewer pixels, to save time.
 
-    The neck is a :class:`SmallTargetDecoder`; its ``target_grid`` is the
-    grid of the target view. Target positions are in units of online patches,
-    as in the relative embedding: a point of a view has the same position in
-    both branches. Rotary positions follow the grid of the view.
+    ``target_grid`` of the neck is the grid of the target view. Target
+    positions are in units of online patches, as in the relative embedding: a
+    point of a view has the same position in both branches. Rotary positions
+    follow the grid of the view.
 
     Args:
         **kwargs: see :class:`SiameseIM`.

@@ -27,11 +27,13 @@ class RelativePositionDecoder(BaseModule):
     is predicted for them (docs/method.md, "Decoder").
 
     Args:
-        grid (tuple[int, int]): rows and columns of patches of both views.
+        grid (tuple[int, int]): rows and columns of patches of the views.
         embed_dims (int): channels D. Defaults to 768.
         depth (int): number of blocks. Defaults to 4.
         num_heads (int): attention heads. Defaults to 16.
         norm_cfg (dict): norm layer of the blocks.
+        target_grid (tuple[int, int], optional): rows and columns of a target
+            view of another size. Defaults to ``grid``.
     """
 
     def __init__(
@@ -41,10 +43,12 @@ class RelativePositionDecoder(BaseModule):
         depth: int = 4,
         num_heads: int = 16,
         norm_cfg: dict = dict(type='TokenBatchNorm'),  # noqa: B006
+        target_grid: Grid | None = None,
     ) -> None:
         super().__init__()
         self.grid: Grid = (grid[0], grid[1])
-        self.target_grid = self.grid  # a variant has another
+        target_grid = target_grid or grid
+        self.target_grid: Grid = (target_grid[0], target_grid[1])
         self.embed_dims = embed_dims
         self.mask_token = nn.Parameter(torch.zeros(1, 1, embed_dims))
         self.pos_embed = nn.Parameter(

@@ -438,9 +438,13 @@ def masks(whole: Whole) -> Faults:
                 f'patches; set it to 1 to {rows * columns - 1}, so that some '
                 'are hidden and some are seen.'
             )
-        target = part.get('key', 'mask') != 'mask'
-        small = whole.named('SmallTargetDecoder')
-        if whole.encoder is not None and not (target and small):
+        small = whole.target_grid if part.get('key', 'mask') != 'mask' else ()
+        if small:
+            yield from differs(
+                *(f'{part.path}.grid', (rows, columns)),
+                *('model.neck.target_grid', pair(small)),
+            )
+        elif whole.encoder is not None:
             yield from differs(
                 *(f'{part.path}.grid', (rows, columns)),
                 'the grid of patches of model.backbone',
@@ -487,15 +491,14 @@ def views(whole: Whole) -> Faults:
             *(f'{part.path}.size', pair(part.get('size', encoder.image))),
             *('model.backbone.img_size', encoder.image),
         )
-        neck = whole.at('model.neck')
-        grid = neck and neck.get('target_grid')
-        if grid and part.get('target_size'):
-            rows, columns = encoder.patch
+        name = 'target_size' if part.get('target_size') else 'size'
+        if whole.target_grid or name == 'target_size':
+            grid = pair(whole.target_grid or encoder.grid)
             yield from differs(
-                f'{part.path}.target_size',
-                pair(part.get('target_size')),
+                f'{part.path}.{name}',
+                pair(part.get(name, encoder.image)),
                 'model.neck.target_grid in pixels',
-                (grid[0] * rows, grid[1] * columns),
+                (grid[0] * encoder.patch[0], grid[1] * encoder.patch[1]),
             )
 
 

@@ -213,7 +213,7 @@ def test_positions_of_a_smaller_target_match_its_pixels(target_grid):
     _, samples = small_batch()
     model = build(
         dict(type='SmallTargetSiameseIM'),
-        neck=dict(type='SmallTargetDecoder', target_grid=target_grid),
+        neck=dict(target_grid=target_grid),
     )
     visible, geometry = model._collate(samples)
     online = torch.randn(4, 1 + visible.shape[1], 16)
@@ -255,7 +255,7 @@ def test_a_smaller_target_is_encoded_with_these_positions():
     view = F.avg_pool2d(inputs[1], 2)
     model = build(
         dict(type='SmallTargetSiameseIM'),
-        neck=dict(type='SmallTargetDecoder', target_grid=(2, 2)),
+        neck=dict(target_grid=(2, 2)),
     )
     geometry = type(sample.geometry)(*[sample.geometry.target] * 2)
     places = relative_embedding(geometry, (2, 2), (4, 4), 24)[:, :24]
@@ -281,7 +281,7 @@ def test_a_smaller_target_is_encoded_with_these_positions():
 )
 def test_a_target_of_the_same_grid_is_the_method(backbone):
     inputs, samples = small_batch()
-    neck = dict(type='SmallTargetDecoder', target_grid=(4, 4))
+    neck = dict(target_grid=(4, 4))
     small = build(dict(type='SmallTargetSiameseIM'), neck, backbone)
     method = build(dict(type='SiameseIM'), backbone=backbone)
     same(step(small, inputs, samples), step(method, inputs, samples))
@@ -290,7 +290,7 @@ def test_a_target_of_the_same_grid_is_the_method(backbone):
 def test_a_point_of_a_smaller_target_has_its_rotary_position():
     """Attention that sees rotary positions alone tells halves apart."""
     backbone = dict(rotary='dinov3', absolute_positions=False)
-    neck = dict(type='SmallTargetDecoder', target_grid=(2, 2))
+    neck = dict(target_grid=(2, 2))
     model = build(dict(type='SmallTargetSiameseIM'), neck, backbone).eval()
     view = F.avg_pool2d(small_batch()[0][1], 2)
     (tokens,) = model.target['backbone'](view)
@@ -301,7 +301,7 @@ def test_a_point_of_a_smaller_target_has_its_rotary_position():
 @pytest.mark.parametrize('pretrained', [False, True])
 def test_a_target_of_unknown_positions_is_refused(pretrained, tmp_path):
     """A relative bias has one grid, and a learned table no formula."""
-    neck = dict(type='SmallTargetDecoder', target_grid=(2, 2))
+    neck = dict(target_grid=(2, 2))
     kind, backbone = dict(type='SmallTargetSiameseIM'), {}
     if pretrained:
         other = build(dict(type='SiameseIM'))
@@ -319,7 +319,7 @@ def test_a_target_of_unknown_positions_is_refused(pretrained, tmp_path):
 def test_a_smaller_target_trains():
     inputs, samples = small_batch()
     inputs[1] = F.avg_pool2d(inputs[1], 2)
-    neck = dict(type='SmallTargetDecoder', target_grid=(2, 2))
+    neck = dict(target_grid=(2, 2))
     model = build(dict(type='SmallTargetSiameseIM'), neck=neck)
     _, grads = step(model, inputs, samples)
     trained = {n for n, p in model.named_parameters() if p.requires_grad}
