@@ -6,8 +6,7 @@ target_grid = (_base_.grid[0] // 2, _base_.grid[0] // 2)
 views = dict(_base_.two_views, type='SmallTargetViews',
              target_size=target_grid[0] * _base_.patch_size)
 model = dict(
-    type='SmallTargetSiameseIM',
-    neck=dict(type='SmallTargetDecoder', target_grid=target_grid))
+    type='SmallTargetSiameseIM', neck=dict(target_grid=target_grid))
 mask = dict(_base_.block_mask, num_masked=_base_.random_mask.num_masked)
 train_pipeline = [*_base_.loading, views, mask, _base_.pack]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

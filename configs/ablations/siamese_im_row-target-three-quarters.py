@@ -5,7 +5,6 @@ target_grid = (_base_.grid[0] * 3 // 4, _base_.grid[0] * 3 // 4)
 views = dict(_base_.two_views, type='SmallTargetViews',
              target_size=target_grid[0] * _base_.patch_size)
 model = dict(
-    type='SmallTargetSiameseIM',
-    neck=dict(type='SmallTargetDecoder', target_grid=target_grid))
+    type='SmallTargetSiameseIM', neck=dict(target_grid=target_grid))
 train_pipeline = [*_base_.loading, views, _base_.block_mask, _base_.pack]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

@@ -12,7 +12,7 @@ from .algorithms import (
     SmallTargetSiameseIM,
     SymmetricSiameseIM,
 )
-from .decoders import PixelDecoder, SmallTargetDecoder
+from .decoders import PixelDecoder
 from .heads import GlobalHead, L2Head, NormedUniGradHead
 from .loss_norms import MAELikeNorm, MoCoLikeNorm, NoLossNorm, OnlineNorm
 from .masked_moco import MaskedMoCoV3, MeanTokenNeck, PredictorHead
@@ -35,7 +35,6 @@ __all__ = [
     'PredictorHead',
     'RandomMask',
     'SameView',
-    'SmallTargetDecoder',
     'SmallTargetSiameseIM',
     'SmallTargetViews',
     'SymmetricSiameseIM',

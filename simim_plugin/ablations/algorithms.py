@@ -1,12 +1,14 @@
 """Algorithms that differ from Siamese Image Modeling in one point.
 
 Shape key: B batch, N patches, V visible patches, K predicted target patches,
-R x C rows and columns of patches, D channels, p patch size in pixels.
+R x C rows and columns of patches, D channels, p x q patch size in pixels,
+F channels of an image, P = F p q values of a patch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -25,8 +27,8 @@ from ..models.siamese_im import SiameseIM, to_device
 class PixelSiameseIM(SiameseIM):
     """Predict the pixels of the target view, without a target branch.
 
-    The neck is a :class:`PixelDecoder` with 3 p^2 ``out_dims``. The loss
-    norm of the head normalises the pixels of each patch.
+    The neck is a :class:`PixelDecoder` whose ``out_dims`` are the values P of
+    a patch. The loss norm of the head normalises the pixels of each patch.
 
     Args:
         **kwargs: see :class:`SiameseIM`.
@@ -38,8 +40,9 @@ class PixelSiameseIM(SiameseIM):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         del self.target
-        self.patch_size = self.backbone.patch_embed.projection.kernel_size[0]
-        pixels = 3 * self.patch_size**2
+        patches = self.backbone.patch_embed.projection
+        self.patch_size = patches.kernel_size
+        pixels = patches.in_channels * prod(self.patch_size)
         if self.neck.predict.out_features != pixels:
             raise SimimError(
                 f'A patch has {pixels} pixel values and the neck predicts '
@@ -49,9 +52,9 @@ class PixelSiameseIM(SiameseIM):
 
     @torch.no_grad()
     def encode_target(self, view: Tensor) -> Tensor:
-        """Return the pixels (B, N, 3 p^2) of a view (B, 3, H, W)."""
-        p = self.patch_size
-        patches = view.unfold(2, p, p).unfold(3, p, p)  # (B, 3, R, C, p, p)
+        """Return the pixels (B, N, P) of a view (B, F, H, W)."""
+        p, q = self.patch_size
+        patches = view.unfold(2, p, p).unfold(3, q, q)  # (B, F, R, C, p, q)
         return patches.permute(0, 2, 3, 4, 5, 1).flatten(3).flatten(1, 2)
 
     def update_target(self, momentum: float) -> None:
@@ -112,9 +115,7 @@ class PartialTargetSiameseIM(SiameseIM):
         chosen = to_device(chosen, visible.device)  # (B, K)
         online = self.backbone(online_view, visible)
         online = self.projector(online)  # (B, E + V, D)
-        queries = self.neck.queries(geometry)  # (B, N, D)
-        queries = queries.take_along_dim(chosen[..., None], dim=1)
-        prediction = self.neck.decode(online, visible, queries)
+        prediction = self.neck(online, visible, geometry, chosen)
         target = self.encode_part(target_view, chosen)  # (B, K, D)
         return self.head.loss(prediction, target)
 
@@ -132,16 +133,28 @@ class PartialTargetSiameseIM(SiameseIM):
 class SmallTargetSiameseIM(SiameseIM):
     """Encode a target view of fewer pixels, to save time.
 
-    The neck is a :class:`SmallTargetDecoder`; its ``target_grid`` is the
-    grid of the target view. Target positions are in units of online patches,
-    as in the relative embedding: a point of a view has the same position in
-    both branches.
+    ``target_grid`` of the neck is the grid of the target view. Target
+    positions are in units of online patches, as in the relative embedding: a
+    point of a view has the same position in both branches. Rotary positions
+    follow the grid of the view.
+
+    Args:
+        **kwargs: see :class:`SiameseIM`.
+
+    Raises:
+        SimimError: if the backbone has a relative bias, which has one grid.
     """
 
     target_positions: Tensor
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        if self.backbone.bias_index is not None:
+            raise SimimError(
+                'The relative_bias of model.backbone has the grid of the '
+                'online view, and SmallTargetSiameseIM encodes a target of '
+                'another grid; remove it, or use SiameseIM.'
+            )
         table = scaled_table(
             self.neck.target_grid, self.neck.grid, self.backbone.embed_dims
         )
@@ -149,12 +162,32 @@ class SmallTargetSiameseIM(SiameseIM):
             'target_positions', table.float(), persistent=False
         )
 
+    def init_weights(self) -> None:
+        """Initialise as SiameseIM.
+
+        Raises:
+            SimimError: if ``pretrained`` has another table of positions.
+        """
+        super().init_weights()
+        vit = self.backbone
+        if vit.pos_embed is None:
+            return
+        table = vit.pos_embed[:, vit.table_extra :]
+        grid = vit.patch_resolution
+        known = scaled_table(grid, grid, vit.embed_dims).to(table)
+        if not torch.allclose(table, known, rtol=0, atol=0.01):
+            raise SimimError(
+                'The backbone has read a table of positions that is not the '
+                'sin-cos one, and SmallTargetSiameseIM computes that one for '
+                'its target; start from another file, or use SiameseIM.'
+            )
+
     @torch.no_grad()
     def encode_target(self, view: Tensor) -> Tensor:
         """Return target features (B, N, D) of a whole view (B, 3, H, W)."""
-        backbone: Any = self.target['backbone']
-        patches, _ = backbone.patch_embed(view)  # (B, N, C)
-        tokens = backbone.encode(patches + self.target_positions)
+        (tokens,) = self.target['backbone'](
+            view, positions=self.target_positions
+        )
         return self.target['projector'](tokens)[:, self._extra :]
 
 

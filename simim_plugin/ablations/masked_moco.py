@@ -1,6 +1,7 @@
 """MoCo-v3 on masked views, with the UniGrad loss (paper table 3, last row).
 
-Shape key: B batch, V visible patches, C backbone channels, D channels.
+Shape key: B batch, E extra tokens (the cls token, and registers if there
+are), V visible patches, C backbone channels, D channels.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ class MaskedMoCoV3(MoCoV3):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        for neck in (self.neck, self.momentum_encoder.module[1]):
+            neck.num_extra_tokens = self.backbone.num_extra_tokens
         stop_drops(self.momentum_encoder)
 
     def loss(
@@ -82,14 +85,19 @@ class MaskedMoCoV3(MoCoV3):
 class MeanTokenNeck(NonLinearNeck):
     """MMPretrain's MLP on the mean of the patch tokens.
 
+    :class:`MaskedMoCoV3` sets ``num_extra_tokens``, E, to the backbone's.
+
     Args:
         **kwargs: see :class:`mmpretrain.models.NonLinearNeck`.
     """
 
+    num_extra_tokens = 1
+
     def forward(self, x: tuple[Tensor]) -> tuple[Tensor]:
-        """Project tokens (B, 1 + V, C), the cls token first, to (B, D)."""
+        """Project tokens (B, E + V, C), the extra ones first, to (B, D)."""
         (tokens,) = x
-        return super().forward((tokens[:, 1:].mean(dim=1),))
+        patches = tokens[:, self.num_extra_tokens :]
+        return super().forward((patches.mean(dim=1),))
 
 
 @MODELS.register_module()

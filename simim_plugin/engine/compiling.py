@@ -36,7 +36,7 @@ def compile_parts(
         list[str]: the names.
 
     Raises:
-        SimimError: if the model has no such part.
+        SimimError: if the model has no such part, or a list of parts there.
     """
     found = dict(model.named_modules())
     if modules is True:
@@ -50,6 +50,13 @@ def compile_parts(
             f'{type(model).__name__} does not have; set it to True or to some '
             f'of {", ".join(name for name, _ in model.named_children())}.'
         )
+    lists = [name for name in names if not _runs(found[name])]
+    if lists:
+        raise SimimError(
+            f'compile.modules names {", ".join(lists)}, which holds parts and '
+            'has no forward pass to compile; name its parts, such as '
+            f'{lists[0]}.{next(iter(found[lists[0]]._modules), "0")}.'
+        )
     for name in names:
         part: Any = found[name]
         # The method, not the module: torch.compile of a module ignores the
@@ -58,3 +65,8 @@ def compile_parts(
         compiled = torch.compile(getattr(part, method), **options)
         setattr(part, method, compiled)
     return names
+
+
+def _runs(part: nn.Module) -> bool:
+    """Return whether a part has a forward pass or a loss of its own."""
+    return hasattr(part, 'loss') or type(part).forward is not nn.Module.forward

@@ -42,9 +42,10 @@ class HoldBackboneHook(Hook):
         self.epochs = epochs
         self._held: tuple[list[Tensor], list[Tensor]] | None = None
 
-    def before_train_epoch(self, runner: Runner) -> None:
+    def before_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         """Copy the weights, or let them go."""
-        if runner.epoch >= self.epochs:
+        # Loops of iterations count no epochs.
+        if runner.iter >= self.epochs * len(runner.train_dataloader):
             if self._held is not None:
                 runner.logger.info('The backbone is trained from here on.')
             self._held = None

@@ -13,6 +13,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner, get_state_dict
 from mmpretrain.registry import HOOKS
 from torch import Tensor, nn
+from torch.nn.utils import clip_grad_value_
 from torch.optim import Optimizer
 
 from ..errors import SimimError, Trouble
@@ -38,8 +39,9 @@ class NonFiniteGuard(Hook):
     the batch.
 
     The hook adds no wait for the GPU: it reads the norm that clipping has
-    measured, which is the same in all processes. Without ``clip_grad`` it
-    measures the gradients, with one wait per optimizer step. Only after a
+    measured, which is the same in all processes. Without ``clip_grad``, and
+    before gradients are clipped by value, it measures them, with one wait
+    per optimizer step. Only after a
     skipped step does it read the terms of the loss; until then it keeps the
     batches of the optimizer step. A gradient scaler overflows while it
     searches for its scale, so under one the hook reports a finite loss with
@@ -75,22 +77,34 @@ class NonFiniteGuard(Hook):
         ]
         self._kept = [buffer.clone() for buffer in self._statistics]
         wrapper = runner.optim_wrapper
+        self._clip = wrapper.clip_func if wrapper.clip_grad_kwargs else None
+
+        def clip_value(parameters: list[Tensor], **kwargs: Any) -> None:
+            # Clipping makes large gradients of infinite ones.
+            self._finite = _finite_gradients(parameters)
+            clip_grad_value_(parameters, **kwargs)
 
         def check(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-            if wrapper.clip_grad_kwargs and wrapper.grad_name == 'grad_norm':
+            if self._clip is None:
+                groups = optimizer.param_groups
+                parameters = [p for group in groups for p in group['params']]
+                self._finite = _finite_gradients(parameters)
+            elif self._clip is not clip_grad_value_:
                 norms = runner.message_hub.get_scalar('train/grad_norm')
                 self._finite = math.isfinite(norms.current())
-            else:
-                self._finite = _finite_gradients(optimizer)
             if not self._finite:
                 # Optimizers skip parameters without a gradient.
                 optimizer.zero_grad(set_to_none=True)
 
+        if self._clip is clip_grad_value_:
+            wrapper.clip_func = clip_value
         self._handle = wrapper.optimizer.register_step_pre_hook(check)
 
     def after_train(self, runner: Runner) -> None:
-        """Remove the check from the optimizer."""
+        """Remove the check from the optimizer and its wrapper."""
         self._handle.remove()
+        if self._clip is not None:
+            runner.optim_wrapper.clip_func = self._clip
 
     def before_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         """Keep the BatchNorm statistics that a bad batch would spoil."""
@@ -201,14 +215,9 @@ def _copy(source: list[Tensor], target: list[Tensor]) -> None:
         torch._foreach_copy_(target, source)
 
 
-def _finite_gradients(optimizer: Optimizer) -> bool:
+def _finite_gradients(parameters: list[Tensor]) -> bool:
     """Return whether all gradients are finite, with one wait for the GPU."""
-    gradients = [
-        parameter.grad
-        for group in optimizer.param_groups
-        for parameter in group['params']
-        if parameter.grad is not None
-    ]
+    gradients = [p.grad for p in parameters if p.grad is not None]
     norms = torch._foreach_norm(gradients)
     return bool(torch.stack(norms).isfinite().all())
 

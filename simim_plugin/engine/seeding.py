@@ -49,7 +49,9 @@ class SeededSampler(DefaultSampler):
     """mmengine's sampler, able to start anywhere in an epoch.
 
     The order depends on the seed and the epoch, so seeking reads no data.
-    The sampler yields :class:`Draw` for :class:`SeededDataset`.
+    The sampler yields :class:`Draw` for :class:`SeededDataset`. All processes
+    have equally many: without ``round_up`` an epoch leaves some images out,
+    fewer than there are processes.
 
     Args:
         *args: those of mmengine's ``DefaultSampler``.
@@ -58,6 +60,9 @@ class SeededSampler(DefaultSampler):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        if not self.round_up:
+            # mmengine gives some processes an image more than others.
+            self.num_samples = len(self.dataset) // self.world_size
         self.first = 0
         self.last = 0
 

@@ -204,10 +204,10 @@ def _pooled(model: BaseModel, tokens: Tensor, pool: Pool) -> Tensor:
     extra = model.backbone.num_extra_tokens
     if pool == 'mean':
         return tokens[:, extra:].mean(dim=1)
-    if pool == 'cls' and extra:
+    if pool == 'cls' and model.backbone.with_cls_token:
         return tokens[:, 0]
     raise SimimError(
-        f'Cannot pool {pool!r} from {extra} cls and '
+        f'Cannot pool {pool!r} from {extra} extra and '
         f"{tokens.shape[1] - extra} patch tokens; use 'mean', or 'cls' with "
         'a backbone that has a cls token.'
     )

@@ -27,11 +27,13 @@ class RelativePositionDecoder(BaseModule):
     is predicted for them (docs/method.md, "Decoder").
 
     Args:
-        grid (tuple[int, int]): rows and columns of patches of both views.
+        grid (tuple[int, int]): rows and columns of patches of the views.
         embed_dims (int): channels D. Defaults to 768.
         depth (int): number of blocks. Defaults to 4.
         num_heads (int): attention heads. Defaults to 16.
         norm_cfg (dict): norm layer of the blocks.
+        target_grid (tuple[int, int], optional): rows and columns of a target
+            view of another size. Defaults to ``grid``.
     """
 
     def __init__(
@@ -41,10 +43,12 @@ class RelativePositionDecoder(BaseModule):
         depth: int = 4,
         num_heads: int = 16,
         norm_cfg: dict = dict(type='TokenBatchNorm'),  # noqa: B006
+        target_grid: Grid | None = None,
     ) -> None:
         super().__init__()
         self.grid: Grid = (grid[0], grid[1])
-        self.target_grid = self.grid  # a variant has another
+        target_grid = target_grid or grid
+        self.target_grid: Grid = (target_grid[0], target_grid[1])
         self.embed_dims = embed_dims
         self.mask_token = nn.Parameter(torch.zeros(1, 1, embed_dims))
         self.pos_embed = nn.Parameter(
@@ -63,7 +67,11 @@ class RelativePositionDecoder(BaseModule):
         nn.init.normal_(self.mask_token, std=0.02)
 
     def forward(
-        self, online: Tensor, visible: Tensor, geometry: PairGeometry
+        self,
+        online: Tensor,
+        visible: Tensor,
+        geometry: PairGeometry,
+        chosen: Tensor | None = None,
     ) -> Tensor:
         """Predict the target view's features.
 
@@ -72,11 +80,23 @@ class RelativePositionDecoder(BaseModule):
                 patches of the online view.
             visible (Tensor): (B, V) row-major indices of those patches.
             geometry (PairGeometry): the B pairs of views.
+            chosen (Tensor, optional): (B, K) row-major indices of the
+                target's patches to predict. Defaults to all.
 
         Returns:
-            Tensor: (B, N, D).
+            Tensor: (B, N, D), or (B, K, D) of the chosen patches.
         """
-        return self.decode(online, visible, self.queries(geometry))
+        queries = self.queries(geometry)  # (B, N, D)
+        if chosen is not None:
+            queries = queries.take_along_dim(chosen[..., None], dim=1)
+        count = online.shape[1] - visible.shape[1]
+        extra, context = online[:, :count], online[:, count:]
+        positions = self.pos_embed[0, 1:]  # (N, D); the cls row is zero
+        context = context + positions[visible]  # (B, V, D)
+        tokens = torch.cat([extra, context, queries], dim=1)
+        for layer in self.layers:
+            tokens = layer(tokens)  # (B, E + V + N, D)
+        return self.predict(tokens[:, -queries.shape[1] :])
 
     def queries(self, geometry: PairGeometry) -> Tensor:
         """Return the mask tokens (B, N, D) with the patches' positions.
@@ -105,16 +125,3 @@ class RelativePositionDecoder(BaseModule):
             )
             cols = F.linear(cols, weights[1])
             return (rows[:, :, None] + cols[:, None]).flatten(1, 2)
-
-    def decode(
-        self, online: Tensor, visible: Tensor, queries: Tensor
-    ) -> Tensor:
-        """Predict (B, N, D) from mask tokens (B, N, D) of those patches."""
-        count = online.shape[1] - visible.shape[1]
-        extra, context = online[:, :count], online[:, count:]
-        positions = self.pos_embed[0, 1:]  # (N, D); the cls row is zero
-        context = context + positions[visible]  # (B, V, D)
-        tokens = torch.cat([extra, context, queries], dim=1)
-        for layer in self.layers:
-            tokens = layer(tokens)  # (B, E + V + N, D)
-        return self.predict(tokens[:, -queries.shape[1] :])

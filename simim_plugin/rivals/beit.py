@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from ..datasets.collating import visible_patches
 from ..errors import SimimError
 from .contrast import wide
-from .masking import masked_tokens
 
 
 @MODELS.register_module()
@@ -137,9 +136,9 @@ class ViTBEiT(BaseSelfSupervisor):
                 'num_masked of the mask to at least 1.'
             )
         masked = masked.to(view.device)
-        tokens = masked_tokens(
-            self.backbone, self.mask_token, view, mask.bool().to(view.device)
-        )[:, self.backbone.num_extra_tokens :]
+        mask = mask.bool().to(view.device)
+        (tokens,) = self.backbone(view, replaced=(mask, self.mask_token))
+        tokens = tokens[:, self.backbone.num_extra_tokens :]
         statistics = self.data_preprocessor
         with torch.autocast(view.device.type, enabled=False):
             pixels = (view * statistics.std + statistics.mean) / 255

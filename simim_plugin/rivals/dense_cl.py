@@ -107,6 +107,8 @@ class ViTDenseCL(StudentTeacher):
     The first view is the query, and the second, by the teacher, the key.
     """
 
+    uses_cls_token = False
+
     def compared(self, outputs: tuple[Tensor, Tensor]) -> Tensor:
         """Return the outputs (B, D) of the images."""
         return outputs[0]

@@ -24,7 +24,6 @@ from .distillation import (
     sharpened,
     view_distillation,
 )
-from .masking import masked_tokens
 from .moving import Centre
 from .student_teacher import StudentTeacher
 
@@ -222,8 +221,8 @@ class ViTIBOT(ViTDINO):
         masks = [torch.as_tensor(sample.mask) for sample in data_samples]
         mask = torch.stack(masks, dim=1).bool().to(crops.device)  # (G, B, N)
         extra = self.backbone.num_extra_tokens
-        tokens = masked_tokens(
-            self.backbone, self.mask_token, crops, mask.flatten(0, 1)
+        (tokens,) = self.backbone(
+            crops, replaced=(mask.flatten(0, 1), self.mask_token)
         )
         student = [tokens[:, 0]]
         if len(inputs) > count:

@@ -6,12 +6,13 @@ backbone channels.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from mmpretrain.models import BaseSelfSupervisor
 from torch import Tensor
 
+from ..errors import SimimError
 from ..models.momentum_copy import MomentumCopy
 from .moving import Moving
 
@@ -23,17 +24,27 @@ class StudentTeacher(BaseSelfSupervisor):
     optimizer step, and with it the :class:`Moving` parts of the head.
 
     Args:
-        backbone (dict): the student's encoder, a ``SiameseIMViT`` with a
-            cls token.
+        backbone (dict): the student's encoder, a ``SiameseIMViT``, with a
+            cls token where ``uses_cls_token`` is True.
         neck (dict): maps features (..., C) of the backbone to outputs.
         head (dict): the loss.
         **kwargs: see :class:`mmpretrain.models.BaseSelfSupervisor`.
+
+    Raises:
+        SimimError: if the backbone has no cls token and needs one.
     """
+
+    uses_cls_token: ClassVar[bool] = True
 
     def __init__(
         self, backbone: dict, neck: dict, head: dict, **kwargs: Any
     ) -> None:
         super().__init__(backbone=backbone, neck=neck, head=head, **kwargs)
+        if self.uses_cls_token and not self.backbone.with_cls_token:
+            raise SimimError(
+                f'{type(self).__name__} compares cls tokens, and its backbone '
+                'has none; set model.backbone.with_cls_token to True.'
+            )
         self.target = MomentumCopy(
             dict(backbone=self.backbone, neck=self.neck)
         )

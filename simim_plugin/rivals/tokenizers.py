@@ -58,11 +58,14 @@ class PatchTokenizer(nn.Module):
         self.in_channels = in_channels
         width = in_channels * patch_size**2
         self.register_buffer('centres', torch.zeros(num_tokens, width))
+        self._fitted = False
 
     @property
     def fitted(self) -> bool:
         """Whether the centres are there."""
-        return bool(self.centres.any())
+        if not self._fitted:  # centres stay, and reading them waits
+            self._fitted = bool(self.centres.any())
+        return self._fitted
 
     @torch.no_grad()
     def forward(self, pixels: Tensor) -> Tensor:

@@ -366,10 +366,13 @@ def branches(whole: Whole) -> Faults:
         )
 
 
+_ALL_TOKENS = {'SiameseIM', 'MaskedMoCoV3', 'StudentTeacher', 'ViTBEiT'}
+
+
 def pretrained_tokens(whole: Whole) -> Faults:
     """Pretraining takes all tokens of the last block."""
     backbone, model = whole.at('model.backbone'), whole.at('model')
-    if not (backbone and model and 'SiameseIM' in model.names):
+    if not (backbone and model and _ALL_TOKENS & {*model.names}):
         return
     for name, only in (('out_type', 'raw'), ('out_indices', -1)):
         if backbone.get(name, only) != only:
@@ -379,6 +382,19 @@ def pretrained_tokens(whole: Whole) -> Faults:
             )
 
 
+def cls_tokens(whole: Whole) -> Faults:
+    """An algorithm that compares cls tokens has one."""
+    encoder, model = whole.encoder, whole.at('model')
+    if encoder is None or model is None:
+        return
+    uses = getattr(model.made, 'uses_cls_token', False)
+    if uses and not encoder.part.get('with_cls_token', True):
+        yield (
+            f'{model.short} compares cls tokens, and '
+            f'{encoder.part.path}.with_cls_token is False; set it to True.'
+        )
+
+
 def pixels(whole: Whole) -> Faults:
     """A decoder of pixels predicts the values of a patch."""
     encoder, neck = whole.encoder, whole.at('model.neck')
@@ -386,7 +402,8 @@ def pixels(whole: Whole) -> Faults:
         rows, columns = encoder.patch
         yield from differs(
             *('model.neck.out_dims', neck.get('out_dims')),
-            *('the values of a patch', 3 * rows * columns),
+            'the values of a patch',
+            channels_of(whole.settings) * rows * columns,
         )
 
 
@@ -421,9 +438,13 @@ def masks(whole: Whole) -> Faults:
                 f'patches; set it to 1 to {rows * columns - 1}, so that some '
                 'are hidden and some are seen.'
             )
-        target = part.get('key', 'mask') != 'mask'
-        small = whole.named('SmallTargetDecoder')
-        if whole.encoder is not None and not (target and small):
+        small = whole.target_grid if part.get('key', 'mask') != 'mask' else ()
+        if small:
+            yield from differs(
+                *(f'{part.path}.grid', (rows, columns)),
+                *('model.neck.target_grid', pair(small)),
+            )
+        elif whole.encoder is not None:
             yield from differs(
                 *(f'{part.path}.grid', (rows, columns)),
                 'the grid of patches of model.backbone',
@@ -470,15 +491,14 @@ def views(whole: Whole) -> Faults:
             *(f'{part.path}.size', pair(part.get('size', encoder.image))),
             *('model.backbone.img_size', encoder.image),
         )
-        neck = whole.at('model.neck')
-        grid = neck and neck.get('target_grid')
-        if grid and part.get('target_size'):
-            rows, columns = encoder.patch
+        name = 'target_size' if part.get('target_size') else 'size'
+        if whole.target_grid or name == 'target_size':
+            grid = pair(whole.target_grid or encoder.grid)
             yield from differs(
-                f'{part.path}.target_size',
-                pair(part.get('target_size')),
+                f'{part.path}.{name}',
+                pair(part.get(name, encoder.image)),
                 'model.neck.target_grid in pixels',
-                (grid[0] * rows, grid[1] * columns),
+                (grid[0] * encoder.patch[0], grid[1] * encoder.patch[1]),
             )
 
 
@@ -620,6 +640,7 @@ AGREEMENTS: tuple[Callable[[Whole], Faults], ...] = (
     whole_branches,
     branches,
     pretrained_tokens,
+    cls_tokens,
     pixels,
     masks,
     device_colours,

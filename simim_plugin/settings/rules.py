@@ -419,7 +419,7 @@ RULES: dict[str, Rule] = {
     'RelativePositionDecoder.embed_dims': count(),
     'RelativePositionDecoder.depth': count(0),
     'RelativePositionDecoder.num_heads': count(),
-    'SmallTargetDecoder.target_grid': each(count(), 2),
+    'RelativePositionDecoder.target_grid': either(each(count(), 2), None),
     'PixelDecoder.out_dims': count(),
     'PairDataPreprocessor.colours': YES_NO,
     'PairDataPreprocessor.non_blocking': YES_NO,

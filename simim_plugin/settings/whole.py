@@ -70,6 +70,12 @@ class Whole:
         whole = encoder_of(self.at('model.backbone'))
         return whole or encoder_of(self.at('model.backbone.module'))
 
+    @property
+    def target_grid(self) -> Sequence[int] | None:
+        """Rows and columns of a target view of another size, if any."""
+        neck = self.at('model.neck')
+        return neck.get('target_grid') if neck is not None else None
+
 
 @dataclass(frozen=True)
 class Encoder:

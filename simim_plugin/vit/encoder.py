@@ -237,7 +237,11 @@ class PlainViT(VisionTransformer):
             state_dict[name] = torch.cat([table[:, :extra], patches], dim=1)
 
     def forward(
-        self, images: Tensor, visible: Tensor | None = None
+        self,
+        images: Tensor,
+        visible: Tensor | None = None,
+        positions: Tensor | None = None,
+        replaced: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor | tuple[Tensor, ...]:
         """Encode images.
 
@@ -245,6 +249,12 @@ class PlainViT(VisionTransformer):
             images (Tensor): (B, 3, H, W).
             visible (Tensor, optional): (B, V) row-major indices of the
                 patches to encode. Defaults to all patches.
+            positions (Tensor, optional): (1, N, C), added to the patches.
+                Defaults to those of the table. Without a table nothing is
+                added.
+            replaced (tuple[Tensor, Tensor], optional): a mask (B, N) of
+                bool and a token (1, 1, C), which replaces the patches where
+                the mask is True. Positions are added to it.
 
         Returns:
             Tensor | tuple[Tensor, ...]: with ``visible``, the extra tokens
@@ -252,18 +262,19 @@ class PlainViT(VisionTransformer):
             MMPretrain's ViT.
         """
         patches, grid = self.patch_embed(images)  # (B, N, C)
+        if replaced is not None:
+            mask, token = replaced
+            patches = patches.where(~mask[..., None], token.to(patches.dtype))
         if self.pos_embed is not None:
-            patches = patches + self._positions(grid)
+            if positions is None:
+                positions = self._positions(grid)
+            patches = patches + positions
         places = self.places(grid, visible)
         if visible is not None:
             patches = patches.take_along_dim(visible[..., None], dim=1)
-            return self.encode(patches, *places)
+            return self._outputs(patches, *places)[-1]
         outputs = self._outputs(patches, *places)
         return tuple(self._format_output(x, grid) for x in outputs)
-
-    def encode(self, patches: Tensor, *places: Places) -> Tensor:
-        """Encode patches (B, V, C) with positions to (B, E + V, C)."""
-        return self._outputs(patches, *places)[-1]
 
     def _positions(self, grid: Grid) -> Tensor:
         """Return the positions (1, N, C) of the patches of a grid."""
@@ -276,7 +287,12 @@ class PlainViT(VisionTransformer):
         )
 
     def _outputs(self, patches: Tensor, *places: Places) -> list[Tensor]:
-        """Return the tokens (B, E + V, C) after each of ``out_indices``."""
+        """Encode patches (B, V, C) with positions.
+
+        Returns:
+            list[Tensor]: the tokens (B, E + V, C) after each of
+            ``out_indices``.
+        """
         tokens = torch.cat(
             [*extra_tokens(self, patches.shape[0]), patches], dim=1
         )

@@ -145,10 +145,11 @@ def test_losses_stay_in_float32_under_autocast(norm):
         assert half == exact
 
 
-def pixel_model(norm, grid=(3, 4)):
+def pixel_model(norm, grid=(3, 4), values=48, **backbone):
     config = small_config(grid=grid)
     config.pop('type')
-    config['neck'].update(type='PixelDecoder', out_dims=48)
+    config['backbone'].update(backbone)
+    config['neck'].update(type='PixelDecoder', out_dims=values)
     config['head'] = dict(type='L2Head', norm=norm)
     model = PixelSiameseIM(**config)
     model.init_weights()
@@ -192,6 +193,24 @@ def test_pixel_order_is_that_of_mae():
         dict(type='PixelReconstructionLoss', criterion='L2'), patch_size=4
     )
     assert torch.equal(model.encode_target(view), head.patchify(view))
+
+
+def test_pixels_of_other_channels_and_patches():
+    """Five channels, patches of 2 x 4 pixels."""
+    model = pixel_model(
+        NONE,
+        values=5 * 2 * 4,
+        in_channels=5,
+        patch_size=(2, 4),
+        img_size=(6, 16),
+    )
+    view = torch.randn(1, 5, 6, 16)
+    target = model.encode_target(view)
+    assert target.shape == (1, 12, 40)
+    for index, patch in enumerate(target[0]):
+        row, col = index // 4, index % 4
+        square = view[0, :, 2 * row : 2 * row + 2, 4 * col : 4 * col + 4]
+        assert torch.equal(patch.view(2, 4, 5).permute(2, 0, 1), square)
 
 
 def test_pixel_model_has_no_target_branch():

@@ -25,10 +25,11 @@ def scope():
     init_default_scope('mmpretrain')
 
 
-def build(kind, neck=None, **kwargs):
+def build(kind, neck=None, backbone=None, **kwargs):
     """Build a small model; all kinds have the same weights."""
     config = small_config(**kwargs) | kind
     config['neck'].update(neck or {})
+    config['backbone'].update(backbone or {})
     torch.manual_seed(0)
     model = MODELS.build(config)
     model.init_weights()
@@ -212,7 +213,7 @@ def test_positions_of_a_smaller_target_match_its_pixels(target_grid):
     _, samples = small_batch()
     model = build(
         dict(type='SmallTargetSiameseIM'),
-        neck=dict(type='SmallTargetDecoder', target_grid=target_grid),
+        neck=dict(target_grid=target_grid),
     )
     visible, geometry = model._collate(samples)
     online = torch.randn(4, 1 + visible.shape[1], 16)
@@ -254,7 +255,7 @@ def test_a_smaller_target_is_encoded_with_these_positions():
     view = F.avg_pool2d(inputs[1], 2)
     model = build(
         dict(type='SmallTargetSiameseIM'),
-        neck=dict(type='SmallTargetDecoder', target_grid=(2, 2)),
+        neck=dict(target_grid=(2, 2)),
     )
     geometry = type(sample.geometry)(*[sample.geometry.target] * 2)
     places = relative_embedding(geometry, (2, 2), (4, 4), 24)[:, :24]
@@ -267,20 +268,58 @@ def test_a_smaller_target_is_encoded_with_these_positions():
     torch.testing.assert_close(model.encode_target(view), expected)
 
 
-def test_a_target_of_the_same_grid_is_the_method():
+@pytest.mark.parametrize(
+    'backbone',
+    [
+        {},
+        dict(rotary='dinov3'),
+        dict(rotary='eva02', absolute_positions=False),
+        dict(rotary='capi', num_registers=4, absolute_positions=False),
+        dict(absolute_positions=False),
+    ],
+    ids=str,
+)
+def test_a_target_of_the_same_grid_is_the_method(backbone):
     inputs, samples = small_batch()
-    neck = dict(type='SmallTargetDecoder', target_grid=(4, 4))
-    small = build(dict(type='SmallTargetSiameseIM'), neck=neck)
-    same(
-        step(small, inputs, samples),
-        step(build(dict(type='SiameseIM')), inputs, samples),
-    )
+    neck = dict(target_grid=(4, 4))
+    small = build(dict(type='SmallTargetSiameseIM'), neck, backbone)
+    method = build(dict(type='SiameseIM'), backbone=backbone)
+    same(step(small, inputs, samples), step(method, inputs, samples))
+
+
+def test_a_point_of_a_smaller_target_has_its_rotary_position():
+    """Attention that sees rotary positions alone tells halves apart."""
+    backbone = dict(rotary='dinov3', absolute_positions=False)
+    neck = dict(target_grid=(2, 2))
+    model = build(dict(type='SmallTargetSiameseIM'), neck, backbone).eval()
+    view = F.avg_pool2d(small_batch()[0][1], 2)
+    (tokens,) = model.target['backbone'](view)
+    expected = model.target['projector'](tokens)[:, 1:]
+    torch.testing.assert_close(model.encode_target(view), expected)
+
+
+@pytest.mark.parametrize('pretrained', [False, True])
+def test_a_target_of_unknown_positions_is_refused(pretrained, tmp_path):
+    """A relative bias has one grid, and a learned table no formula."""
+    neck = dict(target_grid=(2, 2))
+    kind, backbone = dict(type='SmallTargetSiameseIM'), {}
+    if pretrained:
+        other = build(dict(type='SiameseIM'))
+        state = other.state_dict()
+        state['backbone.pos_embed'] += 1
+        kind['pretrained'] = str(tmp_path / 'other.pth')
+        torch.save(dict(state_dict=state), kind['pretrained'])
+    else:
+        backbone['relative_bias'] = True
+    words = 'read a table of positions' if pretrained else 'relative_bias'
+    with pytest.raises(SimimError, match=words):
+        build(kind, neck, backbone)
 
 
 def test_a_smaller_target_trains():
     inputs, samples = small_batch()
     inputs[1] = F.avg_pool2d(inputs[1], 2)
-    neck = dict(type='SmallTargetDecoder', target_grid=(2, 2))
+    neck = dict(target_grid=(2, 2))
     model = build(dict(type='SmallTargetSiameseIM'), neck=neck)
     _, grads = step(model, inputs, samples)
     trained = {n for n, p in model.named_parameters() if p.requires_grad}
@@ -307,7 +346,7 @@ def test_symmetric_is_the_mean_of_both_directions():
     same(ours, swapped)
 
 
-def moco(**kwargs):
+def moco(**backbone):
     mlp = dict(
         hid_channels=20,
         out_channels=16,
@@ -318,7 +357,7 @@ def moco(**kwargs):
     model = MODELS.build(
         dict(
             type='MaskedMoCoV3',
-            backbone=small_config()['backbone'],
+            backbone=small_config()['backbone'] | backbone,
             neck=dict(mlp, type='MeanTokenNeck', in_channels=24),
             head=dict(
                 type='PredictorHead',
@@ -331,21 +370,30 @@ def moco(**kwargs):
     return model
 
 
-def test_masked_moco_is_its_direct_computation():
-    model = moco()
+@pytest.mark.parametrize(
+    ('backbone', 'extra'),
+    [
+        ({}, 1),
+        (dict(num_registers=4), 5),
+        (dict(with_cls_token=False), 0),
+    ],
+    ids=str,
+)
+def test_masked_moco_is_its_direct_computation(backbone, extra):
+    model = moco(**backbone)
     inputs, samples = small_batch()
     ours = model.loss(inputs, samples)
     hidden = torch.stack([s.mask for s in samples])
     visible = (~hidden).nonzero()[:, 1].view(4, -1)
     losses = []
     for query, key in (inputs, inputs[::-1]):
-        q = model.backbone(query, visible)[:, 1:].mean(1)
+        q = model.backbone(query, visible)[:, extra:].mean(1)
         (q,) = super(type(model.neck), model.neck).forward((q,))
         (p,) = model.head.predictor([q])
         with torch.no_grad():
-            backbone, neck = model.momentum_encoder.module
-            (k,) = backbone(key)
-            (k,) = super(type(neck), neck).forward((k[:, 1:].mean(1),))
+            encoder, neck = model.momentum_encoder.module
+            (k,) = encoder(key)
+            (k,) = super(type(neck), neck).forward((k[:, extra:].mean(1),))
             t = F.layer_norm(k, (16,))
         positive = (p - t).square().sum(1)
         negative = (p @ t.T).square().mean(1)

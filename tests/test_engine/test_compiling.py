@@ -1,11 +1,13 @@
 """Parts of a model compile to one graph each, with equal numbers."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from simim_plugin.benchmarks.training import pretraining_step
 from simim_plugin.engine.compiling import PARTS, compile_parts
 from simim_plugin.errors import SimimError
 
@@ -52,6 +54,51 @@ def test_no_part_has_a_graph_break(norm):
         assert found.graph_count == 1, name
         assert found.op_count >= 10, name
         torch._dynamo.reset()
+
+
+RIVALS = Path(__file__).resolve().parents[2] / 'configs' / 'rivals'
+ROWS = (
+    *('i', 'a', 'symmetric', 'mocov3', 'mae'),
+    *('target-random', 'target-random-alone', 'target-half'),
+)
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        *(f'siamese_im_row-{name}' for name in ROWS),
+        *sorted(file.stem for file in RIVALS.glob('*.py')),
+    ],
+)
+def test_a_step_runs_nothing_of_a_part_outside_of_its_graph(name, monkeypatch):
+    monkeypatch.setenv('SIMIM_SCALE', 'demo')
+    calls = {}
+
+    def compile_(method, **options):
+        part = method.__self__
+        calls[part] = inside = []
+
+        def compiled(*args, **kwargs):
+            inside.append(True)
+            result = method(*args, **kwargs)
+            inside[-1] = False
+            return result
+
+        for layer in part.modules():
+            if not [*layer.children()]:
+                layer.register_forward_pre_hook(
+                    lambda layer, _: assert_true(inside and inside[-1], layer)
+                )
+        return compiled
+
+    monkeypatch.setattr(torch, 'compile', compile_)
+    pretraining_step(f'{name}.py', batch=2, bf16=False, compiled={})()
+    assert len(calls) >= 2
+    assert all(calls.values())
+
+
+def assert_true(value, message):
+    assert value, message
 
 
 def losses(runner):
@@ -102,5 +149,9 @@ def test_only_the_named_parts_are_compiled():
 def test_unknown_parts_are_refused():
     with pytest.raises(SimimError, match='names decoder, which SiameseIM'):
         compile_parts(small_model(), ['backbone', 'decoder'])
+    with pytest.raises(SimimError, match=r'as target\.backbone'):
+        compile_parts(small_model(), ['neck', 'target'])
+    with pytest.raises(SimimError, match=r'as neck\.layers\.0'):
+        compile_parts(small_model(), ['neck.layers'])
     with pytest.raises(SimimError, match='names no part'):
         compile_parts(nn.Linear(2, 2))

@@ -101,13 +101,19 @@ def test_accumulation_names_the_first_bad_iteration(train, accumulated):
     assert (runner.folder / 'nonfinite/iter_1_rank_0_batch.pth').exists()
 
 
-def test_a_bad_gradient_of_a_finite_loss(train):
+@pytest.mark.parametrize(
+    'clip_grad', [dict(max_norm=1.0), dict(type='value', clip_value=0.1), None]
+)
+def test_a_bad_gradient_of_a_finite_loss(train, clip_grad):
+    """Clipping by value would take an infinite one for a large one."""
     model = small_model()
     calls = count()
     model.neck.mask_token.register_hook(
         lambda gradient: gradient * (math.inf if next(calls) == 1 else 1)
     )
-    runner = train(GUARD, dict(type='StateHook'), model=model)
+    clipping = dict(clip_grad=clip_grad)
+    hooks = [GUARD, dict(type='StateHook')]
+    runner = train(*hooks, model=model, optim_wrapper=clipping)
     assert [same(*pair) for pair in runner.states][:3] == [False, True, False]
     assert (
         'A step is skipped: the gradient at iteration 2 is not finite, though '
@@ -143,7 +149,9 @@ on_cpu = pytest.mark.skipif(
 
 
 @on_cpu
-@pytest.mark.parametrize('clipping', [dict(max_norm=1.0), None])
+@pytest.mark.parametrize(
+    'clipping', [dict(max_norm=1.0), dict(type='value', clip_value=0.1), None]
+)
 def test_a_scaler_may_search_for_its_scale(train, clipping):
     scaled = dict(type='ScaledWrapper', clip_grad=clipping)
     hooks = [GUARD, dict(type='StateHook')]

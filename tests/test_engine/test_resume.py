@@ -27,6 +27,7 @@ from simim_plugin.engine import (
 from simim_plugin.engine.resuming import latest_checkpoint
 from simim_plugin.engine.seeding import Draw, SeededDataset, SeededSampler
 from simim_plugin.errors import SimimError
+from simim_plugin.rivals import RepeatedSampler
 
 from .test_runner import LR, Pairs, make_runner  # noqa: F401
 
@@ -510,6 +511,23 @@ def test_items_follow_from_their_seed_alone():
         assert dataset[draw] == items[draw]
     assert dataset.data_root == 'here'
     assert pickle.loads(pickle.dumps(dataset))[draw] == items[draw]
+
+
+@pytest.mark.parametrize('round_up', [True, False])
+@pytest.mark.parametrize('kind', [SeededSampler, RepeatedSampler])
+def test_processes_have_equally_many_images(kind, round_up, monkeypatch):
+    """Else one would wait for the gradients of another for ever."""
+    draws = []
+    for rank in (0, 1):
+        monkeypatch.setattr(
+            'mmengine.dataset.sampler.get_dist_info',
+            lambda rank=rank: (rank, 2),
+        )
+        sampler = kind(range(9), seed=3, round_up=round_up)
+        draws.append([*sampler])
+        assert len(draws[-1]) == len(sampler) == (5 if round_up else 4)
+    if not round_up:
+        assert len({*draws[0], *draws[1]}) == 8
 
 
 # Batches of one epoch after the other

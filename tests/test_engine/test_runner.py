@@ -288,6 +288,30 @@ def test_a_held_backbone_moves_after_its_epochs_only(make_runner, accumulated):
     assert moved == [[False, True], [False, True], [True, True]]
 
 
+def test_a_backbone_is_held_by_iterations_where_a_loop_has_no_epochs(
+    make_runner,
+):
+    model = small_model()
+    model.init_weights = lambda: None
+    before = [w.detach().clone() for w in model.backbone.parameters()]
+    held = []
+
+    class Watch(Hook):
+        priority = 'LOW'
+
+        def after_train_iter(self, runner, *_, **__):
+            now = model.backbone.parameters()
+            held.append(all(map(torch.equal, before, now)))
+
+    make_runner(
+        model,
+        train_cfg=dict(by_epoch=False, max_iters=8),
+        param_scheduler=None,
+        custom_hooks=[dict(type='HoldBackboneHook', epochs=1), Watch()],
+    ).train()
+    assert held == 6 * [True] + 2 * [False]
+
+
 def test_a_backbone_is_held_for_an_epoch_at_least():
     with pytest.raises(SimimError, match='epochs=0'):
         HoldBackboneHook(epochs=0)

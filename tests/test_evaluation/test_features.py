@@ -82,6 +82,9 @@ def test_wrong_backbones_and_data_are_refused(image_folder, tiny_model):
     loader = image_loader(folder_dataset(image_folder, size=16))
     with pytest.raises(SimimError, match="use 'mean', or 'cls'"):
         extract_features(tiny_model, loader, 'max')
+    tiny_model.backbone.with_cls_token = False  # the first is a register
+    with pytest.raises(SimimError, match="Cannot pool 'cls'"):
+        extract_features(tiny_model, loader, 'cls')
     tiny_model.backbone.out_type = 'featmap'
     with pytest.raises(SimimError, match="out_type='raw'"):
         extract_features(tiny_model, loader)

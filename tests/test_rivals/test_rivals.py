@@ -355,6 +355,25 @@ def test_wrong_settings_are_one_sentence(make, words):
     assert '\n' not in str(caught.value)
 
 
+@pytest.mark.parametrize('name', ['dino', 'ibot', 'moco-v3', 'msn'])
+def test_a_backbone_without_a_cls_token_is_refused(name, monkeypatch):
+    """The first patch would be taken for it."""
+    config = load(name, 'demo', monkeypatch)
+    config.model.backbone.with_cls_token = False
+    with pytest.raises(SimimError, match=r'set .*with_cls_token to True'):
+        MODELS.build(config.model)
+
+
+@pytest.mark.parametrize('name', ['beit', 'densecl'])
+def test_patches_need_no_cls_token(name, monkeypatch, images):
+    config = load(name, 'demo', monkeypatch)
+    config.model.backbone.with_cls_token = False
+    model = built(config)
+    batch = model.data_preprocessor(batch_of(config, images), training=True)
+    losses = model.loss(batch['inputs'], batch['data_samples'])
+    assert losses['loss'].isfinite()
+
+
 @pytest.mark.parametrize('name', ['dino', 'ibot'])
 def test_one_crop_has_no_other(name, monkeypatch, images):
     config = load(name, 'demo', monkeypatch)

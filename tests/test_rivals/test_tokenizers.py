@@ -6,6 +6,7 @@ import pytest
 import torch
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from simim_plugin.checkpoint import CheckpointError
 from simim_plugin.errors import SimimError
@@ -16,7 +17,6 @@ from simim_plugin.rivals import (
     TokenHead,
     ViTBEiT,
 )
-from simim_plugin.rivals.masking import masked_tokens
 
 SMALL = dict(n_hid=4, n_blk_per_group=1, vocab_size=16)
 
@@ -149,7 +149,8 @@ def test_the_loss_is_that_of_the_masked_patches():
     view = (255 * pixels - 100) / 50
     losses = model.loss([view], [Sample(False, True, True, False)])
     mask = torch.tensor([[False, True, True, False]])
-    tokens = masked_tokens(model.backbone, model.mask_token, view, mask)
+    replaced = mask, model.mask_token
+    (tokens,) = model.backbone(view, replaced=replaced)
     logits = model.head.tokens(tokens[0, [2, 3]])  # after the cls token
     logs = logits.log_softmax(dim=1)
     expected = -(logs[0, 1] + logs[1, 2]) / 2
@@ -157,7 +158,7 @@ def test_the_loss_is_that_of_the_masked_patches():
     # What is masked is not seen.
     other = view.clone()
     other[..., :4, 4:] = 9.0
-    seen = masked_tokens(model.backbone, model.mask_token, other, mask)
+    (seen,) = model.backbone(other, replaced=replaced)
     assert torch.equal(seen, tokens)
 
 
@@ -181,6 +182,31 @@ def test_autocast_changes_no_token():
 def test_the_tokenizer_takes_the_channels_of_the_backbone():
     model = model_of(in_channels=5)
     assert model.target_generator.centres.shape == (4, 5 * 4 * 4)
+
+
+class Waits(TorchDispatchMode):
+    """Count the values that Python reads from tensors."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        self.count += name == '_local_scalar_dense'
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_fitted_tokenizer_does_not_wait_for_the_device():
+    model = model_of()
+    tokenizer = model.target_generator
+    assert not tokenizer.fitted
+    tokenizer.fit(torch.rand(4, 3, 8, 8), rounds=1)
+    other = model_of()
+    other.load_state_dict(model.state_dict())
+    for tokenizer in (model.target_generator, other.target_generator):
+        assert tokenizer.fitted
+        with Waits() as waits:
+            tokenizer(torch.rand(2, 3, 8, 8))
+        assert waits.count == 0
 
 
 def test_accuracy_counts_the_tokens():

@@ -42,6 +42,7 @@ NAMES = dict(
     rival_moco='siamese_im_rival-moco-v3.py',
     rival_msn='siamese_im_rival-msn.py',
     row_half='siamese_im_row-target-half.py',
+    row_random='siamese_im_row-target-random.py',
 )
 
 
@@ -142,6 +143,14 @@ WRONG = [
     ),
     ('rival_dino', 'model.head.teacher_temperature=0', 'temperature is 0'),
     ('rival_dino', 'model.head.out_dims=1', 'out_dims is 1'),
+    (
+        'rival_ibot',
+        'model.backbone.with_cls_token=False',
+        'ViTIBOT compares cls tokens',
+    ),
+    ('rival_moco', 'model.backbone.out_type=cls_token', 'takes all tokens of'),
+    ('rival_beit', 'model.backbone.out_indices=[0]', 'takes all tokens of'),
+    ('row_moco', 'model.backbone.out_type=featmap', 'takes all tokens of'),
     ('rival_msn', 'model.head.num_prototypes=1', 'num_prototypes is 1'),
     ('rival_moco', 'model.head.temperature=0', 'temperature is 0'),
     (
@@ -343,6 +352,27 @@ WRONG = [
         'row_half',
         'train_dataloader.dataset.pipeline.1.target_size=100',
         'target_grid in pixels',
+    ),
+    (
+        'pretraining',
+        'model.neck.target_grid=[3,3]',
+        'pipeline.1.size is .48, 48. and .*target_grid in pixels is .24, 24',
+    ),
+    (
+        'row_half',
+        'model.neck.target_grid=None',
+        'pipeline.1.target_size is .*target_grid in pixels',
+    ),
+    ('row_half', 'model.neck.target_grid=0', 'target_grid is 0'),
+    (
+        'row_random',
+        'train_dataloader.dataset.pipeline.3.grid=[3,3]',
+        'grid is .3, 3. and the grid of patches of model.backbone',
+    ),
+    (
+        'row_a',
+        'model.backbone.in_channels=4',
+        'out_dims is .* and the values of a patch is ',
     ),
     # Not-a-number and words for yes and no, anywhere
     ('pretraining', 'model.data_preprocessor.mean=[nan,1,1]', 'mean is .nan'),
