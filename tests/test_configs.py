@@ -112,7 +112,7 @@ def test_recipe(name):
     assert config.param_scheduler == dict(
         type='WarmupCosineLR', warmup=warmup, convert_to_iter_based=True
     )
-    assert config.sync_bn == 'torch'
+    assert 'sync_bn' not in config  # TokenBatchNorm spans all processes
     assert config.momentum_hook in config.custom_hooks
     assert config.momentum_hook == dict(
         type='MomentumHook', base_momentum=0.995
