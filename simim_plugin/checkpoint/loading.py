@@ -18,7 +18,7 @@ from mmpretrain.models import VisionTransformer
 from torch import Tensor, nn
 
 from ..errors import SimimError, Trouble
-from ..text import clean
+from ..text import clean, some
 from ..vit import resize_table
 from ..vit.relative import resize_bias
 from .adapters import load_adapters
@@ -41,7 +41,6 @@ from .names import (
     Format,
     StateDict,
     from_any,
-    some,
 )
 from .preprocessing import beside, preprocessing
 from .reading import CheckpointError, read_checkpoint

@@ -10,12 +10,13 @@ direction the first row of a name of ours counts.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from ..errors import Trouble
+from ..text import some
 from .families import other_model
 from .joining import (
     StateDict,
@@ -764,9 +765,3 @@ def _rename(name: str, form: Format, source: int, goal: int) -> str | None:
                 name = name.replace(block_row[source], block_row[goal])
             return name
     return None
-
-
-def some(names: Iterable[str]) -> str:
-    """List the first three names."""
-    names = list(names)
-    return ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')

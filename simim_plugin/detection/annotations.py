@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from difflib import SequenceMatcher
 from typing import Any
 
 from ..errors import SimimError
+from ..text import some
 
 BOXES_ONLY = 'siamese_im_vit-base-p16_vitdet-faster-16xb4-amp-100e_coco.py'
 """The config that needs no masks."""
@@ -416,9 +417,3 @@ def _fits(mask: dict, height: int, width: int) -> bool:
         whole = all(type(n) is int and n >= 0 for n in counts)
         return whole and sum(counts) == height * width
     return isinstance(counts, str)
-
-
-def some(names: Iterable[Any]) -> str:
-    """Name the first three of many."""
-    names = [str(name) for name in names]
-    return ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')

@@ -21,7 +21,7 @@ from ..datasets.annotated import prefer_upright
 from ..datasets.image_set import ImageSet
 from ..environment import require
 from ..errors import SimimError
-from ..text import clean
+from ..text import clean, some
 from .annotations import (
     CROWD,
     LeftOut,
@@ -30,7 +30,6 @@ from .annotations import (
     ordered_category_ids,
     read_annotations,
     reason_left_out,
-    some,
 )
 from .loading import LoadInstances
 
