@@ -49,8 +49,8 @@ def without_colour(line: str) -> str:
 
 def some(names: Iterable[object]) -> str:
     """List the first three names."""
-    names = [str(name) for name in names]
-    return ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')
+    words = [str(name) for name in names]
+    return ', '.join(words[:3]) + (', ...' if len(words) > 3 else '')
 
 
 def on_terminal() -> bool:

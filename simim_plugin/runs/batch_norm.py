@@ -5,7 +5,7 @@ Shape key: B batch, M rows, D channels.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 import torch.distributed as dist
@@ -156,7 +156,7 @@ def depends_on_sync_bn(model: nn.Module) -> bool:
     )
 
 
-def _of_one_process(part: Any) -> bool:
+def _of_one_process(part: Any) -> TypeGuard[_BatchNorm]:
     """Return whether a part is a BatchNorm that :func:`spanning` replaces."""
     return (
         isinstance(part, _BatchNorm)
