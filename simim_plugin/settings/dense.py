@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ..geometry import pair
 from .parts import Part
-from .whole import Encoder, Faults, Whole, differs, pair, value_of
+from .whole import Encoder, Faults, Whole, differs, value_of
 
 # Segmentation
 
