@@ -515,7 +515,7 @@ def _refuse_unknown(renamed: StateDict, file: Any) -> None:
     ):
         raise CheckpointError(
             f'The checkpoint {file} holds an encoder without positions that '
-            'is not DINOv3, so that its tensors do not tell where its '
+            'is not DINOv3, so that its tensors do not show where its '
             'patches lie; use an encoder that docs/encoders.md lists.'
         )
 

@@ -43,7 +43,7 @@ class Portable(nn.Module):
     Args:
         weights (Weights): the tensors.
         num_heads (int, optional): attention heads, needed where neither
-            ``weights`` nor the width tell.
+            ``weights`` nor the width determine them.
         grid (tuple[int, int], optional): see :func:`load_backbone`.
 
     Raises:

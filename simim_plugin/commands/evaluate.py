@@ -141,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--num-heads',
         type=int,
-        help='attention heads, of an encoder that nothing tells them of',
+        help='attention heads, of an encoder whose file does not state them',
     )
     parser.add_argument('--seed', type=int, default=0, help='of all tasks')
     parser.add_argument(

@@ -131,13 +131,13 @@ class _Checked(ImageSet):
     def _check_objects(
         self, listed: list[dict], left_out: LeftOut, labelled: bool
     ) -> None:
-        said = f' Left out: {left_out}.' if left_out.counts else ''
+        notes = f' Left out: {left_out}.' if left_out.counts else ''
         kept = sum(len(item['instances']) for item in listed)
         if not kept and (labelled or not listed):
             raise SimimError(
                 f'The annotation file {self.ann_file} has {len(listed)} '
                 'images and no object of the classes in them; check that it '
-                f'is the file of this data set.{said}'
+                f'is the file of this data set.{notes}'
             )
         beyond = [
             os.path.basename(item['img_path'])
@@ -147,7 +147,7 @@ class _Checked(ImageSet):
             or instance['bbox'][3] > item['height'] + 1
         ]
         if len(beyond) > kept / 100:
-            said += (
+            notes += (
                 f' Of {kept} boxes {len(beyond)} reach beyond their image '
                 f"({some(dict.fromkeys(beyond))}); COCO's boxes are (left, "
                 'top, width, height).'
@@ -158,10 +158,10 @@ class _Checked(ImageSet):
             for item in listed
         )
         if crowded:
-            said += f' Images with crowd regions only: {crowded}.'
-        if said:
+            notes += f' Images with crowd regions only: {crowded}.'
+        if notes:
             print_log(
-                clean(f'{self.ann_file} has {len(listed)} images.{said}'),
+                clean(f'{self.ann_file} has {len(listed)} images.{notes}'),
                 'current',
                 logging.WARNING,
             )

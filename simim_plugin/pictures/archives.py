@@ -52,7 +52,7 @@ class Member(NamedTuple):
     """Where a file lies in its archive.
 
     ``stamp`` is the CRC-32 of a zip member, and the checksum of the header of
-    a tar member, which tells that the archive was changed.
+    a tar member, which shows that the archive was changed.
     """
 
     offset: int

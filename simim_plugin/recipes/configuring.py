@@ -41,7 +41,7 @@ class Choices:
         method (str, optional): one of ``METHODS`` of the task.
         encoder (str, optional): file of weights to start from.
         branch (str): of a file with two encoders.
-        num_heads (int, optional): of an encoder that does not tell.
+        num_heads (int, optional): of an encoder that does not state them.
         arch (str, optional): of a new encoder. Defaults to 'small' on a GPU,
             else 'tiny'.
         img_size (int, optional): side of the images, pixels.

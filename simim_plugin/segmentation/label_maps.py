@@ -52,7 +52,7 @@ def read_label_map(path: str, backend_args: dict | None = None) -> np.ndarray:
 
     Raises:
         LabelMapError: if the file cannot be read, holds colours or several
-            pages, or does not tell its values.
+            pages, or does not state its values.
     """
     try:
         check_regular(path)
