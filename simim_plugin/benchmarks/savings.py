@@ -143,7 +143,7 @@ def arrival(batch: int, joined: bool) -> _Action:
     sent = ForkingPickler.dumps(PairSamples.of(drawn) if joined else drawn)
     if joined:  # the file of a tensor can be opened once
         kept = PairSamples.of(drawn)
-        rest = ForkingPickler.dumps(kept.rest)
+        rest = ForkingPickler.dumps(kept.records)
         return lambda: (pickle.loads(rest), kept.visible, kept.pairs)
     return lambda: PairSamples.of(pickle.loads(sent))
 
@@ -227,7 +227,8 @@ def measure_refill(
 ) -> dict[str, float]:
     """Measure how long the first step of an epoch waits for its batch.
 
-    Steps of the time of a batch in ``workers`` loaders stand for training.
+    Instead of a training step the process sleeps for the time that
+    ``workers`` loaders need for a batch.
 
     Args:
         images (str): folder of images.

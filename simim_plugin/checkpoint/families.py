@@ -372,7 +372,7 @@ def is_rope_vit(family: Family, about: Mapping[str, Any], file: str) -> bool:
     """Return whether an encoder that looks like DeiT-III is RoPE-ViT.
 
     With a table of positions it has the same tensors: its rotary positions
-    leave no trace in them, but ``_rope_`` stands in its name.
+    leave no trace in them, but its name contains ``_rope_``.
 
     Args:
         family (Family): of the tensors.

@@ -26,7 +26,7 @@ from .joining import (
     without_fixed,
 )
 from .reading import CheckpointError, inside_object
-from .unpickling import Left
+from .unpickling import UnknownObject
 
 Rows = tuple[tuple[str, str], ...]
 
@@ -407,8 +407,9 @@ def from_any(
 ) -> Found:
     """Rename the tensors in a file's content to our names.
 
-    Names may have any prefix. Of two encoders of unknown names, one below
-    a prefix such as ``teacher.`` or ``momentum_encoder.`` is the target.
+    Names may have any prefix. If there are two encoders of unknown names, the
+    one below a prefix such as ``teacher.`` or ``momentum_encoder.`` is the
+    target.
 
     Args:
         content (Mapping[str, Any]): returned by :func:`read_checkpoint`.
@@ -482,7 +483,7 @@ def _refuse_objects(
         if isinstance(inside, Mapping):
             places |= {f'{name}.{k}': v for k, v in inside.items()}
     for name in sorted(places, key=lambda name: name not in _ENTRIES):
-        if isinstance(places[name], Left):
+        if isinstance(places[name], UnknownObject):
             raise inside_object(file, places[name], str(name))
 
 
@@ -490,8 +491,7 @@ def _refuse_unknown(renamed: StateDict, file: Any) -> None:
     """Refuse an encoder that no option builds.
 
     Rotary positions leave no trace in the weights, and there are several.
-    Of the encoders without a table, all of DINOv3 have registers and
-    LayerScale.
+    All encoders of DINOv3 have registers and LayerScale, and no table.
 
     Raises:
         CheckpointError: naming what it has or lacks.
@@ -540,7 +540,9 @@ def _tensors(
 ) -> tuple[dict[str, Tensor], str, list[str]]:
     """Return the tensors of an entry, its name, and the other entries."""
     entries = [name for name in _ENTRIES if _holds_tensors(content, name)]
-    objects = [n for n in _ENTRIES if isinstance(content.get(n), Left)]
+    objects = [
+        n for n in _ENTRIES if isinstance(content.get(n), UnknownObject)
+    ]
     branches = [name for name in _BRANCHES if _holds_tensors(content, name)]
     inside: Mapping[str, Any] = content
     taken = ''

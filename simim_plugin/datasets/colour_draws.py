@@ -19,10 +19,10 @@ from ..errors import SimimError
 from .photometric import FastColorJitter, FastGaussianBlur, FastGrayscale
 
 ORDER = slice(0, 4)
-"""Which of brightness, contrast, saturation and hue comes when, 0 to 3; -1
-for none."""
+"""Order of brightness, contrast, saturation and hue, numbered 0 to 3; -1 for
+none."""
 FACTORS = slice(4, 8)
-"""Of the four, in this order."""
+"""Factors of the four, in this order."""
 GREY, RADIUS, THRESHOLD = 8, 9, 10
 """1 for grey; radius of the blur in pixels, 0 for none; level from which on
 solarising inverts, 256 for none."""

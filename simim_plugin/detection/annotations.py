@@ -319,8 +319,8 @@ def reason_left_out(
     return None
 
 
-class LeftOut:
-    """Counts of objects by the reason for which they are left out."""
+class SkippedObjects:
+    """Counts the objects left out of a data set, by reason."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -345,7 +345,7 @@ class LeftOut:
 
 
 def check_masks(
-    file: str, listed: list[dict], left_out: LeftOut, *, evaluated: bool
+    file: str, listed: list[dict], skipped: SkippedObjects, *, evaluated: bool
 ) -> int:
     """Check the masks of all objects.
 
@@ -353,7 +353,7 @@ def check_masks(
         file (str): the annotation file, for the errors.
         listed (list[dict]): images with ``instances``, as MMDetection lists
             them.
-        left_out (LeftOut): receives objects whose polygons have too few
+        skipped (SkippedObjects): receives objects whose polygons have too few
             points.
         evaluated (bool): whether the masks are ground truth of a metric.
 
@@ -372,7 +372,7 @@ def check_masks(
             if not instance['ignore_flag'] or kind in BROKEN:
                 kinds[kind].append(name)
     for name in kinds[FEW_POINTS]:
-        left_out.add(FEW_POINTS, name)
+        skipped.add(FEW_POINTS, name)
     for kind, advice in REFUSED.items():
         if kinds[kind] and (evaluated or kind != FEW_POINTS):
             raise SimimError(

@@ -35,7 +35,7 @@ UNTRAINED = ('knn', 'logistic')
 
 @dataclass(frozen=True)
 class Choices:
-    """What a user may choose; the rest follows from data and machine.
+    """The choices of a user; the rest follows from data and machine.
 
     Args:
         method (str, optional): one of ``METHODS`` of the task.
@@ -280,7 +280,7 @@ def configure(task: str, data: str, out: str | Path, **choices: Any) -> Recipe:
 
 @dataclass(frozen=True)
 class Order:
-    """What a recipe is made from; see :func:`make_recipe`.
+    """The inputs of a recipe; see :func:`make_recipe`.
 
     Args:
         task (str): key of ``METHODS``.

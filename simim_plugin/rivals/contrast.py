@@ -56,7 +56,9 @@ def queued_nce(
 
 
 class DenseMatches(NamedTuple):
-    """What DenseCL compares; no gradient flows into keys and backbones.
+    """The features that DenseCL compares.
+
+    No gradient flows into keys and backbones.
 
     Args:
         query (Tensor): (B, D) of the images.

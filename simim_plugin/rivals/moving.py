@@ -94,7 +94,8 @@ class KeyQueue(Moving):
     def observe(self, keys: Tensor) -> None:
         """Note keys (B, D) of length 1 of all processes.
 
-        The oldest keys are replaced. Of more keys than Q the last count.
+        The oldest keys are replaced. If there are more than Q keys, the last
+        Q count.
         """
         keys = torch.cat(all_gather(keys))  # (P * B, D)
         length = self.seen.shape[1]

@@ -327,7 +327,8 @@ class SiameseIMSegViT(FrozenStages, MAE):
             self.pos_embed.data.copy_(table[:, -rows:])
         if self.pretrained is not None:
             fill_pretrained(self, self.pretrained, stays_new=NEW)
-        # MMSegmentation's does not say so; a wrapper would begin again.
+        # MMSegmentation's class does not set it; a wrapper would initialise
+        # the model once more.
         self._is_init = True
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:

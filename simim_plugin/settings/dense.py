@@ -297,8 +297,8 @@ _UNCUT = (
 def detector_images(whole: Whole) -> Faults:
     """Warn about images of another size than that of ViTDet's encoder.
 
-    It takes any: it interpolates its relative positions, whose distances then
-    stand for others.
+    The encoder takes images of any size, but it interpolates its relative
+    positions, so that equal distances in pixels get other positions.
     """
     encoder, given = whole.encoder, whole.at('model.data_preprocessor')
     if encoder is None or 'SiameseIMViTDet' not in encoder.part.names:

@@ -47,8 +47,8 @@ class Whole:
     def pipelines(self) -> dict[str, list[Part]]:
         """Return the transforms of each data set by the path of the list.
 
-        Where a data set wraps another, the outer pipeline counts: its images
-        are those that a model gets.
+        If a data set wraps another, the outer pipeline counts, since a model
+        gets its images.
         """
         found: dict[str, list[Part]] = {}
         for part in self.parts:

@@ -57,17 +57,17 @@ NOWHERE = Places()
 
 
 def run_block(
-    again: bool, function: Callable[..., Tensor], *args: Any
+    recompute: bool, function: Callable[..., Tensor], *args: Any
 ) -> Tensor:
     """Apply a block to tokens.
 
     Args:
-        again (bool): keep its arguments alone for the backward pass, which
-            computes the block again.
+        recompute (bool): keep only its arguments for the backward pass, and
+            compute the block once more there.
         function (Callable): the block.
         *args: of the block.
     """
-    if again and torch.is_grad_enabled():
+    if recompute and torch.is_grad_enabled():
         return checkpoint(function, *args, use_reentrant=False)
     return function(*args)
 
