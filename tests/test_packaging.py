@@ -98,7 +98,7 @@ def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build one for all processes of pytest-xdist."""
     folder = tmp_path_factory.getbasetemp()
     if 'PYTEST_XDIST_WORKER' in os.environ:
-        folder = folder.parent  # that of all processes
+        folder = folder.parent  # of all processes
     folder /= 'wheel'
     with FileLock(f'{folder}.lock'):
         if not folder.exists():

@@ -204,7 +204,7 @@ class Pickle:
             return _NAMES[full]
         owner, _, method = full.rpartition('.')
         if owner == _HISTORY and not method.startswith('_'):
-            return method  # which nothing calls; other protocols use getattr
+            return method  # nothing calls it; other protocols use getattr
         if not self._leaves:
             raise CheckpointError(f'{full[:80]} may run code')
         return UnknownObject(full)

@@ -1,4 +1,4 @@
-"""Let the masks and the geometry of a batch travel as two tensors.
+"""Join the masks and the geometry of a batch in two tensors.
 
 Loader workers make them. The step then neither collates data samples nor
 copies tensors of single images.

@@ -90,7 +90,7 @@ _NAMES = ', '.join(kind.__name__ for kind in _STAGES)
 
 
 def defer_colours(dataset: Any) -> Any:
-    """Return the settings of a data set whose pairs travel with draws.
+    """Return the settings of a data set whose pairs hold draws.
 
     Args:
         dataset (Any): dictionaries and lists.

@@ -144,7 +144,7 @@ def check_optimizer(
             raise broken_state(file, 'optimizer.param_groups')
     counts = [[len(g['params']) for g in side] for side in (groups, own)]
     if counts[0] != counts[1]:
-        return  # torch refuses it, and the Runner says what that means
+        return  # torch refuses it, and the Runner explains it
     for number, (group, wanted) in enumerate(zip(groups, own, strict=True)):
         place = f'optimizer.param_groups.{number}'
         _check_group(group, wanted, place, file, same)

@@ -101,7 +101,7 @@ class WorkDirLock:
         """Create the file, in place of one that a dead run has left.
 
         Raises:
-            SimimError: if another run lives.
+            SimimError: if another run is alive.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         while not self._create():
