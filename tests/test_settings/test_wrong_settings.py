@@ -143,6 +143,7 @@ WRONG = [
     ('rival_dino', 'model.head.teacher_temperature=0', 'temperature is 0'),
     ('rival_dino', 'model.head.out_dims=1', 'out_dims is 1'),
     ('rival_msn', 'model.head.num_prototypes=1', 'num_prototypes is 1'),
+    ('rival_msn', 'model.head.sharpening=0', 'sharpening is 0'),
     ('rival_moco', 'model.head.temperature=0', 'temperature is 0'),
     (
         'rival_beit',
