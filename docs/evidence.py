@@ -258,7 +258,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 failed.append(name)
         if failed:
             raise SimimError(
-                f'{", ".join(failed)} failed, as said above and in the logs '
+                f'{", ".join(failed)} failed, as stated above and in the logs '
                 f'in {OUT}; the same command goes on from there.'
             )
 

@@ -102,8 +102,8 @@ def shell(script: str, folder: Path, alone: bool = False) -> None:
         errors='replace',
     )
     lines = done.stdout.strip().splitlines()
-    said = [line for line in lines if line.startswith('error: ')]
-    tail = said or [line[:100] for line in lines[-1:]]
+    errors = [line for line in lines if line.startswith('error: ')]
+    tail = errors or [line[:100] for line in lines[-1:]]
     print(f'exit code {done.returncode}: ' + '\n  '.join(tail), flush=True)
 
 

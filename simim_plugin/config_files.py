@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +40,6 @@ def config_path(name: str) -> str:
     known = {
         path.relative_to(root).as_posix(): path for path in root.rglob('*.py')
     }
-    if name not in known and name not in {
-        path.name for path in known.values()
-    }:
-        name = _current_name(name)
     for relative, path in known.items():
         if name in (relative, path.name):
             return str(path)
@@ -103,23 +97,6 @@ def register_model_names() -> None:
 
     root = _config_root().parent
     ModelHub.register_model_index(root / 'model-index.yml', config_prefix=root)
-
-
-def _current_name(name: str) -> str:
-    """Return the current name of a renamed config, with a warning.
-
-    The encoder of 4 blocks and width 128 is ``vit-micro``; its configs with
-    patches of 8 and 16 pixels were called ``vit-tiny``.
-    """
-    current = re.sub(r'vit-tiny-(p8|p16)_', r'vit-micro-\1_', name)
-    if current != name:
-        warnings.warn(
-            f"The config '{name}' is now called '{current}'; the old name "
-            'stops working in the next release.',
-            FutureWarning,
-            stacklevel=3,
-        )
-    return current
 
 
 def _config_root() -> Path:

@@ -1,7 +1,7 @@
 """Write files and folders that are complete whenever they exist.
 
-Also find the last checkpoint of a work directory, and tell files from pipes
-and devices, which may block for ever.
+Also find the last checkpoint of a work directory, and distinguish files from
+pipes and devices, which may block for ever.
 """
 
 from __future__ import annotations

@@ -13,9 +13,9 @@ from .errors import SimimError
 class FrozenStages:
     """A base of ViTs whose ``frozen_stages`` holds all that it names.
 
-    It stands before the library's class. The parts are found under the names
-    that MMPretrain, MMDetection and MMSegmentation give them. Frozen parts
-    stay in evaluation mode, so they drop neither paths nor units.
+    It precedes the library's class among the bases. The parts are found under
+    the names that MMPretrain, MMDetection and MMSegmentation give them.
+    Frozen parts stay in evaluation mode, so they drop neither paths nor units.
     """
 
     layers: Any

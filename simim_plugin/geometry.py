@@ -26,6 +26,11 @@ Grid = tuple[int, int]
 """Rows and columns of patches."""
 
 
+def pair(size: Any) -> tuple[int, int]:
+    """Return height and width of a size given as one or two numbers."""
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
 @dataclass(frozen=True)
 class View:
     """A crop of an image, mirrored or not.

@@ -180,7 +180,7 @@ def is_ours(model: Any) -> bool:
 def as_drawn(image: np.ndarray) -> np.ndarray:
     """Return an array that is given to an inferencer as (H, W, 3) RGB.
 
-    Of more than four channels the first three are shown.
+    The first three of more than four channels are shown.
     """
     if image.ndim == 3 and image.shape[2] not in (1, 3, 4):
         bands = image[..., :3] if image.shape[2] > 4 else image[..., :1]

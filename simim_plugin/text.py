@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterable
 
 # Control characters, which move the cursor, colour the terminal or begin a
 # line; line separators; characters that reverse the text after them; and
@@ -44,6 +45,12 @@ def in_plot(text: object) -> str:
 def without_colour(line: str) -> str:
     """Return a line of a log, cleaned, without the colours of its level."""
     return clean(_COLOUR.sub('', line))
+
+
+def some(names: Iterable[object]) -> str:
+    """List the first three names."""
+    words = [str(name) for name in names]
+    return ', '.join(words[:3]) + (', ...' if len(words) > 3 else '')
 
 
 def on_terminal() -> bool:

@@ -108,19 +108,19 @@ class Site:
     def doctor(self, *tasks: str, code: int, source: Path = ROOT) -> str:
         """Return the output of the doctor, which must exit with a code."""
         command = ('-m', 'simim_plugin.doctor', *tasks)
-        ended, said = self.python(*command, source=source)
-        assert ended == code, said
-        assert code == 2 or 'Traceback' not in said
-        return said
+        ended, printed = self.python(*command, source=source)
+        assert ended == code, printed
+        assert code == 2 or 'Traceback' not in printed
+        return printed
 
     def refusal(self, task: str) -> str:
         """Return the error sentence of a command that needs the task."""
         code = (
             f'from simim_plugin.environment import require as r; r({task!r})'
         )
-        ended, said = self.python('-c', code)
+        ended, printed = self.python('-c', code)
         assert ended == 1
-        return said.splitlines()[-1].partition('MissingDependency: ')[2]
+        return printed.splitlines()[-1].partition('MissingDependency: ')[2]
 
 
 @pytest.fixture
@@ -130,43 +130,43 @@ def site(tmp_path: Path) -> Site:
     return Site(folder)
 
 
-def tasks(said: str) -> dict[str, str]:
+def tasks(printed: str) -> dict[str, str]:
     """Return the reported state of each task."""
-    part = said.split('Tasks\n')[1].split('\n\n')[0]
+    part = printed.split('Tasks\n')[1].split('\n\n')[0]
     return dict(line.split(maxsplit=1) for line in part.splitlines())
 
 
 @pytest.mark.parametrize('index', [ONEDL, OPENMMLAB])
 def test_a_whole_stack_works(site: Site, index: int) -> None:
     site.stack(index)
-    said = site.doctor('all', code=0)
-    assert tasks(said) == dict.fromkeys(doctor.TASKS, 'works')
+    printed = site.doctor('all', code=0)
+    assert tasks(printed) == dict.fromkeys(doctor.TASKS, 'works')
     owner = ('(OneDL fork)', '(upstream)')[index]
-    assert said.count(owner) == len(STACKS)
-    assert 'To fix it' not in said
-    assert f'source: configs and tools of {ROOT}' in said
+    assert printed.count(owner) == len(STACKS)
+    assert 'To fix it' not in printed
+    assert f'source: configs and tools of {ROOT}' in printed
 
 
 def test_nothing_but_python(site: Site) -> None:
-    said = site.doctor(code=1)
-    for task, state in tasks(said).items():
+    printed = site.doctor(code=1)
+    for task, state in tasks(printed).items():
         assert state == 'does not work', task
-    assert f'pip install -e "{ROOT}[onedl]"\n' in said
+    assert f'pip install -e "{ROOT}[onedl]"\n' in printed
     assert (
         '  numpy, PIL, cv2, matplotlib, tqdm, torch, torchvision, mmengine, '
         'mmcv, mmpretrain are not installed (all tasks):\n'
         '      pip install numpy pillow opencv-python-headless matplotlib '
         'tqdm torch torchvision onedl-mmengine onedl-mmcv onedl-mmpretrain\n'
-    ) in said
-    assert '      pip install onedl-mmsegmentation ftfy regex\n' in said
+    ) in printed
+    assert '      pip install onedl-mmsegmentation ftfy regex\n' in printed
 
 
 def test_the_script_runs_where_the_plugin_is_not_installed(
     site: Site,
 ) -> None:
-    code, said = site.python(str(ROOT / 'tools' / 'doctor.py'))
-    assert code == 1 and 'Traceback' not in said
-    assert 'simim_plugin is only in a folder, not installed' in said
+    code, printed = site.python(str(ROOT / 'tools' / 'doctor.py'))
+    assert code == 1 and 'Traceback' not in printed
+    assert 'simim_plugin is only in a folder, not installed' in printed
 
 
 @pytest.mark.parametrize('module', list(STACKS))
@@ -207,21 +207,22 @@ def test_a_missing_library_comes_from_the_stack_in_use(
         'Cannot do detection: mmdet is not installed; fix it with '
         f'`pip install {name}`; see docs/troubles.md#wrong-stack.'
     )
-    said = site.doctor('pretraining', 'lvis', code=1)
-    assert said.endswith('Asked for, and not working in full: LVIS.\n')
-    assert f'(COCO, LVIS):\n      pip install {name}\n' in said
+    printed = site.doctor('pretraining', 'lvis', code=1)
+    assert printed.endswith('Asked for, and not working in full: LVIS.\n')
+    assert f'(COCO, LVIS):\n      pip install {name}\n' in printed
 
 
 def test_files_gone_or_only_leftovers(site: Site) -> None:
     site.stack()
     shutil.rmtree(site.folder / 'mmengine')
     (site.folder / 'mmpretrain' / '__init__.py').unlink()
-    said = site.refusal('pretraining')
+    printed = site.refusal('pretraining')
     assert (
-        'onedl-mmengine is installed, but files of mmengine are gone' in said
+        'onedl-mmengine is installed, but files of mmengine are gone'
+        in printed
     )
-    assert '--force-reinstall onedl-mmengine==2.1.0 &&' in said
-    assert 'files of mmpretrain are gone' in said
+    assert '--force-reinstall onedl-mmengine==2.1.0 &&' in printed
+    assert 'files of mmpretrain are gone' in printed
 
 
 def test_an_unknown_task_is_an_error(site: Site) -> None:
@@ -241,7 +242,7 @@ def test_check_imports_none_of_the_libraries() -> None:
 
 
 @pytest.mark.parametrize(
-    ('module', 'error', 'said', 'command'),
+    ('module', 'error', 'printed', 'command'),
     [
         (
             'torchvision',
@@ -278,13 +279,13 @@ def test_check_imports_none_of_the_libraries() -> None:
     ],
 )
 def test_a_library_that_does_not_import(
-    site: Site, module: str, error: str, said: str, command: str
+    site: Site, module: str, error: str, printed: str, command: str
 ) -> None:
     site.stack()
     site.write(module, f'raise {error}')
     site.write('mmseg', f'import {module}')
     output = site.doctor(code=1)
-    assert said in output
+    assert printed in output
     assert f'{command}\n' in output
     # Modules that import it fail with the same error.
     assert 'mmseg 2.1.0 does not import' not in output
@@ -299,18 +300,18 @@ def test_a_library_that_kills_its_process(
 ) -> None:
     site.stack()
     site.write('mmcv', f'import os; {fault}')
-    said = site.doctor(code=1)
-    assert f'mmcv 2.1.0 does not import (Crash: {end})' in said
-    assert tasks(said)['COCO'] == 'does not work'
+    printed = site.doctor(code=1)
+    assert f'mmcv 2.1.0 does not import (Crash: {end})' in printed
+    assert tasks(printed)['COCO'] == 'does not work'
 
 
 def test_a_broken_torch_is_not_blamed_on_what_imports_it(site: Site) -> None:
     site.stack()
     site.write('torch', 'raise ImportError("libcudart.so.12: not there")')
     site.write('mmengine', 'raise ImportError("another error, as of torch")')
-    said = site.doctor(code=1)
-    assert 'torch 2.1.0 does not import (ImportError: libcudart' in said
-    assert 'mmengine 2.1.0 does not import' not in said
+    printed = site.doctor(code=1)
+    assert 'torch 2.1.0 does not import (ImportError: libcudart' in printed
+    assert 'mmengine 2.1.0 does not import' not in printed
 
 
 def test_a_hanging_import_is_reported(
@@ -339,9 +340,11 @@ def test_a_python_that_dies_at_its_start_is_reported(
 def test_torch_and_torchvision_of_two_releases(site: Site) -> None:
     site.stack()
     site.put('torch', TORCH, version='2.2.0+cpu')
-    said = site.doctor(code=1)
-    assert 'torchvision 2.1.0 is built for torch 2.1.0, and 2.2.0 is' in said
-    assert 'pip install torch==2.2.0 torchvision\n' in said
+    printed = site.doctor(code=1)
+    assert (
+        'torchvision 2.1.0 is built for torch 2.1.0, and 2.2.0 is' in printed
+    )
+    assert 'pip install torch==2.2.0 torchvision\n' in printed
 
 
 def test_arrays_that_torch_refuses(site: Site) -> None:
@@ -355,17 +358,17 @@ def test_upstream_without_pkg_resources(site: Site) -> None:
     site.stack(OPENMMLAB)
     shutil.rmtree(site.folder / 'pkg_resources')
     site.put('openmim')
-    said = site.doctor(code=1)
-    assert 'mmengine and openmim of upstream OpenMMLab need pkg_res' in said
-    assert 'pip install "setuptools<70"\n' in said
+    printed = site.doctor(code=1)
+    assert 'mmengine and openmim of upstream OpenMMLab need pkg_res' in printed
+    assert 'pip install "setuptools<70"\n' in printed
 
 
 def test_gpus(site: Site) -> None:
     site.stack()
     site.write('torch', GPU.format(8))
-    said = site.doctor(code=0)
-    assert 'GPU 0: Card, 16.0 GiB, bf16\n' in said
-    assert 'built for CUDA 12.6' in said
+    printed = site.doctor(code=0)
+    assert 'GPU 0: Card, 16.0 GiB, bf16\n' in printed
+    assert 'built for CUDA 12.6' in printed
     site.write('torch', GPU.format(7))
     assert 'Card has no bf16: take the fp16 configs' in site.doctor(code=0)
 
@@ -373,9 +376,11 @@ def test_gpus(site: Site) -> None:
 def test_parts_of_a_task(site: Site) -> None:
     site.stack()
     site.remove('timm')
-    said = site.doctor(code=0)
-    assert tasks(said)['export'] == 'works in part'
-    assert 'timm is not installed (export):\n      pip install timm\n' in said
+    printed = site.doctor(code=0)
+    assert tasks(printed)['export'] == 'works in part'
+    assert (
+        'timm is not installed (export):\n      pip install timm\n' in printed
+    )
     site.doctor('export', code=1)
 
 
@@ -386,11 +391,11 @@ def test_configs_are_gone_or_in_a_wheel(site: Site, tmp_path: Path) -> None:
     for file in (ROOT / 'simim_plugin').glob('*.py'):
         shutil.copy(file, package)
     shutil.copytree(ROOT / 'simim_plugin/commands', package / 'commands')
-    said = site.doctor(code=1, source=package.parent)
-    assert 'the configs and tools of simim_plugin are gone' in said
+    printed = site.doctor(code=1, source=package.parent)
+    assert 'the configs and tools of simim_plugin are gone' in printed
     (package / '.mim' / 'configs').mkdir(parents=True)
-    said = site.doctor(code=0, source=package.parent)
-    assert 'wheel: configs and tools in .mim' in said
+    printed = site.doctor(code=0, source=package.parent)
+    assert 'wheel: configs and tools in .mim' in printed
 
 
 @pytest.mark.parametrize(
@@ -436,6 +441,9 @@ def test_mmpretrain_beside_transformers_5(site: Site) -> None:
 @pytest.mark.slow
 def test_here_pretraining_works(capsys: pytest.CaptureFixture) -> None:
     assert doctor.main([]) == 0
-    said = capsys.readouterr().out
-    assert tasks(said)['pretraining'] == 'works'
-    assert 'operators by torchvision' in said or 'compiled operators' in said
+    printed = capsys.readouterr().out
+    assert tasks(printed)['pretraining'] == 'works'
+    assert (
+        'operators by torchvision' in printed
+        or 'compiled operators' in printed
+    )

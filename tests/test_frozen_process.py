@@ -87,9 +87,10 @@ def look(monkeypatch):
 
     def watch(events, alive, seconds=100):
         clock.now = 0.0
-        said = []
+        errors = []
         peers = PeerWatch(
-            timedelta(seconds=50), lambda sentence, code: said.append(sentence)
+            timedelta(seconds=50),
+            lambda sentence, code: errors.append(sentence),
         )
         store = Store({f'events_{k}': n for k, n in enumerate(events)})
         peers.events = events[0]
@@ -99,7 +100,7 @@ def look(monkeypatch):
                 store.add(f'beats_{peer}', 1)
             if second > 20:
                 peers._look_at_others(store, 0)
-        return said
+        return errors
 
     return watch
 
@@ -116,9 +117,9 @@ def look(monkeypatch):
     ],
 )
 def test_who_is_named(look, events, alive, named):
-    said = look(events, alive)
+    errors = look(events, alive)
     if named is None:
-        assert not said
+        assert not errors
     else:
-        assert said[0].startswith(f'error: Process {named} of 0 to 2 ')
+        assert errors[0].startswith(f'error: Process {named} of 0 to 2 ')
     assert not look(events, alive, seconds=40)

@@ -14,7 +14,10 @@ PACKAGE = Path(__file__).resolve().parents[1] / 'simim_plugin'
 LAYERS = (
     {'text'},
     {'errors'},
-    {'files', 'environment', 'freezing', 'geometry', 'config_files'},
+    {
+        *('files', 'environment', 'freezing', 'geometry', 'tensors'),
+        'config_files',
+    },
     {'pictures', 'settings', 'vit'},
     {'inference', 'runs'},
     {'checkpoint', 'datasets', 'operators'},

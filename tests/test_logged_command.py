@@ -95,7 +95,7 @@ def test_several_gpus_start_torchrun(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ('said', 'expected'),
+    ('output', 'expected'),
     [
         (
             'a: 1 -> 2 would change the course of the run of run/b.pth; set '
@@ -110,10 +110,10 @@ def test_several_gpus_start_torchrun(tmp_path, monkeypatch):
     ids=['changed', 'other'],
 )
 def test_an_option_that_a_command_lacks_is_not_advised(
-    tmp_path, monkeypatch, said, expected
+    tmp_path, monkeypatch, output, expected
 ):
     (tmp_path / 'train.py').write_text(
-        f'import sys; print(sys.argv[1:]); sys.exit("error: " + {said!r})'
+        f'import sys; print(sys.argv[1:]); sys.exit("error: " + {output!r})'
     )
     monkeypatch.chdir(tmp_path)
     log = tmp_path / 'log'

@@ -98,7 +98,7 @@ def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build one for all processes of pytest-xdist."""
     folder = tmp_path_factory.getbasetemp()
     if 'PYTEST_XDIST_WORKER' in os.environ:
-        folder = folder.parent  # that of all processes
+        folder = folder.parent  # of all processes
     folder /= 'wheel'
     with FileLock(f'{folder}.lock'):
         if not folder.exists():
@@ -203,8 +203,8 @@ def test_mim_finds_config_and_tool(
     away.mkdir()
     home = clone if kind == 'editable' else tmp_path / 'venv'
     name = Path(DEMO).name
-    said = run(python, '-m', 'mim', 'train', 'simim_plugin', name, cwd=away)
-    (ran,) = re.findall(r'^RAN\|(.*)$', said, re.M)
+    printed = run(python, '-m', 'mim', 'train', 'simim_plugin', name, cwd=away)
+    (ran,) = re.findall(r'^RAN\|(.*)$', printed, re.M)
     tool, config, *_ = (Path(part) for part in ran.split('|'))
     assert tool.is_relative_to(home)
     assert config.is_relative_to(home)
@@ -240,12 +240,13 @@ def test_project_of_ones_own_inherits_a_config(
         'default_hooks = dict(logger=dict(interval=1),\n'
         '    checkpoint=dict(interval=1))\n'
     )
-    said = run(
+    printed = run(
         *[python, '-m', 'mim', 'train', 'mmpretrain', 'mine.py'],
         *['--work-dir', 'run'],
         cwd=project,
     )
-    assert re.search(r'Epoch\(train\)\s+\[1\]\[2/2\]', said), said[-4000:]
+    epoch = r'Epoch\(train\)\s+\[1\]\[2/2\]'
+    assert re.search(epoch, printed), printed[-4000:]
     (dump,) = (project / 'run').glob('*.py')
     resolved = Config.fromfile(dump)
     assert resolved.model.head.negative_weight == 0.5

@@ -110,8 +110,8 @@ def desk(tmp_path, monkeypatch):
 def in_shell(text, folder):
     """Run the lines of a block, and return what they print."""
     printed = ''
-    for said, small in SMALL.items():
-        text = text.replace(said, small)
+    for written, small in SMALL.items():
+        text = text.replace(written, small)
     text = text.replace('PORT=29500', 'PORT=$PORT')
     if '<<' in text or 'python tools/' not in text:
         return bash(text, folder)

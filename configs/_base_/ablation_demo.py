@@ -1,6 +1,6 @@
 # Row (i) on the demo's generated scenes for 10 epochs, minutes on two CPU
-# cores, with the demo's recipe but for a decoder of two blocks. Our recipe, not
-# the paper's. One rule scales the recipe of every method: warm-up, rise of
+# cores, with the demo's recipe but for two blocks in the decoder. Our recipe,
+# not the paper's. One rule scales the recipe of every method: warm-up, rise of
 # temperatures and held layers have their share of the 400 epochs of
 # ablation_in1k.py, 1 - momentum is twice its value, and all have one learning
 # rate.

@@ -1,5 +1,5 @@
-# What the ablations and rivals of the two scales with ViT-Micro share, listed
-# in `_base_` beside the recipe: other methods, and the heads of the rivals.
+# Settings of the ablations and rivals at the two scales with ViT-Micro: other
+# methods, and the heads of the rivals. `_base_` lists it beside the recipe.
 lr = 1e-3
 
 # Other methods

@@ -1,4 +1,4 @@
-# What DINO and iBOT share, and MSN in part, listed in `_base_` beside a scale.
+# Settings of DINO and iBOT, and some of MSN. `_base_` lists it beside a scale.
 distilled = dict(final_norm=True, train_patch_embed=True, drop_path_rate=0.1)
 distilled_adamw = dict(betas=(0.9, 0.999), weight_decay=0.04)
 distilled_lr = dict(

@@ -61,7 +61,6 @@ auto_scale_lr = dict(base_batch_size=4096, enable=True)
 param_scheduler = dict(
     type='WarmupCosineLR', warmup=40, convert_to_iter_based=True)
 train_cfg = dict(type='ExactEpochLoop', max_epochs=1600)
-sync_bn = 'torch'
 
 # Runtime
 momentum_hook = dict(type='MomentumHook', base_momentum=0.995)

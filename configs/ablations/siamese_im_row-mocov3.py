@@ -17,6 +17,7 @@ model = dict(
         predictor=dict(mlp, type='NonLinearNeck', num_layers=2,
                        in_channels=mlp['out_channels']),
         loss=dict(type='GlobalHead', head=head)))
+sync_bn = 'torch'
 train_pipeline = [
     *_base_.loading, _base_.two_views, _base_.random_mask, _base_.pack]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

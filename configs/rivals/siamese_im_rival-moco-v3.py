@@ -13,6 +13,7 @@ model = dict(
     head=dict(
         type='InfoNCEHead', temperature=0.2,
         predictor=dict(mlp, in_channels=mlp['out_channels'], num_layers=2)))
+sync_bn = 'torch'
 train_pipeline = [
     *_base_.loading, _base_.two_views, dict(type='PackInputs')]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

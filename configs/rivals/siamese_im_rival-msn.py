@@ -16,6 +16,7 @@ model = dict(
     head=dict(
         type='AssignmentHead', dims=_base_.rivals.bottleneck,
         num_prototypes=_base_.rivals.prototypes))
+sync_bn = 'torch'
 size = _base_.crop['size']
 multi_crop = dict(type='MultiCropViews', crops=[
     dict(size=size, crop_scale=(0.3, 1.0), number=2,

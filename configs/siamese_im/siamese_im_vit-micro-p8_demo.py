@@ -1,6 +1,6 @@
 # The demo: generated scenes, seen in views of 48 px, minutes on two CPU cores.
 # Our recipe, not the paper's, tuned by the demo's own figures (docs/demo.md).
-# The jitter keeps the hues, which tell an object and not its scene.
+# The jitter keeps the hues, which identify an object and not its scene.
 _base_ = [
     '../_base_/siamese_im.py',
     '../_base_/vit_micro.py',

@@ -12,6 +12,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor
 
 from ..models.head import UniGradHead, as_tokens
+from ..tensors import wide
 
 
 @MODELS.register_module()
@@ -78,5 +79,4 @@ class GlobalHead(BaseModule):
 
 def _mean_token(tokens: Tensor) -> Tensor:
     """Average (B, N, D) to (B, 1, D), in float32 for precision."""
-    dtype = torch.promote_types(tokens.dtype, torch.float32)
-    return tokens.mean(dim=1, keepdim=True, dtype=dtype)
+    return wide(tokens).mean(dim=1, keepdim=True)

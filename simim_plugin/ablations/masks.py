@@ -23,7 +23,7 @@ class RandomMask(BaseTransform):
 
     Args:
         grid (int | tuple[int, int]): rows and columns of patches.
-        num_masked (int): number of patches to draw, 0 to N - 1.
+        num_masked (int): number of patches to draw, 1 to N - 1.
         key (str): key of the result. Defaults to 'mask', the patches hidden
             from the online branch.
 

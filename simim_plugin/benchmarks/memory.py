@@ -49,7 +49,7 @@ KINDS = dict(
     upernet=Kind('segmentation', 'upernet', (64, 128), (8, 16)),
     seg_linear=Kind('segmentation', 'linear', (64, 128), (4, 32)),
 )
-"""What is measured, by the keys of ``machine.HELD``."""
+"""The measured trainings, by the keys of ``machine.HELD``."""
 
 
 class Peak(NamedTuple):

@@ -25,7 +25,7 @@ gradients, the statistics of BatchNorm and the correlation of the loss."""
 
 _Step = tuple[str, int, bool]
 _Times = dict[str, list[list[tuple[float, float]]]]
-"""Of each kind and turn, wall and CPU time of each process, seconds."""
+"""Wall and CPU seconds of each process, by kind and turn."""
 
 
 def measure_processes(

@@ -20,13 +20,14 @@ from mmengine.runner import Runner
 from mmpretrain.models.utils import MultiheadAttention
 from mmpretrain.registry import DATASETS, MODELS
 from mmpretrain.structures import DataSample
+from torch import Tensor
 
 from ..config_files import config_path
 from ..datasets.collating import PairSamples
 from ..engine.seeding import SeededDataset, SeededSampler
-from ..geometry import PairGeometry, View
+from ..geometry import Grid, PairGeometry, View
 from ..models import RelativePositionDecoder
-from ..models.positions import relative_embedding
+from ..models.positions import on_grid, relative_features
 from ..vit import UnboundAttention
 from .timing import DEVICE, median_seconds, peak_megabytes
 from .training import RECIPE, dense_loss, random_tokens
@@ -47,6 +48,32 @@ def plain_loss(tokens: int, dim: int = DIMS) -> _Action:
         ((positive + 0.02 * similar.sum() / len(t)) / dim).backward()
 
     return run
+
+
+def relative_embedding(
+    geometry: PairGeometry,
+    target_grid: Grid,
+    online_grid: Grid,
+    dim: int,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Return the paper's relative embedding of all patches in one tensor.
+
+    The decoder maps its parts,
+    :func:`~simim_plugin.models.positions.relative_features`, to the same.
+
+    Args:
+        geometry, target_grid, online_grid, dim, dtype: as of its parts.
+
+    Returns:
+        Tensor: (B, N, 2 D), [row, column, scale].
+    """
+    rows, cols, scale = relative_features(
+        geometry, target_grid, online_grid, dim, dtype
+    )
+    position = on_grid(rows, cols)  # (B, N, D)
+    scale = scale[..., None, :].expand_as(position)
+    return torch.cat([position, scale], dim=-1)
 
 
 def queries(batch: int, whole: bool) -> _Action:
@@ -116,7 +143,7 @@ def arrival(batch: int, joined: bool) -> _Action:
     sent = ForkingPickler.dumps(PairSamples.of(drawn) if joined else drawn)
     if joined:  # the file of a tensor can be opened once
         kept = PairSamples.of(drawn)
-        rest = ForkingPickler.dumps(kept.rest)
+        rest = ForkingPickler.dumps(kept.records)
         return lambda: (pickle.loads(rest), kept.visible, kept.pairs)
     return lambda: PairSamples.of(pickle.loads(sent))
 
@@ -200,7 +227,8 @@ def measure_refill(
 ) -> dict[str, float]:
     """Measure how long the first step of an epoch waits for its batch.
 
-    Steps of the time of a batch in ``workers`` loaders stand for training.
+    Instead of a training step the process sleeps for the time that
+    ``workers`` loaders need for a batch.
 
     Args:
         images (str): folder of images.

@@ -1,6 +1,6 @@
 """The families of published encoders: options, preprocessing and pooling.
 
-The tensors tell most of it, by their names and shapes. The rest stands in
+The tensors show most of it, by their names and shapes. The rest stands in
 one table.
 """
 
@@ -39,7 +39,7 @@ class Family(NamedTuple):
         antialias (bool): filter interpolated positions.
         rotary (str): kind of rotary positions, '' for none.
         interpolation (str): of the resized image.
-        known (bool): whether something tells mean and std.
+        known (bool): whether the file states mean and std.
     """
 
     name: str
@@ -102,7 +102,7 @@ def described(family: Family) -> str:
     )
     if not family.known:
         text += (
-            '. Its file does not tell mean and std, which AugReg has as '
+            '. Its file does not state mean and std, which AugReg has as '
             '127.5: set mean and std of model.data_preprocessor if these are '
             'wrong'
         )
@@ -112,7 +112,8 @@ def described(family: Family) -> str:
 def family_of(form: str, state: StateDict) -> Family:
     """Return the family of an encoder.
 
-    The names of MAE, MoCo-v3 and DINO (iBOT) tell them, and the head of MSN.
+    The names of MAE, MoCo-v3 and DINO (iBOT) identify them, and the head
+    identifies MSN.
     AugReg has the names and the shapes of a plain ViT.
 
     Args:
@@ -168,9 +169,10 @@ def encoder_options(
 
     Args:
         state (Mapping[str, Tensor]): below ``backbone.``, without it.
-        about (Mapping[str, Any]): what the file says of its model.
+        about (Mapping[str, Any]): what the file states of its model.
         file (str): the source, for the error.
-        num_heads (int, optional): attention heads, if nothing tells them.
+        num_heads (int, optional): attention heads, if the file does not
+            state them.
         family (Family): of the encoder, for the eps of the norms.
 
     Returns:
@@ -178,8 +180,8 @@ def encoder_options(
         :class:`simim_plugin.models.SiameseIMViT` those that are on.
 
     Raises:
-        CheckpointError: if a tensor of every ViT is missing, or nothing
-            tells the number of heads.
+        CheckpointError: if a tensor of every ViT is missing, or the
+            file does not state the number of heads.
     """
     try:
         kernel = state['patch_embed.projection.weight']
@@ -303,24 +305,25 @@ def _heads(
     """Return the number of attention heads.
 
     Raises:
-        CheckpointError: if nothing tells it, or the tensors have another.
+        CheckpointError: if the file does not state it, or the tensors have
+            another.
     """
     table = state.get('layers.0.attn.bias_table')
     norm = state.get('layers.0.attn.q_norm.weight')
     frequencies = state.get(_FREQUENCIES)
-    told = 0
+    stated = 0
     if table is not None:
-        told = table.shape[1]
+        stated = table.shape[1]
     elif frequencies is not None:
-        told = width // frequencies.shape[1]
+        stated = width // frequencies.shape[1]
     elif norm is not None:
-        told = width // len(norm)
-    if given and told and given != told:
+        stated = width // len(norm)
+    if given and stated and given != stated:
         raise CheckpointError(
-            f'The tensors of {file} are for {told} attention heads, not '
+            f'The tensors of {file} are for {stated} attention heads, not '
             f'{given}; leave --num-heads out.'
         )
-    heads = given or about.get('num_attention_heads') or told
+    heads = given or about.get('num_attention_heads') or stated
     if not heads and 'pos_embed' not in state:
         heads = width // 64  # DINOv3, ViT-H+ too
     known = known_encoder(width, depth)
@@ -328,7 +331,7 @@ def _heads(
     valid = type(heads) is int and heads > 0
     if not valid or width % heads:
         raise CheckpointError(
-            f'The checkpoint {file} does not tell how many attention heads '
+            f'The checkpoint {file} does not state how many attention heads '
             f'share its {width} channels (found {heads!r:.80}); pass '
             '--num-heads.'
         )
@@ -369,11 +372,11 @@ def is_rope_vit(family: Family, about: Mapping[str, Any], file: str) -> bool:
     """Return whether an encoder that looks like DeiT-III is RoPE-ViT.
 
     With a table of positions it has the same tensors: its rotary positions
-    leave no trace in them, but ``_rope_`` stands in its name.
+    leave no trace in them, but its name contains ``_rope_``.
 
     Args:
         family (Family): of the tensors.
-        about (Mapping[str, Any]): what the file says of its model.
+        about (Mapping[str, Any]): what the file states of its model.
         file (str): the source.
     """
     names = (str(about.get('architecture', '')), Path(file).stem)

@@ -25,7 +25,7 @@ def grid_of(
 ) -> Grid:
     """Return the rows and columns of a table's patches.
 
-    A fixed sin-cos table tells them. A learned table of a square number of
+    A fixed sin-cos table shows them. A learned table of a square number of
     patches is that of a square; in a file of ours, and for other numbers, it
     has the grid of the model.
 
@@ -59,7 +59,7 @@ def grid_of(
         return side, side
     raise CheckpointError(
         f'The checkpoint {file} has learned positions of {count} patches, '
-        'which do not tell their grid; pass grid=(rows, columns).'
+        'which do not show their grid; pass grid=(rows, columns).'
     )
 
 

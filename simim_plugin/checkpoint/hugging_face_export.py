@@ -56,8 +56,8 @@ def write_folder(folder: Path, model: Portable) -> str:
         named['embeddings.mask_token'] = torch.zeros(1, 1, model.dims)
     if kind.startswith('Dinov2'):
         named['embeddings.mask_token'] = torch.zeros(1, model.dims)
-    # Not through the model: in transformers 5 its tensors have other names
-    # than in files.
+    # In transformers 5 the tensors of the model have other names than those
+    # of the file, so the model does not save them.
     safetensors.torch.save_file(
         {name: x.detach().clone().contiguous() for name, x in named.items()},
         Path(folder, 'model.safetensors'),

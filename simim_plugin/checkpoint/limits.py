@@ -14,7 +14,7 @@ class CheckpointError(SimimError):
 
 
 class Limits:
-    """What a file may cost, by its size.
+    """Bound what reading a file costs, by its size.
 
     Args:
         size (int): bytes of the file.
@@ -29,7 +29,7 @@ class Limits:
     weights share their bytes."""
     COPIED = 8
     """Bytes of arrays and of text, and parts of containers, that one byte of
-    the file may stand for."""
+    the file may produce."""
 
     def __init__(self, size: int) -> None:
         self._left = dict(
@@ -52,8 +52,8 @@ class Limits:
     def check_nesting(self, content: Any) -> None:
         """Check the depth and the number of parts of nested containers.
 
-        A part that stands in two places counts twice, since whoever prints or
-        copies the content meets it twice.
+        A part in two places counts twice, since a print or a copy of the
+        content holds it twice.
 
         Raises:
             CheckpointError: if a container holds itself, is too deep, or has

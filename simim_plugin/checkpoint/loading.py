@@ -18,7 +18,7 @@ from mmpretrain.models import VisionTransformer
 from torch import Tensor, nn
 
 from ..errors import SimimError, Trouble
-from ..text import clean
+from ..text import clean, some
 from ..vit import resize_table
 from ..vit.relative import resize_bias
 from .adapters import load_adapters
@@ -41,7 +41,6 @@ from .names import (
     Format,
     StateDict,
     from_any,
-    some,
 )
 from .preprocessing import beside, preprocessing
 from .reading import CheckpointError, read_checkpoint
@@ -74,7 +73,7 @@ class Weights:
             entry of the file.
         choice (str): a clause that names the entry of the tensors, and the
             others, '' if there is no choice.
-        told (Mapping[str, Any]): see :func:`preprocessing`.
+        stated (Mapping[str, Any]): see :func:`preprocessing`.
     """
 
     file: str
@@ -82,7 +81,7 @@ class Weights:
     state: dict[str, Tensor]
     about: Mapping[str, Any]
     choice: str = ''
-    told: Mapping[str, Any] = field(default_factory=dict)
+    stated: Mapping[str, Any] = field(default_factory=dict)
 
     def shape(self) -> tuple[int, int, int]:
         """Return the encoder's width, depth and patch size in pixels.
@@ -107,13 +106,13 @@ class Weights:
     def family(self) -> Family:
         """How the authors of the encoder read images and features."""
         family = family_of(self.form.name, self.state)
-        told = dict(self.told)
-        pool = told.pop('global_pool', family.pool)
+        stated = dict(self.stated)
+        pool = stated.pop('global_pool', family.pool)
         if family is PLAIN and self.about.get('model_type') == 'vit_msn':
             family = family_of('MSN', self.state)
         elif family is PLAIN:
             family = family._replace(pool=pool)
-        return family._replace(known=True, **told) if told else family
+        return family._replace(known=True, **stated) if stated else family
 
     def options(self, num_heads: int | None = None) -> dict[str, Any]:
         """Return the arguments of a backbone that these tensors fill.
@@ -187,7 +186,7 @@ def read_weights(
     _check_tensors(state, file)
     if _BRANCHES[branch] == 'target':
         state = {_swap_branches(name): value for name, value in state.items()}
-    told = preprocessing(content, str(file))
+    stated = preprocessing(content, str(file))
     about = content.get('config', content.get('meta'))
     about = about if isinstance(about, Mapping) else {}
     about = about.get('vision_config', about)  # of CLIP and SigLIP
@@ -209,7 +208,7 @@ def read_weights(
     choice = ''
     if others and taken:
         choice = f'entry {taken}, not {", ".join(others)} (entry=NAME chooses)'
-    return Weights(str(file), form, state, about, choice, told)
+    return Weights(str(file), form, state, about, choice, stated)
 
 
 def _check_tensors(state: StateDict, file: str | Path) -> None:
@@ -529,7 +528,7 @@ def check_fit(
         wanted (Mapping[str, Tensor]): the state dict of the model.
         state (Mapping[str, Tensor]): the tensors to load.
         path (str | Path): the file that holds ``state``.
-        hint (str): a clause that tells the user what to do.
+        hint (str): a clause with what to do.
 
     Raises:
         CheckpointError: if any tensor is missing, mis-shaped or unknown.

@@ -10,12 +10,13 @@ direction the first row of a name of ours counts.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from ..errors import Trouble
+from ..text import some
 from .families import other_model
 from .joining import (
     StateDict,
@@ -25,7 +26,7 @@ from .joining import (
     without_fixed,
 )
 from .reading import CheckpointError, inside_object
-from .unpickling import Left
+from .unpickling import UnknownObject
 
 Rows = tuple[tuple[str, str], ...]
 
@@ -406,8 +407,9 @@ def from_any(
 ) -> Found:
     """Rename the tensors in a file's content to our names.
 
-    Names may have any prefix. Of two encoders of unknown names, one below
-    a prefix such as ``teacher.`` or ``momentum_encoder.`` is the target.
+    Names may have any prefix. If there are two encoders of unknown names, the
+    one below a prefix such as ``teacher.`` or ``momentum_encoder.`` is the
+    target.
 
     Args:
         content (Mapping[str, Any]): returned by :func:`read_checkpoint`.
@@ -481,7 +483,7 @@ def _refuse_objects(
         if isinstance(inside, Mapping):
             places |= {f'{name}.{k}': v for k, v in inside.items()}
     for name in sorted(places, key=lambda name: name not in _ENTRIES):
-        if isinstance(places[name], Left):
+        if isinstance(places[name], UnknownObject):
             raise inside_object(file, places[name], str(name))
 
 
@@ -489,8 +491,7 @@ def _refuse_unknown(renamed: StateDict, file: Any) -> None:
     """Refuse an encoder that no option builds.
 
     Rotary positions leave no trace in the weights, and there are several.
-    Of the encoders without a table, all of DINOv3 have registers and
-    LayerScale.
+    All encoders of DINOv3 have registers and LayerScale, and no table.
 
     Raises:
         CheckpointError: naming what it has or lacks.
@@ -514,7 +515,7 @@ def _refuse_unknown(renamed: StateDict, file: Any) -> None:
     ):
         raise CheckpointError(
             f'The checkpoint {file} holds an encoder without positions that '
-            'is not DINOv3, so that its tensors do not tell where its '
+            'is not DINOv3, so that its tensors do not show where its '
             'patches lie; use an encoder that docs/encoders.md lists.'
         )
 
@@ -539,7 +540,9 @@ def _tensors(
 ) -> tuple[dict[str, Tensor], str, list[str]]:
     """Return the tensors of an entry, its name, and the other entries."""
     entries = [name for name in _ENTRIES if _holds_tensors(content, name)]
-    objects = [n for n in _ENTRIES if isinstance(content.get(n), Left)]
+    objects = [
+        n for n in _ENTRIES if isinstance(content.get(n), UnknownObject)
+    ]
     branches = [name for name in _BRANCHES if _holds_tensors(content, name)]
     inside: Mapping[str, Any] = content
     taken = ''
@@ -764,9 +767,3 @@ def _rename(name: str, form: Format, source: int, goal: int) -> str | None:
                 name = name.replace(block_row[source], block_row[goal])
             return name
     return None
-
-
-def some(names: Iterable[str]) -> str:
-    """List the first three names."""
-    names = list(names)
-    return ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')

@@ -17,7 +17,7 @@ from .loading import Weights, check_fit
 from .names import StateDict
 
 DEFAULT_GRID = (16, 16)
-"""Of encoders whose positions are rotary: they have no grid of their own."""
+"""The grid of encoders with rotary positions, whose files state none."""
 
 
 class Features(NamedTuple):
@@ -43,7 +43,7 @@ class Portable(nn.Module):
     Args:
         weights (Weights): the tensors.
         num_heads (int, optional): attention heads, needed where neither
-            ``weights`` nor the width tell.
+            ``weights`` nor the width determine them.
         grid (tuple[int, int], optional): see :func:`load_backbone`.
 
     Raises:

@@ -54,7 +54,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def preprocessing(content: Mapping[str, Any], file: str) -> dict[str, Any]:
-    """Return what the files beside an encoder tell of its images.
+    """Return what the files beside an encoder state of its images.
 
     Args:
         content (Mapping[str, Any]): ``config`` of timm and ``preprocessor``
@@ -63,7 +63,7 @@ def preprocessing(content: Mapping[str, Any], file: str) -> dict[str, Any]:
 
     Returns:
         dict[str, Any]: fields of :class:`simim_plugin.checkpoint.families.
-        Family`, none if nothing tells.
+        Family`, none if they state nothing.
 
     Raises:
         CheckpointError: for a mean or std that is none.
@@ -72,7 +72,7 @@ def preprocessing(content: Mapping[str, Any], file: str) -> dict[str, Any]:
     config = config if isinstance(config, Mapping) else {}
     timm = config.get('pretrained_cfg', config)
     given = content.get('preprocessor')
-    told: dict[str, Any] = {}
+    stated: dict[str, Any] = {}
     if isinstance(given, Mapping) and 'image_mean' in given:
         mean, std = given['image_mean'], given.get('image_std')
         if given.get('do_normalize') is False:
@@ -80,26 +80,26 @@ def preprocessing(content: Mapping[str, Any], file: str) -> dict[str, Any]:
         resample = given.get('resample', 3)
         if not isinstance(resample, int):
             raise _wrong(resample, file)
-        told['interpolation'] = _RESAMPLE.get(resample)
-        told['crop'] = _crop(given)
+        stated['interpolation'] = _RESAMPLE.get(resample)
+        stated['crop'] = _crop(given)
     elif isinstance(timm, Mapping) and {'mean', 'std'} <= timm.keys():
         mean, std = timm['mean'], timm['std']
         name = timm.get('interpolation')
         if not isinstance(name, str | None):
             raise _wrong(name, file)
         known = name in _RESAMPLE.values()  # timm has 'random', too
-        told['interpolation'] = name if known else None
-        told['crop'] = timm.get('crop_pct')
+        stated['interpolation'] = name if known else None
+        stated['crop'] = timm.get('crop_pct')
         pools = dict(token='cls', avg='mean')
-        told['global_pool'] = pools.get(str(config.get('global_pool')))
+        stated['global_pool'] = pools.get(str(config.get('global_pool')))
     else:
         return {}
-    told |= dict(mean=_levels(mean, file), std=_levels(std, file))
-    if min(told['std']) <= 0 or len(told['std']) != len(told['mean']):
+    stated |= dict(mean=_levels(mean, file), std=_levels(std, file))
+    if min(stated['std']) <= 0 or len(stated['std']) != len(stated['mean']):
         raise _wrong(std, file)
-    if told['crop'] is not None and not _is_number(told['crop']):
-        raise _wrong(told['crop'], file)
-    return {key: value for key, value in told.items() if value is not None}
+    if stated['crop'] is not None and not _is_number(stated['crop']):
+        raise _wrong(stated['crop'], file)
+    return {key: value for key, value in stated.items() if value is not None}
 
 
 def _crop(given: Mapping[str, Any]) -> float | None:

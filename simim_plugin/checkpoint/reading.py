@@ -14,7 +14,7 @@ from ..environment import require
 from .limits import CheckpointError
 from .preprocessing import WEIGHT_FILES, beside, read_json
 from .torch_files import load_pickle, load_torch
-from .unpickling import Left
+from .unpickling import UnknownObject
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f'format, or holds objects that may run code ({reason}); get the '
             'file again from its source.'
         ) from error
-    if isinstance(content, Left):
+    if isinstance(content, UnknownObject):
         raise inside_object(path, content)
     if not isinstance(content, dict):
         raise CheckpointError(
@@ -66,18 +66,19 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def inside_object(
-    file: str | Path, left: Left, entry: str = ''
+    file: str | Path, unknown: UnknownObject, entry: str = ''
 ) -> CheckpointError:
     """Return the error of a file whose weights are inside an object.
 
     Args:
         file (str | Path): the file.
-        left (Left): stands for the object.
+        unknown (UnknownObject): stands for the object.
         entry (str): its place in the file. Defaults to '', the whole file.
     """
     place = f' in its entry {entry!r}' if entry else ''
     return CheckpointError(
-        f'The checkpoint {file} holds an object of {left.name[:80]}{place}, '
+        f'The checkpoint {file} holds an object of '
+        f'{unknown.name[:80]}{place}, '
         'which is not read, since that may run code; save its state_dict() '
         'where you trust the file.'
     )

@@ -31,7 +31,7 @@ from .limits import CheckpointError
 from .loading import check_fit, load_weights, refuse_init_cfg
 from .reading import inside_object, read_checkpoint
 from .torch_files import load_pickle
-from .unpickling import Left
+from .unpickling import UnknownObject
 
 _REMOTE = (r'(\S+\:)?s3://', r'(\S+\:)?petrel://', 'pavi://')
 _stock_load_state_dict = checkpoint.load_state_dict
@@ -81,7 +81,7 @@ def load_from_local(filename: str, map_location: Any = None) -> dict:
         if isinstance(entries, dict):
             entries.pop('cfg', None)
     state = content.get('state_dict', content)
-    if isinstance(state, Left):
+    if isinstance(state, UnknownObject):
         raise inside_object(filename, state, 'state_dict')
     if isinstance(state, dict):
         metadata = _Metadata(getattr(state, '_metadata', {}))

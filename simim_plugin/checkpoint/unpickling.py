@@ -3,10 +3,10 @@
 :class:`Pickle` builds plain containers, tensors, arrays of numbers and the
 objects that MMEngine stores beside them. A name in a file is looked up in a
 table. No entry of the table runs code that the file chooses, and a file cannot
-change an entry. Objects of other classes are left out: :class:`Left` stands in
-their place, and nothing of theirs is imported or called. A call of an unknown
-function of Python, torch or NumPy is refused. :class:`Limits` bounds the cost
-by the size of the file.
+change an entry. Objects of other classes are left out: :class:`UnknownObject`
+stands in their place, and nothing of theirs is imported or called. A call of
+an unknown function of Python, torch or NumPy is refused. :class:`Limits`
+bounds the cost by the size of the file.
 
 ``torch.load(weights_only=True)`` does not replace this reader:
 
@@ -151,7 +151,7 @@ class Pickle:
         self._extend(self._since_mark())
 
     def _extend(self, items: list[Any]) -> None:
-        if not isinstance(self._stack[-1], Left):
+        if not isinstance(self._stack[-1], UnknownObject):
             _check(self._stack[-1], list).extend(items)
 
     def _setitem(self, _: None) -> None:
@@ -163,7 +163,7 @@ class Pickle:
 
     def _set(self, items: list[Any]) -> None:
         target = self._stack[-1]
-        if isinstance(target, Left):
+        if isinstance(target, UnknownObject):
             return
         _check(target, dict)
         for key, value in zip(items[::2], items[1::2], strict=True):
@@ -171,7 +171,7 @@ class Pickle:
 
     def _additems(self, _: None) -> None:
         items, target = self._since_mark(), self._stack[-1]
-        if not isinstance(target, Left):
+        if not isinstance(target, UnknownObject):
             _check(target, set).update(map(_key, items))
 
     def _frozenset(self, _: None) -> None:
@@ -195,7 +195,7 @@ class Pickle:
         self._stack.append(found)
 
     def _find(self, module: str, name: str) -> Any:
-        """Return the table's entry for a name, or what stands for others."""
+        """Return the table's entry for a name, or an `UnknownObject`."""
         _check_length(module, name)
         # NumPy 2 and Python 3 renamed these modules.
         full = f'{module}.{name}'.replace('numpy._core.', 'numpy.core.')
@@ -204,15 +204,15 @@ class Pickle:
             return _NAMES[full]
         owner, _, method = full.rpartition('.')
         if owner == _HISTORY and not method.startswith('_'):
-            return method  # which nothing calls; other protocols use getattr
+            return method  # nothing calls it; other protocols use getattr
         if not self._leaves:
             raise CheckpointError(f'{full[:80]} may run code')
-        return Left(full)
+        return UnknownObject(full)
 
     def _reduce(self, _: None) -> None:
         """Call a builder by its entry in the table."""
         arguments, name = self._stack.pop(), self._stack.pop()
-        if isinstance(name, Left):
+        if isinstance(name, UnknownObject):
             self._stack.append(name.called())
             return
         if not isinstance(name, _Name):
@@ -222,7 +222,7 @@ class Pickle:
 
     def _new(self, _: None) -> None:
         """Make an object of a class, which is left out if it is unknown."""
-        if isinstance(self._stack[-2], Left):
+        if isinstance(self._stack[-2], UnknownObject):
             self._stack.pop()
         else:
             self._reduce(None)
@@ -230,12 +230,12 @@ class Pickle:
     def _new_named(self, _: None) -> None:
         """Make an object with arguments by name, which is left out."""
         del self._stack[-2:]
-        _check(self._stack[-1], Left)
+        _check(self._stack[-1], UnknownObject)
 
     def _build(self, _: None) -> None:
         """Give an object its state, if it is of a class that has one."""
         state, built = self._stack.pop(), self._stack[-1]
-        if isinstance(built, Left):
+        if isinstance(built, UnknownObject):
             return
         for kind, give in _STATES.items():
             if isinstance(built, kind):
@@ -247,7 +247,7 @@ class Pickle:
         """Push a storage as a one-dimensional tensor."""
         saved = _check(self._stack.pop(), tuple)
         if saved[:1] == ('module',):  # a class and its source, old format
-            self._stack.append(_check(saved[1], Left))
+            self._stack.append(_check(saved[1], UnknownObject))
             return
         # Only the old format has a part: the storage is a view of another.
         kind, dtype, key, _, count, *part = saved
@@ -328,11 +328,11 @@ class Pickle:
             raise CheckpointError(f'encoding by {named} may run code')
         return self._bytes(_check(text, str))
 
-    def method(self, owner: object, name: str) -> str | Left:
+    def method(self, owner: object, name: str) -> str | UnknownObject:
         """Return the name of a HistoryBuffer method, which nothing calls."""
-        if isinstance(owner, Left):
+        if isinstance(owner, UnknownObject):
             _check_length(owner.name, _check(name, str))
-            return Left(f'{owner.name}.{name}').called()
+            return UnknownObject(f'{owner.name}.{name}').called()
         known = isinstance(owner, _Name) and owner.build is Pickle.history
         if not known or _check(name, str).startswith('_'):
             raise CheckpointError('getattr may run code')
@@ -436,7 +436,11 @@ def _check(value: Any, *kinds: type) -> Any:
 
 def _key(key: Any) -> Any:
     """Return a key whose hash is cheap; nested ones end the process."""
-    return None if key is None else _check(key, str, int, float, bytes, Left)
+    return (
+        None
+        if key is None
+        else _check(key, str, int, float, bytes, UnknownObject)
+    )
 
 
 def _kind(value: Any) -> str:
@@ -457,8 +461,8 @@ class _Name:
         self.build = build
 
 
-class Left:
-    """An object that is left out, and the name of its class.
+class UnknownObject:
+    """Stands for an object of an unknown class, and keeps its class name.
 
     It stands for a class, for a call of it and for the object, and takes any
     arguments, state and items without a look at them.
@@ -470,7 +474,7 @@ class Left:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def called(self) -> Left:
+    def called(self) -> UnknownObject:
         """Return what stands for the result of a call.
 
         Raises:

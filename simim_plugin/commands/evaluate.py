@@ -141,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--num-heads',
         type=int,
-        help='attention heads, of an encoder that nothing tells them of',
+        help='attention heads, of an encoder whose file does not state them',
     )
     parser.add_argument('--seed', type=int, default=0, help='of all tasks')
     parser.add_argument(
@@ -216,8 +216,8 @@ class Evaluation:
     def _is_own(self, task: str) -> bool:
         """Whether the images are not those that a packaged config is for.
 
-        They have other classes, are not divided, or for logistic regression
-        no list says which 1 % of them are labelled.
+        They have other classes, are not divided, or have no list of the 1 %
+        that are labelled, which logistic regression needs.
         """
         if is_list(self.data):
             return task != 'robustness'

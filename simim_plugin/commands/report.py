@@ -116,13 +116,13 @@ def _write_pretraining(
             'pretraining shows; pass the folder of the run.'
         )
     found = read_pretraining(work_dir)
-    said = [[found.verdict]] if found.verdict else []
+    verdict = [[found.verdict]] if found.verdict else []
     save_figures(
         found.figures,
         out,
         f'{config.stem}: pretraining',
         '\n'.join(commands),
-        [found.rows, *([said] if said else [])],
+        [found.rows, *([verdict] if verdict else [])],
     )
     print(LEARNED)
     for name, first, last in found.rows[1:]:

@@ -1,7 +1,7 @@
 """Read annotated images as their annotations see them.
 
 Some tools annotate the stored pixels, others the upright image. The size
-that the annotations state tells which. Shape key: H rows, W columns.
+that the annotations state shows which. Shape key: H rows, W columns.
 """
 
 from __future__ import annotations

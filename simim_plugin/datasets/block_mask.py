@@ -17,6 +17,7 @@ from mmpretrain.registry import TRANSFORMS
 from numpy.typing import NDArray
 
 from ..errors import SimimError
+from ..geometry import pair
 
 _LOG_ASPECT = math.log(1 / 0.3)
 _TRIES = 10
@@ -28,14 +29,14 @@ def checked_grid(
     """Return rows and columns of the grid of the transform ``name``.
 
     Raises:
-        SimimError: if ``num_masked`` is not in 0 to N - 1.
+        SimimError: if ``num_masked`` is not in 1 to N - 1.
     """
-    rows, cols = (grid, grid) if isinstance(grid, int) else grid
-    if not 0 <= num_masked < rows * cols:
+    rows, cols = pair(grid)
+    if not 1 <= num_masked < rows * cols:
         raise SimimError(
             f'Cannot mask {num_masked} of {rows} x {cols} patches: set '
-            f'`num_masked` of {name} between 0 and {rows * cols - 1}, so '
-            'that the online branch sees at least one patch.'
+            f'`num_masked` of {name} to 1 to {rows * cols - 1}, so that some '
+            'are hidden and some are seen.'
         )
     return rows, cols
 
@@ -55,7 +56,7 @@ class BlockwiseMask(BaseTransform):
 
     Args:
         grid (int | tuple[int, int]): rows and columns of patches.
-        num_masked (int): patches to mask, 0 to N - 1.
+        num_masked (int): patches to mask, 1 to N - 1.
         min_block (int): smallest area of a block in patches, at least 1,
             while more are left. Defaults to 16, for 14 x 14 patches.
         key (str): key of the mask. Defaults to 'mask', the patches that the

@@ -1,4 +1,4 @@
-"""Let the masks and the geometry of a batch travel as two tensors.
+"""Join the masks and the geometry of a batch in two tensors.
 
 Loader workers make them. The step then neither collates data samples nor
 copies tensors of single images.
@@ -32,8 +32,8 @@ class PairSamples:
     and mmengine would copy item by item.
 
     Args:
-        rest (list[tuple[dict, dict]]): of each sample, the meta information,
-            and the fields other than ``mask`` and ``geometry``.
+        records (list[tuple[dict, dict]]): the meta information of each
+            sample, and its fields other than ``mask`` and ``geometry``.
         visible (Tensor): (B, V) row-major indices of the patches that the
             masks leave.
         pairs (Tensor): (B, 2, 5), :meth:`PairGeometry.packed`.
@@ -44,13 +44,13 @@ class PairSamples:
 
     def __init__(
         self,
-        rest: list[tuple[dict, dict]],
+        records: list[tuple[dict, dict]],
         visible: Tensor,
         pairs: Tensor,
         patches: int,
         colours: Tensor | None = None,
     ) -> None:
-        self.rest = rest
+        self.records = records
         self.visible = visible
         self.pairs = pairs
         self.patches = patches
@@ -63,7 +63,7 @@ class PairSamples:
         Raises:
             SimimError: if the masks hide different numbers of patches.
         """
-        rest = [
+        records = [
             (
                 dict(sample.metainfo_items()),
                 {k: v for k, v in sample.items() if k not in _JOINED},
@@ -77,7 +77,7 @@ class PairSamples:
         if all('colours' in sample for sample in samples):
             drawn = np.stack([sample.colours for sample in samples])
             colours = torch.from_numpy(drawn)
-        return cls(rest, visible, geometry.packed(), patches, colours)
+        return cls(records, visible, geometry.packed(), patches, colours)
 
     @staticmethod
     def visible_of(samples: Sequence[DataSample] | PairSamples) -> Tensor:
@@ -91,10 +91,10 @@ class PairSamples:
         return visible_patches([torch.as_tensor(s.mask) for s in samples])
 
     def __len__(self) -> int:
-        return len(self.rest)
+        return len(self.records)
 
     def __getitem__(self, index: int) -> DataSample:
-        meta, fields = self.rest[index]
+        meta, fields = self.records[index]
         sample = DataSample(metainfo=meta)
         for name, value in fields.items():
             sample.set_field(value, name)
@@ -111,14 +111,14 @@ class PairSamples:
 
     def field(self, name: str) -> list[Any]:
         """Return a field of all samples, other than the two."""
-        return [fields[name] for _, fields in self.rest]
+        return [fields[name] for _, fields in self.records]
 
     def swapped(self) -> PairSamples:
         """Return the samples with the roles of their views swapped."""
         pairs = self.pairs.flip(1)
         colours = None if self.colours is None else self.colours.flip(1)
         return PairSamples(
-            self.rest, self.visible, pairs, self.patches, colours
+            self.records, self.visible, pairs, self.patches, colours
         )
 
     def pin_memory(self) -> PairSamples:
@@ -127,7 +127,7 @@ class PairSamples:
         The colours are read on the CPU first.
         """
         tensors = self.visible.pin_memory(), self.pairs.pin_memory()
-        return PairSamples(self.rest, *tensors, self.patches, self.colours)
+        return PairSamples(self.records, *tensors, self.patches, self.colours)
 
 
 @FUNCTIONS.register_module()

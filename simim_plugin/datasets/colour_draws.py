@@ -19,10 +19,10 @@ from ..errors import SimimError
 from .photometric import FastColorJitter, FastGaussianBlur, FastGrayscale
 
 ORDER = slice(0, 4)
-"""Which of brightness, contrast, saturation and hue comes when, 0 to 3; -1
-for none."""
+"""Order of brightness, contrast, saturation and hue, numbered 0 to 3; -1 for
+none."""
 FACTORS = slice(4, 8)
-"""Of the four, in this order."""
+"""Factors of the four, in this order."""
 GREY, RADIUS, THRESHOLD = 8, 9, 10
 """1 for grey; radius of the blur in pixels, 0 for none; level from which on
 solarising inverts, 256 for none."""
@@ -90,7 +90,7 @@ _NAMES = ', '.join(kind.__name__ for kind in _STAGES)
 
 
 def defer_colours(dataset: Any) -> Any:
-    """Return the settings of a data set whose pairs travel with draws.
+    """Return the settings of a data set whose pairs hold draws.
 
     Args:
         dataset (Any): dictionaries and lists.

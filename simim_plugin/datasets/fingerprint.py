@@ -25,7 +25,7 @@ def fingerprint(paths: Sequence[str], root: str) -> str:
 
 
 def content_of(member: Sequence[int]) -> tuple[int, ...]:
-    """Return what tells the content of a file in an archive.
+    """Return what identifies the content of a file in an archive.
 
     It is the size, and the CRC in a zip; packed anew, it is the same.
     """

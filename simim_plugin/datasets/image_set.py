@@ -1,4 +1,4 @@
-"""What all data sets of images share: broken files, and levels of the set."""
+"""Skip broken files and measure levels, in every data set of images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PERCENTILES = 'percentiles'
 class ImageSet:
     """Base of data sets that skip broken files and measure their levels.
 
-    It stands before a ``BaseDataset`` of mmengine among the bases.
+    It precedes a ``BaseDataset`` of mmengine among the bases.
 
     Args:
         skip_broken (float): largest share of unreadable images, 0 to 1.

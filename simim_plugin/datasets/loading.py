@@ -20,8 +20,6 @@ from ..pictures import (
     read_file,
 )
 
-decode_rgb = decode
-
 
 @TRANSFORMS.register_module()
 class LoadRGBImage(BaseTransform):

@@ -23,7 +23,7 @@ from mmpretrain.registry import TRANSFORMS
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 
 from ..errors import SimimError
-from ..geometry import PairGeometry, View
+from ..geometry import PairGeometry, View, pair
 from .colour_draws import ColourDraws
 
 Transform = dict | Callable[[dict], dict]
@@ -176,11 +176,6 @@ def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         pixels, list(size), InterpolationMode.BICUBIC, antialias=True
     )
     return np.ascontiguousarray(pixels.permute(1, 2, 0).numpy())
-
-
-def pair(size: int | tuple[int, int]) -> tuple[int, int]:
-    """Return height and width of a size given as one or two numbers."""
-    return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
 def compose(transforms: Sequence[Transform]) -> Compose:

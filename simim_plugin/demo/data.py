@@ -44,6 +44,7 @@ from tqdm import tqdm
 
 from ..errors import SimimError
 from ..files import complete_folder, full_disk_reported, read_text
+from ..geometry import pair
 from .annotations import (
     CLASSES,
     LVIS_CLASSES,
@@ -103,7 +104,7 @@ def make_demo_data(
         OSError: if ``out`` cannot be written for another reason.
     """
     out = Path(out).absolute()
-    shape = (size, size) if isinstance(size, int) else (size[0], size[1])
+    shape = pair(size)
     if min(train, val) < 1 or seed < 0 or min(shape) < 16:
         raise SimimError(
             f'Cannot make demo data of {train} + {val} images of '

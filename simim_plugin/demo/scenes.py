@@ -7,7 +7,7 @@ other things, and sometimes takes a different one. Light, contrast, scale,
 place and clutter are independent of the class.
 
 The hues of the ground change from place to place. So the parts of a scene
-differ as those of a photograph do, and no colour tells that two patches come
+differ as those of a photograph do, and no colour shows that two patches come
 from the same scene: pretraining has to learn what is where (docs/demo.md).
 The mean colour carries little information on the class (kNN on it stays under
 twice chance, see ``data.py``).

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from difflib import SequenceMatcher
 from typing import Any
 
 from ..errors import SimimError
+from ..text import some
 
 BOXES_ONLY = 'siamese_im_vit-base-p16_vitdet-faster-16xb4-amp-100e_coco.py'
 """The config that needs no masks."""
@@ -318,8 +319,8 @@ def reason_left_out(
     return None
 
 
-class LeftOut:
-    """Counts of objects by the reason for which they are left out."""
+class SkippedObjects:
+    """Counts the objects left out of a data set, by reason."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -344,7 +345,7 @@ class LeftOut:
 
 
 def check_masks(
-    file: str, listed: list[dict], left_out: LeftOut, *, evaluated: bool
+    file: str, listed: list[dict], skipped: SkippedObjects, *, evaluated: bool
 ) -> int:
     """Check the masks of all objects.
 
@@ -352,7 +353,7 @@ def check_masks(
         file (str): the annotation file, for the errors.
         listed (list[dict]): images with ``instances``, as MMDetection lists
             them.
-        left_out (LeftOut): receives objects whose polygons have too few
+        skipped (SkippedObjects): receives objects whose polygons have too few
             points.
         evaluated (bool): whether the masks are ground truth of a metric.
 
@@ -371,7 +372,7 @@ def check_masks(
             if not instance['ignore_flag'] or kind in BROKEN:
                 kinds[kind].append(name)
     for name in kinds[FEW_POINTS]:
-        left_out.add(FEW_POINTS, name)
+        skipped.add(FEW_POINTS, name)
     for kind, advice in REFUSED.items():
         if kinds[kind] and (evaluated or kind != FEW_POINTS):
             raise SimimError(
@@ -416,9 +417,3 @@ def _fits(mask: dict, height: int, width: int) -> bool:
         whole = all(type(n) is int and n >= 0 for n in counts)
         return whole and sum(counts) == height * width
     return isinstance(counts, str)
-
-
-def some(names: Iterable[Any]) -> str:
-    """Name the first three of many."""
-    names = [str(name) for name in names]
-    return ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')

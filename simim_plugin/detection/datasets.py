@@ -21,16 +21,15 @@ from ..datasets.annotated import prefer_upright
 from ..datasets.image_set import ImageSet
 from ..environment import require
 from ..errors import SimimError
-from ..text import clean
+from ..text import clean, some
 from .annotations import (
     CROWD,
-    LeftOut,
+    SkippedObjects,
     category_ids,
     check_masks,
     ordered_category_ids,
     read_annotations,
     reason_left_out,
-    some,
 )
 from .loading import LoadInstances
 
@@ -71,17 +70,17 @@ class _Checked(ImageSet):
         for ann in content.get('annotations', ()):
             objects[ann['image_id']].append(ann)
             self.cat_img_map[ann['category_id']].append(ann['image_id'])
-        left_out = LeftOut()
+        skipped = SkippedObjects()
         listed = [
-            self._listed(image, objects.pop(image['id'], []), left_out)
+            self._listed(image, objects.pop(image['id'], []), skipped)
             for image in content['images']
         ]
         for place, unknown in objects.items():
             for _ in unknown:
-                left_out.add('of images that are not listed', f'id {place}')
-        self._check_masks(listed, left_out)
+                skipped.add('of images that are not listed', f'id {place}')
+        self._check_masks(listed, skipped)
         labelled = 'annotations' in content or not self.test_mode
-        self._check_objects(listed, left_out, labelled)
+        self._check_objects(listed, skipped, labelled)
         self._check_images(listed)
         upright = prefer_upright(listed, self.ann_file, self.upright)
         for item in listed:
@@ -89,7 +88,7 @@ class _Checked(ImageSet):
         return listed
 
     def _listed(
-        self, image: dict, anns: list[dict], left_out: LeftOut
+        self, image: dict, anns: list[dict], skipped: SkippedObjects
     ) -> dict:
         image['img_id'] = image['id']
         image['file_name'] = self.file_name(image)
@@ -101,14 +100,16 @@ class _Checked(ImageSet):
             for ann in anns:
                 reason = reason_left_out(ann, image, self.cat2label)
                 if reason or ann.get('iscrowd'):
-                    left_out.add(reason or CROWD, image['file_name'])
+                    skipped.add(reason or CROWD, image['file_name'])
         return item
 
     def file_name(self, image: dict) -> str:
         """Return the path of an image below the prefix of the data set."""
         return image['file_name']
 
-    def _check_masks(self, listed: list[dict], left_out: LeftOut) -> None:
+    def _check_masks(
+        self, listed: list[dict], skipped: SkippedObjects
+    ) -> None:
         loaders = [
             step
             for step in self.pipeline.transforms
@@ -117,7 +118,7 @@ class _Checked(ImageSet):
         if not loaders:
             return
         runs = check_masks(
-            self.ann_file, listed, left_out, evaluated=self.test_mode
+            self.ann_file, listed, skipped, evaluated=self.test_mode
         )
         if runs and not all(
             isinstance(step, LoadInstances) or step.poly2mask
@@ -130,15 +131,15 @@ class _Checked(ImageSet):
             )
 
     def _check_objects(
-        self, listed: list[dict], left_out: LeftOut, labelled: bool
+        self, listed: list[dict], skipped: SkippedObjects, labelled: bool
     ) -> None:
-        said = f' Left out: {left_out}.' if left_out.counts else ''
+        notes = f' Left out: {skipped}.' if skipped.counts else ''
         kept = sum(len(item['instances']) for item in listed)
         if not kept and (labelled or not listed):
             raise SimimError(
                 f'The annotation file {self.ann_file} has {len(listed)} '
                 'images and no object of the classes in them; check that it '
-                f'is the file of this data set.{said}'
+                f'is the file of this data set.{notes}'
             )
         beyond = [
             os.path.basename(item['img_path'])
@@ -148,7 +149,7 @@ class _Checked(ImageSet):
             or instance['bbox'][3] > item['height'] + 1
         ]
         if len(beyond) > kept / 100:
-            said += (
+            notes += (
                 f' Of {kept} boxes {len(beyond)} reach beyond their image '
                 f"({some(dict.fromkeys(beyond))}); COCO's boxes are (left, "
                 'top, width, height).'
@@ -159,10 +160,10 @@ class _Checked(ImageSet):
             for item in listed
         )
         if crowded:
-            said += f' Images with crowd regions only: {crowded}.'
-        if said:
+            notes += f' Images with crowd regions only: {crowded}.'
+        if notes:
             print_log(
-                clean(f'{self.ann_file} has {len(listed)} images.{said}'),
+                clean(f'{self.ann_file} has {len(listed)} images.{notes}'),
                 'current',
                 logging.WARNING,
             )

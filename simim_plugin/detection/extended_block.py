@@ -1,7 +1,7 @@
 """A block of ViTDet for the encoders of other methods.
 
 Extra tokens (a cls token, registers) have no window: every patch attends to
-them, and they attend to all patches. Nothing attends to what fills the
+them, and they attend to all patches. No patch attends to the padding of the
 windows at the border.
 
 Shape key: B batch, H x W patches, N = H W, E extra tokens, T = E + N, C
@@ -42,7 +42,7 @@ _NEVER = -1e4
 
 
 class BiasPlaces(NamedTuple):
-    """Where the tables of relative position bias are read.
+    """Indices into the tables of relative position bias.
 
     Args:
         table_grid (tuple[int, int]): rows and columns of the tables' patches.

@@ -15,8 +15,9 @@ class LoadInstances(LoadAnnotations):
     """MMDetection's ``LoadAnnotations``, with run-length masks decoded.
 
     With ``poly2mask=False``, MMDetection's own transform turns objects with a
-    run-length mask into ignored ones. Here the masks of an image with such
-    an object are bitmaps, and polygons otherwise. Crowd regions need no mask.
+    run-length mask into ignored ones. This class makes bitmaps of all masks
+    of an image with such an object, and polygons of those of other images.
+    Crowd regions need no mask.
     Arguments are those of
     :class:`mmdet.datasets.transforms.LoadAnnotations`.
     """

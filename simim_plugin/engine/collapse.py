@@ -159,11 +159,11 @@ class CollapseMonitor(Hook):
     monitor compares the figures with their limits, and warns if one is beyond
     in ``patience`` comparisons in a row.
 
-    Of a model with a method ``compared``, as :class:`simim_plugin.rivals.
-    StudentTeacher` has, the patches of the teacher's backbone are measured,
-    and by :func:`output_figures` what ``compared`` makes of its head's
-    outputs. Both have limits of their own; ``cos_image`` has none, since such
-    methods compare whole images. Other models are ignored.
+    If the model has a method ``compared``, as :class:`simim_plugin.rivals.
+    StudentTeacher` does, the monitor measures the patches of the teacher's
+    backbone, and by :func:`output_figures` the result of ``compared`` on the
+    outputs of its head. Both have limits of their own; ``cos_image`` has none,
+    since such methods compare whole images. Other models are ignored.
 
     Args:
         interval (int): iterations between comparisons. Defaults to 50.

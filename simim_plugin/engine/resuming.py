@@ -19,6 +19,7 @@ from ..checkpoint.loading import check_fit
 from ..datasets.fingerprint import fingerprint_of
 from ..errors import SimimError, Trouble
 from ..files import complete_file
+from ..runs.batch_norm import depends_on_sync_bn
 from ..runs.changes import Change, Kind, changes, fixed_ends, some
 from ..runs.lock import WorkDirLock
 from ..runs.stopping import STOP_NAME
@@ -223,6 +224,13 @@ class CheckpointMixin(Runner):
         except ValueError:
             self.logger.info(f'{file} has no config to compare with this one.')
             return []
+        if self.world_size == 1 or not depends_on_sync_bn(self.model):
+            found = [
+                change._replace(kind=Kind.FREE)
+                if change.key == 'sync_bn'
+                else change
+                for change in found
+            ]
         if found:
             listing = '\n'.join(f'  {change}' for change in found)
             self.logger.warning(f'Changed since {file}:\n{listing}')

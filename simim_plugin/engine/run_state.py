@@ -34,7 +34,7 @@ def broken_state(file: str, what: str) -> CheckpointError:
 
 
 def check_state(content: dict, file: str) -> None:
-    """Check the places of a file that say how a run stands.
+    """Check the entries of a checkpoint that hold the state of a run.
 
     Args:
         content (dict): of the checkpoint.
@@ -68,7 +68,7 @@ def check_state(content: dict, file: str) -> None:
 
 
 def _check_hub(hub: Mapping, file: str) -> None:
-    """Check what the log goes on with."""
+    """Check the values with which the log continues."""
     scalars = hub.get('log_scalars', {})
     if not isinstance(scalars, dict) or not all(
         isinstance(history, HistoryBuffer) for history in scalars.values()
@@ -144,7 +144,7 @@ def check_optimizer(
             raise broken_state(file, 'optimizer.param_groups')
     counts = [[len(g['params']) for g in side] for side in (groups, own)]
     if counts[0] != counts[1]:
-        return  # torch refuses it, and the Runner says what that means
+        return  # torch refuses it, and the Runner explains it
     for number, (group, wanted) in enumerate(zip(groups, own, strict=True)):
         place = f'optimizer.param_groups.{number}'
         _check_group(group, wanted, place, file, same)

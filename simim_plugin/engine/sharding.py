@@ -37,7 +37,7 @@ class FullyShard(nn.Module):
     """Share a model's weights, gradients and moments among all processes.
 
     Set it by ``model_wrapper_cfg = dict(type='FullyShard')``. Each
-    transformer block, online and target, is gathered by itself, and the rest
+    transformer block, online and target, is gathered separately, and the rest
     of the model together. Gradients are averaged in the dtype of the
     parameters, float32. The target moves shard by shard.
 
@@ -103,7 +103,7 @@ def check_torch() -> None:
 
 @contextmanager
 def gathered(model: nn.Module) -> Iterator[None]:
-    """Hold all weights in each process, which then computes by itself.
+    """Hold all weights in each process, which then computes alone.
 
     Hooks that call parts of the model, or share batches unevenly, need it.
 

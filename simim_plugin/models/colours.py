@@ -26,6 +26,7 @@ from ..datasets.colour_draws import (
 )
 from ..datasets.photometric import three_boxes
 from ..errors import SimimError
+from ..tensors import to_device
 
 
 def apply_colours(views: Tensor, draws: NDArray[np.float32]) -> Tensor:
@@ -72,22 +73,18 @@ def _of_some(
     """Change some views of a batch, each by its own value."""
     if not chosen.any():
         return views
-    index = _moved(np.flatnonzero(chosen), views)
+    index = _on_device(np.flatnonzero(chosen), views)
     changed = change(views[index], values[chosen])
     return views.index_copy(0, index, changed)
 
 
-def _moved(values: NDArray, like: Tensor) -> Tensor:
-    """Move values to a device without a wait for it."""
-    tensor = torch.from_numpy(values)
-    if like.device.type == 'cuda':
-        tensor = tensor.pin_memory()
-    return tensor.to(like.device, non_blocking=True)
+def _on_device(values: NDArray, like: Tensor) -> Tensor:
+    return to_device(torch.from_numpy(values), like.device)
 
 
 def _factors(values: NDArray, like: Tensor) -> Tensor:
     """Return (P, 1, 1, 1), one factor for each view."""
-    return _moved(values.astype(np.float32), like)[:, None, None, None]
+    return _on_device(values.astype(np.float32), like)[:, None, None, None]
 
 
 def _grey(views: Tensor) -> Tensor:
@@ -134,7 +131,7 @@ def _hue(views: Tensor, values: NDArray) -> Tensor:
     turns = np.trunc(values * 256)
     hue = (hue + _factors(turns, views)[:, 0]).remainder(256) * (6 / 256)
     # A channel is the value, less its share of the spread.
-    shift = _moved(np.array([5.0, 3.0, 1.0], np.float32), views)
+    shift = _on_device(np.array([5.0, 3.0, 1.0], np.float32), views)
     phase = (hue[:, None] + shift[:, None, None]).remainder(6)
     share = torch.minimum(phase, 4 - phase).clamp(0, 1)
     value, saturation = value[:, None], saturation[:, None]
@@ -150,7 +147,7 @@ def _blurred(views: Tensor, radii: NDArray) -> Tensor:
     kernels = [three_boxes(float(radius)) for radius in radii]
     reach = max(len(kernel) for kernel in kernels) // 2
     padded = [np.pad(kernel, reach - len(kernel) // 2) for kernel in kernels]
-    weights = _moved(np.stack(padded, axis=1), views)  # (K, P)
+    weights = _on_device(np.stack(padded, axis=1), views)  # (K, P)
     for axis in (3, 2):
         size = views.shape[axis]
         border = [reach, reach, 0, 0] if axis == 3 else [0, 0, reach, reach]

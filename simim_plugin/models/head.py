@@ -15,6 +15,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor
 
 from ..errors import SimimError
+from ..tensors import wide
 
 
 @MODELS.register_module()
@@ -121,5 +122,4 @@ class UniGrad(torch.autograd.Function):
 
 def as_tokens(features: Tensor) -> Tensor:
     """Flatten features (B, N, D) to tokens (M, D), in float32 or wider."""
-    dtype = torch.promote_types(features.dtype, torch.float32)
-    return features.flatten(0, 1).to(dtype)
+    return wide(features.flatten(0, 1))

@@ -1,4 +1,4 @@
-"""BatchNorm over all tokens of a batch, synchronised across processes.
+"""BatchNorm over all tokens of the batches of all processes.
 
 Shape key: B batch, N tokens, M = B x N rows, D channels.
 """
@@ -15,7 +15,8 @@ from ..runs.batch_norm import GlobalBatchNorm
 class TokenBatchNorm(nn.Module):
     """BatchNorm with one statistic per channel over batch and tokens.
 
-    It replaces LayerNorm in the blocks of the projector and the decoder.
+    It replaces LayerNorm in the blocks of the projector and the decoder. Its
+    training statistics always span all processes, whatever ``sync_bn`` is.
 
     Args:
         num_features (int): channels D.

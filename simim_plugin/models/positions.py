@@ -80,39 +80,16 @@ def relative_features(
     dim: int,
     dtype: torch.dtype = torch.float32,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the three parts of :func:`relative_embedding`.
-
-    Args:
-        geometry, target_grid, online_grid, dim, dtype: see there.
-
-    Returns:
-        tuple[Tensor, Tensor, Tensor]: of the rows (B, R, D / 2), of the
-        columns (B, C, D / 2), and of the scale (B, D).
-    """
-    y, x = geometry.positions(target_grid, online_grid)  # (B, R), (B, C)
-    log_scale = 10 * geometry.scale.log()  # (B, 2)
-    rows, cols, scale = (
-        sincos(values.to(dtype), dim // 2) for values in (y, x, log_scale)
-    )
-    return rows, cols, scale.flatten(-2)
-
-
-def relative_embedding(
-    geometry: PairGeometry,
-    target_grid: Grid,
-    online_grid: Grid,
-    dim: int,
-    dtype: torch.dtype = torch.float32,
-) -> Tensor:
-    """Embed each target patch's position and scale in the online view.
+    """Embed the target patches' positions and scale in the online view.
 
     Paper eq. 2 (position) and eq. 3 (log scale, times 10). The unit of
-    position is an online patch. Equal views give the absolute table in the
-    first D channels and [sin, cos] = [0, 1] in the others. The decoder maps
-    the parts of :func:`relative_features` instead, which is the same.
+    position is an online patch. The paper's embedding of a patch (2 D) is
+    [row, column, scale] of its row, its column and its pair. Equal views
+    give the rows and columns of :func:`absolute_table`, and the scale
+    [sin, cos] = [0, 1].
 
     Args:
-        geometry (PairGeometry): the pairs of a batch.
+        geometry (PairGeometry): the B pairs of a batch.
         target_grid (tuple[int, int]): rows R and columns C of the target.
         online_grid (tuple[int, int]): rows and columns of the online view.
         dim (int): channels D, a multiple of 4.
@@ -120,12 +97,13 @@ def relative_embedding(
             computed in float64; there are only R + C + 2 per image.
 
     Returns:
-        Tensor: (B, N, 2 D): [row, column, log height, log width], each
-        [sin | cos] of D / 4 frequencies.
+        tuple[Tensor, Tensor, Tensor]: of the rows (B, R, D / 2) and of the
+        columns (B, C, D / 2), each [sin | cos] of D / 4 frequencies, and of
+        the scale (B, D), [log height, log width], each [sin | cos] of D / 4.
     """
-    rows, cols, scale = relative_features(
-        geometry, target_grid, online_grid, dim, dtype
+    y, x = geometry.positions(target_grid, online_grid)  # (B, R), (B, C)
+    log_scale = 10 * geometry.scale.log()  # (B, 2)
+    rows, cols, scale = (
+        sincos(values.to(dtype), dim // 2) for values in (y, x, log_scale)
     )
-    position = on_grid(rows, cols)  # (B, N, D)
-    scale = scale[..., None, :].expand_as(position)
-    return torch.cat([position, scale], dim=-1)
+    return rows, cols, scale.flatten(-2)

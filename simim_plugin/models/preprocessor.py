@@ -45,7 +45,7 @@ class PairDataPreprocessor(SelfSupDataPreprocessor):
         colours: bool = False,
         **kwargs: Any,
     ) -> None:
-        # which takes statistics of 1 or 3 channels
+        # The base class accepts statistics of 1 or 3 channels only.
         super().__init__(non_blocking=non_blocking, **kwargs)
         self._enable_normalize = mean is not None
         if mean is not None and std is not None:

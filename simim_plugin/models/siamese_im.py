@@ -18,6 +18,7 @@ from torch import Tensor
 from ..checkpoint.loading import start_from
 from ..datasets.collating import PairSamples
 from ..geometry import PairGeometry
+from ..tensors import to_device
 from .momentum_copy import MomentumCopy
 
 
@@ -128,10 +129,3 @@ class SiameseIM(BaseSelfSupervisor):
             for part in (data_samples.visible, data_samples.pairs)
         )
         return visible, PairGeometry.unpacked(pairs)
-
-
-def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
-    """Move a small tensor of the CPU without a wait for the device."""
-    if torch.device(device).type == 'cuda' and not tensor.is_pinned():
-        tensor = tensor.pin_memory()  # other memory makes the copy wait
-    return tensor.to(device, non_blocking=True)

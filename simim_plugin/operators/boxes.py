@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import nms as torchvision_nms
 
-from .precision import wide
+from ..tensors import wide
 
 NAIVE, LINEAR, GAUSSIAN = 0, 1, 2
 """The methods of soft-NMS: drop overlapping boxes, or lower their scores."""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .precision import wide
+from ..tensors import wide
 
 # mmcv's names of stride, padding and dilation in the two versions.
 V1 = ('dH', 'dW', 'padH', 'padW', 'dilationH', 'dilationW')

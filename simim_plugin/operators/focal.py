@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .precision import wide
+from ..tensors import wide
 
 
 def sigmoid_focal_loss_forward(

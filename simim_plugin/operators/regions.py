@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .precision import wide
+from ..tensors import wide
 
 MAX, AVERAGE = 0, 1
 

@@ -32,12 +32,12 @@ _BLOCK = 512
 
 
 class Limits:
-    """What an archive may cost."""
+    """Bounds of what reading an archive costs."""
 
     MEMBER = 1 << 30
     """Bytes of one picture."""
     RATIO = 1032
-    """Bytes that one deflated byte can stand for, by its format."""
+    """Bytes that one deflated byte can produce, by its format."""
     LABEL = 64
     """Bytes of one label file."""
     CLASSES = 100_000
@@ -49,10 +49,10 @@ class Limits:
 
 
 class Member(NamedTuple):
-    """Where a file lies in its archive.
+    """The place of a file in its archive.
 
     ``stamp`` is the CRC-32 of a zip member, and the checksum of the header of
-    a tar member, which tells that the archive was changed.
+    a tar member, which shows that the archive was changed.
     """
 
     offset: int
@@ -296,7 +296,7 @@ def _checksum(block: bytes) -> int:
 
 
 def _check(name: str, member: Member, total: int) -> None:
-    """Raise ValueError for sizes that no honest archive states."""
+    """Raise ValueError for sizes that cannot be those of the archive."""
     if member.offset + member.packed > total:
         raise ValueError(f'{name} ends behind the end of the archive')
     most = member.packed * (Limits.RATIO if member.method == DEFLATED else 1)

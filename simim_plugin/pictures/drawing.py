@@ -19,8 +19,8 @@ def decode_to_draw(
 ) -> np.ndarray:
     """Decode an image file to RGB.
 
-    Levels that need a window get that of the image's own percentiles. Of
-    more than four channels the first three are shown, of two the first.
+    Levels that need a window get that of the image's own percentiles. The
+    first three of more than four channels are shown, and the first of two.
 
     Args:
         data (bytes): the file.

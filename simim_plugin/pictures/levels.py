@@ -22,7 +22,7 @@ PERCENTILES = (0.5, 99.5)
 """Percentiles of a set that make its window."""
 
 _SIXTEEN = 65535
-_said: set[str] = set()
+_warned: set[str] = set()
 
 
 def check_window(window: Any) -> Window:
@@ -132,12 +132,12 @@ def measured_window(pictures: Iterable[np.ndarray]) -> Window | None:
 
 
 def _warn_of_darkness(levels: np.ndarray, highest: int, name: str) -> None:
-    """Say once for each type that levels use little of the 16 bits."""
+    """Warn once for each type that levels use little of the 16 bits."""
     bright = np.count_nonzero(levels >= 2**14)
     kind = f'{levels.dtype.itemsize * 8} bits'
-    if highest == 0 or bright * 1000 >= levels.size or kind in _said:
+    if highest == 0 or bright * 1000 >= levels.size or kind in _warned:
         return
-    _said.add(kind)
+    _warned.add(kind)
     fit = 2 ** highest.bit_length() - 1
     print_log(
         f'{clean(name)} has {kind} a level, and levels from '

@@ -60,7 +60,7 @@ def header_of(image: Image.Image) -> Header:
     # Pillow turns the size of a TIFF when it opens the file.
     tags = getattr(image, 'tag_v2', {})
     width, height = tags.get(256, image.width), tags.get(257, image.height)
-    # Other numbers and types stand in files; they mean nothing.
+    # Files hold other numbers and types, too; they mean nothing.
     known = isinstance(orientation, int) and orientation in _UPRIGHT
     return Header((height, width), orientation if known else 1)
 

@@ -230,7 +230,7 @@ def _folders_above(root: StrPath) -> set[tuple[int, int]]:
 
 
 def _check_loop(link: str) -> None:
-    """Raise the error of a link that leads to itself."""
+    """Raise the error of a link that points to itself."""
     try:
         os.stat(link)
     except OSError as error:

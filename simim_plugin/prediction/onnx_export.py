@@ -50,7 +50,7 @@ Call = Callable[..., list[Tensor]]
 
 
 class Plan(NamedTuple):
-    """What a task writes.
+    """The graph of a task, and how to compare and describe it.
 
     Args:
         graph (nn.Module): from normalised pixels to outputs.

@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..detection.annotations import read_annotations, some
+from ..detection.annotations import read_annotations
 from ..errors import SimimError
+from ..text import some
 from .splitting import TESTS, TRAINING, balance, check_share, divide
 from .survey import Survey, refuse_broken_tests, survey
 

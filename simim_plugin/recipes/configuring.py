@@ -35,13 +35,13 @@ UNTRAINED = ('knn', 'logistic')
 
 @dataclass(frozen=True)
 class Choices:
-    """What a user may choose; the rest follows from data and machine.
+    """The choices of a user; the rest follows from data and machine.
 
     Args:
         method (str, optional): one of ``METHODS`` of the task.
         encoder (str, optional): file of weights to start from.
         branch (str): of a file with two encoders.
-        num_heads (int, optional): of an encoder that does not tell.
+        num_heads (int, optional): of an encoder that does not state them.
         arch (str, optional): of a new encoder. Defaults to 'small' on a GPU,
             else 'tiny'.
         img_size (int, optional): side of the images, pixels.
@@ -280,7 +280,7 @@ def configure(task: str, data: str, out: str | Path, **choices: Any) -> Recipe:
 
 @dataclass(frozen=True)
 class Order:
-    """What a recipe is made from; see :func:`make_recipe`.
+    """The inputs of a recipe; see :func:`make_recipe`.
 
     Args:
         task (str): key of ``METHODS``.

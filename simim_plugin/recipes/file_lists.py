@@ -18,7 +18,7 @@ from .splitting import check_share, divide
 from .survey import check_lines, refuse_broken_tests, survey
 
 ENDINGS = ('.txt', '.lst', '.csv', '.tsv')
-"""Of lists, in lower case."""
+"""Endings of lists, in lower case."""
 
 PATHS = (
     *('path', 'file', 'filename', 'file_name', 'filepath', 'file_path'),

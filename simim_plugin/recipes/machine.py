@@ -1,4 +1,4 @@
-"""What the machine has, and how many images a step of it may hold."""
+"""Describe the machine, and find how many images fit into a step."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Precision(NamedTuple):
 
 FP32 = Precision('fp32', 'the default')
 UNTRIED = Precision('fp32', 'no trial has shown bf16 to be faster')
-"""Of a processor with bf16, until a step is tried in both."""
+"""Precision on a processor with bf16, until a step is tried in both."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def _available() -> int:
 
 
 class Held(NamedTuple):
-    """What the process of a training without a GPU holds at its peak.
+    """The peak memory of the process of a training without a GPU.
 
     Args:
         fixed (float): libraries, weights, gradients and moments, GiB.
@@ -266,7 +266,7 @@ _BLOCKS = dict(
 
 
 class Room(NamedTuple):
-    """What a micro-step is expected to need of the memory, GiB.
+    """The memory that a micro-step is expected to need, GiB.
 
     Args:
         needed (float): by the table.

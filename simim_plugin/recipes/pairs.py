@@ -22,7 +22,7 @@ MAPS = (
 """Usual names of the two folders, in lower case."""
 
 ENDINGS = ('.png', '.bmp', '.tif', '.tiff', '.gif')
-"""Of label maps."""
+"""Endings of label maps."""
 
 LAYOUTS = (
     'known are images/ and masks/, or two folders of other names whose files '

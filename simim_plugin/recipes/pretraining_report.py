@@ -1,4 +1,4 @@
-"""What the logs of a pretraining tell: its curves and its last verdict."""
+"""Read the curves and the last verdict of a pretraining from its logs."""
 
 from __future__ import annotations
 

@@ -77,14 +77,14 @@ class Tested:
                 for name, curve in self.curves.items()
             }
         table = self.confusion().astype(float)
-        hits, true, said = np.diag(table), table.sum(1), table.sum(0)
+        hits, true, predicted = np.diag(table), table.sum(1), table.sum(0)
         with np.errstate(divide='ignore', invalid='ignore'):
             columns = {
                 'recall': 100 * hits / true,
-                'precision': 100 * hits / said,
+                'precision': 100 * hits / predicted,
             }
             if self.task == 'segmentation':
-                columns['IoU'] = 100 * hits / (true + said - hits)
+                columns['IoU'] = 100 * hits / (true + predicted - hits)
         return {
             name: {key: float(values[k]) for key, values in columns.items()}
             for k, name in enumerate(self.classes)
@@ -123,14 +123,14 @@ def _scored(
 ) -> dict[str, Any]:
     """Return a picture's entry; classes that have no score count as 0."""
     scores = torch.nn.functional.pad(scores, (0, count - len(scores)))
-    said = int(scores.argmax())
+    predicted = int(scores.argmax())
     table = np.zeros((count, count), np.int64)
-    table[true, said] = 1
+    table[true, predicted] = 1
     return dict(
         path=path,
         true=true,
-        said=said,
-        sure=float(scores[said]),
+        predicted=predicted,
+        sure=float(scores[predicted]),
         score=float(scores[true]),
         confusion=table,
     )
@@ -146,7 +146,7 @@ def _detected(sample: Mapping[str, Any], count: int) -> dict[str, Any]:
     keep = found['scores'] >= _SURE
     objects = [one for one in objects if not one['ignore_flag']]
     boxes = np.array([one['bbox'] for one in objects], np.float32)
-    said = dict(
+    predicted = dict(
         boxes=found['bboxes'][keep].cpu().numpy(),
         labels=found['labels'][keep].cpu().numpy(),
         scores=found['scores'][keep].cpu().numpy(),
@@ -159,36 +159,36 @@ def _detected(sample: Mapping[str, Any], count: int) -> dict[str, Any]:
         path=sample['img_path'],
         turned=sample.get('upright', True),
         shape=tuple(sample['ori_shape']),
-        said=said,
+        predicted=predicted,
         true=right,
-        score=_matched(said, right),
+        score=_matched(predicted, right),
     )
 
 
-def _matched(said: Mapping[str, Any], true: Mapping[str, Any]) -> float:
+def _matched(predicted: Mapping[str, Any], true: Mapping[str, Any]) -> float:
     """Return the F1 of boxes at IoU 0.5, 1 if there is none on both sides."""
     from torchvision.ops import box_iou
 
-    if not len(said['boxes']) or not len(true['boxes']):
-        return float(len(said['boxes']) == len(true['boxes']))
+    if not len(predicted['boxes']) or not len(true['boxes']):
+        return float(len(predicted['boxes']) == len(true['boxes']))
     overlap = box_iou(
-        torch.as_tensor(said['boxes']), torch.as_tensor(true['boxes'])
+        torch.as_tensor(predicted['boxes']), torch.as_tensor(true['boxes'])
     ).numpy()
-    overlap[said['labels'][:, None] != true['labels'][None]] = 0
+    overlap[predicted['labels'][:, None] != true['labels'][None]] = 0
     free, hits = np.ones(overlap.shape[1], bool), 0
-    for k in np.argsort(-said['scores']):
+    for k in np.argsort(-predicted['scores']):
         best = int((overlap[k] * free).argmax())
         if free[best] and overlap[k, best] >= 0.5:
             free[best] = False
             hits += 1
-    return 2 * hits / (len(said['boxes']) + len(true['boxes']))
+    return 2 * hits / (len(predicted['boxes']) + len(true['boxes']))
 
 
 def _segmented(sample: Mapping[str, Any], count: int) -> dict[str, Any]:
-    said = sample['pred_sem_seg']['data'].squeeze(0).cpu().numpy()
+    predicted = sample['pred_sem_seg']['data'].squeeze(0).cpu().numpy()
     true = sample['gt_sem_seg']['data'].squeeze(0).cpu().numpy()
     valid = true != IGNORED
-    pairs = count * true[valid].astype(int) + said[valid].astype(int)
+    pairs = count * true[valid].astype(int) + predicted[valid].astype(int)
     table = np.bincount(pairs, minlength=count * count).reshape(count, count)
     hits = np.diag(table)
     union = table.sum(0) + table.sum(1) - hits
@@ -199,7 +199,7 @@ def _segmented(sample: Mapping[str, Any], count: int) -> dict[str, Any]:
     )
     return dict(
         path=sample['img_path'],
-        said=said.astype(np.uint8),
+        predicted=predicted.astype(np.uint8),
         true=true.astype(np.uint8),
         score=score,
         confusion=table,
@@ -416,15 +416,17 @@ def _draw_result(
     if tested.task == 'classification':
         image = decode_to_draw(data, True, result['path'])
         axes.imshow(image)
-        true, said = (tested.classes[result[key]] for key in ('true', 'said'))
-        title(axes, '', f'{true}\n-> {said} {result["sure"]:.0%}')
+        true, predicted = (
+            tested.classes[result[key]] for key in ('true', 'predicted')
+        )
+        title(axes, '', f'{true}\n-> {predicted} {result["sure"]:.0%}')
     elif tested.task == 'detection':
         turned = bool(result['turned'])
         image = decode_to_draw(data, turned, result['path'])
         if image.shape[:2] != result['shape']:  # the boxes fit the other
             image = decode_to_draw(data, not turned, result['path'])
         axes.imshow(image)
-        part = result['true' if truth else 'said']
+        part = result['true' if truth else 'predicted']
         scores = part.get('scores')
         for k, (box, label) in enumerate(
             zip(part['boxes'], part['labels'], strict=True)
@@ -434,7 +436,7 @@ def _draw_result(
         name = 'truth' if truth else f'predicted, F1 {result["score"]:.2f}'
         title(axes, '', name)
     else:
-        labels = result['true' if truth else 'said']
+        labels = result['true' if truth else 'predicted']
         image = decode_to_draw(data, True, result['path'])
         if image.shape[:2] != labels.shape:
             image = decode_to_draw(data, False, result['path'])

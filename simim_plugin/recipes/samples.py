@@ -1,4 +1,4 @@
-"""Draw what a model will see: samples with their labels, boxes or masks.
+"""Draw samples of the training set with their labels, boxes or masks.
 
 Shape key: H rows, W columns.
 """

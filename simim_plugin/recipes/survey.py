@@ -30,7 +30,7 @@ _GREY = ('1', 'L', 'LA')
 
 
 class Picture(NamedTuple):
-    """What one file holds.
+    """The size, channels and depth of one file.
 
     Args:
         height (int): pixels, upright.

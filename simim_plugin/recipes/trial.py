@@ -22,7 +22,7 @@ from .machine import GIB
 
 
 class Trial(NamedTuple):
-    """What one step took.
+    """The time and the memory of one step.
 
     Args:
         seconds (float): of a micro-step, with loading its images.

@@ -139,7 +139,7 @@ def _opened(
 ) -> list[str]:
     """Return a dictionary of several lines.
 
-    The comment of its first value stands behind the bracket if it has no
+    The comment of its first value is behind the bracket if it has no
     room behind the value.
     """
     name, first = next(iter(part.items()))

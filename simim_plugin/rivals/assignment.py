@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from mmengine.dist import all_reduce
 from torch import Tensor
 
-from .contrast import wide
+from ..tensors import wide
 
 
 @torch.no_grad()

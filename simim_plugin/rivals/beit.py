@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..datasets.collating import visible_patches
 from ..errors import SimimError
-from .contrast import wide
+from ..tensors import wide
 
 
 @MODELS.register_module()

@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from mmengine.dist import all_gather, get_rank
 from torch import Tensor
 
+from ..tensors import wide
+
 
 def info_nce(query: Tensor, key: Tensor, temperature: float) -> Tensor:
     """Return MoCo-v3's loss of one direction, times 2 T.
@@ -54,7 +56,9 @@ def queued_nce(
 
 
 class DenseMatches(NamedTuple):
-    """What DenseCL compares; no gradient flows into keys and backbones.
+    """The features that DenseCL compares.
+
+    No gradient flows into keys and backbones.
 
     Args:
         query (Tensor): (B, D) of the images.
@@ -120,8 +124,3 @@ def dense_contrast(
         global_term=whole.detach(),
         dense_term=dense.detach(),
     )
-
-
-def wide(features: Tensor) -> Tensor:
-    """Return features in float32 or wider."""
-    return features.to(torch.promote_types(features.dtype, torch.float32))

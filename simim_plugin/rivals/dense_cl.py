@@ -20,7 +20,8 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from ..errors import SimimError
-from .contrast import DenseMatches, dense_contrast, wide
+from ..tensors import wide
+from .contrast import DenseMatches, dense_contrast
 from .moving import KeyQueue
 from .student_teacher import StudentTeacher
 

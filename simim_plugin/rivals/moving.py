@@ -1,8 +1,8 @@
-"""State that follows what a step has seen: centres and queues.
+"""State that the outputs of each step change: centres and queues.
 
 A batch is compared with the state of before. ``observe`` notes the batch, and
 ``move`` follows at the start of the next optimizer step, however many batches
-a step accumulates. ``forget`` takes back what a skipped step has seen. All of
+a step accumulates. ``forget`` drops the batches of a skipped step. All of
 it is in the checkpoint, and the same in all processes.
 
 Shape key: B batch, P processes, K outputs, D channels, Q queued keys.
@@ -94,7 +94,8 @@ class KeyQueue(Moving):
     def observe(self, keys: Tensor) -> None:
         """Note keys (B, D) of length 1 of all processes.
 
-        The oldest keys are replaced. Of more keys than Q the last count.
+        The oldest keys are replaced. If there are more than Q keys, the last
+        Q count.
         """
         keys = torch.cat(all_gather(keys))  # (P * B, D)
         length = self.seen.shape[1]

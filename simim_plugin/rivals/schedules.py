@@ -1,4 +1,4 @@
-"""What changes in the course of a run beside learning rate and momentum."""
+"""Schedules of temperatures and weight decay, and held layers."""
 
 from __future__ import annotations
 

@@ -15,8 +15,9 @@ from mmcv.transforms import BaseTransform
 from mmpretrain.registry import TRANSFORMS
 
 from ..datasets import BlockwiseMask
-from ..datasets.paired_views import compose, cut, pair
+from ..datasets.paired_views import compose, cut
 from ..errors import SimimError
+from ..geometry import pair
 
 
 @TRANSFORMS.register_module()

@@ -5,7 +5,7 @@ Shape key: B batch, M rows, D channels.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 import torch.distributed as dist
@@ -123,6 +123,10 @@ class GlobalBatchNorm(_BatchNorm):
         return values.view(rows.shape).movedim(-1, 1).to(x.dtype)
 
 
+class SyncedBatchNorm(GlobalBatchNorm):
+    """A BatchNorm that spans all processes because ``sync_bn`` is set."""
+
+
 def spanning(model: nn.Module) -> nn.Module:
     """Return a model whose BatchNorm spans all processes.
 
@@ -132,11 +136,8 @@ def spanning(model: nn.Module) -> nn.Module:
     Args:
         model (nn.Module): is changed in place, unless it is a BatchNorm.
     """
-    kept = isinstance(model, (GlobalBatchNorm, nn.SyncBatchNorm))
-    if isinstance(model, _BatchNorm) and not kept:
-        if not model.track_running_stats or model.momentum is None:
-            return model
-        norm = GlobalBatchNorm(
+    if _of_one_process(model):
+        norm = SyncedBatchNorm(
             model.num_features, model.eps, model.momentum, model.affine
         )
         norm._parameters.update(model._parameters)
@@ -145,3 +146,21 @@ def spanning(model: nn.Module) -> nn.Module:
     for name, part in model.named_children():
         setattr(model, name, spanning(part))
     return model
+
+
+def depends_on_sync_bn(model: nn.Module) -> bool:
+    """Return whether ``sync_bn`` changes a model, or has changed it."""
+    return any(
+        isinstance(part, SyncedBatchNorm) or _of_one_process(part)
+        for part in model.modules()
+    )
+
+
+def _of_one_process(part: Any) -> TypeGuard[_BatchNorm]:
+    """Return whether a part is a BatchNorm that :func:`spanning` replaces."""
+    return (
+        isinstance(part, _BatchNorm)
+        and not isinstance(part, (GlobalBatchNorm, nn.SyncBatchNorm))
+        and part.track_running_stats
+        and part.momentum is not None
+    )

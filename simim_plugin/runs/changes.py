@@ -34,11 +34,11 @@ _WATCHING = 'ThroughputHook|CollapseMonitor|NonFiniteGuard|OnlineKNN'
 class Kind(Enum):
     """How a change affects a run that has begun."""
 
-    FREE = 'not at all: it is listed'
-    LENGTH = 'its schedules: it asks for --extend'
-    LAYOUT = 'the order of the images: it asks for --restart-epoch'
-    COURSE = 'in another way: it asks for --accept-changes'
-    FIXED = 'it cannot: it is refused'
+    FREE = 'free'  # not at all: it is listed
+    LENGTH = 'length'  # other schedules: it needs --extend
+    LAYOUT = 'layout'  # another order of images: it needs --restart-epoch
+    COURSE = 'course'  # in another way: it needs --accept-changes
+    FIXED = 'fixed'  # it cannot take effect: it is refused
 
 
 # The first pattern that matches a whole dotted key decides; None ignores it.

@@ -1,4 +1,4 @@
-"""Read the figures of the steps from their device when somebody asks.
+"""Read the figures of the steps from their device only when needed.
 
 A read waits until the device has computed all that was asked of it before, so
 that it idles until it gets the next step. mmengine reads every figure in
@@ -21,8 +21,8 @@ _MOST = 1000
 class LateHistory(HistoryBuffer):
     """A history whose last values may still be on their device.
 
-    Whatever reads it reads them first, with one wait, so that nobody sees
-    another history than mmengine's. Copies and files have mmengine's.
+    Every access reads them first, with one wait, so the history always equals
+    mmengine's. Copies and files hold mmengine's class.
 
     Args:
         *args: those of mmengine's ``HistoryBuffer``.

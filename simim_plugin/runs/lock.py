@@ -101,7 +101,7 @@ class WorkDirLock:
         """Create the file, in place of one that a dead run has left.
 
         Raises:
-            SimimError: if another run lives.
+            SimimError: if another run is alive.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         while not self._create():
@@ -177,18 +177,18 @@ class WorkDirLock:
         if owner.get('machine') == self.owner['machine']:
             return not (isinstance(pid, int) and _is_alive(pid, start))
         end = time.monotonic() + SILENCE
-        said = False
+        logged = False
         # A clock of this machine may differ from the one of the files.
         while self._file_time() - beat <= SILENCE * 1e9:
             if time.monotonic() > end:
                 break
-            if not said:
+            if not logged:
                 print_log(
                     f'Waiting up to {SILENCE:.0f} s for a sign of life of the '
                     f'run in {clean(self.path.parent)} ({_in_words(owner)}).',
                     logger='current',
                 )
-            said = True
+            logged = True
             time.sleep(SILENCE / 20)
             if (found := self._read()) != (owner, beat):
                 return found is None

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from ..errors import SimimError, Trouble
 
-# The second is what a process gets that has no room for a passed descriptor.
+# A process gets the second if it may open no passed descriptor.
 _REACHED = re.compile('Too many open files|received 0 items of ancdata')
 
 

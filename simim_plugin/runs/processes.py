@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 import torch.distributed
 from mmengine.device import get_device
+from mmengine.logging import print_log
 from mmengine.model import MMDistributedDataParallel, is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
@@ -18,7 +20,7 @@ from torch.utils.data import DataLoader
 
 from ..errors import SimimError
 from .answering import PeerWatch, process_timeout
-from .batch_norm import spanning
+from .batch_norm import depends_on_sync_bn, spanning
 from .stopping import end_at_once, outlive_stop
 
 _DDP = 'MMDistributedDataParallel'
@@ -26,7 +28,16 @@ _DDP = 'MMDistributedDataParallel'
 
 def together(config: Any, model: nn.Module) -> nn.Module:
     """Let BatchNorm span the processes, if ``sync_bn`` asks for it."""
-    return model if config.get('sync_bn') is None else spanning(model)
+    if config.get('sync_bn') is None:
+        return model
+    if not depends_on_sync_bn(model):
+        print_log(
+            'sync_bn has no effect: the model has no BatchNorm with '
+            'statistics of one process; remove it.',
+            logger='current',
+            level=logging.WARNING,
+        )
+    return spanning(model)
 
 
 class ProcessMixin(Runner):

@@ -36,10 +36,10 @@ STOP_SIGNALS = (
 STOP_CODE = 75
 """Exit code of a run to be continued: EX_TEMPFAIL of sysexits.h.
 
-After Ctrl-C it is 130, ``INTERRUPTED``: nobody is to continue it.
+After Ctrl-C it is 130, ``INTERRUPTED``: the run is not to be continued.
 """
 _MOST_STEPS, _MOST_SECONDS = 10, 5.0
-"""How rarely several processes ask each other for signals."""
+"""Most steps and seconds between two exchanges of signals."""
 _SAME_SIGNAL = 1.0
 """Seconds in which two SIGINT are one: a launcher repeats that of the
 terminal.
@@ -130,8 +130,8 @@ def end_at_once(sentence: str, code: int) -> None:
 class StopHook(Hook):
     """End the run after an optimizer step if any process got a signal.
 
-    Several processes ask each other after every tenth optimizer step, or more
-    often if ten take longer than 5 seconds.
+    Several processes exchange signals after every tenth optimizer step, or
+    more often if ten take longer than 5 seconds.
 
     mmengine's own epoch loop cannot resume in mid-epoch, so under it the run
     keeps its last checkpoint and saves no other.
@@ -145,7 +145,7 @@ class StopHook(Hook):
     def __init__(self, received: list[int]) -> None:
         self.received = received
         self.group: Any = None
-        self._wait = 1  # optimizer steps until the processes ask each other
+        self._wait = 1  # optimizer steps until the next exchange
         self._asked, self._steps = time.monotonic(), 0
 
     def before_train(self, runner: Runner) -> None:
@@ -199,7 +199,7 @@ class StopHook(Hook):
 
 
 def _most_steps(seconds: float, steps: int) -> int:
-    """Return after how many steps the processes ask each other again.
+    """Return the number of steps until the next exchange of signals.
 
     Args:
         seconds (float): that the last ``steps`` have taken, in the slowest

@@ -21,7 +21,7 @@ _LOGGING = rf'(mmengine\.)?logging\b|{re.escape(__name__)}$'
 """Modules through which a line comes."""
 
 _KEPT = re.compile('resumed epoch: ')
-"""What mmengine says before the first step and a user must know."""
+"""Lines of mmengine before the first step that a user needs."""
 
 _NOTICES = re.compile(
     r'(?i)deprecated|upcoming release|Could not import OneDL'
@@ -33,7 +33,7 @@ _NOTICES = re.compile(
     r"|'pin_memory' argument is set as true but no accelerator"
     r'|^Exp name: '
 )
-"""Notices of other libraries that say nothing about a user's run."""
+"""Notices of other libraries that are not about the user's run."""
 
 _PACKAGE = str(Path(__file__).parents[1])
 

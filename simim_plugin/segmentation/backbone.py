@@ -24,25 +24,27 @@ from ..vit import ARCHES, check_choice
 from ..vit.layers import (
     FFN_TYPES,
     ROTARY_KINDS,
+    PlacedAttention,
+    Places,
     add_tokens,
     build_rotary,
     check_norms,
     extra_tokens,
     has_frequencies,
     layer_depth,
+    queries_keys_values,
     query_key_norms,
-    rotate,
     swiglu,
 )
-from ..vit.learned_rotary import learned_rotation, new_frequencies
+from ..vit.learned_rotary import new_frequencies
 from ..vit.norm import final_norm
-from ..vit.relative import bias_index, relative_bias
+from ..vit.relative import bias_index
 
 NEW = ('relative_position_bias_table', 'gamma_1', 'gamma_2')
 """Parameters of a block that a pretrained encoder may lack."""
 
 
-class RelativeBiasAttention(MAEAttention):
+class RelativeBiasAttention(PlacedAttention, MAEAttention):
     """MMSegmentation's attention with relative position bias, fused.
 
     Args:
@@ -96,31 +98,30 @@ class RelativeBiasAttention(MAEAttention):
             else nn.Identity()
         )
 
+    @property
+    def bias_table(self) -> nn.Parameter:  # type: ignore[override]
+        """The table under its name in an :class:`ExtendedAttention`."""
+        return self.relative_position_bias_table
+
     def forward(self, tokens: Tensor) -> Tensor:
         """Attend from (B, T, C) to (B, T, C)."""
         batch, count, channels = tokens.shape
-        query, key, value = (
-            self.qkv(tokens)
-            .view(batch, count, 3, self.num_heads, -1)
-            .permute(2, 0, 3, 1, 4)
+        query, key, value = queries_keys_values(
+            self.qkv(tokens), self.num_heads
         )  # (B, H, T, C / H) each
-        query, key = self.q_norm(query), self.k_norm(key)
-        if self.places is not None:
-            rotation = self.places
-            if self.frequencies is not None:
-                rotation = learned_rotation(
-                    rotation[:, None], self.frequencies
-                )
-            query = rotate(query, rotation, self.neighbours)
-            key = rotate(key, rotation, self.neighbours)
-        bias = relative_bias(
-            self.relative_position_bias_table, self.relative_position_index
-        )  # (H, T, T)
+        learned = self.frequencies is not None
+        places = Places(
+            rotation=None if learned else self.places,
+            bias_index=self.relative_position_index,
+            coordinates=self.places if learned else None,
+        )
+        query, key, bias = self.place(query, key, places)
+        assert bias is not None  # (H, T, T)
         tokens = F.scaled_dot_product_attention(
             query,
             key,
             value,
-            attn_mask=bias[None].to(query.dtype),
+            attn_mask=bias[None],
             dropout_p=self.attn_drop.p if self.training else 0.0,
         )  # (B, H, T, C / H)
         tokens = tokens.transpose(1, 2).reshape(batch, count, channels)
@@ -327,7 +328,8 @@ class SiameseIMSegViT(FrozenStages, MAE):
             self.pos_embed.data.copy_(table[:, -rows:])
         if self.pretrained is not None:
             fill_pretrained(self, self.pretrained, stays_new=NEW)
-        # MMSegmentation's does not say so; a wrapper would begin again.
+        # MMSegmentation's class does not set it; a wrapper would initialise
+        # the model once more.
         self._is_init = True
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:

@@ -24,6 +24,6 @@ class AnyChannelSegPreprocessor(SegDataPreProcessor):
     def __init__(
         self, mean: Sequence[float], std: Sequence[float], **kwargs: Any
     ) -> None:
-        # which takes statistics of 1 or 3
+        # The base class accepts statistics of 1 or 3 channels only.
         super().__init__(mean=mean[:1], std=std[:1], **kwargs)
         set_statistics(self, mean, std)

@@ -63,7 +63,7 @@ class CheckedSegDataset(ImageSet, BaseSegDataset):
         super().__init__(**kwargs)
 
     def _check_values(self, classes: Sequence[str]) -> None:
-        """Refuse values that do not stand for the classes."""
+        """Refuse values that do not match the classes."""
         if self.values is None and self.ignored:
             raise LabelMapError(
                 f'ignored={self.ignored} of the data set needs values, one '

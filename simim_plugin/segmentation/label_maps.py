@@ -8,10 +8,9 @@ from __future__ import annotations
 import io
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
 
 import numpy as np
 from mmengine import fileio
@@ -20,7 +19,7 @@ from PIL import Image
 
 from ..errors import SimimError
 from ..files import check_regular
-from ..text import clean
+from ..text import clean, some
 
 IGNORED = 255
 """Value of pixels that neither the loss nor a metric counts."""
@@ -53,7 +52,7 @@ def read_label_map(path: str, backend_args: dict | None = None) -> np.ndarray:
 
     Raises:
         LabelMapError: if the file cannot be read, holds colours or several
-            pages, or does not tell its values.
+            pages, or does not state its values.
     """
     try:
         check_regular(path)
@@ -271,14 +270,14 @@ def _say_absent(
         )
         raise LabelMapError(
             f'The {looked} label maps of {place} hold the values '
-            f'{_some(sorted(values))} only, of which {ignored} is ignored, so '
-            f'that {_some(map(repr, absent))} would never be learned; '
+            f'{some(sorted(values))} only, of which {ignored} is ignored, so '
+            f'that {some(map(repr, absent))} would never be learned; '
             f'{remedy}.'
         )
     part = '' if looked == len(pairs) else f' of {len(pairs)}'
     print_log(
         f'In {looked}{part} label maps of {clean(place)} there is no pixel of '
-        f'{len(absent)} of the {count} classes ({_some(absent)}); check '
+        f'{len(absent)} of the {count} classes ({some(absent)}); check '
         'their values and the classes if this is unexpected.',
         'current',
         logging.WARNING,
@@ -291,8 +290,3 @@ def _present(labels: np.ndarray) -> np.ndarray:
     seen = np.zeros(256, bool)
     seen[labels.ravel()] = True
     return np.flatnonzero(seen)
-
-
-def _some(names: Iterable[Any]) -> str:
-    names = [str(name) for name in names]
-    return ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')

@@ -1,7 +1,7 @@
 """Check every setting of a config before anything is built.
 
-docs/settings.md lists the rules. None of the modules here imports another
-room, and nothing is built.
+docs/settings.md lists the rules. The modules here import only the top-level
+modules of the package, and build nothing.
 """
 
 from .channels import fit_channels

@@ -163,10 +163,10 @@ def _unknown_type(part: Part) -> Iterator[str]:
 
 
 def _unknown_arguments(part: Part) -> Iterator[str]:
-    """Arguments that what is built for certain does not accept.
+    """Yield arguments that a class or function does not accept.
 
-    Other dictionaries are left to mmengine: whoever builds from them may read
-    some names before.
+    A dictionary counts if it is certain that mmengine builds from it. Other
+    code may read some names of other dictionaries before it builds.
     """
     certain = part.registry is not None or part.kind is None
     known = accepted(part.made) if part.made and certain else None
@@ -252,7 +252,7 @@ def _values(whole: Whole) -> Iterator[str]:
 
 
 def _odd_values(whole: Whole) -> Iterator[str]:
-    """Values that no setting has: not-a-number, and words for yes or no."""
+    """Yield values that no setting has: not-a-number, and words for yes."""
     for part in whole.parts:
         for name, value in part.settings.items():
             if part.made and not _may_be(value, part.made, name):

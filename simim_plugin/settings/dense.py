@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ..geometry import pair
 from .parts import Part
-from .whole import Encoder, Faults, Whole, differs, pair, value_of
+from .whole import Encoder, Faults, Whole, differs, value_of
 
 # Segmentation
 
@@ -296,8 +297,8 @@ _UNCUT = (
 def detector_images(whole: Whole) -> Faults:
     """Warn about images of another size than that of ViTDet's encoder.
 
-    It takes any: it interpolates its relative positions, whose distances then
-    stand for others.
+    The encoder takes images of any size, but it interpolates its relative
+    positions, so that equal distances in pixels get other positions.
     """
     encoder, given = whole.encoder, whole.at('model.data_preprocessor')
     if encoder is None or 'SiameseIMViTDet' not in encoder.part.names:

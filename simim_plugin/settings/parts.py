@@ -129,10 +129,10 @@ _BELOW: dict[Any, dict[str, Any]] = {
     },
     roots.VISUALIZERS: {'vis_backends': roots.VISBACKENDS},
 }
-"""What the dictionaries below one are built from, by their keys."""
+"""Registries of the dictionaries below one, by their keys."""
 
 _WITHOUT_SCOPE = (roots.FUNCTIONS, roots.MODEL_WRAPPERS)
-"""Registries that mmengine asks without the scope of a config."""
+"""Registries that mmengine uses without the scope of a config."""
 
 _NOT_OURS = ('Albu', 'Albumentations')
 """Transforms whose ``transforms`` another library builds."""
@@ -220,7 +220,7 @@ def found(registry: Registry, name: str) -> Callable | None:
     """Return what a registry holds under a name, None if nothing."""
     try:
         return registry.get(name)
-    except RuntimeError:  # so says OneDL's mmengine
+    except RuntimeError:  # of OneDL's mmengine
         return None
 
 

@@ -433,6 +433,8 @@ RULES: dict[str, Rule] = {
     'DistillationHead.teacher_temperature': number(above=0),
     'DistillationHead.centre_momentum': SHARE,
     'AssignmentHead.num_prototypes': count(2),
+    'AssignmentHead.temperature': number(above=0),
+    'AssignmentHead.sharpening': number(above=0),
     'AssignmentHead.me_max_weight': number(0),
     'PatchTokenizer.num_tokens': count(2),
     'PatchTokenizer.patch_size': count(),

@@ -18,8 +18,8 @@ _READS = ('get', 'pop', 'setdefault')
 def accepted(made: Callable) -> frozenset[str] | None:
     """Return the names of the arguments of a class or function.
 
-    Where a constructor takes ``**kwargs`` and only passes them to the next
-    class or reads single names of them, the names of both count.
+    If a constructor only passes its ``**kwargs`` to the next class or reads
+    single names of them, the names of both classes count.
 
     Args:
         made (Callable): class or function.

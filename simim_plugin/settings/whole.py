@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from ..geometry import pair
 from .parts import Part
 from .signatures import default_of
 
@@ -46,8 +47,8 @@ class Whole:
     def pipelines(self) -> dict[str, list[Part]]:
         """Return the transforms of each data set by the path of the list.
 
-        Where a data set wraps another, the outer pipeline counts: its images
-        are those that a model gets.
+        If a data set wraps another, the outer pipeline counts, since a model
+        gets its images.
         """
         found: dict[str, list[Part]] = {}
         for part in self.parts:
@@ -104,11 +105,6 @@ class Encoder:
             self.image[0] // self.patch[0],
             self.image[1] // self.patch[1],
         )
-
-
-def pair(size: Any) -> tuple[int, int]:
-    """Return height and width of a size of one or two numbers."""
-    return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
 def value_of(part: Part, name: str) -> Any:

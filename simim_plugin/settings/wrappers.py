@@ -1,4 +1,4 @@
-"""What several processes, and activations that are not kept, need."""
+"""Rules of wrappers for several processes and of recomputed activations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _SHARDS = 'model_wrapper_cfg of type FullyShard'
 
 
 def copies(whole: Whole) -> Faults:
-    """A graph of gradients that stays the same is exchanged as a whole."""
+    """A static graph of DDP needs an exchange of gradients in every step."""
     wrapper = whole.at('model_wrapper_cfg')
     optimizer = whole.at('optim_wrapper')
     if wrapper is None or not wrapper.get('static_graph'):
@@ -26,7 +26,7 @@ def copies(whole: Whole) -> Faults:
 
 
 def shards(whole: Whole) -> Faults:
-    """What the shards of a model cannot be used with."""
+    """The settings that exclude shards of a model."""
     wrapper = whole.at('model_wrapper_cfg')
     if wrapper is not None and 'FullyShard' in wrapper.names:
         for words in _against_shards(whole):

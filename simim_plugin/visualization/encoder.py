@@ -21,6 +21,7 @@ from ..errors import SimimError
 from ..evaluation.features import encode_images, frozen
 from ..models import PairDataPreprocessor
 from ..vit import ExtendedAttention
+from ..vit.layers import queries_keys_values
 
 
 class FrozenEncoder(BaseModel):
@@ -125,9 +126,9 @@ class FrozenEncoder(BaseModel):
 
         def record(_: nn.Module, inputs: tuple, __: Any) -> None:
             tokens, *places = inputs
-            parts = attention.qkv(tokens)
-            parts = parts.unflatten(-1, (3, attention.num_heads, -1))
-            q, k, _ = parts.permute(2, 0, 3, 1, 4)  # (B, A, T, D / A)
+            q, k, _ = queries_keys_values(
+                attention.qkv(tokens), attention.num_heads
+            )  # (B, A, T, D / A)
             bias: Tensor | float = 0.0
             if isinstance(attention, ExtendedAttention):
                 q, k, found = attention.place(q, k, *places)

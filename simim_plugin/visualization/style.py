@@ -39,7 +39,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def title(axes: Axes, text: str, note: str = '') -> None:
-    """Add a bold title on the left and a quieter line below it."""
+    """Add a bold title on the left and a grey line below it."""
     axes.set_title(
         in_plot(text),
         loc='left',
@@ -61,7 +61,7 @@ def title(axes: Axes, text: str, note: str = '') -> None:
 
 
 def heading(figure: Figure, text: str, note: str) -> None:
-    """Add a bold title above all panels and a quieter line below it."""
+    """Add a bold title above all panels and a grey line below it."""
     width, height = figure.get_size_inches()
     layout: Any = figure.get_layout_engine()
     layout.set(rect=(0, 0, 1, 1 - HEADING / height))
@@ -81,7 +81,7 @@ def heading(figure: Figure, text: str, note: str) -> None:
 
 
 def caption(axes: Axes, x: float, y: float, text: str, **options: Any) -> None:
-    """Add a quiet text, centred below a point."""
+    """Add a grey text, centred below a point."""
     options |= dict(ha='center', va='top', fontsize=TEXT, color=QUIET)
     axes.text(x, y, text, **options)
 

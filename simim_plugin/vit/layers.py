@@ -57,17 +57,17 @@ NOWHERE = Places()
 
 
 def run_block(
-    again: bool, function: Callable[..., Tensor], *args: Any
+    recompute: bool, function: Callable[..., Tensor], *args: Any
 ) -> Tensor:
     """Apply a block to tokens.
 
     Args:
-        again (bool): keep its arguments alone for the backward pass, which
-            computes the block again.
+        recompute (bool): keep only its arguments for the backward pass, and
+            compute the block once more there.
         function (Callable): the block.
         *args: of the block.
     """
-    if again and torch.is_grad_enabled():
+    if recompute and torch.is_grad_enabled():
         return checkpoint(function, *args, use_reentrant=False)
     return function(*args)
 
@@ -279,6 +279,12 @@ def query_key_norms(
     )
 
 
+def queries_keys_values(joined: Tensor, heads: int) -> tuple[Tensor, ...]:
+    """Split (B, T, 3 C) to queries, keys and values (B, H, T, D)."""
+    joined = joined.unflatten(2, (3, heads, -1))
+    return joined.permute(2, 0, 3, 1, 4).unbind(0)
+
+
 class UnboundAttention(MultiheadAttention):
     """MMPretrain's attention with a backward pass without buffers of zeros.
 
@@ -302,8 +308,7 @@ class UnboundAttention(MultiheadAttention):
 
     def heads(self, tokens: Tensor) -> tuple[Tensor, ...]:
         """Project (B, T, C) to queries, keys and values (B, H, T, D)."""
-        qkv = self.qkv(tokens).unflatten(2, (3, self.num_heads, -1))
-        return qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        return queries_keys_values(self.qkv(tokens), self.num_heads)
 
 
 def lighten(blocks: nn.Module) -> None:
@@ -322,7 +327,48 @@ def lighten(blocks: nn.Module) -> None:
             part.drop_prob = float(part.drop_prob)
 
 
-class ExtendedAttention(UnboundAttention):
+class PlacedAttention:
+    """Queries and keys with norms and places, and their relative bias.
+
+    It is a base of attentions that have these attributes.
+    """
+
+    q_norm: nn.Module
+    k_norm: nn.Module
+    neighbours: bool
+    frequencies: nn.Parameter | None
+    bias_table: nn.Parameter | None
+
+    def place(
+        self, query: Tensor, key: Tensor, places: Places
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Normalise and rotate queries and keys, and return their bias.
+
+        Args:
+            query (Tensor): (B, H, T, D).
+            key (Tensor): (B, H, T, D).
+            places (Places): of the tokens.
+
+        Returns:
+            tuple[Tensor, Tensor, Tensor | None]: both, and (..., H, T, T).
+        """
+        query, key = self.q_norm(query), self.k_norm(key)
+        rotation = places.rotation
+        if self.frequencies is not None and places.coordinates is not None:
+            rotation = learned_rotation(
+                places.coordinates[:, None], self.frequencies
+            )
+        if rotation is not None:
+            query = rotate(query, rotation, self.neighbours)
+            key = rotate(key, rotation, self.neighbours)
+        if self.bias_table is None:
+            return query, key, None
+        assert places.bias_index is not None  # the same ViT sets both
+        bias = relative_bias(self.bias_table, places.bias_index)
+        return query, key, bias.to(query.dtype)
+
+
+class ExtendedAttention(PlacedAttention, UnboundAttention):
     """MMPretrain's attention with places and normalised queries and keys.
 
     Args:
@@ -380,34 +426,6 @@ class ExtendedAttention(UnboundAttention):
         attended = attended.transpose(1, 2).flatten(2)  # (B, T, C)
         attended = self.proj(self.norm(attended))
         return self.out_drop(self.gamma1(self.proj_drop(attended)))
-
-    def place(
-        self, query: Tensor, key: Tensor, places: Places
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Normalise and rotate queries and keys, and return their bias.
-
-        Args:
-            query (Tensor): (B, H, T, D).
-            key (Tensor): (B, H, T, D).
-            places (Places): of the tokens.
-
-        Returns:
-            tuple[Tensor, Tensor, Tensor | None]: both, and (..., H, T, T).
-        """
-        query, key = self.q_norm(query), self.k_norm(key)
-        rotation = places.rotation
-        if self.frequencies is not None and places.coordinates is not None:
-            rotation = learned_rotation(
-                places.coordinates[:, None], self.frequencies
-            )
-        if rotation is not None:
-            query = rotate(query, rotation, self.neighbours)
-            key = rotate(key, rotation, self.neighbours)
-        if self.bias_table is None:
-            return query, key, None
-        assert places.bias_index is not None  # the same ViT sets both
-        bias = relative_bias(self.bias_table, places.bias_index)
-        return query, key, bias.to(query.dtype)
 
 
 class ExtendedLayer(TransformerEncoderLayer):

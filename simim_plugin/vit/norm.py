@@ -7,6 +7,8 @@ from mmengine.registry import MODELS
 from mmpretrain.models.utils import build_norm_layer
 from torch import Tensor, nn
 
+from ..tensors import wide
+
 
 @MODELS.register_module()
 class RMSNorm(nn.Module):
@@ -33,9 +35,9 @@ class RMSNorm(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Normalise (..., C)."""
-        wide = tokens.float() if tokens.dtype != torch.float64 else tokens
-        mean_square = wide.square().mean(dim=-1, keepdim=True)
-        normed = (wide * (mean_square + self.eps).rsqrt()).to(tokens.dtype)
+        values = wide(tokens)
+        mean_square = values.square().mean(dim=-1, keepdim=True)
+        normed = (values * (mean_square + self.eps).rsqrt()).to(tokens.dtype)
         return normed if self.weight is None else normed * self.weight
 
 

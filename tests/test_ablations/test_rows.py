@@ -27,6 +27,7 @@ from simim_plugin.ablations import (
 from simim_plugin.datasets import BlockwiseMask, PairedViews
 from simim_plugin.errors import SimimError
 from simim_plugin.models import TokenBatchNorm, UniGradHead
+from simim_plugin.runs.batch_norm import depends_on_sync_bn
 
 from . import FILES, NAMES, ROWS, SCALES, load
 
@@ -195,6 +196,7 @@ def test_builds_from_another_folder(scale, monkeypatch, tmp_path):
             HOOKS.build(hook)
         momentum = 'MomentumHook' in str(config.custom_hooks)
         assert momentum == hasattr(model, 'update_target'), name
+        assert ('sync_bn' in config) == depends_on_sync_bn(model), name
         # One grid everywhere, and views that fill it.
         grid = tuple(config.grid)
         assert model.backbone.patch_resolution == grid

@@ -12,9 +12,10 @@ from mmpretrain.registry import MODELS, TRANSFORMS
 from torch.utils.flop_counter import FlopCounterMode
 
 from simim_plugin.ablations.algorithms import scaled_table
+from simim_plugin.benchmarks.savings import relative_embedding
 from simim_plugin.benchmarks.training import pretraining_step
 from simim_plugin.errors import SimimError
-from simim_plugin.models.positions import absolute_table, relative_embedding
+from simim_plugin.models.positions import absolute_table
 
 from ..test_models.helpers import small_batch, small_config
 from . import load

@@ -213,7 +213,7 @@ def test_a_trained_final_norm_is_loaded_or_reported(save, logged):
     vit.norm = torch.nn.Identity()
     tokens = features(vit)
     assert (backbone(images())[0] - tokens).abs().max() <= 1e-5
-    file = save(vit.state_dict())  # which has none
+    file = save(vit.state_dict())  # it has none
     with pytest.raises(CheckpointError, match=r'missing \(ln1\.bias'):
         load_backbone(our_vit(final_norm=True), file)
 

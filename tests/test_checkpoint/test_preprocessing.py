@@ -95,7 +95,7 @@ def test_the_line_tells_the_family(tmp_path, logged):
     _, file = saved('clip', tmp_path)
     line = line_of(file, logged)
     assert re.search(r'CLIP: cls token, mean 122\.8 .* 90\.0 %', line)
-    assert 'does not tell' not in line
+    assert 'does not state' not in line
     torch.save(timm_vit().state_dict(), tmp_path / 'plain.pth')
     line = line_of(tmp_path / 'plain.pth', logged)
-    assert re.search(r'plain ViT: .* does not tell mean and std.*set', line)
+    assert re.search(r'plain ViT: .* does not state mean and std.*set', line)

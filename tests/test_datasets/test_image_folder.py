@@ -18,7 +18,7 @@ from simim_plugin.datasets import (
     UnreadableImageError,
     image_set,
 )
-from simim_plugin.datasets.loading import decode_rgb
+from simim_plugin.pictures import decode
 
 from .sentences import one_sentence
 
@@ -128,7 +128,7 @@ def test_every_kind_of_image_becomes_rgb(kind: str, mode: str) -> None:
         kind,
         **({'exact': True, 'lossless': True} if kind == 'WEBP' else {}),
     )
-    pixels = decode_rgb(data)
+    pixels = decode(data)
     expected = np.array(plain(mode).convert('RGB')).astype(int)
     assert pixels.dtype == np.uint8
     assert pixels.shape == (16, 24, 3)
@@ -142,13 +142,13 @@ def test_palette_with_alpha_is_read_without_a_warning() -> None:
     data = encode(image, 'PNG', transparency=bytes(range(256)))
     with warnings.catch_warnings():
         warnings.simplefilter('error')
-        pixels = decode_rgb(data)
+        pixels = decode(data)
     assert (pixels == np.array(image.convert('RGB'))).all()
 
 
 def test_jpeg_with_more_bytes_after_its_end() -> None:
     data = encode(plain(), 'JPEG')
-    assert (decode_rgb(data + b'\0\0') == decode_rgb(data)).all()
+    assert (decode(data + b'\0\0') == decode(data)).all()
 
 
 @pytest.mark.shared
@@ -156,7 +156,7 @@ def test_jpegs_equal_pillows_bit_for_bit(shared: Path) -> None:
     files = sorted((shared / 'data/imagenet_sample/images').iterdir())[::5]
     for file in files:
         expected = np.array(Image.open(file).convert('RGB'))
-        assert (decode_rgb(file.read_bytes()) == expected).all()
+        assert (decode(file.read_bytes()) == expected).all()
 
 
 def broken_files(folder: Path) -> dict[str, Path]:

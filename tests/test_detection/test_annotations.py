@@ -132,9 +132,9 @@ LOAD = [
 def refused(root: Path, **changes) -> str:
     with pytest.raises(SimimError) as caught:
         build(root, **changes)
-    said = str(caught.value)
-    assert '\n' not in said
-    return said
+    message = str(caught.value)
+    assert '\n' not in message
+    return message
 
 
 @pytest.mark.parametrize('masks', ['runs', 'compressed'])
@@ -200,8 +200,8 @@ def test_run_length_masks_are_learned(tmp_path):
 def test_other_loaders_of_run_length_masks_are_refused(tmp_path):
     root = make(tmp_path, 'runs')
     stock = [LOAD[0], dict(LOAD[1], type=StockAnnotations)]
-    said = refused(root, pipeline=stock)
-    assert 'has 8 run-length masks, which LoadAnnotations drops' in said
+    message = refused(root, pipeline=stock)
+    assert 'has 8 run-length masks, which LoadAnnotations drops' in message
     stock[1]['poly2mask'] = True
     assert len(build(root, pipeline=stock)) == 4
 
@@ -221,9 +221,9 @@ def test_unfit_run_length_masks_are_refused(change, tmp_path):
     content = content_of(root)
     content['annotations'][3]['segmentation'].update(change)
     write(root, content)
-    said = refused(root)
-    assert '1 of 8 objects with a run-length mask of another size' in said
-    assert '(1.png)' in said
+    message = refused(root)
+    assert '1 of 8 objects with a run-length mask of another size' in message
+    assert '(1.png)' in message
 
 
 def test_broken_compressed_masks_are_named(tmp_path):
@@ -287,9 +287,9 @@ def test_no_object_left_says_why(tmp_path):
     for ann in content['annotations']:
         ann['area'] = 0
     write(root, content)
-    said = refused(root)
-    assert 'no object' in said
-    assert '8 with an area of 0 (0.png, 1.png, 2.png, ...)' in said
+    message = refused(root)
+    assert 'no object' in message
+    assert '8 with an area of 0 (0.png, 1.png, 2.png, ...)' in message
 
 
 def test_few_points_are_refused_by_the_evaluation(tmp_path):
@@ -299,8 +299,8 @@ def test_few_points_are_refused_by_the_evaluation(tmp_path):
     content['annotations'][2]['segmentation'] = [[1, 2, 3, 4]]
     write(root, content)
     assert len(build(root)) == 4
-    said = refused(root, test_mode=True)
-    assert '1 of 8 objects with polygons of fewer than three points' in said
+    message = refused(root, test_mode=True)
+    assert '1 of 8 objects with polygons of fewer than three points' in message
 
 
 @pytest.mark.parametrize('masks', ['none', 'empty'])
@@ -308,9 +308,9 @@ def test_boxes_without_masks(masks, tmp_path):
     """Refused with the name of a config that trains them."""
     root = make(tmp_path, masks)
     for test_mode in (False, True):
-        said = refused(root, test_mode=test_mode)
-        assert 'has 8 of 8 objects without a mask (0.png, 1.png' in said
-        assert annotations.BOXES_ONLY in said
+        message = refused(root, test_mode=test_mode)
+        assert 'has 8 of 8 objects without a mask (0.png, 1.png' in message
+        assert annotations.BOXES_ONLY in message
     faster = Config.fromfile(config_path(annotations.BOXES_ONLY))
     for loader in (faster.train_dataloader, faster.val_dataloader):
         dataset = build(
@@ -355,8 +355,8 @@ def test_a_polygon_that_is_not_in_a_list(tmp_path):
     ann = content['annotations'][5]
     ann['segmentation'] = ann['segmentation'][0]
     write(root, content)
-    said = refused(root)
-    assert '1 of 8 objects with a polygon that is no list in a list' in said
+    message = refused(root)
+    assert '1 of 8 objects with a polygon that is no list in a list' in message
 
 
 def test_boxes_of_corners_are_noticed(tmp_path, warned):
@@ -508,9 +508,9 @@ def test_lvis_categories_in_another_order(tmp_path):
     )
     scores = perfect_score(dataset, dataset, metric)
     assert scores['lvis/bbox_AP'] == 1
-    said = refused(root, **lvis, metainfo=dict(classes=CLASSES[::-1]))
-    assert '(bar stands where the file has disc)' in said
-    assert 'in the order of their ids' in said
+    message = refused(root, **lvis, metainfo=dict(classes=CLASSES[::-1]))
+    assert '(bar stands where the file has disc)' in message
+    assert 'in the order of their ids' in message
 
 
 def test_a_name_that_lvis_spells_otherwise():
@@ -541,9 +541,9 @@ def test_categories_of_one_name_are_refused(tmp_path):
     content['categories'][1]['name'] = 'Bar'
     content['categories'].pop()
     write(root, content)
-    said = refused(root)
-    assert 'of which the annotation file' in said
-    assert 'it lacks bar and has disc, Bar' in said
+    message = refused(root)
+    assert 'of which the annotation file' in message
+    assert 'it lacks bar and has disc, Bar' in message
 
 
 NAMES = [
@@ -638,9 +638,9 @@ def test_values_of_another_type_are_named(where, tmp_path):
         content = json.loads(json.dumps(whole))
         content[part][1][key] = value
         write(root, content)
-        said = refused(root)
-        assert f'1 of {len(whole[part])} {part} whose {key} is not ' in said
-        assert f'(id {content[part][1]["id"]}: {key} {value!r}' in said
+        message = refused(root)
+        assert f'1 of {len(whole[part])} {part} whose {key} is not ' in message
+        assert f'(id {content[part][1]["id"]}: {key} {value!r}' in message
 
 
 @pytest.mark.parametrize(
@@ -722,8 +722,8 @@ def test_polygons_of_other_tools(mask, kind, tmp_path):
     write(root, content)
     trains = kind == annotations.FEW_POINTS  # and leaves the object out
     for test_mode in (True,) if trains else (False, True):
-        said = refused(root, test_mode=test_mode)
-        assert f'1 of 8 objects {kind} (1.png)' in said
+        message = refused(root, test_mode=test_mode)
+        assert f'1 of 8 objects {kind} (1.png)' in message
 
 
 @pytest.mark.parametrize(

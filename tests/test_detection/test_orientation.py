@@ -113,16 +113,16 @@ def test_annotations_of_the_upright_picture(tmp_path, tag):
 @pytest.mark.parametrize('known', [None, True, False])
 def test_a_turn_that_keeps_the_size(tmp_path, known, monkeypatch):
     """Nothing tells; it is read as stored, and the user is told once."""
-    said = []
+    sentences = []
     monkeypatch.setattr(
-        annotated, 'print_log', lambda text, **_: said.append(text)
+        annotated, 'print_log', lambda text, **_: sentences.append(text)
     )
     box = upright(3)[0] if known else BOX
     options = write(tmp_path, [3, 1], box=box)
     dataset = DATASETS.build(dict(options, upright=known))
     assert on_object(dataset[0])
-    assert len(said) == 1
-    assert ('upright=True' in said[0]) == (known is None)
+    assert len(sentences) == 1
+    assert ('upright=True' in sentences[0]) == (known is None)
 
 
 def test_a_turn_that_keeps_the_size_follows_the_set(tmp_path):
@@ -144,12 +144,12 @@ def test_another_size_is_refused(tmp_path):
     options = write(tmp_path, [1, 6, 1, 1, 1], stated=(96, 60))
     with pytest.raises(SimimError) as caught:
         DATASETS.build(options)
-    said = str(caught.value)
-    assert said.startswith('Of 5 images 5 have another size')
-    assert f'{tmp_path}/0.jpg has 96 x 64 pixels' in said
-    assert 'annotations 96 x 60' in said
-    assert '2.jpg' in said
-    assert '3.jpg' not in said
+    sentences = str(caught.value)
+    assert sentences.startswith('Of 5 images 5 have another size')
+    assert f'{tmp_path}/0.jpg has 96 x 64 pixels' in sentences
+    assert 'annotations 96 x 60' in sentences
+    assert '2.jpg' in sentences
+    assert '3.jpg' not in sentences
 
 
 def test_pictures_without_annotations_are_upright(tmp_path):

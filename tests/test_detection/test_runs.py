@@ -254,11 +254,11 @@ def test_train_resume_and_test(file, data, tmp_path):
     mine = write_config(tmp_path / 'mine.py', repr(file), settings(file, data))
     given = [mine, '--work-dir', str(run)]
     training.main([*given, '--pretrained', encoder])
-    said = log_of(run)
-    assert 'Loaded 51 tensors' in said
-    assert 'Iter(train) [2/2]' in said
+    printed = log_of(run)
+    assert 'Loaded 51 tensors' in printed
+    assert 'Iter(train) [2/2]' in printed
     kind = 'lvis/bbox_APr' if file == DEMO_LVIS else 'coco/segm_mAP'
-    assert kind in said
+    assert kind in printed
     assert all(loss > 0 for loss in losses(run))
     last = torch.load(run / 'iter_2.pth', weights_only=False)['state_dict']
     # The warm-up has hardly begun.
@@ -269,20 +269,22 @@ def test_train_resume_and_test(file, data, tmp_path):
     assert 0 < moved.abs().max() < 1e-3
     first = str(run / 'iter_1.pth')
     training.main([*given, '--no-validate', '--resume', first])
-    said = log_of(run)
-    assert 'Iter(train) [2/2]' in said and 'Iter(train) [1/2]' not in said
+    printed = log_of(run)
+    assert (
+        'Iter(train) [2/2]' in printed and 'Iter(train) [1/2]' not in printed
+    )
     testing.main(
         [
             *(mine, str(run / 'iter_2.pth')),
             *('--work-dir', str(tmp_path / 'test'), '--show-dir', 'drawn'),
         ]
     )
-    said = log_of(tmp_path / 'test')
-    assert 'Loaded' in said and kind in said
+    printed = log_of(tmp_path / 'test')
+    assert 'Loaded' in printed and kind in printed
     drawn = pictures(tmp_path / 'test')
     assert drawn == dict.fromkeys(names_of(data / 'val'), (128, 64))
     if file == DEMO_LVIS:  # there are objects of every frequency
-        found = re.findall(r'lvis/(\w+)_AP([rcf]): +(-?\d\.\d+)', said)
+        found = re.findall(r'lvis/(\w+)_AP([rcf]): +(-?\d\.\d+)', printed)
         assert len(found) == 6
         assert {share for _, share, _ in found} == set('rcf')
         assert {kind for kind, _, _ in found} == {'bbox', 'segm'}
@@ -456,18 +458,18 @@ def test_stock_mim_trains_and_tests_from_the_wheel(site, data, tmp_path):
     base = f"__import__('simim_plugin').config_path('{Path(DEMO).name}')"
     write_config(project / 'mine.py', base, settings(DEMO, data))
     mim = [site, '-m', 'mim']
-    said = run(
+    printed = run(
         *[*mim, 'train', MMDET, 'mine.py', '--work-dir', 'run'], cwd=project
     )
-    assert 'Iter(train) [2/2]' in said and 'coco/segm_mAP' in said
+    assert 'Iter(train) [2/2]' in printed and 'coco/segm_mAP' in printed
     assert all(loss > 0 for loss in losses(project / 'run'))
-    said = run(
+    printed = run(
         *[*mim, 'test', 'simim_plugin', 'mine.py'],
         *['--checkpoint', 'run/iter_2.pth'],
         *['--work-dir', 'test', '--show-dir', 'drawn'],
         cwd=project,
     )
-    assert 'Loaded' in said and 'coco/segm_mAP' in said
+    assert 'Loaded' in printed and 'coco/segm_mAP' in printed
     drawn = pictures(project / 'test')
     assert drawn == dict.fromkeys(names_of(data / 'val'), (128, 64))
 
@@ -480,7 +482,7 @@ def test_stock_mim_trains_a_stock_detector_on_our_operators(
     names = [c['name'] for c in json.loads(file.read_text())['categories']]
     text = STOCK.format(root=data, classes=str(names)[1:-1])
     (tmp_path / 'mine.py').write_text(text)
-    said = run(
+    printed = run(
         *[site, '-m', 'mim', 'train', MMDET, 'mine.py', '--work-dir', 'run'],
         *[
             '--cfg-options',
@@ -488,4 +490,6 @@ def test_stock_mim_trains_a_stock_detector_on_our_operators(
         ],
         cwd=tmp_path,
     )
-    assert 'Epoch(train) [1][1/1]' in ' '.join(said.split()), said[-4000:]
+    assert 'Epoch(train) [1][1/1]' in ' '.join(printed.split()), printed[
+        -4000:
+    ]

@@ -23,6 +23,7 @@ from simim_plugin.datasets.fingerprint import fingerprint
 from simim_plugin.engine.resuming import check_state
 from simim_plugin.engine.schedule import replay
 from simim_plugin.errors import SimimError
+from simim_plugin.runs.batch_norm import spanning
 from simim_plugin.runs.changes import Kind, changes, fixed_ends, settings, some
 
 from ..test_faults import fill
@@ -321,6 +322,28 @@ def test_another_course_is_refused_or_taken(resume, tmp_path):
     now = settings(read_checkpoint(tmp_path / 'on/iter_12.pth')['meta']['cfg'])
     assert now['model']['head']['negative_weight'] == 0.3
     assert 'accept_changes' not in now
+
+
+def test_sync_bn_without_effect_is_listed_alone(resume, tmp_path):
+    assert resume('sync_bn=torch').iter == 12
+    assert 'sync_bn: absent -> ' in log(tmp_path / 'on')
+
+
+def test_sync_bn_of_several_processes_counts_if_a_layer_needs_it(resume):
+    runner = resume()
+    model, meta = runner.model, dict(cfg='sync_bn = None')
+    runner.cfg = Config.fromstring("sync_bn = 'torch'", '.py')
+
+    def kind(processes, *layers):
+        runner._world_size = processes
+        runner.model = torch.nn.Sequential(model, *layers)
+        (change,) = runner._list_changes(meta, 'file')
+        return change.kind
+
+    assert kind(2) is Kind.FREE
+    assert kind(1, torch.nn.BatchNorm1d(2)) is Kind.FREE
+    assert kind(2, torch.nn.BatchNorm1d(2)) is Kind.COURSE
+    assert kind(2, spanning(torch.nn.BatchNorm1d(2))) is Kind.COURSE
 
 
 def test_an_accepted_learning_rate_is_that_of_the_run(base, resume, tmp_path):

@@ -12,7 +12,7 @@ from mmengine.optim import OptimWrapper
 from torch import nn
 
 from simim_plugin.checkpoint import CheckpointError, read_checkpoint
-from simim_plugin.checkpoint.unpickling import Left
+from simim_plugin.checkpoint.unpickling import UnknownObject
 from simim_plugin.engine.run_state import (
     check_optimizer,
     check_schedules,
@@ -22,7 +22,7 @@ from simim_plugin.engine.run_state import (
 from simim_plugin.engine.schedule import WarmupCosineLR
 
 ODD = [None, True, -1, 0, 1.5, 2**70, math.nan, math.inf, 'x', [], {}]
-ODD += [[1, 'x'], torch.ones(2), torch.tensor(1), Left('a.Class')]
+ODD += [[1, 'x'], torch.ones(2), torch.tensor(1), UnknownObject('a.Class')]
 
 
 def start():

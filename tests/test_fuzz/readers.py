@@ -116,7 +116,7 @@ def annotations(folder: Path, draw: Random) -> Files:
             ann_file=file.name,
             data_prefix=dict(img='images/'),
             metainfo=dict(classes=('disc', 'bar')),
-            serialize_data=False,  # which collects garbage each time
+            serialize_data=False,  # True collects garbage each time
             pipeline=[
                 dict(type='mmpretrain.LoadRGBImage'),
                 dict(type='mmdet.LoadInstances', **task),

@@ -8,7 +8,13 @@ from torch import nn
 
 from simim_plugin.ablations import NormedUniGradHead
 from simim_plugin.models import TokenBatchNorm
-from simim_plugin.runs.batch_norm import GlobalBatchNorm, spanning
+from simim_plugin.runs.batch_norm import (
+    GlobalBatchNorm,
+    SyncedBatchNorm,
+    depends_on_sync_bn,
+    spanning,
+)
+from simim_plugin.runs.processes import together
 
 from ..training_processes import in_two
 from .helpers import small_batch, small_model
@@ -106,8 +112,25 @@ def test_sync_bn_leaves_our_batch_norm_and_replaces_others():
     ours = parts[0].bn
     found = spanning(parts)
     assert found[0].bn is ours
-    assert type(found[1]) is GlobalBatchNorm
-    assert type(spanning(nn.BatchNorm1d(2))) is GlobalBatchNorm
+    assert type(found[1]) is SyncedBatchNorm
+    assert type(spanning(nn.BatchNorm1d(2))) is SyncedBatchNorm
+
+
+def test_sync_bn_without_effect_is_reported(monkeypatch):
+    lines = []
+    monkeypatch.setattr(
+        'simim_plugin.runs.processes.print_log',
+        lambda line, **_: lines.append(line),
+    )
+    ours = nn.Sequential(TokenBatchNorm(4), nn.LayerNorm(4))
+    other = nn.Sequential(TokenBatchNorm(4), nn.BatchNorm1d(4))
+    assert not depends_on_sync_bn(ours)
+    assert depends_on_sync_bn(other)
+    together(dict(sync_bn=None), ours)
+    assert depends_on_sync_bn(together(dict(sync_bn='torch'), other))
+    assert not lines
+    together(dict(sync_bn='torch'), ours)
+    assert len(lines) == 1 and 'sync_bn has no effect' in lines[0]
 
 
 def half(device):

@@ -8,10 +8,10 @@ from mmpretrain.models.utils import MultiheadAttention
 from mmpretrain.registry import MODELS
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from simim_plugin.benchmarks.savings import relative_embedding
 from simim_plugin.errors import SimimError
 from simim_plugin.geometry import PairGeometry
 from simim_plugin.models import UniGradHead
-from simim_plugin.models.positions import relative_embedding
 from simim_plugin.vit import UnboundAttention
 
 from .helpers import small_batch, small_config, small_model

@@ -33,7 +33,7 @@ def python(code: str, *argv: str | Path, cwd: Path | None = None) -> str:
 
 
 @pytest.mark.parametrize(
-    ('compiled', 'gpu', 'expected', 'said'),
+    ('compiled', 'gpu', 'expected', 'sentence'),
     [
         (None, False, True, ''),
         (BUILT.format('not available'), False, False, ''),
@@ -59,7 +59,7 @@ def test_ours_only_if_mmcv_has_no_usable_ones(
     compiled: str | None,
     gpu: bool,
     expected: bool,
-    said: str,
+    sentence: str,
 ) -> None:
     if compiled is not None:
         (tmp_path / '_ext.py').write_text(compiled)
@@ -76,8 +76,8 @@ def test_ours_only_if_mmcv_has_no_usable_ones(
     assert isinstance(extension, placing.Operators) == expected
     assert hasattr(extension, 'nms') == expected
     output = ''.join(str(warning.message) for warning in caught)
-    assert said in output
-    assert ('To build them anew: `pip ' in output) == bool(said)
+    assert sentence in output
+    assert ('To build them anew: `pip ' in output) == bool(sentence)
 
 
 @pytest.mark.slow
@@ -101,6 +101,7 @@ def test_operators_import_nothing_of_the_method() -> None:
         'operators',
         'config_files',  # by the package itself
         'errors',
+        'tensors',
         'text',
     }
 
@@ -201,8 +202,8 @@ def test_permanent_installation(tmp_path: Path) -> None:
         'import simim_plugin.operators\n'
     )
     assert f'Written: {copy / "_ext.py"}' in python(command + 'main([])')
-    said = python(use)
-    assert 'operators of mmcv' not in said
+    sentence = python(use)
+    assert 'operators of mmcv' not in sentence
     python(command + 'main(["--remove"])')
     assert not (copy / '_ext.py').exists()
     # Compiled operators have priority.

@@ -85,7 +85,7 @@ def test_inverted_levels():
     ],
     ids=['no window', 'frames'],
 )
-def test_what_cannot_be_read_is_said(values, words):
+def test_what_cannot_be_read_is_an_error(values, words):
     with pytest.raises(ValueError, match=words):
         decode(dicom(LEVELS, **values))
 

@@ -76,12 +76,14 @@ def test_damage_is_named_and_counted(tmp_path):
         strict[18]
 
 
-def test_without_simplejpeg_the_user_is_told(monkeypatch):
-    said = []
-    monkeypatch.setattr(jpeg, 'print_log', lambda text, **_: said.append(text))
+def test_without_simplejpeg_the_user_is_warned(monkeypatch):
+    lines = []
+    monkeypatch.setattr(
+        jpeg, 'print_log', lambda text, **_: lines.append(text)
+    )
     monkeypatch.setattr(jpeg, 'simplejpeg', None)
     jpeg._say_unchecked.cache_clear()
     for _ in range(2):
         assert decode(photo()).shape == (300, 400, 3)
-    assert len(said) == 1
-    assert 'pip install simplejpeg' in said[0]
+    assert len(lines) == 1
+    assert 'pip install simplejpeg' in lines[0]

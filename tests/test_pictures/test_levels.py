@@ -15,13 +15,13 @@ from .drawing import encode
 
 
 @pytest.fixture
-def said(monkeypatch):
-    """The warnings of this test; each kind is said once."""
+def notes(monkeypatch):
+    """The warnings of this test; each kind is notes once."""
     found = []
     monkeypatch.setattr(
         levels, 'print_log', lambda text, **_: found.append(text)
     )
-    monkeypatch.setattr(levels, '_said', set())
+    monkeypatch.setattr(levels, '_warned', set())
     return found
 
 
@@ -37,21 +37,21 @@ def ramp(low, high, kind) -> np.ndarray:
 
 @pytest.mark.parametrize('top', [255, 256, 65535])
 @pytest.mark.parametrize('kind', [np.uint16, np.int32])
-def test_the_rule_does_not_depend_on_the_picture(top, kind, said):
+def test_the_rule_does_not_depend_on_the_picture(top, kind, notes):
     pixels = ramp(0, top, kind)
     read = decode(tiff(pixels))
     assert np.array_equal(read, np.repeat((pixels >> 8)[..., None], 3, 2))
-    assert bool(said) == (top < 65535)
+    assert bool(notes) == (top < 65535)
 
 
 @pytest.mark.parametrize('bits', [8, 10, 12, 14])
-def test_few_levels_are_warned_of(bits, said):
+def test_few_levels_are_warned_of(bits, notes):
     top = 2**bits - 1
     for _ in range(2):
         decode(encode(ramp(0, top, np.uint16), 'PNG'), name='slice.png')
-    assert len(said) == 1
+    assert len(notes) == 1
     for part in ('slice.png', f'levels from 0 to {top} of', f'(0, {top})'):
-        assert part in said[0]
+        assert part in notes[0]
 
 
 @pytest.mark.parametrize(
@@ -93,12 +93,12 @@ def test_missing_values_are_black():
 
 
 @pytest.mark.parametrize('ending', ['.png', '.tiff'])
-def test_deep_colours_have_a_window_too(ending, said):
+def test_deep_colours_have_a_window_too(ending, notes):
     draw = np.random.default_rng(0)
     rgb = draw.integers(0, 4096, (5, 7, 3), dtype=np.uint16)
     data = cv2.imencode(ending, rgb[..., ::-1])[1].tobytes()
     assert np.array_equal(decode(data), rgb >> 8)
-    assert len(said) == 1
+    assert len(notes) == 1
     spread = np.round(rgb / 4095 * 255)
     assert np.abs(decode(data, window=(0, 4095)) - spread).max() <= 1
 

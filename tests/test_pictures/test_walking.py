@@ -72,7 +72,7 @@ def touch(root: Path, *names: str) -> None:
 
 
 @pytest.fixture
-def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found: list[str] = []
     for module in (walking, labelled_folder):
         monkeypatch.setattr(
@@ -83,12 +83,12 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.mark.parametrize('kind', [ImageFolder, LabelledFolder])
 def test_the_start_counts_files_by_ending(
-    tmp_path: Path, kind: type, said: list[str]
+    tmp_path: Path, kind: type, lines: list[str]
 ) -> None:
     touch(tmp_path, 'a/0.jpg', 'a/1.JPG', 'b/2.jfif', 'b/3.webp')
     touch(tmp_path, 'a/x.txt', 'a/y.psd', 'b/z.TXT', 'b/README', 'b/.hidden')
     kind(str(tmp_path))
-    assert said == [
+    assert lines == [
         f'Found 4 images (2 .jpg, 1 .jfif, 1 .webp) in {tmp_path}; left 4 '
         'other files (2 .txt, 1 without ending, 1 .psd).'
     ]
@@ -115,7 +115,7 @@ def test_a_folder_that_may_not_be_listed_is_named(
 
 
 def test_folders_of_systems_are_no_classes(
-    tmp_path: Path, said: list[str]
+    tmp_path: Path, lines: list[str]
 ) -> None:
     touch(tmp_path, 'cat/0.jpg', 'dog/0.jpg', 'dog/__MACOSX/._0.jpg')
     for name in (*SYSTEM_FOLDERS, '__MACOSX', '@eaDir', '.git', '.thumbs'):
@@ -125,8 +125,8 @@ def test_folders_of_systems_are_no_classes(
     assert dataset.metainfo['classes'] == ('cat', 'dog')
     assert class_labels(tmp_path) == {'cat': 0, 'dog': 1}
     assert len(dataset) == len(ImageFolder(str(tmp_path))) == 2
-    (told,) = (text for text in said if 'no classes' in text)
-    assert told.endswith('no classes: empty, notes.')
+    (note,) = (text for text in lines if 'no classes' in text)
+    assert note.endswith('no classes: empty, notes.')
 
 
 @pytest.mark.parametrize(
@@ -144,10 +144,10 @@ def test_links_that_mix_classes_are_refused(
     assert '\n' not in str(caught.value)
 
 
-def test_links_back_are_listed_once(tmp_path: Path, said: list[str]) -> None:
+def test_links_back_are_listed_once(tmp_path: Path, lines: list[str]) -> None:
     touch(tmp_path, 'cat/0.jpg', 'dog/0.jpg')
     (tmp_path / 'cat/up').symlink_to('..')
     (tmp_path / 'cat/self').symlink_to('self')
     assert len(ImageFolder(str(tmp_path))) == 2
-    assert 'left 1 links to folders that were listed already' in said[0]
-    assert 'cat/up' in said[0]
+    assert 'left 1 links to folders that were listed already' in lines[0]
+    assert 'cat/up' in lines[0]

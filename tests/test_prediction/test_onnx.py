@@ -36,9 +36,9 @@ def refused(capsys, *args) -> str:
     with pytest.raises(SystemExit) as end:
         convert(*args)
     assert end.value.code == 1
-    said = capsys.readouterr().err
-    assert said.count('\n') == 1
-    return said
+    message = capsys.readouterr().err
+    assert message.count('\n') == 1
+    return message
 
 
 @pytest.mark.parametrize(
@@ -55,8 +55,8 @@ def test_any_batch(name, task, classes, checkpoint, tmp_path, capsys):
     """The file takes levels, has any batch size and says how to use it."""
     out = tmp_path / 'graph.onnx'
     convert(name, checkpoint(name), out)
-    said = capsys.readouterr().out
-    assert 'on 3 pictures of 2 sizes' in said
+    message = capsys.readouterr().out
+    assert 'on 3 pictures of 2 sizes' in message
     about = metadata(out)
     assert about['task'] == task
     assert json.loads(about['classes']) == [*names_of(classes)]
@@ -81,9 +81,9 @@ def test_objects(checkpoint, tmp_path, capsys):
         'model = dict(test_cfg=dict(rcnn=dict(score_thr=0.001)))'
     )
     convert(config, checkpoint(VITDET), out)
-    said = capsys.readouterr().out
-    assert 'objects are the same' in said and 'of each mask' in said
-    assert ' 0 objects' not in said
+    message = capsys.readouterr().out
+    assert 'objects are the same' in message and 'of each mask' in message
+    assert ' 0 objects' not in message
     session = onnxruntime.InferenceSession(str(out))
     names = [node.name for node in session.get_outputs()]
     assert names == ['boxes', 'scores', 'labels', 'masks']
@@ -112,8 +112,8 @@ def test_boxes_that_are_none(checkpoint, tmp_path, capsys):
         del state[key]
     torch.save(content, tmp_path / 'boxes.pth')
     convert(config, str(tmp_path / 'boxes.pth'), out)
-    said = capsys.readouterr().out
-    assert ' 0 objects' in said and 'of each mask' not in said
+    message = capsys.readouterr().out
+    assert ' 0 objects' in message and 'of each mask' not in message
     session = onnxruntime.InferenceSession(str(out))
     feed = dict(
         images=np.zeros((1, 3, 64, 64), np.float32),
@@ -138,8 +138,8 @@ def test_other_values_are_not_written(
     monkeypatch.setattr(onnx_export, '_write', changed)
     out = tmp_path / 'graph.onnx'
     for name in (FINETUNED, SEG_LINEAR):
-        said = refused(capsys, name, checkpoint(name), out)
-        assert 'Nothing was written' in said
+        message = refused(capsys, name, checkpoint(name), out)
+        assert 'Nothing was written' in message
     assert not [*tmp_path.iterdir()]
 
 
@@ -175,8 +175,8 @@ def test_no_graph(base, line, words, checkpoint, tmp_path, capsys):
 
 def test_refused_words(checkpoint, tmp_path, capsys):
     out, weights = tmp_path / 'graph.onnx', checkpoint(FINETUNED)
-    said = refused(capsys, FINETUNED, weights, out, '--branch', 'target')
-    assert '--branch' in said
+    message = refused(capsys, FINETUNED, weights, out, '--branch', 'target')
+    assert '--branch' in message
     out.touch()
     assert 'exists' in refused(capsys, FINETUNED, weights, out)
     assert out.stat().st_size == 0

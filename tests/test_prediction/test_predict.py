@@ -172,15 +172,15 @@ def test_objects(masks, folder, checkpoint, tmp_path):
 def test_category_ids_without_annotations(folder, checkpoint, tmp_path):
     out = tmp_path / 'out'
     words = [VITDET, checkpoint(VITDET), folder / 'deep.tif', '--out', out]
-    code, said, _ = run(*words, '--no-draw')
-    assert code == 0 and 'No object' not in said
+    code, printed, _ = run(*words, '--no-draw')
+    assert code == 0 and 'No object' not in printed
     rows = json.loads((out / 'images.json').read_text())['categories']
     assert [row['id'] for row in rows] == [*range(1, 9)]
     assert not (out / 'drawn').exists()
     words[-1] = tmp_path / 'drawn'
     none = ('--cfg-options', 'model.test_cfg.rcnn.score_thr=1.0')
-    code, said, _ = run(*words, *none)
-    assert code == 0 and 'No object has a score of 0.3 (the best: 0' in said
+    code, printed, _ = run(*words, *none)
+    assert code == 0 and 'No object has a score of 0.3 (the best: 0' in printed
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_refused_words(folder, checkpoint, tmp_path):
     full = tmp_path / 'full'
     full.mkdir()
     (full / 'old').touch()
-    for words, said in (
+    for words, printed in (
         ([folder / 'none.jpg', '--out', out], 'no picture at'),
         ([tmp_path / 'full', '--out', out], 'no picture'),
         ([f'{folder}/*.webp', '--out', out], 'no picture at'),
@@ -268,7 +268,7 @@ def test_refused_words(folder, checkpoint, tmp_path):
     ):
         code, _, err = run(FINETUNED, weights, *words)
         assert (code, err.count('\n')) == (1, 1)
-        assert said in err
+        assert printed in err
     code, _, err = run(UPERNET, weights, folder, '--out', out)
     assert code == 1 and 'missing' in err
     assert run(FINETUNED, tmp_path / 'no.pth', folder, '--out', out)[0] == 1
@@ -278,11 +278,11 @@ def test_refused_words(folder, checkpoint, tmp_path):
 def test_all_pictures_broken(folder, checkpoint, tmp_path):
     out = tmp_path / 'out'
     files = [folder / 'broken.jpg', folder / 'notes.txt']
-    code, said, err = run(
+    code, printed, err = run(
         FINETUNED, checkpoint(FINETUNED), *files, '--out', out
     )
     assert code == 1
-    assert 'Predicted 0 of 2 pictures' in said
+    assert 'Predicted 0 of 2 pictures' in printed
     assert 'notes.txt' in err
     assert json.loads((out / 'predictions.json').read_text()) == []
 

@@ -157,8 +157,8 @@ def test_linear_segmentation_is_reported(tmp_path):
     words = ['segmentation', '--data', 'data', '--method', 'linear']
     words += ['--encoder', encoder, '--num-heads', '2', '--img-size', '32']
     words += ['--epochs', '2', '--no-trial', '--run', '--out', 'mine.py']
-    said = command(tmp_path, 'configure.py', *words)
-    assert 'mIoU: ' in said
+    printed = command(tmp_path, 'configure.py', *words)
+    assert 'mIoU: ' in printed
     page = (tmp_path / 'work_dirs/mine/report.html').read_text()
     assert page.count('<img') == 3
     for word in ('Confusion matrix', 'Worst predictions', 'class 9', 'IoU'):
@@ -186,8 +186,8 @@ def test_adapters_of_whole_models(task, tmp_path):
     assert len(inside) < len(state)
     config = work_dir / 'config.py'
     words = [last, 'mine.onnx', '--to', 'onnx', '--config', config]
-    said = command(tmp_path, 'convert.py', *words)
-    assert 'on 3 pictures of 2 sizes' in said
+    printed = command(tmp_path, 'convert.py', *words)
+    assert 'on 3 pictures of 2 sizes' in printed
     data = tmp_path / 'data' / 'images'
     words = [config, last, *sorted(data.iterdir())[:2], '--out', 'found']
     command(tmp_path, 'predict.py', *words)
@@ -251,17 +251,17 @@ def test_a_report_compares_boxes_of_the_file(tmp_path):
         )
     ]
     labels = [i['bbox_label'] for i in sample.instances]
-    said = dict(
+    predicted = dict(
         bboxes=torch.tensor(boxes).float(),
         labels=torch.tensor(labels),
         scores=torch.tensor([0.9] * len(boxes)),
     )
-    result = _detected(dict(sample.to_dict(), pred_instances=said), 3)
+    result = _detected(dict(sample.to_dict(), pred_instances=predicted), 3)
     assert result['true']['boxes'].tolist() == boxes
     assert result['score'] == 1
     sample.set_metainfo(dict(instances=None))
     with pytest.raises(SimimError, match="add 'instances' to meta_keys"):
-        _detected(dict(sample.to_dict(), pred_instances=said), 3)
+        _detected(dict(sample.to_dict(), pred_instances=predicted), 3)
 
 
 def test_a_detector_that_finds_nothing_has_metrics():
@@ -285,7 +285,7 @@ def test_nothing_is_left_of_a_config_that_does_not_run(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ('words', 'said'),
+    ('words', 'printed'),
     [
         (['--out', 'my.txt'], 'a config is a .py file'),
         (['--hours', '2', '--epochs', '3'], '--hours sets the epochs'),
@@ -293,11 +293,13 @@ def test_nothing_is_left_of_a_config_that_does_not_run(tmp_path, capsys):
         (['--data', 'nowhere'], 'There is no folder nowhere'),
     ],
 )
-def test_wrong_options_are_refused(words, said, tmp_path, monkeypatch, capsys):
+def test_wrong_options_are_refused(
+    words, printed, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit):
         main(['pretraining', '--data', 'here', *words])
-    assert said in capsys.readouterr().err
+    assert printed in capsys.readouterr().err
     assert not [*tmp_path.iterdir()]
 
 
@@ -467,8 +469,8 @@ def test_from_data_to_an_exported_model(kind, request, tmp_path):
             labels = Image.open(tmp_path / 'found' / row['label_map'])
             assert labels.size == (row['width'], row['height'])
     words = [last, 'mine.onnx', '--to', 'onnx', '--config', config]
-    said = command(tmp_path, 'convert.py', *words)
-    assert 'on 3 pictures of 2 sizes' in said
+    printed = command(tmp_path, 'convert.py', *words)
+    assert 'on 3 pictures of 2 sizes' in printed
     session = onnxruntime.InferenceSession(str(tmp_path / 'mine.onnx'))
     about = session.get_modelmeta().custom_metadata_map
     assert about['task'] == task
@@ -512,8 +514,8 @@ def test_models_of_other_encoders_are_exported(task, kind, tmp_path):
     assert torch.allclose(found, wanted, atol=0.05)
     words = [last, 'mine.onnx', '--to', 'onnx']
     words += ['--config', tmp_path / 'run' / 'config.py']
-    said = command(tmp_path, 'convert.py', *words)
-    assert 'on 3 pictures of 2 sizes' in said
+    printed = command(tmp_path, 'convert.py', *words)
+    assert 'on 3 pictures of 2 sizes' in printed
 
 
 @pytest.mark.slow
@@ -523,8 +525,8 @@ def test_a_pretraining_is_reported(tmp_path):
         picture(tmp_path / 'photographs' / f'{k}.png', (72, 64), k)
     words = ['pretraining', '--data', 'photographs', '--out', 'mine.py']
     words += ['--epochs', '2', '--img-size', '64', '--no-trial', '--run']
-    said = command(tmp_path, 'configure.py', *words)
-    assert 'Patches that find their partner in the other view: ' in said
+    printed = command(tmp_path, 'configure.py', *words)
+    assert 'Patches that find their partner in the other view: ' in printed
     page = (tmp_path / 'work_dirs/mine/report.html').read_text()
     assert page.count('<img') == 2
     for word in ('positive_term', 'matches/share', 'at the start', '--run'):

@@ -173,7 +173,7 @@ def test_the_table_is_above_what_is_measured():
         assert one.gib - 1e-9 <= found <= one.gib + 0.1
 
 
-def test_little_memory_is_told(data, tmp_path):
+def test_little_memory_is_reported(data, tmp_path):
     small = Machine('CPU', 0.5, 2, gpu=False)
     with pytest.raises(SimimError, match=r'and 0\.5 GiB are free; lower'):
         written('detection', tmp_path / 'a.py', data / 'boxes', small)

@@ -33,6 +33,7 @@ from simim_plugin.rivals import (
     TemperatureHook,
 )
 from simim_plugin.rivals.moving import Centre, KeyQueue
+from simim_plugin.runs.batch_norm import depends_on_sync_bn
 from simim_plugin.settings.channels import fit_channels
 from simim_plugin.settings.sizes import apply_img_size
 
@@ -106,6 +107,7 @@ def test_builds(name, scale, monkeypatch, tmp_path):
         HOOKS.build(hook)
     for transform in config.train_dataloader.dataset.pipeline:
         TRANSFORMS.build(transform)
+    assert ('sync_bn' in config) == depends_on_sync_bn(model)
     assert model.backbone.patch_resolution == tuple(config.grid)
     moves = name not in NO_TEACHER
     assert ('MomentumHook' in str(config.custom_hooks)) == moves

@@ -184,10 +184,10 @@ def test_missing_files_of_pairs_are_counted_and_named(tmp_path):
     (tmp_path / 'images/3.jpg').unlink()
     with pytest.raises(LabelMapError) as caught:
         dataset(tmp_path)
-    said = str(caught.value)
-    assert 'Of 8 pairs of image and label map 4 lack one' in said
-    assert f'{tmp_path}/maps/2.png, {tmp_path}/images/3.jpg, ' in said
-    assert f'{tmp_path}/maps/4.png, ...;' in said
+    message = str(caught.value)
+    assert 'Of 8 pairs of image and label map 4 lack one' in message
+    assert f'{tmp_path}/maps/2.png, {tmp_path}/images/3.jpg, ' in message
+    assert f'{tmp_path}/maps/4.png, ...;' in message
     # A list of whole pairs is accepted.
     (tmp_path / 'list.txt').write_text('0\n1\n7\n')
     assert len(dataset(tmp_path, ann_file='list.txt')) == 3
@@ -369,10 +369,10 @@ def test_label_maps_of_other_sizes_are_counted(tmp_path):
         Image.new('L', (7, 9), 1).save(tmp_path / f'maps/{k}.png')
     with pytest.raises(LabelMapError) as caught:
         dataset(tmp_path)
-    said = str(caught.value)
-    assert said.startswith('Of 5 images 4 have another size')
+    message = str(caught.value)
+    assert message.startswith('Of 5 images 4 have another size')
     for part in ('maps/0.png', 'maps/2.png', '7 x 9 pixels', '; ...;'):
-        assert part in said
+        assert part in message
 
 
 @pytest.mark.parametrize('tag', [3, 6])

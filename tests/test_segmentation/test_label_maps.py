@@ -58,9 +58,9 @@ def build(root: Path, **changes):
 def refused(root: Path, **changes) -> str:
     with pytest.raises(LabelMapError) as caught:
         build(root, **changes)
-    said = str(caught.value)
-    assert '\n' not in said
-    return said
+    message = str(caught.value)
+    assert '\n' not in message
+    return message
 
 
 @pytest.fixture
@@ -83,8 +83,8 @@ def test_masks_of_0_and_255_are_refused(mode, test_mode, tmp_path):
             image = Image.fromarray(labels, 'P')
             image.putpalette([0, 0, 0] * 255 + [255, 255, 255])
             image.save(file)
-    said = refused(root, test_mode=test_mode)
-    assert said == (
+    message = refused(root, test_mode=test_mode)
+    assert message == (
         f'The 6 label maps of {root}/maps hold the values 0, 255 only, of '
         "which 255 is ignored, so that 'disc' would never be learned; save "
         'them with the values 0 to 1, or set values of the data sets, '
@@ -153,8 +153,8 @@ def test_wrong_values_are_refused_at_the_start(values, mode, match, tmp_path):
 
 def test_jpeg_label_maps_are_refused(tmp_path):
     root = make(tmp_path, suffix='jpg')
-    said = refused(root, seg_map_suffix='.jpg')
-    assert 'maps/0.jpg is a JPEG file, whose compression changes' in said
+    message = refused(root, seg_map_suffix='.jpg')
+    assert 'maps/0.jpg is a JPEG file, whose compression changes' in message
 
 
 def few_bits(labels: np.ndarray, bits: int) -> bytes:
@@ -216,9 +216,9 @@ def test_values_that_are_not_known(stored, options, match, tmp_path):
 def test_a_zero_that_is_a_class(tmp_path):
     """With reduce_zero_label, the ground has no label."""
     root = make(tmp_path)
-    said = refused(root, reduce_zero_label=True)
-    assert "of which 0 is ignored, so that 'disc' would" in said
-    assert 'set reduce_zero_label=False' in said
+    message = refused(root, reduce_zero_label=True)
+    assert "of which 0 is ignored, so that 'disc' would" in message
+    assert 'set reduce_zero_label=False' in message
     dataset = build(make(tmp_path, (1, 2)), reduce_zero_label=True)
     assert set(np.unique(dataset[0]['gt_seg_map'])) == {0, 1}
 
@@ -232,8 +232,8 @@ def test_maps_of_the_ground_alone(tmp_path, warned):
 
 def test_one_class_is_refused(tmp_path):
     root = make(tmp_path)
-    said = refused(root, metainfo=dict(classes=('disc',)))
-    assert "metainfo=dict(classes=('background', 'disc'))" in said
+    message = refused(root, metainfo=dict(classes=('disc',)))
+    assert "metainfo=dict(classes=('background', 'disc'))" in message
 
 
 def test_images_without_label_maps_are_not_looked_at(tmp_path):

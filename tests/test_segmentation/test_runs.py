@@ -188,7 +188,7 @@ def test_wrong_label_map_ends_the_run(tmp_path, capsys, monkeypatch):
     with pytest.raises(SystemExit) as ended:
         training.main([LINEAR, '--work-dir', str(tmp_path), *given])
     assert ended.value.code == 1
-    (said,) = (
+    (printed,) = (
         line
         for line in capsys.readouterr().err.splitlines()
         if line.startswith('error: ')
@@ -196,7 +196,7 @@ def test_wrong_label_map_ends_the_run(tmp_path, capsys, monkeypatch):
     assert re.fullmatch(
         rf'error: The label map {scenes}/\S+png holds the value 99, beyond '
         r'the 14 classes .*\.',
-        said,
+        printed,
     )
 
 
@@ -308,9 +308,9 @@ def test_benchmark_of_a_step(capsys, monkeypatch):
     )
     words = ['--parts', 'segmentation-step', '--config', UPERNET, '--bf16']
     command_line.main([*words, '--batch-size', '2', '--rounds', '1'])
-    said = capsys.readouterr().out
-    assert re.search(r'training step: s +\d+\.\d+ +cpu +\d+\.\d+ ', said)
-    assert re.search(r'training step: MB +1\b', said)
+    printed = capsys.readouterr().out
+    assert re.search(r'training step: s +\d+\.\d+ +cpu +\d+\.\d+ ', printed)
+    assert re.search(r'training step: MB +1\b', printed)
     first, second = (made[0]()['loss'] for _ in range(2))
     assert second < first  # of the same images
 
@@ -342,16 +342,18 @@ def test_stock_mim_trains_and_tests_from_the_wheel(
     )
     mim = [python, '-m', 'mim']
     work = ['--work-dir', 'run']
-    said = run(*mim, 'train', 'mmsegmentation', 'mine.py', *work, cwd=project)
-    assert re.search(r'Iter\(train\) \[2/2\]', said), said[-4000:]
-    assert 'Loaded 52 tensors' in said
-    said = run(
+    printed = run(
+        *mim, 'train', 'mmsegmentation', 'mine.py', *work, cwd=project
+    )
+    assert re.search(r'Iter\(train\) \[2/2\]', printed), printed[-4000:]
+    assert 'Loaded 52 tensors' in printed
+    printed = run(
         *mim,
         *('test', 'mmsegmentation', 'mine.py'),
         *('--checkpoint', 'run/iter_2.pth', '--show-dir', 'drawn', *work),
         cwd=project,
     )
-    assert re.search(r'Iter\(test\) \[3/3\]\s+aAcc: .*mIoU: ', said)
+    assert re.search(r'Iter\(test\) \[3/3\]\s+aAcc: .*mIoU: ', printed)
     drawn = list(project.rglob('drawn/**/*.png'))
     assert len(drawn) == 3
     assert {Image.open(file).size for file in drawn} == {(128, 64)}

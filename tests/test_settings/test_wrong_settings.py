@@ -152,6 +152,7 @@ WRONG = [
     ('rival_beit', 'model.backbone.out_indices=[0]', 'takes all tokens of'),
     ('row_moco', 'model.backbone.out_type=featmap', 'takes all tokens of'),
     ('rival_msn', 'model.head.num_prototypes=1', 'num_prototypes is 1'),
+    ('rival_msn', 'model.head.sharpening=0', 'sharpening is 0'),
     ('rival_moco', 'model.head.temperature=0', 'temperature is 0'),
     (
         'rival_beit',
