@@ -166,12 +166,12 @@ def test_photometric_recipe(name):
 
 DEMO = dict(
     width=128,
-    depths=(1, 2),
+    depths=(1, 1),
     negative_weight=0.12,
     lr=1e-3,
     batch=64,
     warmup=1,
-    epochs=20,
+    epochs=16,
     momentum=0.99,
     mask=(21, 4),
     crop_scale=(0.4, 1.0),
