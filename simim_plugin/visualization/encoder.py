@@ -126,9 +126,9 @@ class FrozenEncoder(BaseModel):
 
         def record(_: nn.Module, inputs: tuple, __: Any) -> None:
             tokens, *places = inputs
-            q, k, _ = queries_keys_values(
+            q, k = queries_keys_values(
                 attention.qkv(tokens), attention.num_heads
-            )  # (B, A, T, D / A)
+            )[:2]  # (B, A, T, D / A)
             bias: Tensor | float = 0.0
             if isinstance(attention, ExtendedAttention):
                 q, k, found = attention.place(q, k, *places)

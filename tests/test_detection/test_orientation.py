@@ -112,7 +112,7 @@ def test_annotations_of_the_upright_picture(tmp_path, tag):
 
 @pytest.mark.parametrize('known', [None, True, False])
 def test_a_turn_that_keeps_the_size(tmp_path, known, monkeypatch):
-    """Nothing tells; it is read as stored, and the user is told once."""
+    """Without a sign it is read as stored, and the user is warned once."""
     sentences = []
     monkeypatch.setattr(
         annotated, 'print_log', lambda text, **_: sentences.append(text)
