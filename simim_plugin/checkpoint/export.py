@@ -192,6 +192,7 @@ def _write_plugin(
         simim_plugin_version=__version__,
         num_attention_heads=model.num_heads,
         layer_norm_eps=model.eps,
+        simim_plugin_family=model.family.name,
     )
     torch.save(dict(state_dict=_own(state), meta=meta), file)
     again = read_weights(file)

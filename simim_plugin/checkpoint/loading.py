@@ -24,6 +24,7 @@ from ..vit.relative import resize_bias
 from .adapters import load_adapters
 from .channels import adapt_all_channels, adapt_channels
 from .families import (
+    BY_NAME,
     PLAIN,
     Family,
     described,
@@ -107,6 +108,9 @@ class Weights:
     def family(self) -> Family:
         """How the authors of the encoder read images and features."""
         family = family_of(self.form.name, self.state)
+        named = self.about.get('simim_plugin_family')  # an export of ours
+        if isinstance(named, str):
+            family = BY_NAME.get(named, family)
         told = dict(self.told)
         pool = told.pop('global_pool', family.pool)
         if family is PLAIN and self.about.get('model_type') == 'vit_msn':

@@ -60,6 +60,7 @@ class Portable(nn.Module):
         super().__init__()
         encoder, head = weights.part('backbone'), weights.part('head')
         self.dims, self.depth, self.patch = weights.shape()
+        self.family = weights.family
         self.options = weights.options(num_heads)
         arch = self.options['arch']
         self.num_heads = arch['num_heads']
