@@ -333,6 +333,33 @@ def of_no_named_size(folder, **options):
     return str(folder / 'encoder.pth'), arch
 
 
+@pytest.mark.parametrize(('task', 'method', 'folder'), JOBS)
+def test_the_other_encoder_of_a_file_is_taken(
+    task, method, folder, data, tmp_path
+):
+    file, _ = of_no_named_size(tmp_path)
+    content = torch.load(file)
+    state = content['state_dict']
+    state |= {f'target.{name}': value + 1 for name, value in state.items()}
+    torch.save(content, file)
+    for lora in {None, 4 if method in ('finetune', 'upernet') else None}:
+        _, config = written(
+            *(task, tmp_path / 'my.py', data / folder),
+            method=method,
+            encoder=file,
+            branch='target',
+            num_heads=2,
+            img_size=64,
+            lora=lora,
+        )
+        apply_img_size(config)
+        check_settings(config)
+        place = config.model if task == 'pretraining' else None
+        place = place or config.model.backbone.get('module')
+        place = place or config.model.backbone
+        assert place.pretrained == dict(file=file, branch='target')
+
+
 TUNING = [{}, dict(freeze=True), dict(encoder_lr=0.1), dict(lora=4)]
 LONG = f'a folder with a long name of someone/{100 * "x"}'
 LISTS = {
