@@ -54,12 +54,13 @@ _CHANNELS = (
     'patch kernels to the channels'
 )
 _PATCHES = 'patch_embed.projection.weight'
-_BRANCHES = {
+BRANCHES = {
     'online': 'online',
     'student': 'online',
     'target': 'target',
     'teacher': 'target',
 }
+"""The names of the two encoders of a model."""
 _NORMS = {'ln1': 'final norm', 'ln2': 'fc_norm'}
 
 
@@ -179,17 +180,16 @@ def read_weights(
         CheckpointError: if the file is unsafe or broken, holds no ViT of a
             known format or not this branch, or a value is not finite.
     """
-    if branch not in _BRANCHES:
+    if branch not in BRANCHES:
         raise CheckpointError(
-            f'There is no branch {branch!r}; use one of '
-            f'{", ".join(_BRANCHES)}.'
+            f'There is no branch {branch!r}; use one of {", ".join(BRANCHES)}.'
         )
     if content is None:
         content = read_checkpoint(file)
     content = {**beside(file), **content}
     form, state, taken, others = from_any(content, file, entry)
     _check_tensors(state, file)
-    if _BRANCHES[branch] == 'target':
+    if BRANCHES[branch] == 'target':
         state = {_swap_branches(name): value for name, value in state.items()}
     told = preprocessing(content, str(file))
     about = content.get('config', content.get('meta'))

@@ -345,6 +345,8 @@ RULES: dict[str, Rule] = {
     'OnlineKNN.num_workers': count(0, 1024),
     'OnlineKNN.max_train': either(count(), None),
     'OnlineKNN.max_val': either(count(), None),
+    'OnlineKNN.pool': either(one_of('mean', 'cls'), None),
+    'OnlineKNN.branch': one_of('online', 'target', 'student', 'teacher'),
     'VisualizationHook.interval': count(),
     'DetVisualizationHook.interval': count(),
     'SegVisualizationHook.interval': count(),
