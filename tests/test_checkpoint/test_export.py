@@ -237,6 +237,34 @@ def test_plugin_keeps_all_parts_and_slim_only_the_encoder(tmp_path):
         load_model(other, slim)
 
 
+@pytest.mark.parametrize('channels', [1, 5])
+@pytest.mark.parametrize(
+    ('to', 'final_norm'),
+    [
+        ('plugin', False),
+        ('slim', True),
+        ('official', False),
+        ('timm', False),
+        ('timm', True),
+        ('hf', True),
+        ('onnx', True),
+    ],
+)
+def test_images_of_any_number_of_channels(tmp_path, to, final_norm, channels):
+    vit = our_vit(in_channels=channels, final_norm=final_norm)
+    state = wrap(vit.state_dict(), 'backbone.')
+    torch.save(dict(state_dict=state), tmp_path / 'in.pth')
+    out = tmp_path / 'out.pth'
+    report = convert(tmp_path / 'in.pth', out, to, num_heads=HEADS)
+    assert 'tokens (3, 17, 64) differ by at most' in report
+    assert ('in_chans=' in report) is (to == 'timm')
+    if to == 'onnx':
+        assert f'(batch, {channels}, 32, 32)' in report
+    else:
+        kernel = read_weights(out).part('backbone')
+        assert kernel['patch_embed.projection.weight'].shape[1] == channels
+
+
 @pytest.mark.parametrize('to', ['plugin', 'slim'])
 @pytest.mark.parametrize('branch', ['online', 'teacher'])
 def test_an_encoder_alone_keeps_its_family(tmp_path, monkeypatch, branch, to):
