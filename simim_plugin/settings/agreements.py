@@ -268,6 +268,19 @@ def channels(whole: Whole) -> Faults:
             )
 
 
+def statistics(whole: Whole) -> Faults:
+    """Images are normalised by a mean and a std of as many channels."""
+    for path in ('model.data_preprocessor', 'data_preprocessor'):
+        part = whole.at(path)
+        given = [part and part.get(name) for name in ('mean', 'std')]
+        sizes = [len(v) if isinstance(v, Sequence) else None for v in given]
+        if sizes[0] != sizes[1]:
+            yield (
+                f'{path}.mean is {given[0]} and {path}.std is {given[1]}; '
+                'set both, with one value for each channel, or neither.'
+            )
+
+
 def counted_images(whole: Whole) -> Faults:
     """No evaluation skips images, or reads some in the place of others."""
     for part in whole.named('DataLoader'):
@@ -615,6 +628,7 @@ AGREEMENTS: tuple[Callable[[Whole], Faults], ...] = (
     pipelines,
     vit,
     channels,
+    statistics,
     counted_images,
     transformers,
     whole_branches,

@@ -92,6 +92,12 @@ WRONG = [
         'pipeline.1; did you mean PairedViews',
     ),
     ('linear', 'val_evaluator.type=Acuracy', 'mean Accuracy'),
+    # Half of the statistics
+    ('pretraining', 'model.data_preprocessor.mean=None', 'set both, with'),
+    ('pretraining', 'model.data_preprocessor.std=None', 'set both, with'),
+    ('pretraining', 'model.data_preprocessor.std=[1.0]', 'set both, with'),
+    ('tuning', 'model.data_preprocessor.std=None', 'set both, with'),
+    ('knn', 'model.data_preprocessor.mean=None', 'set both, with'),
     # Colours on the device
     ('pretraining', 'model.data_preprocessor.colours=3', 'True or False'),
     (
