@@ -169,7 +169,8 @@ def _set_model(
     backbone = 'model.backbone'
     changes = encoder.changes(dict(arch=name, patch_size=patch))
     if method == 'finetune':  # it has a norm of its own
-        changes.pop('final_norm', None)
+        for key in ('final_norm', 'final_norm_affine'):
+            changes.pop(key, None)
     set_encoder(out, encoder, changes, data.pictures.channels)
     if method == 'linear':
         out.set(f'{backbone}.frozen_stages', encoder.depth)

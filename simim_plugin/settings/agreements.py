@@ -281,6 +281,19 @@ def statistics(whole: Whole) -> Faults:
             )
 
 
+def final_norms(whole: Whole) -> Faults:
+    """Only a final norm that is there goes without weights."""
+    for part in whole.parts:
+        made = part.made
+        if made is None or part.get('final_norm_affine', True):
+            continue
+        if not part.get('final_norm', default_of(made, 'final_norm')):
+            yield (
+                f'{part.path}.final_norm_affine=False has no effect without '
+                'a final norm; set final_norm=True, too, or remove it.'
+            )
+
+
 def counted_images(whole: Whole) -> Faults:
     """No evaluation skips images, or reads some in the place of others."""
     for part in whole.named('DataLoader'):
@@ -629,6 +642,7 @@ AGREEMENTS: tuple[Callable[[Whole], Faults], ...] = (
     vit,
     channels,
     statistics,
+    final_norms,
     counted_images,
     transformers,
     whole_branches,

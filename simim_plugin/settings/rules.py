@@ -542,6 +542,8 @@ RULES: dict[str, Rule] = {
     'ImageFolder.classes': NO_EFFECT,
     'LabelledFolder.filter_cfg': NO_EFFECT,
     'LabelledFolder.with_label': NO_EFFECT,
+    'ImageNetSketch.with_label': NO_EFFECT,
+    'CorruptedFolder.with_label': NO_EFFECT,
     'LocalCIFAR10.filter_cfg': NO_EFFECT,
     'CheckedSegDataset.filter_cfg': NO_EFFECT,
     'CheckedSegDataset.ignore_index': NO_EFFECT,

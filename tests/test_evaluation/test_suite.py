@@ -734,7 +734,11 @@ def test_every_family_is_evaluated(tmp_path, kind):
         config = run._config(task, *run._configs(task))
         config.model.backbone.img_size = 32
         config.model.backbone.out_type = 'raw'
-        config.model.backbone.final_norm = run.options.get('final_norm', False)
+        for key, default in (
+            ('final_norm', False),
+            ('final_norm_affine', True),
+        ):
+            config.model.backbone[key] = run.options.get(key, default)
         backbone = MODELS.build(config.model.backbone)
         load_backbone(backbone, file)
         with torch.no_grad():
