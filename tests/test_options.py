@@ -87,6 +87,54 @@ def test_other_values_are_read(word, value):
     assert type(config) is type(value)
 
 
+@pytest.mark.parametrize(
+    ('text', 'value'),
+    [
+        ('512', 512),
+        ('512.0', 512.0),
+        ('dynamic', 'dynamic'),
+        ('-1', '-1'),  # the check refuses either
+        ('other', 'other'),
+    ],
+)
+def test_a_number_takes_the_place_of_a_word(text, value):
+    config = Config(
+        dict(
+            default_scope='mmpretrain',
+            optim_wrapper=dict(
+                type='AmpOptimWrapper',
+                loss_scale='dynamic',
+                optimizer=dict(type='AdamW', lr=1.0),
+            ),
+        )
+    )
+    merge(config, {'optim_wrapper.loss_scale': text})
+    assert config.optim_wrapper.loss_scale == value
+    assert type(config.optim_wrapper.loss_scale) is type(value)
+
+
+@pytest.mark.parametrize(
+    ('text', 'value'),
+    [
+        ('(0,99)', (0, 99)),
+        ('percentiles', 'percentiles'),
+        ('(99,0)', '(99,0)'),
+    ],
+)
+def test_a_pair_takes_the_place_of_a_word(text, value):
+    load = dict(type='LoadRGBImage', window='percentiles')
+    dataset = dict(type='ImageFolder', data_root='a', pipeline=[load])
+    config = Config(
+        dict(
+            default_scope='mmpretrain',
+            train_dataloader=dict(dataset=dataset),
+        )
+    )
+    key = 'train_dataloader.dataset.pipeline.0.window'
+    merge(config, {key: text})
+    assert config.train_dataloader.dataset.pipeline[0].window == value
+
+
 def test_a_word_without_a_value():
     with pytest.raises(SimimError, match="'photos' is none; quote a value"):
         overridden('train_dataloader.dataset.data_root=/my', 'photos')

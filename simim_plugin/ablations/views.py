@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from mmpretrain.registry import TRANSFORMS
+from numpy.typing import NDArray
 
 from ..datasets.paired_views import PairedViews, Transform, pair
 from ..geometry import PairGeometry
@@ -22,16 +23,22 @@ class SameView(PairedViews):
     The keys are those of :class:`PairedViews`.
 
     Args:
+        size, crop_scale, aspect_ratio, defer: see :class:`PairedViews`.
         colour (Sequence[dict | Callable]): transforms of the view, from and
             to ``dict(img=...)``. Defaults to none.
-        **kwargs: ``size``, ``crop_scale``, ``aspect_ratio`` as in
-            :class:`PairedViews`.
     """
 
     def __init__(
-        self, colour: Sequence[Transform] = (), **kwargs: Any
+        self,
+        size: int | tuple[int, int],
+        crop_scale: tuple[float, float] = (0.08, 1.0),
+        aspect_ratio: tuple[float, float] = (3 / 4, 4 / 3),
+        colour: Sequence[Transform] = (),
+        defer: bool = False,
     ) -> None:
-        super().__init__(online=colour, **kwargs)
+        super().__init__(
+            size, crop_scale, aspect_ratio, online=colour, defer=defer
+        )
 
     def _views(
         self, image: np.ndarray
@@ -39,6 +46,9 @@ class SameView(PairedViews):
         view, place = self._cut(image, self.size)
         view = self.online({'img': view})['img']
         return [view, view], PairGeometry(place, place)
+
+    def _drawn(self) -> list[NDArray[np.float32]]:
+        return [self.online.last] * 2
 
 
 @TRANSFORMS.register_module()

@@ -126,7 +126,8 @@ def _write(
     """Write and compare in a temporary folder, then move the result."""
     height, width = model.size
     images = torch.randn(
-        (3, 3, height, width), generator=torch.Generator().manual_seed(0)
+        (3, model.channels, height, width),
+        generator=torch.Generator().manual_seed(0),
     )
     state = weights.state
     whole = weights.form.name in (OURS.name, OFFICIAL.name)
@@ -192,6 +193,7 @@ def _write_plugin(
         simim_plugin_version=__version__,
         num_attention_heads=model.num_heads,
         layer_norm_eps=model.eps,
+        simim_plugin_family=model.family.name,
     )
     torch.save(dict(state_dict=_own(state), meta=meta), file)
     again = read_weights(file)
@@ -303,6 +305,8 @@ def _build_timm(model: Portable, named: StateDict) -> tuple[Any, str]:
             mlp_ratio=model.hidden / model.dims,
             qkv_bias=model.qkv_bias,
         )
+        if model.channels != 3:
+            options['in_chans'] = model.channels
         call = 'timm.models.VisionTransformer('
         vit = timm.models.VisionTransformer(**options)
     arguments = ', '.join(f'{key}={value!r}' for key, value in options.items())
@@ -379,8 +383,9 @@ def _write_onnx(
     return Written(
         Features(*map(torch.from_numpy, outputs)),
         _parts(model.state_dict()),
-        f'an ONNX graph from `images` (batch, 3, {model.size[0]}, '
-        f'{model.size[1]}), normalised, to {" and ".join(names)}.',
+        f'an ONNX graph from `images` (batch, {model.channels}, '
+        f'{model.size[0]}, {model.size[1]}), normalised, to '
+        f'{" and ".join(names)}.',
         'onnxruntime',
     )
 

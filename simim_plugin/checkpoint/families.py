@@ -75,7 +75,7 @@ FAMILIES = (
     Family('CLIP', *_CLIP, crop=0.9, pool='cls', eps=1e-5),
     Family('CAPI', eps=1e-5, rotary='capi'),
 )
-_BY_NAME = {family.name: family for family in FAMILIES}
+BY_NAME = {family.name: family for family in FAMILIES}
 _FREQUENCIES = 'layers.0.attn.frequencies'
 
 
@@ -155,7 +155,7 @@ def family_of(form: str, state: StateDict) -> Family:
         if 'ln1.weight' in has:
             rivals = (name for part, name in _RIVALS if part in state)
             name = next(rivals, name)
-    return _BY_NAME.get(name, PLAIN)
+    return BY_NAME.get(name, PLAIN)
 
 
 def encoder_options(

@@ -24,6 +24,7 @@ from ..vit.relative import resize_bias
 from .adapters import load_adapters
 from .channels import adapt_all_channels, adapt_channels
 from .families import (
+    BY_NAME,
     PLAIN,
     Family,
     described,
@@ -52,12 +53,13 @@ _CHANNELS = (
     'patch kernels to the channels'
 )
 _PATCHES = 'patch_embed.projection.weight'
-_BRANCHES = {
+BRANCHES = {
     'online': 'online',
     'student': 'online',
     'target': 'target',
     'teacher': 'target',
 }
+"""The names of the two encoders of a model."""
 _NORMS = {'ln1': 'final norm', 'ln2': 'fc_norm'}
 
 
@@ -106,6 +108,9 @@ class Weights:
     def family(self) -> Family:
         """How the authors of the encoder read images and features."""
         family = family_of(self.form.name, self.state)
+        named = self.about.get('simim_plugin_family')  # an export of ours
+        if isinstance(named, str):
+            family = BY_NAME.get(named, family)
         stated = dict(self.stated)
         pool = stated.pop('global_pool', family.pool)
         if family is PLAIN and self.about.get('model_type') == 'vit_msn':
@@ -174,17 +179,16 @@ def read_weights(
         CheckpointError: if the file is unsafe or broken, holds no ViT of a
             known format or not this branch, or a value is not finite.
     """
-    if branch not in _BRANCHES:
+    if branch not in BRANCHES:
         raise CheckpointError(
-            f'There is no branch {branch!r}; use one of '
-            f'{", ".join(_BRANCHES)}.'
+            f'There is no branch {branch!r}; use one of {", ".join(BRANCHES)}.'
         )
     if content is None:
         content = read_checkpoint(file)
     content = {**beside(file), **content}
     form, state, taken, others = from_any(content, file, entry)
     _check_tensors(state, file)
-    if _BRANCHES[branch] == 'target':
+    if BRANCHES[branch] == 'target':
         state = {_swap_branches(name): value for name, value in state.items()}
     stated = preprocessing(content, str(file))
     about = content.get('config', content.get('meta'))

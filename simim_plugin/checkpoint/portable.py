@@ -60,8 +60,10 @@ class Portable(nn.Module):
         super().__init__()
         encoder, head = weights.part('backbone'), weights.part('head')
         self.dims, self.depth, self.patch = weights.shape()
+        self.family = weights.family
         self.options = weights.options(num_heads)
         arch = self.options['arch']
+        self.channels = self.options.get('in_channels', 3)
         self.num_heads = arch['num_heads']
         self.hidden = arch['feedforward_channels']
         self.eps = self.options.get('norm_cfg', {}).get('eps', 1e-6)
@@ -112,7 +114,7 @@ class Portable(nn.Module):
         return backbone
 
     def forward(self, images: Tensor) -> Features:
-        """Compute the features of images (B, 3, H, W)."""
+        """Compute the features of images (B, channels, H, W)."""
         (tokens,) = self.backbone(images)
         if not self.pools:
             return Features(tokens)

@@ -185,7 +185,8 @@ class Evaluation:
             self.settings['untrained'] = _digest_of(pretraining)
             self._claim_folder()  # before the encoder is written there
             self.checkpoint = untrained(pretraining, args)
-        weights = read_weights(self.checkpoint, args.branch)
+        self.source = self.checkpoint  # its names tell the family
+        weights = read_weights(self.source, args.branch)
         self.fine_tuned = 'head.fc.weight' in weights.state
         self.encoder = find_encoder(weights)
         self.options = weights.options(args.num_heads)
@@ -440,7 +441,8 @@ class Evaluation:
         """Write and read a config for the images and the machine."""
         choices = Choices(
             method=task,
-            encoder=str(self.checkpoint),
+            encoder=str(self.source),
+            branch=self.args.branch,
             num_heads=self.args.num_heads,
             val_share=self.args.val_share,
             seed=self.args.seed,

@@ -10,6 +10,7 @@ from typing import Any
 from mmengine.config import Config, DictAction
 
 from ..errors import SimimError
+from ..settings.check import rule_of
 
 _PATHS = re.compile(
     r'(?:^|_)(root|path|dir|folder|prefix|file|files|from|checkpoint|pretrained|'
@@ -61,8 +62,9 @@ def merge(config: Config, options: Mapping[str, str]) -> None:
     """Override settings of a config.
 
     A value whose setting is a text now, or names a file or folder, is taken
-    as typed. Others are read as MMEngine's ``DictAction`` reads them: numbers,
-    booleans, None, lists and tuples.
+    as typed, unless the setting takes no such text but what it reads as: 512
+    in the place of 'dynamic'. Others are read as MMEngine's ``DictAction``
+    reads them: numbers, booleans, None, lists and tuples.
 
     Args:
         config (Config): is changed.
@@ -77,8 +79,23 @@ def _value(config: Config, key: str, text: str) -> Any:
         return None
     now = _setting(config, key.split('.'))
     name = key.rpartition('.')[2]
-    if isinstance(now, str) or (now is None and _PATHS.search(name)):
+    if now is None and _PATHS.search(name):
         return text
+    if isinstance(now, str):
+        rule = rule_of(config, key)
+        if rule is None or rule.holds(text):
+            return text
+        value = _read(key, text)
+        return value if rule.holds(value) else text
+    return _read(key, text)
+
+
+def _read(key: str, text: str) -> Any:
+    """Read a value as MMEngine does.
+
+    Raises:
+        SimimError: if its brackets are not balanced.
+    """
     if not re.search(r'[,\[\](){}]', text) and ' ' in text:
         return text  # DictAction would join the words
     try:

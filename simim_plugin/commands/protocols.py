@@ -161,7 +161,8 @@ def fit_model(
     names = {tuple(known.values()): name for name, known in ARCHES.items()}
     options['arch'] = names.get(tuple(arch.values()), arch)
     if task not in FROZEN:  # fine-tuning has its own norm
-        options.pop('final_norm', None)
+        for key in ('final_norm', 'final_norm_affine'):
+            options.pop(key, None)
     backbone.update(options)
     if model.get('head') is not None:
         model.head.in_channels = arch['embed_dims']

@@ -38,12 +38,8 @@ class EvaluationCrop(BaseTransform):
         image = results['img']
         height, width = image.shape[:2]
         # As torchvision, which rounds the long edge down.
-        scale = self.edge / min(height, width)
-        shape = (
-            (self.edge, int(width * scale))
-            if height <= width
-            else (int(height * scale), self.edge)
-        )
+        short = min(height, width)
+        shape = self.edge * height // short, self.edge * width // short
         resized = resize(np.ascontiguousarray(image), shape)
         top, left = (round((side - self.size) / 2) for side in shape)
         results['img'] = resized[

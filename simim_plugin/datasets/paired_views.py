@@ -20,6 +20,7 @@ import torchvision.transforms.v2.functional as F
 from mmcv.transforms import BaseTransform
 from mmengine.dataset import Compose
 from mmpretrain.registry import TRANSFORMS
+from numpy.typing import NDArray
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 
 from ..errors import SimimError
@@ -74,12 +75,9 @@ class PairedViews(BaseTransform):
         self.size = pair(size)
         self.crop_scale = list(crop_scale)
         self.aspect_ratio = list(aspect_ratio)
-        self.online: Any = compose(online)
-        self.target: Any = compose(target)
+        self.online: Any = _stages(online, defer)
+        self.target: Any = _stages(target, defer)
         self.defer = defer
-        if defer:
-            self.online = ColourDraws(self.online)
-            self.target = ColourDraws(self.target)
 
     def transform(self, results: dict) -> dict:
         """Replace ``results['img']`` by the two views; add their geometry.
@@ -97,10 +95,7 @@ class PairedViews(BaseTransform):
             )
         results['img'], results['geometry'] = self._views(image)
         if self.defer:
-            # A variant uses one view in both roles.
-            parts = [self.online, self.target]
-            drawn = [x.last for x in parts if x.last is not None]
-            results['colours'] = np.stack([drawn[0], drawn[-1]])
+            results['colours'] = np.stack(self._drawn())
         results['img_shape'] = self.size
         return results
 
@@ -121,6 +116,10 @@ class PairedViews(BaseTransform):
             self.online({'img': online})['img'],
             self.target({'img': target})['img'],
         ]
+
+    def _drawn(self) -> list[NDArray[np.float32]]:
+        """Return the draws (11,) of the colours of each view."""
+        return [self.online.last, self.target.last]
 
     def _cut(
         self, image: np.ndarray, size: tuple[int, int]
@@ -176,6 +175,12 @@ def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         pixels, list(size), InterpolationMode.BICUBIC, antialias=True
     )
     return np.ascontiguousarray(pixels.permute(1, 2, 0).numpy())
+
+
+def _stages(transforms: Sequence[Transform], defer: bool) -> Any:
+    """Build the colour transforms of a view, or what draws for them."""
+    built = compose(transforms)
+    return ColourDraws(built) if defer else built
 
 
 def compose(transforms: Sequence[Transform]) -> Compose:

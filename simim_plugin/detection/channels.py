@@ -12,7 +12,7 @@ from mmdet.models import DetDataPreprocessor
 from mmdet.registry import MODELS, TRANSFORMS
 
 from ..datasets.paired_views import resize
-from ..models.preprocessor import set_statistics
+from ..models.preprocessor import check_statistics, set_statistics
 
 
 @TRANSFORMS.register_module()
@@ -59,6 +59,7 @@ class AnyChannelDetPreprocessor(DetDataPreprocessor):
     def __init__(
         self, mean: Sequence[float], std: Sequence[float], **kwargs: Any
     ) -> None:
+        check_statistics(self, mean, std)
         # The base class accepts statistics of 1 or 3 channels only.
         super().__init__(mean=mean[:1], std=std[:1], **kwargs)
         set_statistics(self, mean, std)

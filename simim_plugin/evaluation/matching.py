@@ -23,6 +23,7 @@ from torch import Tensor
 from ..engine.random_state import same_random_state
 from ..errors import SimimError
 from ..geometry import Grid, PairGeometry
+from ..models.colours import apply_colours
 from .features import encode_images, frozen
 
 
@@ -125,20 +126,38 @@ def draw_pairs(
     Args:
         transform (Callable): the pair pipeline without packing, with or
             without masks; takes ``img_path``, returns ``img`` and
-            ``geometry``.
+            ``geometry``. Colours that are only drawn (``defer`` of
+            :class:`simim_plugin.datasets.PairedViews`) are applied.
         images (Sequence[str | Mapping[str, Any]]): image files, or what
             ``transform`` takes.
         seed (int): of the draw. The global random states do not change.
     """
     with same_random_state(seed):
         return [
-            transform(
-                dict(image)
-                if isinstance(image, Mapping)
-                else dict(img_path=str(image))
+            _coloured(
+                transform(
+                    dict(image)
+                    if isinstance(image, Mapping)
+                    else dict(img_path=str(image))
+                )
             )
             for image in images
         ]
+
+
+def _coloured(pair: dict[str, Any]) -> dict[str, Any]:
+    """Apply the colours that a pair of views has drawn only."""
+    draws = pair.pop('colours', None)
+    if draws is not None:
+        pixels = [torch.from_numpy(view)[None] for view in pair['img']]
+        pair['img'] = [
+            apply_colours(view.permute(0, 3, 1, 2), draw[None])[0]
+            .permute(1, 2, 0)
+            .to(torch.uint8)
+            .numpy()
+            for view, draw in zip(pixels, draws, strict=True)
+        ]
+    return pair
 
 
 def _unit_patches(model: BaseModel, views: Sequence[np.ndarray]) -> Tensor:

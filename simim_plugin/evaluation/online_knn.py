@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
 import numpy as np
 import torch
 from mmengine.dist import all_gather_object, get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
+from torch import nn
 from torch.utils.data import DataLoader, Subset
 
+from ..checkpoint.families import family_of
+from ..checkpoint.loading import BRANCHES
+from ..checkpoint.names import OURS
 from ..datasets.image_set import image_loaders
 from ..engine.random_state import same_random_state
 from ..engine.sharding import gathered
@@ -17,6 +25,7 @@ from ..engine.unwrapping import unwrapped
 from ..errors import SimimError
 from .features import (
     Labelled,
+    Pool,
     extract_features,
     folder_dataset,
     image_loader,
@@ -29,9 +38,10 @@ class OnlineKNN(Hook):
     """Measure the kNN accuracy of the frozen backbone every few epochs.
 
     The metric is that of ``tools/evaluate.py --tasks knn``, optionally on
-    fewer images. It is logged as ``knn/top1_k20`` in scalars.json and
-    TensorBoard. The training result stays bit for bit the same. The processes
-    share the images. The hook runs after the epoch's checkpoint is written.
+    fewer images: its defaults of ``pool`` and ``branch`` are these. It is
+    logged as ``knn/top1_k20`` in scalars.json and TensorBoard. The training
+    result stays bit for bit the same. The processes share the images. The
+    hook runs after the epoch's checkpoint is written.
 
     Args:
         train (str): folder of ``CLASS/*.jpg``; its images vote.
@@ -46,6 +56,10 @@ class OnlineKNN(Hook):
         batch_size (int): images per batch and process. Defaults to 64.
         num_workers (int): loader processes per training process. Defaults
             to 0.
+        pool (str, optional): 'mean' of the patch tokens, or the 'cls' token.
+            Defaults to that of the method, as docs/encoders.md lists it.
+        branch (str): the encoder: 'online' (or 'student'), or 'target' (or
+            'teacher'). Defaults to 'online'.
     """
 
     priority = 'LOWEST'
@@ -60,22 +74,29 @@ class OnlineKNN(Hook):
         k: int = 20,
         batch_size: int = 64,
         num_workers: int = 0,
+        pool: str | None = None,
+        branch: str = 'online',
     ) -> None:
         self.folders = ((train, max_train), (val, max_val))
         self.interval = interval
         self.k = k
         self.batch_size = batch_size
         self.num_workers = num_workers
+        self.pool = pool
+        self.branch = branch
         self._loaders: list[DataLoader] = []
 
     def before_train(self, runner: Runner) -> None:
         """Find the images before training starts.
 
         Raises:
-            SimimError: if a folder is missing or has fewer images than there
-                are processes.
+            SimimError: if the model has no such branch, or a folder is
+                missing or has fewer images than there are processes.
         """
-        backbone = unwrapped(runner.model).backbone
+        model = unwrapped(runner.model)
+        backbone = _encoder(model, self.branch).backbone
+        family = family_of(OURS.name, model.state_dict())
+        self._pool = cast(Pool, self.pool or family.pool)
         size = backbone.img_size[0]
         channels = backbone.patch_embed.projection.in_channels
         loads = [*image_loaders(runner.train_dataloader.dataset)]
@@ -112,7 +133,12 @@ class OnlineKNN(Hook):
         ):
             return
         with same_random_state(), gathered(runner.model):
-            train, val = (_features(runner, x) for x in self._loaders)
+            model = _encoder(unwrapped(runner.model), self.branch)
+            with _all_tokens(model.backbone):
+                train, val = (
+                    _features(model, loader, self._pool)
+                    for loader in self._loaders
+                )
         device = next(runner.model.parameters()).device
         accuracy = knn_accuracy(
             train[0].to(device), train[1], *val, ks=(self.k,)
@@ -129,10 +155,46 @@ class OnlineKNN(Hook):
         )
 
 
-def _features(runner: Runner, loader: DataLoader) -> Labelled:
+class _Encoder(nn.Module):
+    """One encoder of a model, and its preprocessor."""
+
+    def __init__(self, backbone: nn.Module, preprocessor: nn.Module) -> None:
+        super().__init__()
+        self.backbone: Any = backbone
+        self.data_preprocessor = preprocessor
+
+
+def _encoder(model: Any, branch: str) -> _Encoder:
+    """Return the encoder of a branch.
+
+    Raises:
+        SimimError: if there is none.
+    """
+    backbone = model.backbone
+    if BRANCHES.get(branch) != 'online':
+        target = getattr(model, 'target', None) or {}
+        if branch not in BRANCHES or 'backbone' not in target:
+            raise SimimError(
+                f'OnlineKNN has branch={branch!r}, which '
+                f'{type(model).__name__} does not have; leave branch out.'
+            )
+        backbone = target['backbone']
+    return _Encoder(backbone, model.data_preprocessor)
+
+
+@contextmanager
+def _all_tokens(backbone: Any) -> Iterator[None]:
+    """Let a backbone return all tokens; that of a classifier has one."""
+    kind = backbone.out_type
+    backbone.out_type = 'raw'
+    try:
+        yield
+    finally:
+        backbone.out_type = kind
+
+
+def _features(model: Any, loader: DataLoader, pool: Pool) -> Labelled:
     """Gather the features and labels of all processes."""
-    shares = all_gather_object(
-        extract_features(unwrapped(runner.model), loader)
-    )
+    shares = all_gather_object(extract_features(model, loader, pool))
     features, labels = zip(*shares, strict=True)
     return torch.cat(features), torch.cat(labels)

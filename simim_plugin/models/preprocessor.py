@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..datasets.collating import PairSamples
+from ..errors import SimimError
 from .colours import apply_colours
 
 
@@ -35,6 +36,10 @@ class PairDataPreprocessor(SelfSupDataPreprocessor):
             as on the CPU. Worth it on a GPU whose loaders limit it. Defaults
             to False.
         **kwargs: see :class:`mmpretrain.models.SelfSupDataPreprocessor`.
+
+    Raises:
+        SimimError: unless both of ``mean`` and ``std`` are given, with as
+            many values, or neither.
     """
 
     def __init__(
@@ -45,9 +50,12 @@ class PairDataPreprocessor(SelfSupDataPreprocessor):
         colours: bool = False,
         **kwargs: Any,
     ) -> None:
+        given = mean is not None or std is not None
+        if given:
+            check_statistics(self, mean, std)
         # The base class accepts statistics of 1 or 3 channels only.
         super().__init__(non_blocking=non_blocking, **kwargs)
-        self._enable_normalize = mean is not None
+        self._enable_normalize = given
         if mean is not None and std is not None:
             set_statistics(self, mean, std)
         self.colours = colours
@@ -83,6 +91,23 @@ def drawn_colours(samples: Any) -> NDArray[np.float32] | None:
     if not samples or not all('colours' in sample for sample in samples):
         return None
     return np.stack([sample.colours for sample in samples])
+
+
+def check_statistics(
+    preprocessor: nn.Module,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+) -> None:
+    """Refuse a mean without a std of as many channels.
+
+    Raises:
+        SimimError: naming both.
+    """
+    if mean is None or std is None or len(mean) != len(std):
+        raise SimimError(
+            f'{type(preprocessor).__name__} has mean={mean} and std={std}; '
+            'set both, with one value for each channel, or neither.'
+        )
 
 
 def set_statistics(

@@ -141,8 +141,8 @@ def write_classification(
         if method == 'knn':
             ks = tuple(k for k in (1, 5, 10, 20) if k <= plan.images)
             out.set('test_cfg.classifier.ks', ks, 'neighbours')
-        pool = encoder.family.pool if method == 'knn' else 'mean'
-        out.set('test_cfg.pool', pool, f'as for a {encoder.family.name}')
+        family = encoder.family
+        out.set('test_cfg.pool', family.pool, f'as for a {family.name}')
         return out
     out.set('val_dataloader', Code('test_dataloader'))
     _set_schedule(out, encoder, plan, method, tuning)
@@ -169,7 +169,8 @@ def _set_model(
     backbone = 'model.backbone'
     changes = encoder.changes(dict(arch=name, patch_size=patch))
     if method == 'finetune':  # it has a norm of its own
-        changes.pop('final_norm', None)
+        for key in ('final_norm', 'final_norm_affine'):
+            changes.pop(key, None)
     set_encoder(out, encoder, changes, data.pictures.channels)
     if method == 'linear':
         out.set(f'{backbone}.frozen_stages', encoder.depth)

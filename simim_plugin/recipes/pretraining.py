@@ -106,17 +106,18 @@ def plan_pretraining(
     """Choose batch, length and learning rate."""
     images = data.pictures.count - len(data.pictures.broken)
     images -= min(HELD_OUT, images // 20)
-    total = min(512 if machine.gpu else 64, power_of_two(images / 4))
+    most = min(512 if machine.gpu else 64, power_of_two(images / 4))
     step = need('pretraining', machine, encoder.sizes, size, encoder.patch)
-    batch, room = fit_batch(machine, step, total, batch)
-    total = max(total, batch)
+    batch, room = fit_batch(machine, step, most, batch)
+    accumulated = max(most // batch, 1)
+    total = batch * accumulated
     lr = RECIPE_LR / (10 if encoder.file else 1)
     steps = STEPS['gpu' if machine.gpu else 'cpu']
     epochs = epochs or epochs_for(images, total, steps, 100, 4000)
     plan = Plan(
         images,
         batch,
-        max(total // batch, 1),
+        accumulated,
         epochs,
         square_root_lr(lr, RECIPE_BATCH, total),
         warmup=max(1, round(epochs * (0.05 if encoder.file else 0.1))),

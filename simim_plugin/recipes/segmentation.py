@@ -135,7 +135,8 @@ def _set_model(
     backbone, count = 'model.backbone', len(data.classes)
     changes = encoder.changes(dict(arch=name, patch_size=16))
     if method == 'upernet':
-        changes.pop('final_norm', None)
+        for key in ('final_norm', 'final_norm_affine'):
+            changes.pop(key, None)
     if method == 'upernet' and isinstance(changes.get('arch'), dict):
         changes['arch'].pop('_delete_')  # the packaged config has no arch
     set_encoder(out, encoder, changes, data.pictures.channels)

@@ -48,7 +48,10 @@ def set_encoder(
     """
     backbone = 'model.backbone'
     if encoder.file:
-        out.set(f'{backbone}.pretrained', encoder.pretrained(), encoder.size)
+        source = encoder.pretrained()
+        if isinstance(source, dict):  # the packaged configs have None
+            source['_delete_'] = True
+        out.set(f'{backbone}.pretrained', source, encoder.size)
     for key, value in changes.items():
         out.set(f'{backbone}.{key}', value)
     if channels > 3:

@@ -28,7 +28,19 @@ _COMPARED = (
     'sync_bn',
     'efficient_conv_bn_eval',
 )
-_WATCHING = 'ThroughputHook|CollapseMonitor|NonFiniteGuard|OnlineKNN'
+_WATCHING = '|'.join(
+    (
+        *('ThroughputHook', 'CollapseMonitor', 'OnlineKNN', 'OnlineMatches'),
+        *('ClassCountHook', 'MaskHook', 'OneChannelHook'),
+        *('MultiScaleTestHook', 'NamedPicturesHook', 'SafeCheckpointHook'),
+        *('CheckpointHook', 'LoggerHook', 'IterTimerHook', 'RuntimeInfoHook'),
+        *('EmptyCacheHook', 'PrepareTTAHook', r'\w*ProfilerHook'),
+        *('ClassNumCheckHook', 'NumClassCheckHook', 'CheckInvalidLossHook'),
+        r'\w*VisualizationHook',
+    )
+)
+"""Hooks of ours and of OpenMMLab that change no weight. They check, measure,
+write or draw."""
 
 
 class Kind(Enum):
@@ -49,8 +61,18 @@ _RULES: tuple[tuple[str, Kind | None], ...] = (
         None,
     ),
     (r'train_cfg\.restart_epoch', None),
-    (r'default_hooks\..+', Kind.FREE),
-    (rf'custom_hooks\.({_WATCHING})\..+', Kind.FREE),
+    # Others, of schedules and of the order of images, act on the weights.
+    (
+        r'default_hooks\.(runtime_info|timer|logger|checkpoint|visualization)'
+        r'(\..+)?',
+        Kind.FREE,
+    ),
+    (rf'custom_hooks\.({_WATCHING})\+*(\..+)?', Kind.FREE),
+    # The guard itself decides whether a step is taken.
+    (r'custom_hooks\.NonFiniteGuard\+*\.(max_in_row|max_saved)', Kind.FREE),
+    # The tokens of a run that has begun are in its checkpoint.
+    (r'custom_hooks\.FitTokenizerHook\+*\.(images|rounds)', Kind.FIXED),
+    (r'custom_hooks\.FitTokenizerHook\+*\.type', Kind.FREE),
     (
         r'train_dataloader\.(num_workers|persistent_workers|pin_memory'
         r'|pin_memory_device|prefetch_factor|timeout|multiprocessing_context)',
@@ -182,6 +204,8 @@ def _flat(value: Any, key: str = '') -> Iterator[tuple[str, Any]]:
         value = {k: value[k] for k in _COMPARED if k in value}
     if key == 'custom_hooks' and isinstance(value, list):
         value = _by_type(value)
+    if key in ('', 'custom_hooks', 'default_hooks') and not value:
+        return  # as without the setting
     if isinstance(value, list):
         value = {str(k): item for k, item in enumerate(value)} or value
     if isinstance(value, dict) and value:
@@ -219,6 +243,8 @@ def _asks_nothing(key: str, old: Any, new: Any) -> bool:
     """
     if key == 'randomness.seed':
         return None in (old, new) or _ABSENT in (old, new)
+    if key.startswith('custom_hooks.'):
+        return _ABSENT in (old, new)
     weights = re.search(r'\.(pretrained|init_cfg)', key)
     return weights is not None and new in (None, _ABSENT)
 

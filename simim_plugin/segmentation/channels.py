@@ -8,7 +8,7 @@ from typing import Any
 from mmseg.models import SegDataPreProcessor
 from mmseg.registry import MODELS
 
-from ..models.preprocessor import set_statistics
+from ..models.preprocessor import check_statistics, set_statistics
 
 
 @MODELS.register_module()
@@ -24,6 +24,7 @@ class AnyChannelSegPreprocessor(SegDataPreProcessor):
     def __init__(
         self, mean: Sequence[float], std: Sequence[float], **kwargs: Any
     ) -> None:
+        check_statistics(self, mean, std)
         # The base class accepts statistics of 1 or 3 channels only.
         super().__init__(mean=mean[:1], std=std[:1], **kwargs)
         set_statistics(self, mean, std)

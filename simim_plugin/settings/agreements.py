@@ -268,6 +268,32 @@ def channels(whole: Whole) -> Faults:
             )
 
 
+def statistics(whole: Whole) -> Faults:
+    """Images are normalised by a mean and a std of as many channels."""
+    for path in ('model.data_preprocessor', 'data_preprocessor'):
+        part = whole.at(path)
+        given = [part and part.get(name) for name in ('mean', 'std')]
+        sizes = [len(v) if isinstance(v, Sequence) else None for v in given]
+        if sizes[0] != sizes[1]:
+            yield (
+                f'{path}.mean is {given[0]} and {path}.std is {given[1]}; '
+                'set both, with one value for each channel, or neither.'
+            )
+
+
+def final_norms(whole: Whole) -> Faults:
+    """Only a final norm that is there goes without weights."""
+    for part in whole.parts:
+        made = part.made
+        if made is None or part.get('final_norm_affine', True):
+            continue
+        if not part.get('final_norm', default_of(made, 'final_norm')):
+            yield (
+                f'{part.path}.final_norm_affine=False has no effect without '
+                'a final norm; set final_norm=True, too, or remove it.'
+            )
+
+
 def counted_images(whole: Whole) -> Faults:
     """No evaluation skips images, or reads some in the place of others."""
     for part in whole.named('DataLoader'):
@@ -635,6 +661,8 @@ AGREEMENTS: tuple[Callable[[Whole], Faults], ...] = (
     pipelines,
     vit,
     channels,
+    statistics,
+    final_norms,
     counted_images,
     transformers,
     whole_branches,

@@ -22,7 +22,7 @@ from ..errors import SimimError, Trouble
 from .agreements import AGREEMENTS, WARNINGS
 from .forms import check_forms
 from .parts import Part, find_parts, found, known_names, root_of
-from .rules import RULES
+from .rules import RULES, Rule
 from .signatures import accepted, default_of, parameter_of, read_of
 from .whole import Faults, Whole
 
@@ -237,9 +237,7 @@ def _nearest(name: str, known: Iterable[str], otherwise: str = '') -> str:
 def _values(whole: Whole) -> Iterator[str]:
     for part in whole.parts:
         for name, value in part.settings.items():
-            place = part.path.rpartition('.')[2]
-            owners = (*part.names, place, '*')
-            yield from _wrong_value(part, owners, name, value)
+            yield from _wrong_value(part, _owners(part), name, value)
         arch = part.get('arch')
         if isinstance(arch, Mapping):
             for name, value in arch.items():
@@ -288,15 +286,37 @@ def _not_numbers(value: Any, path: str) -> Iterator[str]:
 def _wrong_value(
     part: Part, owners: Iterable[str], name: str, value: Any, below: str = ''
 ) -> Iterator[str]:
-    for owner in owners:
-        rule = RULES.get(f'{owner}.{name}')
-        if rule is None:
-            continue
-        default = default_of(part.made, name) if part.made else ...
-        as_default = type(value) is type(default) and value == default
-        if not (rule.holds(value) or as_default):
-            yield _sentence(f'{part.path}.{below}{name}', value, rule.words)
+    rule = _rule(owners, name)
+    if rule is None:
         return
+    default = default_of(part.made, name) if part.made else ...
+    as_default = type(value) is type(default) and value == default
+    if not (rule.holds(value) or as_default):
+        yield _sentence(f'{part.path}.{below}{name}', value, rule.words)
+
+
+def _rule(owners: Iterable[str], name: str) -> Rule | None:
+    """Return the rule of the first owner that has one for a setting."""
+    rules = (RULES.get(f'{owner}.{name}') for owner in owners)
+    return next(filter(None, rules), None)
+
+
+def rule_of(settings: Mapping, key: str) -> Rule | None:
+    """Return the rule of a setting, None if it has none.
+
+    Args:
+        settings (Mapping): of a Runner.
+        key (str): dotted, such as ``optim_wrapper.loss_scale``.
+    """
+    path, _, name = key.rpartition('.')
+    for part in find_parts(settings, settings.get('default_scope')):
+        if part.path == path:
+            return _rule(_owners(part), name)
+    return None
+
+
+def _owners(part: Part) -> tuple[str, ...]:
+    return (*part.names, part.path.rpartition('.')[2], '*')
 
 
 def _sentence(path: str, value: Any, words: str) -> str:

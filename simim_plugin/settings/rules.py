@@ -179,6 +179,13 @@ WHERE_RESUMED = Rule(
     lambda value: False,
     'its default, the work directory: --resume looks there',
 )
+WINDOW = either(
+    Rule(
+        lambda value: each(number(), 2).holds(value) and value[0] < value[1],
+        'two levels, the lower one first,',
+    ),
+    *('percentiles', None),
+)
 NO_EFFECT = Rule(lambda value: False, 'its default, since nothing reads it')
 """Rule of what a class inherits and its own methods do not read."""
 
@@ -256,6 +263,8 @@ RULES: dict[str, Rule] = {
     ),
     'LoadRGBImage.channels': count(most=512),
     'LoadImage.channels': count(most=512),
+    'LoadRGBImage.window': WINDOW,
+    'LoadImage.window': WINDOW,
     'VisionTransformer.in_channels': count(most=512),
     'ViTSAM.in_channels': count(most=512),
     'MAE.in_channels': count(most=512),
@@ -345,6 +354,8 @@ RULES: dict[str, Rule] = {
     'OnlineKNN.num_workers': count(0, 1024),
     'OnlineKNN.max_train': either(count(), None),
     'OnlineKNN.max_val': either(count(), None),
+    'OnlineKNN.pool': either(one_of('mean', 'cls'), None),
+    'OnlineKNN.branch': one_of('online', 'target', 'student', 'teacher'),
     'VisualizationHook.interval': count(),
     'DetVisualizationHook.interval': count(),
     'SegVisualizationHook.interval': count(),
@@ -533,6 +544,8 @@ RULES: dict[str, Rule] = {
     'ImageFolder.classes': NO_EFFECT,
     'LabelledFolder.filter_cfg': NO_EFFECT,
     'LabelledFolder.with_label': NO_EFFECT,
+    'ImageNetSketch.with_label': NO_EFFECT,
+    'CorruptedFolder.with_label': NO_EFFECT,
     'LocalCIFAR10.filter_cfg': NO_EFFECT,
     'CheckedSegDataset.filter_cfg': NO_EFFECT,
     'CheckedSegDataset.ignore_index': NO_EFFECT,

@@ -6,7 +6,10 @@ import onnxruntime
 import pytest
 import timm
 import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from mmpretrain.models import ImageClassifier
+from mmpretrain.registry import MODELS
 from safetensors.torch import load_file
 from transformers import ViTModel
 
@@ -15,10 +18,13 @@ from simim_plugin.checkpoint import (
     load_backbone,
     load_model,
     load_weights,
+    read_weights,
     to_official,
 )
 from simim_plugin.checkpoint.export import convert
+from simim_plugin.checkpoint.families import BY_NAME
 from simim_plugin.checkpoint.names import to_timm
+from simim_plugin.config_files import config_path
 from simim_plugin.environment import MissingDependency
 from simim_plugin.vit.arches import MICRO
 
@@ -229,6 +235,58 @@ def test_plugin_keeps_all_parts_and_slim_only_the_encoder(tmp_path):
         assert torch.equal(other.state_dict()[name], value), name
     with pytest.raises(CheckpointError, match=r'missing.*neck'):
         load_model(other, slim)
+
+
+@pytest.mark.parametrize('channels', [1, 5])
+@pytest.mark.parametrize(
+    ('to', 'final_norm'),
+    [
+        ('plugin', False),
+        ('slim', True),
+        ('official', False),
+        ('timm', False),
+        ('timm', True),
+        ('hf', True),
+        ('onnx', True),
+    ],
+)
+def test_images_of_any_number_of_channels(tmp_path, to, final_norm, channels):
+    vit = our_vit(in_channels=channels, final_norm=final_norm)
+    state = wrap(vit.state_dict(), 'backbone.')
+    torch.save(dict(state_dict=state), tmp_path / 'in.pth')
+    out = tmp_path / 'out.pth'
+    report = convert(tmp_path / 'in.pth', out, to, num_heads=HEADS)
+    assert 'tokens (3, 17, 64) differ by at most' in report
+    assert ('in_chans=' in report) is (to == 'timm')
+    if to == 'onnx':
+        assert f'(batch, {channels}, 32, 32)' in report
+    else:
+        kernel = read_weights(out).part('backbone')
+        assert kernel['patch_embed.projection.weight'].shape[1] == channels
+
+
+@pytest.mark.parametrize('to', ['plugin', 'slim'])
+@pytest.mark.parametrize('branch', ['online', 'teacher'])
+def test_an_encoder_alone_keeps_its_family(tmp_path, monkeypatch, branch, to):
+    """DINO's encoder alone has the tensors of any ViT with a final norm."""
+    monkeypatch.setenv('SIMIM_SCALE', 'demo')
+    config = Config.fromfile(config_path('siamese_im_rival-dino.py'))
+    init_default_scope('mmpretrain')
+    model = scramble(MODELS.build(config.model))
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'dino.pth')
+    out = tmp_path / 'out.pth'
+    convert(tmp_path / 'dino.pth', out, to, branch=branch)
+    assert read_weights(out).family == BY_NAME['DINO']
+    content = torch.load(out, weights_only=True)
+    for other in ('nothing known', ['DINO']):
+        content['meta']['simim_plugin_family'] = other
+        only = {
+            name: value
+            for name, value in content['state_dict'].items()
+            if name.startswith('backbone.')
+        }
+        torch.save(dict(content, state_dict=only), tmp_path / 'odd.pth')
+        assert read_weights(tmp_path / 'odd.pth').family.name == 'SiameseIM'
 
 
 def test_entries_other_than_weights_are_reported(tmp_path):

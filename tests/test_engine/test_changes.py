@@ -143,6 +143,79 @@ def test_lists_hooks_and_classes():
 
 
 @pytest.mark.parametrize(
+    ('hook', 'kind'),
+    [
+        (dict(type='OnlineMatches', interval=2), Kind.FREE),
+        (dict(type='mmpretrain.OnlineKNN', train='a', val='b'), Kind.FREE),
+        (dict(type='CollapseMonitor', interval=2), Kind.FREE),
+        (dict(type='ClassCountHook'), Kind.FREE),
+        (dict(type='EmptyCacheHook', after_epoch=True), Kind.FREE),
+        (dict(type='ProfilerHook', by_epoch=False), Kind.FREE),
+        (dict(type='PNGVisualizationHook', draw=True), Kind.FREE),
+        (dict(type='FitTokenizerHook'), Kind.FREE),
+        (dict(type='NonFiniteGuard'), Kind.COURSE),
+        (dict(type='HoldBackboneHook', epochs=1), Kind.COURSE),
+        (dict(type='HoldLastLayerHook', epochs=1), Kind.COURSE),
+        (dict(type='TemperatureHook', epochs=1), Kind.COURSE),
+        (dict(type='StepEMAHook', momentum=0.1), Kind.COURSE),
+        (dict(type='MomentumHook', base_momentum=0.9), Kind.COURSE),
+        (dict(type='EMAHook'), Kind.COURSE),
+        (dict(type='EarlyStoppingHook', monitor='a'), Kind.COURSE),
+        (dict(type='SyncBuffersHook'), Kind.COURSE),
+        (dict(type='PreciseBNHook'), Kind.COURSE),
+        (dict(type='SwitchRecipeHook', schedule=[]), Kind.COURSE),
+    ],
+    ids=lambda value: value['type'] if isinstance(value, dict) else value.name,
+)
+def test_a_hook_comes_or_goes(hook, kind):
+    """With nothing but its own lines, also as the last one."""
+    name = hook['type'].rpartition('.')[2]
+    wanted = {f'custom_hooks.{name}.{key}': kind for key in hook}
+    other = dict(type='IterTimerHook')
+    for rest in ([], [other]):
+        for one, two in (([hook, *rest], rest), (rest, [hook, *rest])):
+            one, two = (dict(custom_hooks=hooks) for hooks in (one, two))
+            assert kinds(one, two) == wanted
+    assert kinds(dict(custom_hooks=[hook]), {}) == wanted
+    assert kinds({}, dict(custom_hooks=[])) == {}
+    twice = dict(custom_hooks=[hook, hook])
+    found = kinds(dict(custom_hooks=[hook]), twice)
+    assert {*found.values()} == {kind}
+
+
+def test_what_a_hook_does_may_differ_from_that_it_is_there():
+    def of(**options):
+        return dict(custom_hooks=[options])
+
+    guard = dict(type='NonFiniteGuard', max_in_row=9)
+    assert kinds(of(**guard), of(**dict(guard, max_in_row=5))) == {
+        'custom_hooks.NonFiniteGuard.max_in_row': Kind.FREE
+    }
+    fit = dict(type='FitTokenizerHook', images=9)
+    assert kinds(of(**fit), of(**dict(fit, images=5))) == {
+        'custom_hooks.FitTokenizerHook.images': Kind.FIXED
+    }
+
+
+@pytest.mark.parametrize(
+    ('name', 'kind'),
+    [
+        *((name, Kind.FREE) for name in ('timer', 'logger', 'checkpoint')),
+        *((name, Kind.FREE) for name in ('runtime_info', 'visualization')),
+        ('param_scheduler', Kind.COURSE),
+        ('sampler_seed', Kind.COURSE),
+        ('another', Kind.COURSE),
+    ],
+)
+def test_default_hooks(name, kind):
+    old, new = ({'default_hooks': hooks} for hooks in ({name: None}, {}))
+    assert kinds(old, new) == {f'default_hooks.{name}': kind}
+    assert kinds({}, new) == {}
+    new = dict(default_hooks={name: dict(type='A')})
+    assert {*kinds(old, new).values()} == {kind}
+
+
+@pytest.mark.parametrize(
     'text',
     ['a = ', 'f()', 'a.b = 1', 'None', '(' * 9999, 'a = "\0"', 'a, b = 1'],
 )

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from mmpretrain.registry import TRANSFORMS
 from torch import nn
 
+import simim_plugin.pretraining  # noqa: F401  # registers the transforms
+from simim_plugin.ablations import SameView  # noqa: F401
 from simim_plugin.errors import SimimError
 from simim_plugin.evaluation import PatchMatches, draw_pairs, match_patches
 from simim_plugin.geometry import PairGeometry, View
@@ -48,6 +51,28 @@ def pair(online, target):
         blue = torch.zeros_like(image[..., :1])
         views.append(torch.cat([image, blue], -1).round().byte().numpy())
     return dict(img=views, geometry=geometry)
+
+
+@pytest.mark.parametrize('kind', ['PairedViews', 'SameView'])
+def test_views_have_their_colours_where_a_device_applies_them(kind):
+    colour = [dict(type='Solarize', thr=128, prob=0.5)]
+    roles = dict(online=colour, target=colour)
+    views = dict(size=16, **dict(colour=colour) if kind[0] == 'S' else roles)
+    settings = dict(type=kind, **views)
+    draw = np.random.default_rng(0)
+    images = [
+        dict(img=draw.integers(0, 256, (20, 24, 3), np.uint8))
+        for _ in range(8)
+    ]
+    plain, deferred = (
+        draw_pairs(TRANSFORMS.build(one), images, seed=3)
+        for one in (settings, dict(settings, defer=True))
+    )
+    for ours, theirs in zip(deferred, plain, strict=True):
+        assert ours.keys() == theirs.keys()
+        for view, other in zip(ours['img'], theirs['img'], strict=True):
+            assert view.dtype == np.uint8
+            assert np.array_equal(view, other)
 
 
 BOX = (20.0, 30.0, 128.0, 128.0)

@@ -1,18 +1,25 @@
 """kNN during training: its figures, and a run it does not disturb."""
 
+import logging
 import multiprocessing
 import random
 import subprocess
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmpretrain.registry import MODELS
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import (
     EventAccumulator,
 )
 
+from simim_plugin.checkpoint import read_weights
+from simim_plugin.config_files import config_path
 from simim_plugin.errors import SimimError
 from simim_plugin.evaluation import (
     extract_features,
@@ -21,7 +28,10 @@ from simim_plugin.evaluation import (
     knn_accuracy,
     online_knn,
 )
+from simim_plugin.evaluation.online_knn import OnlineKNN
+from simim_plugin.visualization.encoder import FrozenEncoder
 
+from ..test_checkpoint.helpers import scramble
 from ..test_engine.training import (
     Pairs,
     printed,
@@ -78,6 +88,71 @@ def test_online_knn_is_the_packages_knn(train, folders):
     ) in printed(runner)
 
 
+@pytest.mark.parametrize(
+    ('name', 'pool', 'branch'),
+    [
+        ('moco-v3', None, 'online'),
+        ('moco-v3', 'mean', 'teacher'),
+        ('dino', None, 'teacher'),
+        ('msn', None, 'online'),
+        ('densecl', None, 'target'),
+        ('supervised', None, 'online'),
+    ],
+)
+def test_online_knn_reads_the_encoder_as_the_evaluation_does(
+    folders, tmp_path, monkeypatch, name, pool, branch
+):
+    monkeypatch.setenv('SIMIM_SCALE', 'demo')
+    init_default_scope('mmpretrain')
+    config = Config.fromfile(config_path(f'siamese_im_rival-{name}.py'))
+    model = MODELS.build(config.model)
+    scramble(model)
+    kind = model.backbone.out_type
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'run.pth')
+    hook = OnlineKNN(**folders, k=3, pool=pool, branch=branch)
+    logged = {}
+    runner = SimpleNamespace(
+        model=model,
+        train_dataloader=SimpleNamespace(dataset=Pairs()),
+        epoch=9,
+        iter=60,
+        timestamp='now',
+        logger=logging.getLogger(),
+        visualizer=SimpleNamespace(
+            add_scalars=lambda scalars, **_: logged.update(scalars)
+        ),
+    )
+    pools = []
+    monkeypatch.setattr(
+        online_knn,
+        'extract_features',
+        lambda model, loader, pool: (
+            pools.append(pool),
+            extract_features(model, loader, pool),
+        )[1],
+    )
+    hook.before_train(runner)
+    hook.after_train_epoch(runner)
+    weights = read_weights(tmp_path / 'run.pth', branch)
+    assert {*pools} == {pool or weights.family.pool}
+    frozen = FrozenEncoder(tmp_path / 'run.pth', 48, branch=branch)
+    train, val = (
+        extract_features(
+            frozen, image_loader(folder_dataset(folders[part], 48)), pools[0]
+        )
+        for part in ('train', 'val')
+    )
+    assert logged['knn/top1_k3'] == knn_accuracy(*train, *val, ks=[3])[3]
+    assert model.backbone.out_type == kind
+
+
+def test_online_knn_of_a_branch_that_is_not_there(folders):
+    model = SimpleNamespace(backbone=None, target=None)
+    hook = OnlineKNN(**folders, branch='teacher')
+    with pytest.raises(SimimError, match=r"branch='teacher', which .* leave"):
+        hook.before_train(SimpleNamespace(model=model))
+
+
 def test_online_knn_on_fewer_images(train, folders):
     hook = dict(type='OnlineKNN', **folders, k=3, max_train=5, max_val=3)
     assert '% of 3 images (k = 3, 5 images vote)' in printed(train(hook))
@@ -125,7 +200,7 @@ def test_a_stop_during_online_knn_finds_its_checkpoint(train, folders):
     model, signalled = small_model(), []
 
     def stop(*_):
-        if model.training or signalled:
+        if model.backbone.training or signalled:
             return
         (worker,) = multiprocessing.active_children()
         # SIGTERM from this process, the parent, would end the worker.

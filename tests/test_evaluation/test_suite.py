@@ -480,6 +480,39 @@ def test_the_other_branch(demo):
         assert torch.equal(value, target[name]), name
 
 
+@pytest.mark.parametrize('branch', ['online', 'teacher'])
+def test_either_branch_is_read_as_its_family_is(
+    demo, tmp_path, monkeypatch, branch
+):
+    """On images of one's own, too, whose config reads the file again."""
+    monkeypatch.setenv('SIMIM_SCALE', 'demo')
+    config = Config.fromfile(config_path('siamese_im_rival-dino.py'))
+    model = scramble(MODELS.build(config.model))
+    file = tmp_path / 'dino.pth'
+    torch.save(dict(state_dict=model.state_dict()), file)
+    data = class_folders(tmp_path / 'data', broken=False)
+    words = [str(file), '--data', str(data), '--branch', branch]
+    words += ['--tasks', 'knn,linear,logistic']
+    run = Evaluation(
+        parse_args([*words, '--work-dir', str(tmp_path / 'out')]), TOOLS
+    )
+    assert {*run.args.tasks} == run.own
+    knn, linear, logistic = (
+        run._config(task, *run._configs(task)) for task in run.args.tasks
+    )
+    assert knn.test_cfg.pool == logistic.test_cfg.pool == 'cls'
+    assert linear.model.backbone.out_type == 'cls_token'
+    wanted = model.target['backbone'] if branch == 'teacher' else None
+    wanted = (wanted or model.backbone).state_dict()
+    probe = MODELS.build(linear.model)
+    probe.backbone.init_weights()  # reads `pretrained`
+    frozen = MODELS.build(knn.model)
+    load_weights(frozen, run.checkpoint)
+    for name in ('layers.0.attn.qkv.weight', 'ln1.weight'):
+        for backbone in (probe.backbone, frozen.backbone):
+            assert torch.equal(backbone.state_dict()[name], wanted[name])
+
+
 def test_untrained_encoder_of_a_config(demo):
     words = [DEMO, '--data', str(demo / 'data/demo')]
     words += ['--work-dir', str(demo / 'untrained')]
@@ -701,7 +734,11 @@ def test_every_family_is_evaluated(tmp_path, kind):
         config = run._config(task, *run._configs(task))
         config.model.backbone.img_size = 32
         config.model.backbone.out_type = 'raw'
-        config.model.backbone.final_norm = run.options.get('final_norm', False)
+        for key, default in (
+            ('final_norm', False),
+            ('final_norm_affine', True),
+        ):
+            config.model.backbone[key] = run.options.get(key, default)
         backbone = MODELS.build(config.model.backbone)
         load_backbone(backbone, file)
         with torch.no_grad():

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
 from mmengine.dataset import default_collate
 from mmpretrain import get_model
 from mmpretrain.registry import TRANSFORMS
 from PIL import Image
+from torchvision.transforms.functional import _compute_resized_output_size
 
 from simim_plugin.checkpoint import CheckpointError
 from simim_plugin.checkpoint.channels import adapt_channels
@@ -18,6 +21,7 @@ from simim_plugin.datasets import (
     ImageFolder,
     LabelledFolder,
     LoadRGBImage,
+    evaluation_crop,
 )
 from simim_plugin.errors import SimimError
 from simim_plugin.evaluation import (
@@ -226,6 +230,25 @@ def test_the_evaluation_crop_is_that_of_the_configs(size):
         expected = TRANSFORMS.build(step)(expected)
     difference = found['img'].astype(int) - np.asarray(expected['img'])
     assert np.abs(difference).max() <= 1
+
+
+@given(st.integers(1, 500), st.integers(1, 500), st.integers(1, 400))
+@example(256, 256, 29)
+def test_sides_are_rounded_as_in_torchvision(height, width, edge):
+    size = max(1, edge // 2)
+    shapes = []
+
+    def sized(image, shape):
+        shapes.append(shape)
+        return np.zeros((*shape, 1), np.uint8)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation_crop, 'resize', sized)
+        image = np.zeros((height, width, 1), np.uint8)
+        found = EvaluationCrop(size, edge)(dict(img=image))
+    wanted = _compute_resized_output_size((height, width), [edge])
+    assert shapes == [tuple(wanted)]
+    assert found['img'].shape == (size, size, 1)
 
 
 @pytest.mark.parametrize('channels', [1, 5])

@@ -15,7 +15,11 @@ from simim_plugin.checkpoint.families import PLAIN
 from simim_plugin.engine import AutocastOptimWrapper
 from simim_plugin.errors import SimimError
 from simim_plugin.models import SiameseIMViT
-from simim_plugin.recipes.configuring import Choices, make_recipe
+from simim_plugin.recipes.configuring import (
+    UNTRAINED,
+    Choices,
+    make_recipe,
+)
 from simim_plugin.recipes.machine import (
     HELD,
     UNTRIED,
@@ -331,6 +335,61 @@ def of_no_named_size(folder, **options):
     state = {f'backbone.{k}': v for k, v in vit.state_dict().items()}
     torch.save(dict(state_dict=state), folder / 'encoder.pth')
     return str(folder / 'encoder.pth'), arch
+
+
+@pytest.mark.parametrize(('task', 'method', 'folder'), JOBS)
+def test_the_other_encoder_of_a_file_is_taken(
+    task, method, folder, data, tmp_path
+):
+    file, _ = of_no_named_size(tmp_path)
+    content = torch.load(file)
+    state = content['state_dict']
+    state |= {f'target.{name}': value + 1 for name, value in state.items()}
+    torch.save(content, file)
+    for lora in {None, 4 if method in ('finetune', 'upernet') else None}:
+        _, config = written(
+            *(task, tmp_path / 'my.py', data / folder),
+            method=method,
+            encoder=file,
+            branch='target',
+            num_heads=2,
+            img_size=64,
+            lora=lora,
+        )
+        apply_img_size(config)
+        check_settings(config)
+        place = config.model if task == 'pretraining' else None
+        place = place or config.model.backbone.get('module')
+        place = place or config.model.backbone
+        assert place.pretrained == dict(file=file, branch='target')
+
+
+@pytest.mark.parametrize(('task', 'method', 'folder'), JOBS)
+@pytest.mark.parametrize('batch', [3, 5])
+def test_everything_follows_the_images_of_a_step(
+    task, method, folder, batch, data, tmp_path
+):
+    recipe, config = written(
+        *(task, tmp_path / 'my.py', data / folder),
+        method=method,
+        encoder=needed(None, method, tmp_path),
+        num_heads=2 if method in FROZEN else None,
+        batch_size=batch,
+    )
+    plan = recipe.plan
+    assert plan.batch == batch
+    if method in UNTRAINED:
+        return
+    assert config.train_dataloader.batch_size == batch
+    wrapper = config.optim_wrapper
+    step = batch * wrapper.get('accumulative_counts', 1)
+    assert plan.total == step == config.auto_scale_lr.base_batch_size
+    if task == 'pretraining':
+        wanted = square_root_lr(plan.recipe_lr, 4096, step)
+        assert wrapper.optimizer.lr == wanted
+        assert f'1e-3 x sqrt({step} / 4096)' in str(recipe.written)
+        steps = plan.epochs * (plan.images // step)
+        assert f'{steps} steps of {step} of' in str(recipe.written)
 
 
 TUNING = [{}, dict(freeze=True), dict(encoder_lr=0.1), dict(lora=4)]

@@ -85,15 +85,46 @@ def own_methods(owner: type) -> list[Callable]:
     return [m for m in vars(owner).values() if inspect.isfunction(m)]
 
 
-def running(made: type) -> Iterator[Callable]:
-    """Yield the methods that can run: not those that a class overrides."""
+def running(made: type) -> list[Callable]:
+    """Return the methods that can run.
+
+    Not those that a class overrides, nor private ones that only these call.
+    """
+    methods = [*not_overridden(made)]
+    while True:
+        called = frozenset().union(*map(reads_of, methods))
+        kept = [
+            method
+            for method in methods
+            if method.__name__ in called or not private(method.__name__)
+        ]
+        if len(kept) == len(methods):
+            return kept
+        methods = kept
+
+
+def plain(method: Callable, name: str) -> Callable:
+    """Return a method without its decorators, which may leave no trace."""
+    method = inspect.unwrap(method)
+    for cell in getattr(method, '__closure__', None) or ():
+        inner = cell.cell_contents
+        if inspect.isfunction(inner) and inner.__name__ == name:
+            return plain(inner, name)
+    return method
+
+
+def private(name: str) -> bool:
+    return name.startswith('_') and not name.endswith('__')
+
+
+def not_overridden(made: type) -> Iterator[Callable]:
     for name in {n for owner in made.__mro__[:-1] for n in vars(owner)}:
         for owner in made.__mro__:
             method: Any = vars(owner).get(name)
             method = getattr(method, '__func__', method)
             if isinstance(method, property):
                 method = method.fget
-            method = inspect.unwrap(method) if callable(method) else None
+            method = plain(method, name) if callable(method) else None
             if not inspect.isfunction(method):
                 continue
             yield method
@@ -125,12 +156,13 @@ def kept_in(maker: ast.AST, name: str) -> set[str] | None:
 
     kept: set[str] = set()
     for node in ast.walk(maker):
-        if isinstance(node, ast.Assign) and loads(node.value):
-            if not all(
-                isinstance(goal, ast.Attribute) for goal in node.targets
-            ):
+        if isinstance(node, ast.Assign | ast.AnnAssign) and (
+            node.value and loads(node.value)
+        ):
+            goals = getattr(node, 'targets', None) or [node.target]
+            if not all(isinstance(goal, ast.Attribute) for goal in goals):
                 return None
-            kept |= {goal.attr for goal in node.targets}
+            kept |= {goal.attr for goal in goals}
         elif isinstance(node, (ast.Call, ast.If, ast.For, ast.With)):
             parts = [getattr(node, 'test', None), getattr(node, 'iter', None)]
             parts += [*getattr(node, 'args', ())]
@@ -144,7 +176,7 @@ def kept_in(maker: ast.AST, name: str) -> set[str] | None:
 def _stored(maker: ast.AST, node: ast.AST) -> bool:
     """Return whether a call only makes what an attribute holds."""
     return any(
-        isinstance(statement, (ast.Assign, ast.Assert))
+        isinstance(statement, (ast.Assign, ast.AnnAssign, ast.Assert))
         and any(part is node for part in ast.walk(statement))
         for statement in ast.walk(maker)
     )
@@ -199,3 +231,24 @@ def test_the_search_finds_what_nothing_reads():
 
     assert unread(Stock) == set()
     assert unread(Ours) == {'lost'}
+
+    class Parts:
+        def __init__(self, used: int, lost: int) -> None:
+            self.used: Any = str(used)
+            self.lost: Any = str(lost)
+
+        def words(self) -> list[str]:
+            return self._both()
+
+        def _both(self) -> list[str]:
+            return [self.used, self._last()]
+
+        def _last(self) -> str:
+            return self.lost
+
+    class One(Parts):
+        def _both(self) -> list[str]:
+            return [self.used] * 2
+
+    assert unread(Parts) == set()
+    assert unread(One) == {'lost'}

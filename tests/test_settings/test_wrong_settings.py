@@ -93,6 +93,20 @@ WRONG = [
         'pipeline.1; did you mean PairedViews',
     ),
     ('linear', 'val_evaluator.type=Acuracy', 'mean Accuracy'),
+    # Settings without effect
+    (
+        'row_a',
+        'train_dataloader.dataset.pipeline.1.target=[]',
+        'target is no setting of SameView',
+    ),
+    ('pretraining', 'model.backbone.final_norm_affine=False', 'has no effect'),
+    ('upernet', 'model.backbone.final_norm_affine=False', 'has no effect'),
+    ('detection', 'model.backbone.final_norm_affine=False', 'has no effect'),
+    ('pretraining', 'model.data_preprocessor.mean=None', 'set both, with'),
+    ('pretraining', 'model.data_preprocessor.std=None', 'set both, with'),
+    ('pretraining', 'model.data_preprocessor.std=[1.0]', 'set both, with'),
+    ('tuning', 'model.data_preprocessor.std=None', 'set both, with'),
+    ('knn', 'model.data_preprocessor.mean=None', 'set both, with'),
     # Colours on the device
     ('pretraining', 'model.data_preprocessor.colours=3', 'True or False'),
     (
