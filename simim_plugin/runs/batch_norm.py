@@ -140,8 +140,9 @@ def spanning(model: nn.Module) -> nn.Module:
         norm = SyncedBatchNorm(
             model.num_features, model.eps, model.momentum, model.affine
         )
-        norm._parameters.update(model._parameters)
-        norm._buffers.update(model._buffers)
+        # The same dictionaries: a momentum copy finds its parameters in them.
+        norm._parameters = model._parameters
+        norm._buffers = model._buffers
         return norm.train(model.training)
     for name, part in model.named_children():
         setattr(model, name, spanning(part))

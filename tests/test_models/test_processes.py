@@ -116,6 +116,14 @@ def test_sync_bn_leaves_our_batch_norm_and_replaces_others():
     assert type(spanning(nn.BatchNorm1d(2))) is SyncedBatchNorm
 
 
+def test_sync_bn_keeps_the_places_of_parameters():
+    """A momentum copy lists them when it is built."""
+    norm = nn.BatchNorm1d(2)
+    places = norm._parameters, norm._buffers
+    found = spanning(norm)
+    assert found._parameters is places[0] and found._buffers is places[1]
+
+
 def test_sync_bn_without_effect_is_reported(monkeypatch):
     lines = []
     monkeypatch.setattr(
