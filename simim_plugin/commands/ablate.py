@@ -221,16 +221,31 @@ def run_row(
     """Pretrain and evaluate a row with one seed, unless that is done."""
     folder = args.work_dir / row / f'seed{seed}'
     done = folder / 'row.json'
+    branch = 'teacher' if row in OWN_TEACHER else 'online'
     print(f'[{row}, seed {seed}]', flush=True)
+    os.environ['SIMIM_SCALE'] = args.scale  # read by the configs of all rows
     if done.is_file():
         print(clean(f'  done before: {done}'), flush=True)
-        return
-    os.environ['SIMIM_SCALE'] = args.scale  # read by the configs of all rows
+    else:
+        figures = _figures(args, row, seed, branch, folder, tools)
+        write_json(done, figures)
+    if args.curves and row != UNTRAINED:
+        _follow(args, branch, folder)
+
+
+def _figures(
+    args: argparse.Namespace,
+    row: str,
+    seed: int,
+    branch: str,
+    folder: Path,
+    tools: Path,
+) -> dict[str, float]:
+    """Pretrain a row and return its figures by task."""
     if row == UNTRAINED:
         weights = config_path(f'{PREFIX}i.py')
     else:
         weights = str(_pretrain(args, row, seed, folder, tools))
-    branch = 'teacher' if row in OWN_TEACHER else 'online'
     tasks = args.tasks.split(',')
     evaluated = [t for t in tasks if t not in (MATCHES, SEGMENTATION)]
     if SEGMENTATION in tasks and not evaluated:
@@ -244,9 +259,7 @@ def run_row(
         figures[MATCHES] = _match(args, weights, branch, seed)
     if SEGMENTATION in tasks:
         figures[SEGMENTATION] = _segment(args, weights, branch, folder, tools)
-    if args.curves and row != UNTRAINED:
-        _follow(args, branch, folder)
-    write_json(done, {task: figures[task] for task in tasks})
+    return {task: figures[task] for task in tasks}
 
 
 def _evaluate(

@@ -17,7 +17,7 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from ..errors import SimimError
-from .contrast import wide
+from ..tensors import wide
 from .distillation import (
     PrototypeHead,
     patch_distillation,
