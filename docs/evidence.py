@@ -56,7 +56,7 @@ FEW_SCENES = 'val_dataloader.dataset.indices=200 val_evaluator.ann_file=None'
 
 def pretrained(seed: int) -> str:
     """Return the checkpoint of the run ``demo``."""
-    return f'{OUT}/demo/seed{seed}/pretraining/epoch_16.pth'
+    return f'{OUT}/demo/seed{seed}/pretraining/epoch_20.pth'
 
 
 def transfers(config: str, name: str, more: str = '') -> list[str]:

@@ -171,7 +171,7 @@ WRITTEN = {
     'published-weights': 'work_dirs/dinov2/results.json my_segmentation.py '
     'work_dirs/my_dinov2/epoch_1.pth',
     'several-machines': 'work_dirs/my_pretraining/epoch_2.pth job.sh',
-    'own-method': 'work_dirs/my_cosine/epoch_16.pth work_dirs/my_knn',
+    'own-method': 'work_dirs/my_cosine/epoch_20.pth work_dirs/my_knn',
 }
 """Files that a reader has at the end of each page."""
 

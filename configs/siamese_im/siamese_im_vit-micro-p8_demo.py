@@ -28,7 +28,7 @@ train_dataloader = dict(
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
 auto_scale_lr = dict(base_batch_size=64)
 param_scheduler = dict(warmup=1)
-train_cfg = dict(max_epochs=16)
+train_cfg = dict(max_epochs=20)
 momentum_hook = dict(type='MomentumHook', base_momentum=0.99)
 watching_hooks = [
     dict(type='ThroughputHook'),

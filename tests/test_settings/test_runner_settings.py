@@ -46,7 +46,7 @@ WRONG = {
     'optim_wrapper.paramwise_cfg.custom_keys.backbone=2': r'dict\(lr_mult=0.1',
     'param_scheduler.begin=5 param_scheduler.end=2': 'begin is 5 and end 2',
     'param_scheduler.begin=-1': 'begin is -1',
-    'param_scheduler.begin=2 param_scheduler.warmup=15': 'ends after 14 ep',
+    'param_scheduler.begin=2 param_scheduler.warmup=19': 'ends after 18 ep',
     'param_scheduler.last_step=7': '--resume goes on',
     'default_hooks.checkpoint.save_best=auto': 'run has no validation',
     'default_hooks.checkpoint.rule=less': 'without save_best',
