@@ -327,7 +327,7 @@ def test_the_demo_learns(learned):
 def test_an_encoder_that_is_continued_keeps_its_knn(learned, tmp_path):
     """Pretraining goes on from the encoder alone, for thirty steps."""
     source = learned / 'work' / 'pretraining' / f'epoch_{EPOCHS}.pth'
-    convert(source, tmp_path / 'encoder.pth', 'slim')
+    convert(source, tmp_path / 'encoder.pth', 'slim', num_heads=2)
     done = run_tool(
         *('train.py', 'siamese_im_vit-micro-p8_2e_continue-demo.py'),
         *('--pretrained', 'encoder.pth', '--work-dir', 'run'),
