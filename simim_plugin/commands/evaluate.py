@@ -185,7 +185,7 @@ class Evaluation:
             self.settings['untrained'] = _digest_of(pretraining)
             self._claim_folder()  # before the encoder is written there
             self.checkpoint = untrained(pretraining, args)
-        self.source = self.checkpoint  # its names tell the family
+        self.source = self.checkpoint  # its names show the family
         weights = read_weights(self.source, args.branch)
         self.fine_tuned = 'head.fc.weight' in weights.state
         self.encoder = find_encoder(weights)

@@ -12,6 +12,7 @@ from ..checkpoint.families import PLAIN, Family
 from ..config_files import config_path
 from ..errors import SimimError
 from ..vit.arches import ARCHES, HUGE, LARGE, MICRO, SMALL, TINY
+from ..vit.norm import FINAL_NORM
 
 FROZEN = ('knn', 'linear', 'logistic')
 TASKS = (*FROZEN, 'finetune', 'robustness')
@@ -161,7 +162,7 @@ def fit_model(
     names = {tuple(known.values()): name for name, known in ARCHES.items()}
     options['arch'] = names.get(tuple(arch.values()), arch)
     if task not in FROZEN:  # fine-tuning has its own norm
-        for key in ('final_norm', 'final_norm_affine'):
+        for key in FINAL_NORM:
             options.pop(key, None)
     backbone.update(options)
     if model.get('head') is not None:

@@ -41,11 +41,11 @@ class NonFiniteGuard(Hook):
     The hook adds no wait for the GPU: it reads the norm that clipping has
     measured, which is the same in all processes. Without ``clip_grad``, and
     before gradients are clipped by value, it measures them, with one wait
-    per optimizer step. Only after a
-    skipped step does it read the terms of the loss; until then it keeps the
-    batches of the optimizer step. A gradient scaler overflows while it
-    searches for its scale, so under one the hook reports a finite loss with
-    a non-finite gradient only after 50 steps in a row.
+    per optimizer step. It reads the terms of the loss only after a skipped
+    step, and keeps the batches of the optimizer step until then. A gradient
+    scaler overflows while it searches for its scale, so under one the hook
+    reports a finite loss with a non-finite gradient only after 50 steps in a
+    row.
 
     Args:
         max_in_row (int): skipped steps in a row that end the run. Defaults

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+from ..vit.norm import FINAL_NORM
 from .class_folders import Labelled
 from .encoders import SIZES, Encoder, check_encoder
 from .machine import Machine, fit_batch, need
@@ -169,7 +170,7 @@ def _set_model(
     backbone = 'model.backbone'
     changes = encoder.changes(dict(arch=name, patch_size=patch))
     if method == 'finetune':  # it has a norm of its own
-        for key in ('final_norm', 'final_norm_affine'):
+        for key in FINAL_NORM:
             changes.pop(key, None)
     set_encoder(out, encoder, changes, data.pictures.channels)
     if method == 'linear':

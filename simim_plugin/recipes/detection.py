@@ -9,6 +9,7 @@ from typing import Any
 from ..checkpoint import read_weights
 from ..checkpoint.grids import bias_grid
 from ..detection.schedule import schedule
+from ..vit.norm import FINAL_NORM
 from .boxes import Boxes, Part
 from .encoders import SIZES, WIDTHS, Encoder, check_encoder
 from .machine import Machine, fit_batch, need
@@ -165,7 +166,7 @@ def _set_model(
     backbone, count = 'model.backbone', len(data.classes)
     changes = encoder.changes(dict(arch=name, patch_size=_PATCH))
     # Kernels are resized, and the last norm is left out.
-    for key in ('patch_size', 'final_norm', 'final_norm_affine'):
+    for key in ('patch_size', *FINAL_NORM):
         changes.pop(key, None)
     if encoder.name is None:
         quarter = encoder.depth / 4

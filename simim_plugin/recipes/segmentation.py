@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from ..errors import SimimError
 from ..segmentation.label_maps import IGNORED
+from ..vit.norm import FINAL_NORM
 from .encoders import SIZES, Encoder, check_encoder
 from .label_maps import LabelMaps, Pairs
 from .machine import Machine, fit_batch, need
@@ -135,7 +136,7 @@ def _set_model(
     backbone, count = 'model.backbone', len(data.classes)
     changes = encoder.changes(dict(arch=name, patch_size=16))
     if method == 'upernet':
-        for key in ('final_norm', 'final_norm_affine'):
+        for key in FINAL_NORM:
             changes.pop(key, None)
     if method == 'upernet' and isinstance(changes.get('arch'), dict):
         changes['arch'].pop('_delete_')  # the packaged config has no arch

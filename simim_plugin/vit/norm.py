@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from ..tensors import wide
 
+FINAL_NORM = ('final_norm', 'final_norm_affine')
+"""Options of the norm after the last block."""
+
 
 @MODELS.register_module()
 class RMSNorm(nn.Module):

@@ -11,6 +11,7 @@ from mmengine.runner import set_random_seed
 from mmpretrain.registry import MODELS
 from PIL import Image
 
+from simim_plugin.commands import ablate
 from simim_plugin.commands.ablate import main, parse_args
 from simim_plugin.commands.row_figures import matched_share
 from simim_plugin.commands.row_tables import (
@@ -153,6 +154,24 @@ def test_costs_are_columns_and_curves_are_drawn(away):
     left, right = draw_curves(curves, costs).axes
     assert left.lines[0].get_xydata().tolist() == [[6.0, 25.0]]
     assert right.lines[0].get_xydata().tolist() == [[2.0, 25.0]]
+
+
+def test_curves_of_rows_that_are_done_go_on(away, monkeypatch):
+    for part in ('train', 'val'):
+        (away / 'data' / 'demo' / part).mkdir()
+    folder = away / 'rows'
+    folder.mkdir()
+    costs = {'i: GFLOPs an image': 1.0}
+    (folder / 'costs.json').write_text(json.dumps(costs))
+    followed = []
+    monkeypatch.setattr(
+        ablate, '_follow', lambda *args: followed.append(args[-1])
+    )
+    for _ in range(2):
+        words = ['untrained', 'i', '--curves', '--work-dir', 'rows']
+        main(words, tools=away)
+    assert followed == [Path('rows/i/seed0')] * 2
+    assert sum(call.startswith('train') for call in calls(away)) == 1
 
 
 def test_a_budget_of_no_number_is_refused(away, capsys):
