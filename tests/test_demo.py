@@ -276,7 +276,7 @@ def test_the_pairs_of_the_picture_are_typical():
     assert drawn.typical()[-1] == 1
 
 
-# Half of the demo's width and depth: a quarter of the time of a step.
+# Half of the demo's width and depth, to save time.
 NARROW = [
     'model.backbone.arch.embed_dims=64',
     'model.backbone.arch.num_layers=2',
