@@ -17,7 +17,7 @@ PYTEST = --numprocesses $(shell $(PYTHON) -c "import os; print(min(os.cpu_count(
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
-demo: install  ## pretrain on generated images, evaluate, write work_dirs/demo (15 minutes)
+demo: install  ## pretrain on generated images, evaluate, write work_dirs/demo (10 minutes)
 	$(RUN) tools/demo.py
 
 test: install-test lint  ## lint, types and the test suite without its slow tests
