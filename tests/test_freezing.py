@@ -30,8 +30,7 @@ BACKBONES = {
     ),
     'mmseg': (
         SEGMENTORS,
-        dict(type='SiameseIMSegViT', img_size=16, patch_size=4)
-        | dict(embed_dims=16, num_layers=3, num_heads=2, mlp_ratio=2)
+        dict(type='SiameseIMSegViT', img_size=16, patch_size=4, arch=ARCH)
         | dict(out_indices=[2]),
     ),
 }

@@ -7,9 +7,8 @@ norm_cfg = dict(type='BN')  # across GPUs by sync_bn
 model = dict(
     backbone=dict(
         type='SiameseIMSegViT', img_size=_base_.crop_size, patch_size=16,
-        embed_dims=768, num_layers=12, num_heads=12, mlp_ratio=4,
-        norm_cfg=dict(type='LN', eps=1e-6), init_values=1.0,
-        drop_path_rate=0.1, out_indices=(3, 5, 7, 11), pretrained=None),
+        arch='base', drop_path_rate=0.1, out_indices=(3, 5, 7, 11),
+        pretrained=None),
     neck=dict(type='Feature2Pyramid', embed_dim=768,
               rescales=[4, 2, 1, 0.5], norm_cfg=norm_cfg),
     decode_head=dict(

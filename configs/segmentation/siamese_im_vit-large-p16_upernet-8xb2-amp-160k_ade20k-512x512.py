@@ -4,8 +4,7 @@ _base_ = './siamese_im_vit-base-p16_upernet-8xb2-amp-160k_ade20k-512x512.py'
 
 model = dict(
     backbone=dict(
-        embed_dims=1024, num_layers=24, num_heads=16, drop_path_rate=0.2,
-        out_indices=(7, 11, 15, 23)),
+        arch='large', drop_path_rate=0.2, out_indices=(7, 11, 15, 23)),
     neck=dict(embed_dim=1024),
     decode_head=dict(in_channels=[1024, 1024, 1024, 1024], channels=1024),
     auxiliary_head=dict(in_channels=1024))

@@ -11,11 +11,7 @@ model = dict(
     data_preprocessor=dict(size=crop_size, test_cfg=dict(size=crop_size)),
     backbone=dict(
         type='SiameseIMSegViT', img_size=crop_size, patch_size=8,
-        embed_dims=_base_.micro.embed_dims,
-        num_layers=_base_.micro.num_layers,
-        num_heads=_base_.micro.num_heads, mlp_ratio=4,
-        norm_cfg=dict(type='LN', eps=1e-6), init_values=1.0,
-        drop_path_rate=0.0, out_indices=(0, 1, 2, 3), pretrained=None),
+        arch=_base_.micro, out_indices=(0, 1, 2, 3), pretrained=None),
     neck=dict(type='Feature2Pyramid', embed_dim=128,
               rescales=[4, 2, 1, 0.5], norm_cfg=norm_cfg),
     decode_head=dict(

@@ -2,8 +2,7 @@
 _base_ = './siamese_im_vit-base-p16_upernet-8xb2-amp-160k_ade20k-512x512.py'
 
 model = dict(
-    backbone=dict(
-        embed_dims=384, num_heads=6, drop_path_rate=0.1),
+    backbone=dict(arch='small', drop_path_rate=0.1),
     neck=dict(embed_dim=384),
     decode_head=dict(in_channels=[384, 384, 384, 384], channels=384),
     auxiliary_head=dict(in_channels=384))

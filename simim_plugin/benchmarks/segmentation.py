@@ -13,16 +13,19 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
-from mmseg.models.backbones.mae import MAEAttention
+from mmseg.models.backbones import MAE
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
+from torch import nn
 
 from ..config_files import config_path
-from ..segmentation.backbone import RelativeBiasAttention
+from ..segmentation import SiameseIMSegViT
+from ..vit import Places
 from .timing import DEVICE, costs, median_seconds, peak_megabytes, token_pass
 
 CONFIG = 'siamese_im_vit-base-p16_upernet-8xb2-amp-160k_ade20k-512x512.py'
-KINDS = {'MMSegmentation': MAEAttention, 'ours': RelativeBiasAttention}
+SHAPE = dict(embed_dims=768, num_layers=1, num_heads=12)
+KINDS = ('MMSegmentation', 'ours')
 
 
 def attention(
@@ -31,7 +34,7 @@ def attention(
     """Prepare one block's attention over 32 x 32 patches and the cls token.
 
     Args:
-        kind (str): key of ``KINDS``.
+        kind (str): one of ``KINDS``.
         training (bool): also compute gradients.
         batch (int): images.
         bf16 (bool): under autocast.
@@ -39,9 +42,23 @@ def attention(
     Returns:
         Callable[[], object]: runs it.
     """
-    module = KINDS[kind](768, 12, (32, 32), bias=True).to(DEVICE)
+    module: Callable[..., torch.Tensor]
+    if kind == 'ours':
+        arch = dict(SHAPE, feedforward_channels=4 * 768)
+        ours = SiameseIMSegViT(arch=arch, img_size=512).to(DEVICE)
+        places = ours.places((32, 32))
+        module = partial(call_in_places, ours.layers[0].attn, places)
+    else:
+        module = MAE(**SHAPE, img_size=512).layers[0].attn.to(DEVICE)
     shape = (batch, 1 + 32 * 32, 768)  # (B, T, C)
     return token_pass(module, shape, bf16, training)
+
+
+def call_in_places(
+    attention: nn.Module, places: tuple[Places, ...], tokens: torch.Tensor
+) -> torch.Tensor:
+    """Attend from (B, T, C) to (B, T, C)."""
+    return attention(tokens, *places)
 
 
 def training_step(

@@ -594,9 +594,6 @@ def _adapt(
     """
     wanted = backbone.state_dict()
     resized, dropped = [], []
-    for plain, own in getattr(backbone, 'aliases', ()):
-        for name in [name for name in encoder if name.endswith(plain)]:
-            encoder[name.removesuffix(plain) + own] = encoder.pop(name)
     for name in [*encoder]:
         norm = name.partition('.')[0]
         if norm in _NORMS and name not in wanted:

@@ -1,11 +1,11 @@
-"""The backbone: a plain ViT with fixed positions.
+"""The backbone: a plain ViT with sin-cos positions.
 
 Shape key: B batch, N patches, E extra tokens, C channels.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from mmpretrain.registry import MODELS
 from torch import nn
@@ -27,12 +27,14 @@ def init_linear_xavier(module: nn.Module) -> None:
 
 @MODELS.register_module()
 class SiameseIMViT(FrozenStages, PlainViT):
-    """MMPretrain's ViT with fixed sin-cos positions, on visible patches.
+    """MMPretrain's ViT with sin-cos positions, on visible patches.
 
     Args:
         train_patch_embed (bool): train the patch embedding. Pretraining
             freezes it at its random initialisation for stability;
             fine-tuning trains it. Defaults to False.
+        train_positions (bool): train the positions, which start as the
+            sin-cos table. Defaults to False.
         final_norm (bool): apply LayerNorm after the last block. The method
             has none; encoders of other methods do, and loading one drops
             its norm if this is False. Defaults to False.
@@ -48,10 +50,14 @@ class SiameseIMViT(FrozenStages, PlainViT):
             for the encoders of other methods.
     """
 
+    may_lack: ClassVar[tuple[str, ...]] = ()
+    """Endings of the parameters that a file of ``pretrained`` may lack."""
+
     def __init__(
         self,
         *,
         train_patch_embed: bool = False,
+        train_positions: bool = False,
         final_norm: bool = False,
         out_type: str = 'raw',
         frozen_stages: int = -1,
@@ -61,7 +67,7 @@ class SiameseIMViT(FrozenStages, PlainViT):
         refuse_init_cfg('SiameseIMViT', kwargs.get('init_cfg'))
         super().__init__(final_norm=final_norm, out_type=out_type, **kwargs)
         if self.pos_embed is not None:
-            self.pos_embed.requires_grad_(False)
+            self.pos_embed.requires_grad_(train_positions)
         self.patch_embed.requires_grad_(train_patch_embed)
         self.freeze(frozen_stages)
         self.pretrained = pretrained
@@ -84,4 +90,4 @@ class SiameseIMViT(FrozenStages, PlainViT):
             table = absolute_table(self.patch_resolution, self.embed_dims)
             self.pos_embed.data.copy_(table[:, -rows:])
         if self.pretrained is not None:
-            fill_pretrained(self, self.pretrained)
+            fill_pretrained(self, self.pretrained, stays_new=self.may_lack)

@@ -138,8 +138,6 @@ def _set_model(
     if method == 'upernet':
         for key in FINAL_NORM:
             changes.pop(key, None)
-    if method == 'upernet' and isinstance(changes.get('arch'), dict):
-        changes['arch'].pop('_delete_')  # the packaged config has no arch
     set_encoder(out, encoder, changes, data.pictures.channels)
     heads = ['decode_head']
     if method == 'upernet':

@@ -112,29 +112,22 @@ def value_of(part: Part, name: str) -> Any:
     return part.get(name, default_of(part.made, name) if part.made else None)
 
 
-_OURS = ('SiameseIMViTDet', 'SiameseIMSegViT')
-
-
 def encoder_of(part: Part | None) -> Encoder | None:
     """Return the sizes of a ViT of ours or MMPretrain's, else None."""
     if part is None or part.made is None:
         return None
-    given: Any = part.settings
-    if 'SiameseIMSegViT' not in part.names or part.get('arch'):
-        known = {'VisionTransformer', 'MAEViT', *_OURS}
-        between = ('FrozenStages', 'PlainViT')
-        names = [name for name in part.names if name not in between]
-        zoo = getattr(part.made, 'arch_zoo', None)
-        if zoo is None or not known & {*names[:2]}:
-            return None
-        given = value_of(part, 'arch')
-        if isinstance(given, str):
-            given = zoo.get(given.lower())
-        if given is None:
-            return None
+    ours = {'SiameseIMViTDet', 'PlainViT'}
+    stock = {'VisionTransformer', 'MAEViT'} & {*part.names[:2]}
+    zoo = getattr(part.made, 'arch_zoo', None)
+    if zoo is None or not (stock or ours & {*part.names}):
+        return None
+    given: Any = value_of(part, 'arch')
+    if isinstance(given, str):
+        given = zoo.get(given.lower())
+    if given is None:
+        return None
     dims, layers, heads = (
-        given.get(name, default_of(part.made, name))
-        for name in ('embed_dims', 'num_layers', 'num_heads')
+        given.get(name) for name in ('embed_dims', 'num_layers', 'num_heads')
     )
     sizes = [value_of(part, name) for name in ('img_size', 'patch_size')]
     if not all(isinstance(n, int) for n in (dims, layers, heads)) or not all(

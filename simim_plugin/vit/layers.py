@@ -327,48 +327,7 @@ def lighten(blocks: nn.Module) -> None:
             part.drop_prob = float(part.drop_prob)
 
 
-class PlacedAttention:
-    """Queries and keys with norms and places, and their relative bias.
-
-    It is a base of attentions that have these attributes.
-    """
-
-    q_norm: nn.Module
-    k_norm: nn.Module
-    neighbours: bool
-    frequencies: nn.Parameter | None
-    bias_table: nn.Parameter | None
-
-    def place(
-        self, query: Tensor, key: Tensor, places: Places
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Normalise and rotate queries and keys, and return their bias.
-
-        Args:
-            query (Tensor): (B, H, T, D).
-            key (Tensor): (B, H, T, D).
-            places (Places): of the tokens.
-
-        Returns:
-            tuple[Tensor, Tensor, Tensor | None]: both, and (..., H, T, T).
-        """
-        query, key = self.q_norm(query), self.k_norm(key)
-        rotation = places.rotation
-        if self.frequencies is not None and places.coordinates is not None:
-            rotation = learned_rotation(
-                places.coordinates[:, None], self.frequencies
-            )
-        if rotation is not None:
-            query = rotate(query, rotation, self.neighbours)
-            key = rotate(key, rotation, self.neighbours)
-        if self.bias_table is None:
-            return query, key, None
-        assert places.bias_index is not None  # the same ViT sets both
-        bias = relative_bias(self.bias_table, places.bias_index)
-        return query, key, bias.to(query.dtype)
-
-
-class ExtendedAttention(PlacedAttention, UnboundAttention):
+class ExtendedAttention(UnboundAttention):
     """MMPretrain's attention with places and normalised queries and keys.
 
     Args:
@@ -426,6 +385,37 @@ class ExtendedAttention(PlacedAttention, UnboundAttention):
         attended = attended.transpose(1, 2).flatten(2)  # (B, T, C)
         attended = self.proj(self.norm(attended))
         return self.out_drop(self.gamma1(self.proj_drop(attended)))
+
+    def place(
+        self, query: Tensor, key: Tensor, places: Places
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Normalise and rotate queries and keys, and return their bias.
+
+        Args:
+            query (Tensor): (B, H, T, D).
+            key (Tensor): (B, H, T, D).
+            places (Places): of the tokens.
+
+        Returns:
+            tuple[Tensor, Tensor, Tensor | None]: both, and
+            (B or 1, H, T, T).
+        """
+        query, key = self.q_norm(query), self.k_norm(key)
+        rotation = places.rotation
+        if self.frequencies is not None and places.coordinates is not None:
+            rotation = learned_rotation(
+                places.coordinates[:, None], self.frequencies
+            )
+        if rotation is not None:
+            query = rotate(query, rotation, self.neighbours)
+            key = rotate(key, rotation, self.neighbours)
+        if self.bias_table is None:
+            return query, key, None
+        assert places.bias_index is not None  # the same ViT sets both
+        bias = relative_bias(self.bias_table, places.bias_index)
+        # PyTorch has no fused attention for a mask of three dimensions.
+        bias = bias.reshape(-1, *bias.shape[-3:])
+        return query, key, bias.to(query.dtype)
 
 
 class ExtendedLayer(TransformerEncoderLayer):

@@ -354,7 +354,8 @@ def head(count: int) -> torch.nn.Module:
     return model
 
 
-def test_names():
+def test_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a checkout may have the demo's classes
     config = Config.fromfile(config_path(UPERNET))
     known = [*config.scenes.metainfo.classes]
     mine = dict(dataset_meta=dict(classes=('a', 'b')))

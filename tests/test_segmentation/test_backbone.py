@@ -1,4 +1,4 @@
-"""The ViT backbone of UPerNet: equal to the stock one, with our loader."""
+"""The ViT backbone of UPerNet: the features of MMSegmentation's MAE."""
 
 import numpy as np
 import pytest
@@ -15,8 +15,15 @@ from simim_plugin.models import SiameseIMViT
 from simim_plugin.segmentation import SiameseIMSegViT
 
 DIMS, DEPTH, HEADS = 48, 4, 3
-ARCH = dict(embed_dims=DIMS, num_layers=DEPTH, num_heads=HEADS)
-NORM = dict(type='LN', eps=1e-6)
+STOCK = dict(embed_dims=DIMS, num_layers=DEPTH, num_heads=HEADS)
+ARCH = dict(STOCK, feedforward_channels=4 * DIMS)
+NAMES = (
+    ('.gamma_1', '.attn.gamma1.weight'),
+    ('.gamma_2', '.ffn.gamma2.weight'),
+    ('.attn.relative_position_bias_table', '.attn.bias_table'),
+    ('.norm1.', '.ln1.'),
+    ('.norm2.', '.ln2.'),
+)
 
 
 def scramble(module, seed=0):
@@ -30,19 +37,39 @@ def scramble(module, seed=0):
 
 
 def ours(size=64, **options):
-    options = dict(ARCH, img_size=size, out_indices=(0, 1, 2, 3)) | options
-    return SiameseIMSegViT(norm_cfg=NORM, **options)
+    options = dict(arch=ARCH, img_size=size) | options
+    return SiameseIMSegViT(**dict(out_indices=(0, 1, 2, 3)) | options)
 
 
-def stock(size=64, **options):
-    options = dict(ARCH, img_size=size, out_indices=(0, 1, 2, 3)) | options
-    return MAE(norm_cfg=NORM, init_values=1.0, **options)
+def stock(size=64):
+    norm = dict(type='LN', eps=1e-6)
+    blocks = (0, 1, 2, 3)
+    options = dict(img_size=size, out_indices=blocks, norm_cfg=norm)
+    return MAE(**STOCK, init_values=1.0, **options)
+
+
+def renamed(name):
+    """The name of a parameter of MMSegmentation's MAE in ours."""
+    for old, new in NAMES:
+        name = name.replace(old, new)
+    return name
+
+
+def filled(reference):
+    """Our backbone with the weights of MMSegmentation's."""
+    vit = ours().eval()
+    state = {
+        renamed(name): value
+        for name, value in reference.state_dict().items()
+        if not name.endswith('relative_position_index')
+    }
+    vit.load_state_dict(state)
+    return vit
 
 
 def classifier(size=64):
     """The classification backbone, without a final norm."""
-    arch = dict(ARCH, feedforward_channels=4 * DIMS)
-    vit = SiameseIMViT(arch=arch, img_size=size, patch_size=16)
+    vit = SiameseIMViT(arch=ARCH, img_size=size, patch_size=16)
     return scramble(vit, seed=1)
 
 
@@ -64,22 +91,23 @@ def test_recipe_is_the_default():
     """LayerScale 1 and eps 1e-6, as in MMSegmentation's MAE recipe."""
     vit = ours()
     for layer in vit.layers:
-        assert (layer.gamma_1 == 1).all()
-        assert (layer.gamma_2 == 1).all()
-        assert not layer.attn.relative_position_bias_table.any()
-        assert layer.norm1.eps == layer.norm2.eps == 1e-6
+        assert (layer.attn.gamma1.weight == 1).all()
+        assert (layer.ffn.gamma2.weight == 1).all()
+        assert not layer.attn.bias_table.any()
+        assert layer.ln1.eps == layer.ln2.eps == 1e-6
+    assert all(weight.requires_grad for weight in vit.parameters())
     assert vit.final_norm is False
 
 
 def test_drop_path_grows_from_0_to_its_rate():
     vit = ours(drop_path_rate=0.1)
-    rates = [layer.drop_path.drop_prob for layer in vit.layers]
+    rates = [layer.ffn.dropout_layer.drop_prob for layer in vit.layers]
     assert rates == pytest.approx(np.linspace(0, 0.1, DEPTH))
 
 
 def test_outputs_and_gradients_equal_the_stock_backbone():
-    expected, got = scramble(stock()), scramble(ours())
-    got.load_state_dict(expected.state_dict())
+    expected = scramble(stock())
+    got = filled(expected)
     outs, wanted = got(images()), expected(images())
     assert len(outs) == len(wanted) == 4
     for out, want in zip(outs, wanted, strict=True):
@@ -87,18 +115,18 @@ def test_outputs_and_gradients_equal_the_stock_backbone():
         torch.testing.assert_close(out, want, atol=1e-5, rtol=1e-5)
     for features in (outs, wanted):
         sum(x.sin().mean() for x in features).backward()
-    grads = dict(expected.named_parameters())
-    for name, parameter in got.named_parameters():
-        assert parameter.grad is not None, name
+    grads = {name: x.grad for name, x in got.named_parameters()}
+    for name, parameter in expected.named_parameters():
         torch.testing.assert_close(
-            parameter.grad, grads[name].grad, atol=1e-5, rtol=1e-4, msg=name
+            grads.pop(renamed(name)), parameter.grad, atol=1e-5, rtol=1e-4
         )
+    assert not grads
 
 
 def test_bf16_costs_no_more_than_in_the_stock_backbone():
     """The error depends on the CPU's kernels, for both in the same way."""
-    vit, reference = scramble(ours()), scramble(stock())
-    reference.load_state_dict(vit.state_dict())
+    reference = scramble(stock())
+    vit = filled(reference)
     expected = [x.detach() for x in vit(images())]
     errors = []
     for backbone in (vit, reference):
@@ -122,10 +150,10 @@ def test_bias_is_added_to_the_attention(layer, seed):
     """A constant over all offsets has no effect: softmax cancels it."""
     vit = scramble(ours(), seed)
     before = vit(images(count=1))[-1]
-    vit.layers[layer].attn.relative_position_bias_table.data += 2.5
+    vit.layers[layer].attn.bias_table.data += 2.5
     after = vit(images(count=1))[-1]
     torch.testing.assert_close(after, before, atol=1e-3, rtol=1e-3)
-    vit.layers[layer].attn.relative_position_bias_table.data[::2] += 9
+    vit.layers[layer].attn.bias_table.data[::2] += 9
     assert (vit(images(count=1))[-1] - after).abs().max() > 1e-3
 
 
@@ -148,22 +176,19 @@ def test_positions_are_interpolated_bicubically(file):
     grid = source[:, 1:].mT.reshape(1, DIMS, 4, 4)
     grid = F.interpolate(grid, (8, 8), mode='bicubic', align_corners=False)
     torch.testing.assert_close(vit.pos_embed[:, 1:], grid.flatten(2).mT)
-    assert not vit.layers[0].attn.relative_position_bias_table.any()
-    assert (vit.layers[3].gamma_2 == 1).all()
+    assert not vit.layers[0].attn.bias_table.any()
+    assert (vit.layers[3].ffn.gamma2.weight == 1).all()
 
 
 def test_base_at_512_has_32_x_32_positions(tmp_path):
     """From a ViT-B/16 of 224 px with one block."""
     arch = dict(embed_dims=768, num_layers=1, num_heads=12)
-    vit = SiameseIMViT(
-        arch=dict(arch, feedforward_channels=3072), img_size=224, patch_size=16
-    )
+    arch['feedforward_channels'] = 3072
+    vit = SiameseIMViT(arch=arch, img_size=224, patch_size=16)
     vit.init_weights()
     path = tmp_path / 'base.pth'
     torch.save(vit.state_dict(), path)
-    wide = SiameseIMSegViT(
-        **arch, img_size=512, norm_cfg=NORM, pretrained=str(path)
-    )
+    wide = SiameseIMSegViT(arch=arch, img_size=512, pretrained=str(path))
     wide.init_weights()
     assert wide.pos_embed.shape == (1, 1 + 32 * 32, 768)
     grid = vit.pos_embed[:, 1:].mT.reshape(1, 768, 14, 14)
@@ -209,6 +234,22 @@ def test_init_cfg_that_unpickles_is_refused():
 def test_image_of_another_size_is_refused():
     with pytest.raises(SimimError, match=r'64 x 64 .* 32 x 32'):
         ours()(images(32))
+
+
+@torch.no_grad()
+def test_images_of_any_size_without_the_bias():
+    vit = scramble(ours(relative_bias=False))
+    assert vit(images(32))[-1].shape == (2, DIMS, 2, 2)
+
+
+def test_recomputed_activations():
+    """``with_cp`` changes no gradient."""
+    vit, other = scramble(ours()), scramble(ours(with_cp=True))
+    for model in (vit, other):
+        model.train()
+        sum(x.sin().mean() for x in model(images())).backward()
+    for one, two in zip(vit.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, two.grad)
 
 
 def test_registered_name():

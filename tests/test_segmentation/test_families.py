@@ -81,18 +81,16 @@ def test_a_trained_backbone_reads_its_own_file(tmp_path):
 
 
 def test_one_vocabulary():
-    vit = SiameseIMSegViT('small', img_size=32)
-    shape = vit.embed_dims, vit.num_layers, vit.num_heads
+    vit = SiameseIMSegViT(arch='small', img_size=32)
+    shape = vit.embed_dims, vit.num_layers, vit.arch_settings['num_heads']
     assert shape == (384, 12, 6)
     with pytest.raises(SimimError, match=r"no arch 'smal'.*small"):
-        SiameseIMSegViT('smal', img_size=32)
-    with pytest.raises(SimimError, match='always has a relative bias'):
-        SiameseIMSegViT('small', img_size=32, relative_bias=False)
+        SiameseIMSegViT(arch='smal', img_size=32)
 
 
 def test_attention_drops(tmp_path):
     _, file = saved('augreg', tmp_path)
-    model = built(file, SIZE, attn_drop_rate=0.5)
+    model = built(file, SIZE, layer_cfgs=dict(attn_drop_rate=0.5))
     first, second = (model(images(SIZE))[0] for _ in 'ab')
     assert torch.equal(first, second)
     model.train()

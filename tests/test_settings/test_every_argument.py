@@ -28,7 +28,6 @@ BY_OTHERS = {
     'ImageNetSketch.filter_cfg',
     'DistillationHead.num_global',  # its algorithms read it
     'PairDataPreprocessor.colours',  # the training loop reads it
-    'SiameseIMSegViT.interpolate_antialias',  # the loader reads it
     'WarmupCosineLR.by_epoch',  # convert_to_iter_based and the loop read it
     # The inferencers give LoadArray the settings of LoadImage.
     'LoadArray.color_type',
