@@ -281,17 +281,25 @@ def statistics(whole: Whole) -> Faults:
             )
 
 
-def final_norms(whole: Whole) -> Faults:
-    """Only a final norm that is there goes without weights."""
+_ONLY_WITH = (
+    ('final_norm_affine', False, 'final_norm'),
+    ('train_positions', True, 'absolute_positions'),
+    ('interpolate_antialias', True, 'absolute_positions'),
+)
+"""Options of an encoder, their value, and the part that they change."""
+
+
+def options_of_parts(whole: Whole) -> Faults:
+    """An option of an encoder's part needs that part."""
     for part in whole.parts:
-        made = part.made
-        if made is None or part.get('final_norm_affine', True):
-            continue
-        if not part.get('final_norm', default_of(made, 'final_norm')):
-            yield (
-                f'{part.path}.final_norm_affine=False has no effect without '
-                'a final norm; set final_norm=True, too, or remove it.'
-            )
+        for name, value, needed in _ONLY_WITH:
+            if part.made is None or part.get(name) is not value:
+                continue
+            if not part.get(needed, default_of(part.made, needed)):
+                yield (
+                    f'{part.path}.{name}={value} has no effect without '
+                    f'{needed}; set {needed}=True, too, or remove it.'
+                )
 
 
 def counted_images(whole: Whole) -> Faults:
@@ -662,7 +670,7 @@ AGREEMENTS: tuple[Callable[[Whole], Faults], ...] = (
     vit,
     channels,
     statistics,
-    final_norms,
+    options_of_parts,
     counted_images,
     transformers,
     whole_branches,

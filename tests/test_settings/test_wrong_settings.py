@@ -100,6 +100,12 @@ WRONG = [
         'target is no setting of SameView',
     ),
     ('pretraining', 'model.backbone.final_norm_affine=False', 'has no effect'),
+    (
+        'pretraining',
+        'model.backbone.train_positions=True '
+        'model.backbone.absolute_positions=False model.backbone.rotary=True',
+        'has no effect without absolute_positions',
+    ),
     ('upernet', 'model.backbone.final_norm_affine=False', 'has no effect'),
     ('detection', 'model.backbone.final_norm_affine=False', 'has no effect'),
     ('pretraining', 'model.data_preprocessor.mean=None', 'set both, with'),
