@@ -12,9 +12,9 @@ from ..errors import SimimError
 
 PARTS = (
     *('backbone', 'projector', 'neck', 'head'),
-    *('target.backbone', 'target.projector'),
+    *('target.backbone', 'target.projector', 'target.neck'),
 )
-"""The parts of SiameseIM, each of which is one graph."""
+"""The parts of SiameseIM and its rivals, each of which is one graph."""
 
 
 def compile_parts(

@@ -45,7 +45,8 @@ def test_no_part_has_a_graph_break(norm):
         'target.backbone': (target_view,),
         'target.projector': (whole,),
     }
-    assert calls.keys() == {*PARTS}
+    parts = dict(model.named_modules())
+    assert calls.keys() == {name for name in PARTS if name in parts}
     for name, arguments in calls.items():
         part = model.get_submodule(name)
         call = part.loss if name == 'head' else part.forward
