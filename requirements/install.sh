@@ -29,6 +29,10 @@ if test "$stack" = upstream; then
 	pip_install colorama pandas tabulate
 	pip_install --no-deps openmim
 fi
+# A second opinion for tests of losses, without its Lightning and Hydra.
+case $extras in
+*dev*) pip_install --no-deps lightly lightly_utils ;;
+esac
 # The stack asks for two OpenCVs, which write the same files. The one that
 # comes last wins, and the other needs libGL.
 pip_install --no-deps --force-reinstall opencv-python-headless

@@ -1,7 +1,7 @@
-"""The losses equal those of lightly, where it is installed.
+"""The losses equal those of lightly.
 
-It is no requirement, since it brings Lightning and Hydra along. To run these
-tests, install it into an environment of its own beside this package.
+`make install-test` installs it without Lightning and Hydra, which they do not
+need.
 """
 
 import pytest
