@@ -16,11 +16,9 @@ from mmengine.structures import PixelData
 from mmseg.models.backbones import MAE
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
-from torch import nn
 
 from ..config_files import config_path
 from ..segmentation import SiameseIMSegViT
-from ..vit import Places
 from .timing import DEVICE, costs, median_seconds, peak_megabytes, token_pass
 
 CONFIG = 'siamese_im_vit-base-p16_upernet-8xb2-amp-160k_ade20k-512x512.py'
@@ -42,23 +40,17 @@ def attention(
     Returns:
         Callable[[], object]: runs it.
     """
-    module: Callable[..., torch.Tensor]
-    if kind == 'ours':
-        arch = dict(SHAPE, feedforward_channels=4 * 768)
-        ours = SiameseIMSegViT(arch=arch, img_size=512).to(DEVICE)
-        places = ours.places((32, 32))
-        module = partial(call_in_places, ours.layers[0].attn, places)
-    else:
-        module = MAE(**SHAPE, img_size=512).layers[0].attn.to(DEVICE)
     shape = (batch, 1 + 32 * 32, 768)  # (B, T, C)
-    return token_pass(module, shape, bf16, training)
-
-
-def call_in_places(
-    attention: nn.Module, places: tuple[Places, ...], tokens: torch.Tensor
-) -> torch.Tensor:
-    """Attend from (B, T, C) to (B, T, C)."""
-    return attention(tokens, *places)
+    if kind == 'MMSegmentation':
+        stock = MAE(**SHAPE, img_size=512).layers[0].attn.to(DEVICE)
+        return token_pass(stock, shape, bf16, training)
+    vit = SiameseIMSegViT(
+        arch=dict(SHAPE, feedforward_channels=4 * 768),
+        img_size=512,
+        layer_scale_init_value=0.0,  # the stock attention does not scale
+    ).to(DEVICE)
+    ours, places = vit.layers[0].attn, vit.places((32, 32))
+    return token_pass(lambda x: ours(x, *places), shape, bf16, training)
 
 
 def training_step(

@@ -13,7 +13,7 @@ from ..models.backbone import SiameseIMViT
 
 @MODELS.register_module()
 class SiameseIMSegViT(SiameseIMViT):
-    """The encoder of the pretraining, as MMSegmentation's recipe for MAE.
+    """The encoder of the pretraining with what MMSegmentation's MAE adds.
 
     Every block has BEiT's relative position bias and LayerScale. With the
     same weights the features equal those of MMSegmentation's ``MAE``.
@@ -26,6 +26,8 @@ class SiameseIMSegViT(SiameseIMViT):
         train_patch_embed (bool): train the patch embedding. Defaults to
             True.
         train_positions (bool): train the positions. Defaults to True.
+        out_type (str): 'featmap', which the decoders of segmentation read.
+            Defaults to 'featmap'.
         **kwargs: see :class:`simim_plugin.models.SiameseIMViT`. If a file
             of ``pretrained`` lacks the bias and LayerScale, they stay new.
     """
@@ -39,6 +41,7 @@ class SiameseIMSegViT(SiameseIMViT):
         layer_scale_init_value: float = 1.0,
         train_patch_embed: bool = True,
         train_positions: bool = True,
+        out_type: str = 'featmap',
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -46,7 +49,7 @@ class SiameseIMSegViT(SiameseIMViT):
             layer_scale_init_value=layer_scale_init_value,
             train_patch_embed=train_patch_embed,
             train_positions=train_positions,
-            out_type='featmap',
+            out_type=out_type,
             **kwargs,
         )
 

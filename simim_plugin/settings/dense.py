@@ -34,7 +34,8 @@ def windows(whole: Whole) -> Faults:
             )
     sizes = {'model.data_preprocessor.size': given.get('size')}
     slides = test.get('mode') == 'slide'
-    if slides or 'SiameseIMSegViT' in encoder.part.names:
+    biased = value_of(encoder.part, 'relative_bias')
+    if slides or biased:
         sizes['model.data_preprocessor.test_cfg.size'] = (
             given.get('test_cfg') or {}
         ).get('size')

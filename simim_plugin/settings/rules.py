@@ -410,6 +410,7 @@ RULES: dict[str, Rule] = {
     'SiameseIMViTDet.rotary': ROTARY,
     'SiameseIMViTDet.drop_rate': DROP,
     'SiameseIMViTDet.drop_path_rate': DROP,
+    'SiameseIMSegViT.out_type': one_of('featmap'),
     'arch.embed_dims': count(),
     'arch.num_layers': count(),
     'arch.num_heads': count(),

@@ -93,9 +93,18 @@ def test_a_step_runs_nothing_of_a_part_outside_of_its_graph(name, monkeypatch):
         return compiled
 
     monkeypatch.setattr(torch, 'compile', compile_)
-    pretraining_step(f'{name}.py', batch=2, bf16=False, compiled={})()
+    models = []
+    pretraining_step(
+        f'{name}.py',
+        batch=2,
+        bf16=False,
+        compiled={},
+        wrap=lambda model: models.append(model) or model,
+    )()
     assert len(calls) >= 2
     assert all(calls.values())
+    copies = getattr(models[0], 'target', {})
+    assert {*copies.values()} <= calls.keys()
 
 
 def assert_true(value, message):

@@ -242,6 +242,15 @@ def test_images_of_any_size_without_the_bias():
     assert vit(images(32))[-1].shape == (2, DIMS, 2, 2)
 
 
+@torch.no_grad()
+def test_the_bias_leaves_attention_fused():
+    """PyTorch has no plain kernel to fall back to here."""
+    attention = pytest.importorskip('torch.nn.attention')  # torch 2.3
+    vit = scramble(ours())
+    with attention.sdpa_kernel(attention.SDPBackend.FLASH_ATTENTION):
+        vit(images())
+
+
 def test_recomputed_activations():
     """``with_cp`` changes no gradient."""
     vit, other = scramble(ours()), scramble(ours(with_cp=True))

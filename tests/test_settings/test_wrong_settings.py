@@ -107,6 +107,8 @@ WRONG = [
         'has no effect without absolute_positions',
     ),
     ('upernet', 'model.backbone.final_norm_affine=False', 'has no effect'),
+    ('upernet', 'model.backbone.out_type=raw', 'backbone.out_type is'),
+    ('upernet', 'model.backbone.layer_scale_init_value=nan', 'scale_init'),
     ('detection', 'model.backbone.final_norm_affine=False', 'has no effect'),
     ('pretraining', 'model.data_preprocessor.mean=None', 'set both, with'),
     ('pretraining', 'model.data_preprocessor.std=None', 'set both, with'),
@@ -588,6 +590,16 @@ def test_a_wrong_setting_is_one_sentence(task, change, words):
     sentence = str(error.value)
     assert sentence.endswith('.')
     assert '\n' not in sentence
+
+
+def test_only_a_relative_bias_fixes_the_size_of_tested_images():
+    changes = (
+        'model.test_cfg.mode=whole',
+        'model.data_preprocessor.test_cfg.size=(96,96)',
+    )
+    with pytest.raises(SimimError, match=r'test_cfg.size is \(96, 96\)'):
+        check('upernet', *changes)
+    check('upernet', 'model.backbone.relative_bias=False', *changes)
 
 
 def test_all_faults_of_a_kind_are_named_at_once():
