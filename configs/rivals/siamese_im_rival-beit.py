@@ -6,8 +6,8 @@ custom_imports = dict(imports=['simim_plugin.rivals'])
 model = dict(
     _delete_=True, type='ViTBEiT',
     data_preprocessor=_base_.model.data_preprocessor,
-    backbone=dict(_base_.model.backbone, final_norm=True,
-                  train_patch_embed=True, drop_path_rate=0.1),
+    backbone=dict(_base_.model.backbone, type='MaskTokenViT',
+                  final_norm=True, train_patch_embed=True, drop_path_rate=0.1),
     head=dict(
         type='TokenHead', in_dims=_base_.model.projector.in_dims,
         num_tokens=_base_.rivals.tokens),

@@ -7,7 +7,8 @@ custom_imports = dict(imports=['simim_plugin.rivals'])
 model = dict(
     _delete_=True, type='ViTIBOT',
     data_preprocessor=_base_.model.data_preprocessor,
-    backbone=dict(_base_.model.backbone, **_base_.distilled),
+    backbone=dict(
+        _base_.model.backbone, type='MaskTokenViT', **_base_.distilled),
     neck=dict(
         type='PrototypeHead', in_dims=_base_.model.projector.in_dims,
         out_dims=_base_.rivals.patch_outputs, hidden_dims=_base_.rivals.hidden,

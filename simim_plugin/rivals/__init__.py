@@ -11,6 +11,7 @@ from .beit import TokenHead, ViTBEiT
 from .dense_cl import DenseContrastHead, DenseMLPs, ViTDenseCL
 from .dino import DistillationHead, ViTDINO, ViTIBOT
 from .distillation import PrototypeHead
+from .mask_token import MaskTokenViT
 from .moco_v3 import FeatureMLP, InfoNCEHead, ViTMoCoV3
 from .msn import AssignmentHead, ProjectionMLP, ViTMSN
 from .sampling import RepeatedSampler
@@ -29,6 +30,7 @@ __all__ = [
     'FitTokenizerHook',
     'HoldLastLayerHook',
     'InfoNCEHead',
+    'MaskTokenViT',
     'MultiCropViews',
     'PatchTokenizer',
     'ProjectionMLP',

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ..datasets.collating import visible_patches
 from ..errors import SimimError
 from ..tensors import wide
+from .mask_token import check_backbone
 
 
 @MODELS.register_module()
@@ -62,7 +63,7 @@ class ViTBEiT(BaseSelfSupervisor):
     """Predict the tokens of the patches that a learned token replaces.
 
     Args:
-        backbone (dict): a ``SiameseIMViT``.
+        backbone (dict): a :class:`MaskTokenViT`.
         head (dict): a :class:`TokenHead`.
         target_generator (dict): the tokenizer, a :class:`PatchTokenizer`,
             which takes ``in_channels`` of the backbone, or a
@@ -70,8 +71,9 @@ class ViTBEiT(BaseSelfSupervisor):
         **kwargs: see :class:`mmpretrain.models.BaseSelfSupervisor`.
 
     Raises:
-        SimimError: if tokenizer and head have different numbers of tokens,
-            or tokenizer and backbone different patches or channels.
+        SimimError: for another backbone, if tokenizer and head have
+            different numbers of tokens, or tokenizer and backbone different
+            patches or channels.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class ViTBEiT(BaseSelfSupervisor):
         super().__init__(
             backbone=backbone, target_generator=target_generator, **kwargs
         )
+        check_backbone('ViTBEiT', self.backbone)
         self._check()
         token = torch.empty(1, 1, self.backbone.embed_dims)
         self.mask_token = nn.Parameter(nn.init.trunc_normal_(token, std=0.02))

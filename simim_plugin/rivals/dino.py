@@ -24,6 +24,7 @@ from .distillation import (
     sharpened,
     view_distillation,
 )
+from .mask_token import check_backbone
 from .moving import Centre
 from .student_teacher import StudentTeacher
 
@@ -189,11 +190,16 @@ class ViTIBOT(ViTDINO):
     ``with_patches=True``. Cls token and patches share the neck.
 
     Args:
-        **kwargs: see :class:`StudentTeacher`.
+        **kwargs: see :class:`StudentTeacher`. The backbone is a
+            :class:`MaskTokenViT`.
+
+    Raises:
+        SimimError: for another backbone.
     """
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        check_backbone('ViTIBOT', self.backbone)
         self.mask_token = nn.Parameter(
             torch.zeros(1, 1, self.backbone.embed_dims)
         )

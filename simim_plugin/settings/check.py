@@ -192,7 +192,7 @@ def _unknown_arch(part: Part) -> Iterator[str]:
     """The name or the keys of a ViT's ``arch``."""
     arch = part.get('arch')
     known = getattr(part.made, 'arch_zoo', None)
-    own = part.names[0].startswith('SiameseIM')
+    own = any(name.startswith('SiameseIM') for name in part.names)
     # Other classes extend their list when they are built.
     if not (own or part.names[0] in ('VisionTransformer', 'MAEViT')):
         return

@@ -241,7 +241,6 @@ class PlainViT(VisionTransformer):
         images: Tensor,
         visible: Tensor | None = None,
         positions: Tensor | None = None,
-        replaced: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor | tuple[Tensor, ...]:
         """Encode images.
 
@@ -252,9 +251,6 @@ class PlainViT(VisionTransformer):
             positions (Tensor, optional): (1, N, C), added to the patches.
                 Defaults to those of the table. Without a table nothing is
                 added.
-            replaced (tuple[Tensor, Tensor], optional): a mask (B, N) of
-                bool and a token (1, 1, C), which replaces the patches where
-                the mask is True. Positions are added to it.
 
         Returns:
             Tensor | tuple[Tensor, ...]: with ``visible``, the extra tokens
@@ -262,9 +258,26 @@ class PlainViT(VisionTransformer):
             MMPretrain's ViT.
         """
         patches, grid = self.patch_embed(images)  # (B, N, C)
-        if replaced is not None:
-            mask, token = replaced
-            patches = patches.where(~mask[..., None], token.to(patches.dtype))
+        return self.encode(patches, grid, visible, positions)
+
+    def encode(
+        self,
+        patches: Tensor,
+        grid: Grid,
+        visible: Tensor | None = None,
+        positions: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, ...]:
+        """Encode embedded patches.
+
+        Args:
+            patches (Tensor): (B, N, C), without positions.
+            grid (tuple[int, int]): their rows and columns.
+            visible (Tensor, optional): see :meth:`forward`.
+            positions (Tensor, optional): see :meth:`forward`.
+
+        Returns:
+            Tensor | tuple[Tensor, ...]: see :meth:`forward`.
+        """
         if self.pos_embed is not None:
             if positions is None:
                 positions = self._positions(grid)

@@ -366,6 +366,14 @@ def test_a_backbone_without_a_cls_token_is_refused(name, monkeypatch):
         MODELS.build(config.model)
 
 
+@pytest.mark.parametrize('name', ['beit', 'ibot'])
+def test_a_backbone_that_cannot_replace_patches_is_refused(name, monkeypatch):
+    config = load(name, 'demo', monkeypatch)
+    config.model.backbone.type = 'SiameseIMViT'
+    with pytest.raises(SimimError, match="to 'MaskTokenViT'"):
+        MODELS.build(config.model)
+
+
 @pytest.mark.parametrize('name', ['beit', 'densecl'])
 def test_patches_need_no_cls_token(name, monkeypatch, images):
     config = load(name, 'demo', monkeypatch)

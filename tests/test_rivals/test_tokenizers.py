@@ -111,7 +111,7 @@ def test_files_that_are_not_dalles_are_refused(tmp_path):
 
 
 BACKBONE = dict(
-    type='SiameseIMViT',
+    type='MaskTokenViT',
     arch=dict(
         embed_dims=8, num_layers=1, num_heads=2, feedforward_channels=16
     ),
