@@ -226,11 +226,12 @@ def run_row(
     os.environ['SIMIM_SCALE'] = args.scale  # read by the configs of all rows
     if done.is_file():
         print(clean(f'  done before: {done}'), flush=True)
+        figures = json.loads(done.read_text())
     else:
         figures = _figures(args, row, seed, branch, folder, tools)
         write_json(done, figures)
     if args.curves and row != UNTRAINED:
-        _follow(args, branch, folder)
+        _follow(args, branch, folder, figures.get('knn'))
 
 
 def _figures(
@@ -324,8 +325,10 @@ def _segment(
     return json.loads(out.read_text())[METRICS[SEGMENTATION][1]]
 
 
-def _follow(args: argparse.Namespace, branch: str, folder: Path) -> None:
-    """Measure the accuracy of every epoch."""
+def _follow(
+    args: argparse.Namespace, branch: str, folder: Path, last: float | None
+) -> None:
+    """Measure the accuracy of every epoch; ``last`` is that of the last."""
     from mmengine.config import Config
 
     from .protocols import PREFIX as FIRST
@@ -338,7 +341,7 @@ def _follow(args: argparse.Namespace, branch: str, folder: Path) -> None:
     pretraining, file = folder / 'pretraining', folder / 'curve.json'
     config = Config.fromfile(pretraining / 'config.py')
     images = config.train_dataloader.batch_size * args.gpus
-    learning_curve(pretraining, branch, size, args.data, images, file)
+    learning_curve(pretraining, branch, size, args.data, images, file, last)
 
 
 def _pretrain(

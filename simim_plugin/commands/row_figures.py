@@ -91,6 +91,7 @@ def learning_curve(
     data: Path,
     images: int,
     file: Path,
+    last: float | None = None,
 ) -> list[dict[str, float]]:
     """Measure the kNN accuracy of every checkpoint of a pretraining.
 
@@ -104,6 +105,8 @@ def learning_curve(
         data (Path): folder with ``train/CLASS/*`` and ``val/CLASS/*``.
         images (int): of a training step.
         file (Path): JSON file that keeps the points measured so far.
+        last (float, optional): accuracy of the last checkpoint, in percent,
+            if it is known.
 
     Returns:
         list[dict[str, float]]: ``epoch``, ``images`` and ``knn`` in percent,
@@ -123,13 +126,16 @@ def learning_curve(
         for part in ('train', 'val')
     ]
     for epoch in sorted(checkpoints.keys() - known):
-        weights = read_weights(checkpoints[epoch], branch)
-        model = FrozenEncoder(checkpoints[epoch], size, branch=branch)
-        train, val = (
-            extract_features(model, loader, cast(Pool, weights.family.pool))
-            for loader in loaders
-        )
-        accuracy = knn_accuracy(*train, *val, ks=(20,))[20]
+        if epoch == max(checkpoints) and last is not None:
+            accuracy = last
+        else:
+            weights = read_weights(checkpoints[epoch], branch)
+            model = FrozenEncoder(checkpoints[epoch], size, branch=branch)
+            pool = cast(Pool, weights.family.pool)
+            train, val = (
+                extract_features(model, loader, pool) for loader in loaders
+            )
+            accuracy = knn_accuracy(*train, *val, ks=(20,))[20]
         steps = read_checkpoint(checkpoints[epoch])['meta']['iter']
         points.append(dict(epoch=epoch, images=images * steps, knn=accuracy))
         points.sort(key=lambda point: point['epoch'])

@@ -13,7 +13,7 @@ from PIL import Image
 
 from simim_plugin.commands import ablate
 from simim_plugin.commands.ablate import main, parse_args
-from simim_plugin.commands.row_figures import matched_share
+from simim_plugin.commands.row_figures import learning_curve, matched_share
 from simim_plugin.commands.row_tables import (
     collect,
     describe,
@@ -165,12 +165,12 @@ def test_curves_of_rows_that_are_done_go_on(away, monkeypatch):
     (folder / 'costs.json').write_text(json.dumps(costs))
     followed = []
     monkeypatch.setattr(
-        ablate, '_follow', lambda *args: followed.append(args[-1])
+        ablate, '_follow', lambda *args: followed.append(args[2:])
     )
     for _ in range(2):
         words = ['untrained', 'i', '--curves', '--work-dir', 'rows']
         main(words, tools=away)
-    assert followed == [Path('rows/i/seed0')] * 2
+    assert followed == [(Path('rows/i/seed0'), 8)] * 2
     assert sum(call.startswith('train') for call in calls(away)) == 1
 
 
@@ -312,7 +312,12 @@ def test_a_row_by_the_real_tools(tmp_path):
     assert all(1 < share < 60 for share in shares)
     points = json.loads((tmp_path / 'rows/j/seed0/curve.json').read_text())
     assert [(p['epoch'], p['images']) for p in points] == [(1, 32), (2, 64)]
-    # The last point is the figure of tools/evaluate.py.
+    assert points[-1]['knn'] == accuracy
+    # A measured point equals the figure of tools/evaluate.py.
+    points = learning_curve(
+        *(tmp_path / 'rows/j/seed0/pretraining', 'online', 64),
+        *(tmp_path / 'scenes', 16, tmp_path / 'again.json'),
+    )
     assert points[-1]['knn'] == pytest.approx(accuracy, abs=1e-4)
     page = (tmp_path / 'rows' / 'results.md').read_text()
     assert 'patches matched, *ours*' in page
