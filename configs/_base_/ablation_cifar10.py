@@ -50,7 +50,8 @@ moco_widths = dict(hid_channels=1024, out_channels=192)
 local = dict(size=16, number=4)
 rivals = dict(
     queue=8192, hidden=512, bottleneck=128, outputs=4096, patch_outputs=4096,
-    prototypes=256, dropped=10, lr_mocov3=1e-3, lr_dino=1e-3, lr_msn=1e-3,
+    prototypes=256, dropped=10, lr_mocov3=1e-3, lr_densecl=1e-3,
+    lr_dino=1e-3, lr_ibot=1e-3, lr_msn=1e-3,
     momentum_mocov3=0.99, momentum_dino=0.996,
     warmup_dino=10, warmup_msn=10, temperature_epochs=10, held=1,
     tokens=512, predicted=24, lr_beit=1e-3,

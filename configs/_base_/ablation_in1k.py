@@ -33,7 +33,8 @@ local = dict(size=96, number=10)
 rivals = dict(
     queue=65536, hidden=2048, bottleneck=256, outputs=65536,
     patch_outputs=8192, prototypes=1024, dropped=59,
-    lr_mocov3=1.5e-4 * 4096 / 256, lr_dino=7.5e-4 * 4096 / 256,
+    lr_mocov3=1.5e-4 * 4096 / 256, lr_densecl=1.5e-4 * 4096 / 256,
+    lr_dino=7.5e-4 * 4096 / 256, lr_ibot=7.5e-4 * 4096 / 256,
     lr_msn=1e-3 * 4096 / 1024,
     momentum_mocov3=0.99, momentum_dino=0.996,
     warmup_dino=10, warmup_msn=15, temperature_epochs=50, held=3,

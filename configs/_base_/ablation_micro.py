@@ -12,6 +12,7 @@ moco_widths = dict(hid_channels=512, out_channels=128)
 # The rivals in configs/rivals: small heads; ours
 rivals = dict(
     hidden=256, bottleneck=64, prototypes=128,
-    lr_mocov3=lr, lr_dino=lr, lr_msn=lr, lr_beit=lr, lr_supervised=lr,
+    lr_mocov3=lr, lr_densecl=lr, lr_dino=lr, lr_ibot=lr, lr_msn=lr,
+    lr_beit=lr, lr_supervised=lr,
     labelled=dict(type='LabelledFolder'),
     averaging=[])

@@ -17,7 +17,7 @@ train_pipeline = [
     *_base_.loading, _base_.two_views, dict(type='PackInputs')]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 optim_wrapper = dict(optimizer=dict(
-    lr=_base_.rivals.lr_mocov3, betas=(0.9, 0.999), weight_decay=0.1))
+    lr=_base_.rivals.lr_densecl, betas=(0.9, 0.999), weight_decay=0.1))
 momentum_hook = dict(
     type='MomentumHook', base_momentum=_base_.rivals.momentum_mocov3)
 custom_hooks = [momentum_hook, *_base_.watching_hooks]

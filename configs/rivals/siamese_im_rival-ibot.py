@@ -27,7 +27,7 @@ train_pipeline = [
     *_base_.loading, multi_crop, crop_masks, dict(type='PackInputs')]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 optim_wrapper = dict(
-    optimizer=dict(lr=_base_.rivals.lr_dino, **_base_.distilled_adamw),
+    optimizer=dict(lr=_base_.rivals.lr_ibot, **_base_.distilled_adamw),
     clip_grad=dict(max_norm=0.3))
 param_scheduler = [
     dict(_base_.distilled_lr, warmup=_base_.rivals.warmup_dino),
