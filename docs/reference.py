@@ -25,7 +25,7 @@ PUBLIC = {
     'simim_plugin.detection': 'ViTDet in MMDetection',
     'simim_plugin.segmentation': 'UPerNet and probes in MMSegmentation',
     'simim_plugin.ablations': 'variants of the method',
-    'simim_plugin.rivals': 'DINO, iBOT, MoCo-v3, DenseCL, MSN',
+    'simim_plugin.rivals': 'DINO, iBOT, MoCo-v3, DenseCL, MSN, BEiT',
     'simim_plugin.checkpoint': 'weights',
     'simim_plugin.prediction': 'classes, boxes and masks of pictures',
     'simim_plugin.visualization': 'pictures of views, curves and features',

@@ -328,7 +328,7 @@ def _add_encoder(parser: argparse.ArgumentParser, limit: int) -> None:
     )
     parser.add_argument(
         '--branch',
-        choices=['online', 'target'],
+        choices=['online', 'target', 'student', 'teacher'],
         default='online',
         help='of a checkpoint with two encoders. Defaults to online',
     )
