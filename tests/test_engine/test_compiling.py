@@ -146,6 +146,25 @@ def test_compiled_training_has_the_same_losses(tmp_path, backend, modules):
     assert states[0].keys() == states[1].keys()
 
 
+def test_a_graph_computes_activations_again():
+    """``with_cp`` of the backbone stays in its one graph."""
+    options = dict(modules=True, backend='aot_eager', fullgraph=True)
+    found = []
+    for again, compiled in ((False, None), (True, options)):
+        torch.manual_seed(0)
+        model = small_model()
+        model.backbone.with_cp = again
+        if compiled:
+            compile_parts(model, **compiled)
+        inputs, samples = small_batch()
+        model.loss(inputs, samples)['loss'].backward()
+        found.append([p.grad for p in model.backbone.parameters()])
+    for plain, other in zip(*found, strict=True):
+        assert (plain is None) == (other is None)
+        if plain is not None:
+            assert torch.allclose(plain, other, rtol=1e-4, atol=1e-7)
+
+
 def test_only_the_named_parts_are_compiled():
     model = small_model()
     before = model.projector.forward
