@@ -1,9 +1,9 @@
 # Row (i) on CIFAR-10 with ViT-Micro/4, 2 epochs, minutes on two CPU cores. Our
 # recipe, not the paper's. One rule scales the recipe of every method: warm-up,
 # rise of temperatures and held layers have their share of the 400 epochs of
-# ablation_in1k.py, and 1 - momentum is four times its value. The learning
-# rates of SiameseIM, MAE and MoCo-v3 were chosen by one rule (docs/results.md);
-# the other methods still have SiameseIM's.
+# ablation_in1k.py, and 1 - momentum is four times its value. One rule chose
+# the learning rates of SiameseIM, MAE and MoCo-v3 (docs/results.md). The other
+# methods still have SiameseIM's.
 _base_ = ['./siamese_im.py', './runtime.py', './vit_micro.py',
           './ablation_micro.py']
 
