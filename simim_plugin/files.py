@@ -43,13 +43,13 @@ def check_regular(path: str | os.PathLike[str]) -> None:
 
 
 def read_text(path: Path) -> str:
-    """Read a regular file of text.
+    """Read a regular file of text in UTF-8, with or without a mark.
 
     Raises:
         OSError: see :func:`check_regular`.
     """
     check_regular(path)
-    return path.read_text()
+    return path.read_text(encoding='utf-8-sig')
 
 
 @contextmanager

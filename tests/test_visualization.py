@@ -282,7 +282,7 @@ def test_tokens_are_drawn_below_their_image(views):
 
 
 def test_attention_maps_of_mean_and_heads(views):
-    shares = torch.rand(3, 17).softmax(dim=-1)
+    shares = 0.6 * torch.rand(3, 17).softmax(dim=-1)  # 0.4 on registers
     figure = draw_attention(views[0], shares)
     image, mean, *heads = [axes for axes in figure.axes if axes.images]
     np.testing.assert_array_equal(image.images[0].get_array(), views[0])
@@ -293,7 +293,7 @@ def test_attention_maps_of_mean_and_heads(views):
         np.testing.assert_allclose(
             head.images[0].get_array(), row[1:].reshape(4, 4)
         )
-        assert f'{1 - row[0]:.0%}' in head.texts[-1].get_text()
+        assert f'{row[1:].sum():.0%}' in head.texts[-1].get_text()
 
 
 def test_nearest_patches_of_an_image_in_itself():
@@ -345,6 +345,20 @@ def test_resumed_run_is_one_curve(tmp_path):
     assert read_run(tmp_path, ['lr']) == dict(iteration=[5, 10], lr=[1, 1])
     with pytest.raises(SimimError, match='no logged figures accuracy'):
         read_run(tmp_path, ['accuracy'])
+
+
+def test_a_figure_that_comes_seldom_is_one_curve(tmp_path):
+    """The start of a run, and the single value of its last part."""
+    share = 'matches/share'
+    parts = (
+        ('1', [{'step': 0, share: 1.0}, entry(5, 9.0), entry(10, 9.0)]),
+        ('2', [entry(10, 3.0), entry(15, 3.0), {'step': 100, share: 2.0}]),
+        ('3', [entry(90, 3.0), {'step': 100, share: 3.0}]),
+    )
+    for day, entries in parts:
+        write_log(tmp_path / f'2026010{day}_000000', entries)
+    curve = read_run(tmp_path, [share])
+    assert curve == {'iteration': [0, 100], share: [1.0, 3.0]}
 
 
 def test_runs_are_compared_by_common_scalars():

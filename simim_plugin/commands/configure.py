@@ -7,7 +7,7 @@ import logging
 import math
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +16,7 @@ import torch
 from mmengine.logging import MMLogger
 
 from ..errors import SimimError, Trouble
+from ..files import complete_file
 from ..recipes.configuring import (
     METHODS,
     UNTRAINED,
@@ -82,6 +83,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         raise SimimError(
             '--hours sets the epochs from a trial step; leave out --epochs '
             'and --no-trial, or --hours.'
+        )
+    if args.hours is not None and not 0 < args.hours < math.inf:
+        raise SimimError(f'--hours is {args.hours}; set a number above 0.')
+    if args.hours is not None and args.method in UNTRAINED:
+        raise SimimError(
+            f'--hours has no effect on {args.method}, which trains nothing; '
+            'leave it out.'
         )
     if args.ignore is not None and args.ignore != ['others']:
         try:
@@ -180,7 +188,9 @@ def _parser() -> argparse.ArgumentParser:
         '--no-trial', action='store_true', help='do not try a step'
     )
     parser.add_argument(
-        '--overwrite', action='store_true', help='replace the config'
+        '--overwrite',
+        action='store_true',
+        help='replace the config and the files beside it',
     )
     parser.add_argument(
         '--run', action='store_true', help='train, test and report at once'
@@ -215,29 +225,36 @@ def choices_of(args: argparse.Namespace) -> Choices:
 def write_config(args: argparse.Namespace, about: str) -> Recipe:
     """Write the config, its files and its picture, and print what they are.
 
-    Nothing is left behind if the config does not run.
+    If the config does not run, all files are as they were before.
+
+    Raises:
+        SimimError: for choices that do not fit, or if a file beside the
+            config exists and --overwrite does not allow to replace it.
     """
     choices = choices_of(args)
     recipe = make_recipe(args.task, args.data, args.out, choices, about=about)
     say_data(recipe)
     say('encoder', recipe.encoder.about)
     say('machine', str(recipe.machine))
-    written = {*recipe.files, args.out} - {
-        path for path in (*recipe.files, args.out) if path.exists()
-    }
+    picture = args.out.with_name(f'{args.out.stem}_samples.png')
+    before = contents([*recipe.files, picture, args.out])
+    taken = [path for path, content in before.items() if content is not None]
+    if taken and not args.overwrite:
+        raise SimimError(
+            f'{taken[0]} exists, and would be replaced; choose another --out, '
+            'or replace it with --overwrite.'
+        )
     try:
         recipe.write(args.out)
         trial = None
         if not args.no_trial and trains(recipe):
             recipe, trial = fit(recipe, args, choices, about)
-        picture = args.out.with_name(f'{args.out.stem}_samples.png')
         with quiet():  # the summary has it
             classes = getattr(recipe.data, 'classes', ())
             figure = draw_samples(args.out, classes)
         save_figures([('', figure)], picture)
     except BaseException:
-        for path in written:
-            path.unlink(missing_ok=True)
+        restore(before)
         raise
     say_plan(recipe, trial)
     for warning in recipe.plan.warnings:
@@ -246,6 +263,21 @@ def write_config(args: argparse.Namespace, about: str) -> Recipe:
     say('written', f'{args.out} ({lines} lines) and {picture}: look at it')
     say('next', ' '.join(next_command(recipe, args.out)))
     return recipe
+
+
+def contents(paths: Iterable[Path]) -> dict[Path, bytes | None]:
+    """Return what files hold, None for a file that does not exist."""
+    return {p: p.read_bytes() if p.exists() else None for p in paths}
+
+
+def restore(before: Mapping[Path, bytes | None]) -> None:
+    """Make files hold again what :func:`contents` has returned."""
+    for path, content in before.items():
+        if content is None:
+            path.unlink(missing_ok=True)
+        else:
+            with complete_file(path) as part:
+                part.write_bytes(content)
 
 
 @contextmanager

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
-from mmpretrain.registry import MODELS
+from mmengine.registry import MODELS, init_default_scope
 
 from ..checkpoint import load_weights
 from ..checkpoint.adapters import adapted, merged
@@ -120,6 +119,8 @@ def merged_content(config: Config, args: argparse.Namespace) -> dict[str, Any]:
     Raises:
         SimimError: if the config has no adapters.
     """
+    init_default_scope(config.get('default_scope', 'mmpretrain'))
+    fit_channels(config)
     model = MODELS.build(config.model)
     if not list(adapted(model)):
         raise SimimError(

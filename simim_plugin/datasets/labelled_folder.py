@@ -179,8 +179,8 @@ def _listed_images(
     lines = read_lines(list_file)
     for _, line in lines:
         folder, _, name = line.rpartition('/')
-        folder = folder or name.rpartition('_')[0]
-        path = root / folder / name
+        folder = folder.partition('/')[0] or name.rpartition('_')[0]
+        path = root / (line if '/' in line else f'{folder}/{name}')
         if folder in labels and path.is_file():
             images.append(dict(img_path=str(path), gt_label=labels[folder]))
         else:

@@ -49,6 +49,7 @@ class Boxes:
         images (tuple[int, int]): numbers of pictures in both parts.
         side (float): median of the longer side of a box, as a share of the
             longer side of its picture.
+        read (list[str]): the annotation files of the user.
     """
 
     train: Part
@@ -59,6 +60,7 @@ class Boxes:
     pictures: Survey
     images: tuple[int, int]
     side: float
+    read: list[str]
 
     @property
     def classes(self) -> list[str]:
@@ -107,7 +109,7 @@ def read_boxes(
             not there.
     """
     train_file, val_file = (data, val_data) if val_data else _files(data)
-    content = read_annotations(train_file)
+    content = _named_pictures(train_file)
     folder = _image_folder(train_file, content['images'])
     seen = survey(
         [os.path.join(folder, i['file_name']) for i in content['images']]
@@ -120,7 +122,7 @@ def read_boxes(
         val = Part(f'{out}_val.json', folder, second)
         seen = replace(seen, broken=[], left_out=seen.broken)
     else:
-        first, second = content, read_annotations(val_file)
+        first, second = content, _named_pictures(val_file)
         train = Part(train_file, folder)
         val = Part(val_file, _image_folder(val_file, second['images']))
         refuse_broken_tests(
@@ -147,7 +149,21 @@ def read_boxes(
         seen,
         (len(first['images']), len(second['images'])),
         _median_side(first),
+        [file for file in (train_file, val_file) if file],
     )
+
+
+def _named_pictures(file: str) -> dict[str, Any]:
+    """Read annotations whose pictures have names."""
+    content = read_annotations(file)
+    for image in content['images']:
+        if 'file_name' not in image:
+            raise SimimError(
+                f'The picture of id {image["id"]} in {file} has no file_name, '
+                'as in the files of LVIS; add one to each picture, or train '
+                'a packaged config of LVIS.'
+            )
+    return content
 
 
 def _without(content: dict, folder: str, broken: list[str]) -> dict:

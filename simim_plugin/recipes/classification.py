@@ -182,7 +182,7 @@ def _set_model(
         if encoder.name != name:
             out.set('model.head.in_channels', encoder.width)
         out.set('model.data_preprocessor.num_classes', len(data.classes))
-    encoder.set_statistics(out)
+    encoder.set_statistics(out, data.pictures.channels)
 
 
 def _set_data(

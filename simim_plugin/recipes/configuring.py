@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import date
 from pathlib import Path
@@ -142,15 +142,19 @@ def check_choices(task: str, choices: Choices) -> str:
         encoder_lr=task != 'pretraining'
         and method in ('finetune', 'vitdet', 'upernet'),
         epochs=method not in UNTRAINED,
+        batch_size=method not in UNTRAINED,
+        branch=choices.encoder is not None,
+        num_heads=choices.encoder is not None,
         lora=method in ('finetune', 'vitdet', 'upernet'),
         val_data=task != 'pretraining',
     )
     default = Choices()
     for name, used in uses.items():
         if not used and getattr(choices, name) != getattr(default, name):
+            without = '' if choices.encoder else ' without --encoder'
             raise SimimError(
                 f'{name.replace("_", "-")} has no effect on {task} by '
-                f'{method}; leave it out.'
+                f'{method}{without}; leave it out.'
             )
     _check_values(choices)
     return method
@@ -167,6 +171,11 @@ def _check_values(choices: Choices) -> None:
         raise SimimError(
             '--lora trains adapters beside an encoder that is held; leave '
             'out --freeze and --encoder-lr.'
+        )
+    if choices.freeze and choices.encoder_lr != 1:
+        raise SimimError(
+            '--freeze holds the encoder, so --encoder-lr has no effect; leave '
+            'out one of them.'
         )
     for name in ('img_size', 'batch_size', 'epochs', 'num_heads', 'lora'):
         value = getattr(choices, name)
@@ -225,7 +234,20 @@ def make_recipe(
     order = Order(task, method, data, stem, encoder, machine, choices, about)
     recipe = _MAKERS[task](order)
     _check_size(recipe.written.settings['img_size'].value, encoder, task)
+    read = (data, choices.val_data, choices.classes, choices.encoder)
+    _refuse_replacing([*recipe.files, out], [f for f in read if f])
     return recipe
+
+
+def _refuse_replacing(written: Iterable[Path], read: Iterable[str]) -> None:
+    """Refuse to write a file that was read."""
+    for path in written:
+        for file in read:
+            if path.exists() and path.samefile(file):
+                raise SimimError(
+                    f'{path} is read, and a file of this name would be '
+                    'written beside the config; choose another --out.'
+                )
 
 
 def _check_form(task: str, data: str) -> None:
@@ -364,6 +386,16 @@ def set_precision(written: Written, machine: Machine) -> None:
         written.set(f'{key}.loss_scale', 'dynamic')
 
 
+def _check_division(choices: Choices, divided: bool) -> None:
+    """Refuse choices of a division of data that is not divided."""
+    for name in ('val_share', 'seed'):
+        if not divided and getattr(choices, name) != getattr(Choices, name):
+            raise SimimError(
+                f'--{name.replace("_", "-")} has no effect, since the data is '
+                'not divided; leave it out.'
+            )
+
+
 # The libraries of one task are imported for no other.
 
 
@@ -371,6 +403,7 @@ def _pretraining(order: Order) -> Recipe:
     from . import pretraining as task
 
     encoder, machine = order.encoder, order.machine
+    _check_division(order.choices, divided=False)
     data = task.read_unlabelled(order.root)
     files, lists = order.lists(data.lists)
     size = task.view_size(
@@ -394,6 +427,7 @@ def _classification(order: Order) -> Recipe:
         data = read_labelled_lists(*parts)
     else:
         data = class_folders.read_class_folders(*parts)
+    _check_division(choices, bool(data.lists) and not choices.val_data)
     size = task.image_size(encoder, min(data.pictures.size), choices.img_size)
     plan = task.plan_classification(
         data, encoder, machine, order.method, *order.plan(size[0])
@@ -416,6 +450,7 @@ def _detection(order: Order) -> Recipe:
         *(order.root, choices.val_share, choices.seed, order.stem),
         *(choices.masks, choices.val_data),
     )
+    _check_division(choices, data.train.content is not None)
     size = task.image_side(data, machine, choices.img_size)
     plan = task.plan_detection(data, encoder, machine, *order.plan(size[0]))
     files = {
@@ -423,6 +458,7 @@ def _detection(order: Order) -> Recipe:
         for part in (data.train, data.val)
         if part.content is not None
     }
+    _refuse_replacing(files, data.read)
     written = task.write_detection(
         *(data, encoder, machine, plan, size, order.head(data)),
         tuning=order.tuning(),
@@ -439,6 +475,7 @@ def _segmentation(order: Order) -> Recipe:
         *(order.root, choices.val_share, choices.seed, choices.classes),
         *(choices.ignored, choices.val_data),
     )
+    _check_division(choices, data.divided)
     size = task.crop_side(data, encoder, machine, choices.img_size)
     plan = task.plan_segmentation(
         data, encoder, machine, order.method, *order.plan(size[0])

@@ -189,7 +189,7 @@ def _set_model(
     out.set('model.roi_head.bbox_head.num_classes', count)
     if data.masks:
         out.set('model.roi_head.mask_head.num_classes', count)
-    encoder.set_statistics(out)
+    encoder.set_statistics(out, data.pictures.channels)
 
 
 def _table_side(encoder: Encoder) -> int | None:

@@ -73,18 +73,35 @@ class Encoder:
         """Side of a patch, pixels."""
         return self.options['patch_size']
 
-    def pretrained(self) -> Any:
-        """Return the value of ``pretrained`` in a config."""
-        if self.file is None or self.branch == 'online':
-            return self.file
-        return dict(file=self.file, branch=self.branch)
+    def pretrained(self, channels: int) -> Any:
+        """Return the value of ``pretrained`` in a config.
 
-    def set_statistics(self, out: Written) -> None:
-        """Set mean and std of the preprocessor, if a plain ViT has others."""
-        if self.family.mean != PLAIN.mean:
-            for key in ('mean', 'std'):
-                value = [*getattr(self.family, key)]
-                out.set(f'model.data_preprocessor.{key}', value)
+        Args:
+            channels (int): of the pictures.
+        """
+        options: dict[str, Any] = {}
+        if self.branch != 'online':
+            options['branch'] = self.branch
+        if channels > 3 and channels != self.options.get('in_channels', 3):
+            options['channels'] = 'repeat'
+        if self.file is None or not options:
+            return self.file
+        return dict(file=self.file, **options)
+
+    def set_statistics(self, out: Written, channels: int) -> None:
+        """Set mean and std of the preprocessor, if a plain ViT has others.
+
+        Args:
+            out (Written): is changed.
+            channels (int): of the pictures. Above 3 no family has values, so
+                levels from 0 to 255 become -1 to 1.
+        """
+        for key in ('mean', 'std'):
+            name = f'model.data_preprocessor.{key}'
+            if channels > 3:
+                out.set(name, [127.5] * channels, 'set those of the training')
+            elif self.family.mean != PLAIN.mean:
+                out.set(name, [*getattr(self.family, key)])
 
     def changes(self, backbone: Mapping[str, Any]) -> dict[str, Any]:
         """Return the options that a backbone of a config does not have.

@@ -44,6 +44,7 @@ class LabelMaps:
             'others'.
         shares (dict[int, float]): share of the training pixels by value.
         pictures (Survey): the training pictures.
+        divided (bool): whether the seed has divided one part.
     """
 
     train: Pairs
@@ -52,6 +53,7 @@ class LabelMaps:
     ignored: list[int] | str
     shares: dict[int, float]
     pictures: Survey
+    divided: bool
 
     @property
     def classes(self) -> list[str]:
@@ -113,6 +115,7 @@ def read_label_maps(
             than two classes.
     """
     train, tests = find_parts(root, val)
+    divided = tests is None
     seen = survey(train.pictures())
     broken = {*seen.broken}
     kept = [
@@ -138,7 +141,7 @@ def read_label_maps(
         left = 'others'
     total = sum(count for v, count in pixels.items() if v in found)
     shares = {v: pixels[v] / max(total, 1) for v in found}
-    return LabelMaps(train, tests, found, left, shares, seen)
+    return LabelMaps(train, tests, found, left, shares, seen, divided)
 
 
 def _divided(

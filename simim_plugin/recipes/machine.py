@@ -109,8 +109,13 @@ def _available() -> int:
     with suppress(OSError, ValueError):  # 'max' is no number
         with open('/sys/fs/cgroup/memory.max') as limit:
             most = int(limit.read())
-        with open('/sys/fs/cgroup/memory.current') as used:
-            free.append(max(most - int(used.read()), 0))
+        with open('/sys/fs/cgroup/memory.current') as current:
+            used = int(current.read())
+        with open('/sys/fs/cgroup/memory.stat') as lines:
+            stated = dict(line.split() for line in lines)
+        # The kernel drops cached files when programs need the memory.
+        used -= int(stated.get('inactive_file', 0))
+        free.append(max(most - used, 0))
     return min(free)
 
 

@@ -157,13 +157,16 @@ def write_pretraining(
 def _set_model(
     out: Written, data: Unlabelled, encoder: Encoder, name: str | None
 ) -> None:
+    channels = data.pictures.channels
     if encoder.file:
-        out.set('model.pretrained', encoder.pretrained(), encoder.size)
+        source = encoder.pretrained(channels)
+        out.set('model.pretrained', source, encoder.size)
+    encoder.set_statistics(out, channels)
     changes = encoder.changes(dict(arch=name or 'base', patch_size=16))
     for key, value in changes.items():
         out.set(f'model.backbone.{key}', value)
-    if data.pictures.channels > 3:
-        out.set('model.backbone.in_channels', data.pictures.channels)
+    if channels > 3:
+        out.set('model.backbone.in_channels', channels)
     if name is None:
         width, heads = encoder.width, encoder.arch['num_heads']
         out.set(

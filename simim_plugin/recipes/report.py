@@ -22,6 +22,7 @@ from mmengine.utils import import_modules_from_strings
 
 from ..errors import SimimError
 from ..pictures import decode_to_draw, read_file
+from ..text import in_plot
 from ..visualization.style import (
     INK,
     PALETTE,
@@ -50,7 +51,8 @@ class Tested:
         classes (list[str]): names of the labels.
         metrics (dict[str, float]): of the config's evaluators.
         results (list[dict[str, Any]]): one for each picture, with ``score``,
-            how good the prediction is, from 0 to 1.
+            how good the prediction is, from 0 to 1. ``confusion`` has true
+            classes, predicted classes and counts.
         curves (dict[str, np.ndarray]): precision at 101 steps of recall by
             class, IoU 0.5, of a detector.
     """
@@ -66,7 +68,8 @@ class Tested:
         count = len(self.classes)
         total = np.zeros((count, count), np.int64)
         for result in self.results:
-            total += result['confusion']
+            true, predicted, pixels = result['confusion']
+            np.add.at(total, (true, predicted), pixels)
         return total
 
     def by_class(self) -> dict[str, dict[str, float]]:
@@ -124,15 +127,13 @@ def _scored(
     """Return a picture's entry; classes that have no score count as 0."""
     scores = torch.nn.functional.pad(scores, (0, count - len(scores)))
     predicted = int(scores.argmax())
-    table = np.zeros((count, count), np.int64)
-    table[true, predicted] = 1
     return dict(
         path=path,
         true=true,
         predicted=predicted,
         sure=float(scores[predicted]),
         score=float(scores[true]),
-        confusion=table,
+        confusion=(true, predicted, 1),
     )
 
 
@@ -201,8 +202,10 @@ def _segmented(sample: Mapping[str, Any], count: int) -> dict[str, Any]:
         path=sample['img_path'],
         predicted=predicted.astype(np.uint8),
         true=true.astype(np.uint8),
+        turned=sample.get('upright', True),
+        shape=true.shape,
         score=score,
-        confusion=table,
+        confusion=(*np.nonzero(table), table[table > 0]),
     )
 
 
@@ -226,7 +229,8 @@ def run_test(file: Path, checkpoint: Path, seed: int = 0) -> Tested:
     import_modules_from_strings(**config.custom_imports)
     task = _TASKS.get(config.get('default_scope', ''), '')
     frozen = (config.get('test_cfg') or {}).get('type') == 'FrozenFeatureLoop'
-    if not task or 'projector' in config.model:
+    tests = bool(config.get('test_dataloader'))
+    if not task or not tests or 'projector' in config.model:
         raise SimimError(
             f'The test of {file} predicts nothing for a picture; a report '
             'needs a classifier, a detector or a segmentor.'
@@ -302,7 +306,13 @@ def _classes(runner: Any) -> list[str]:
     loader = runner._test_dataloader
     if isinstance(loader, dict):
         runner._test_dataloader = runner.build_dataloader(loader)
-    names = runner._test_dataloader.dataset.metainfo.get('classes') or ()
+    pictures = runner._test_dataloader.dataset
+    if 'img_path' not in pictures.get_data_info(0):
+        raise SimimError(
+            'The test pictures of the config are in no files of their own, '
+            'and a report draws them from files; put them into class folders.'
+        )
+    names = pictures.metainfo.get('classes') or ()
     if not names:
         raise SimimError(
             'The test set of the config names no classes; set metainfo of '
@@ -329,13 +339,15 @@ def _curves(
         test = COCOeval(truth, truth.loadRes(boxes), 'bbox')
         ids = [truth.getCatIds(catNms=[name])[0] for name in classes]
         test.params.catIds = ids
-        test.evaluate()
+        test.evaluate()  # sorts the ids
         test.accumulate()
     precision = test.eval['precision'][0, :, :, 0, -1]  # (101, K)
+    by_id = dict(zip(test.params.catIds, precision.T, strict=True))
+    curves = {name: by_id[k] for name, k in zip(classes, ids, strict=True)}
     return {
-        name: precision[:, k].clip(0)
-        for k, name in enumerate(classes)
-        if (precision[:, k] >= 0).any()
+        name: curve.clip(0)
+        for name, curve in curves.items()
+        if (curve >= 0).any()
     }
 
 
@@ -349,8 +361,9 @@ def draw_confusion(tested: Tested) -> Figure:
     axes = figure.add_subplot()
     axes.imshow(table, cmap='Blues', vmin=0, vmax=100)
     if count <= 40:
-        axes.set_xticks(range(count), tested.classes, rotation=90)
-        axes.set_yticks(range(count), tested.classes)
+        names = [in_plot(name) for name in tested.classes]
+        axes.set_xticks(range(count), names, rotation=90)
+        axes.set_yticks(range(count), names)
     if count <= 15:
         for row, column in np.ndindex(table.shape):
             value = table[row, column]
@@ -375,7 +388,7 @@ def draw_precision(tested: Tested) -> Figure:
     steps = np.linspace(0, 1, 101)
     ordered = sorted(tested.curves.items(), key=lambda c: -c[1].mean())
     for k, (name, curve) in enumerate(ordered):
-        label = f'{name} {100 * curve.mean():.0f}' if k < 10 else None
+        label = f'{in_plot(name)} {100 * curve.mean():.0f}' if k < 10 else None
         axes.plot(
             steps, curve, color=PALETTE[k % len(PALETTE)], lw=1.2, label=label
         )
@@ -421,11 +434,7 @@ def _draw_result(
         )
         title(axes, '', f'{true}\n-> {predicted} {result["sure"]:.0%}')
     elif tested.task == 'detection':
-        turned = bool(result['turned'])
-        image = decode_to_draw(data, turned, result['path'])
-        if image.shape[:2] != result['shape']:  # the boxes fit the other
-            image = decode_to_draw(data, not turned, result['path'])
-        axes.imshow(image)
+        axes.imshow(_as_read(data, result))
         part = result['true' if truth else 'predicted']
         scores = part.get('scores')
         for k, (box, label) in enumerate(
@@ -437,10 +446,7 @@ def _draw_result(
         title(axes, '', name)
     else:
         labels = result['true' if truth else 'predicted']
-        image = decode_to_draw(data, True, result['path'])
-        if image.shape[:2] != labels.shape:
-            image = decode_to_draw(data, False, result['path'])
-        axes.imshow(image)
+        axes.imshow(_as_read(data, result))
         present = [int(v) for v in np.unique(labels) if v != IGNORED]
         for value in present:
             draw_mask(axes, labels == value, colour(value))
@@ -449,6 +455,15 @@ def _draw_result(
         name = f'truth: {names}' if truth else score
         title(axes, '', name)
     hide_axes(axes)
+
+
+def _as_read(data: bytes, result: Mapping[str, Any]) -> np.ndarray:
+    """Decode a picture in the orientation in which the model has read it."""
+    turned = bool(result['turned'])
+    image = decode_to_draw(data, turned, result['path'])
+    if image.shape[:2] != result['shape']:  # the predictions fit the other
+        image = decode_to_draw(data, not turned, result['path'])
+    return image
 
 
 def tables(tested: Tested) -> list[list[list[str]]]:

@@ -218,4 +218,4 @@ def _draw_labels(
     for value in present:
         draw_mask(axes, labels == value, colour(value))
     names = [classes[v] if v < len(classes) else str(v) for v in present]
-    title(axes, '', in_plot(', '.join(names[:3]) or 'no class'))
+    title(axes, '', ', '.join(names[:3]) or 'no class')

@@ -158,7 +158,7 @@ def _set_model(
             out.set('model.decode_head.in_channels', width)
     for head in heads:
         out.set(f'model.{head}.num_classes', count)
-    encoder.set_statistics(out)
+    encoder.set_statistics(out, data.pictures.channels)
 
 
 def label_settings(data: LabelMaps) -> dict[str, object]:
@@ -185,12 +185,11 @@ def _set_data(
     labels = ''.join(
         f' {key}={value!r},' for key, value in label_settings(data).items()
     )
-    suffix = data.train.ending
     out.set(
         'pictures',
         Code(
             f"dict(\n    type='CheckedSegDataset', data_root={root!r},\n"
-            f"    img_suffix='', seg_map_suffix={suffix!r},{labels}\n"
+            f"    img_suffix='',{labels}\n"
             f'    metainfo=dict(classes={data.classes!r}))'
         ),
     )
@@ -213,7 +212,8 @@ def _dataset(part: Pairs, root: str, pipeline: str, listed: str | None) -> str:
     return (
         f'dict(pictures, _delete_=True, pipeline=_base_.{pipeline},'
         f'  # {len(part.names)} pictures\n'
-        f'        {ann}data_prefix=dict({_words(prefix)}))'
+        f'        {ann}seg_map_suffix={part.ending!r},\n'
+        f'        data_prefix=dict({_words(prefix)}))'
     )
 
 

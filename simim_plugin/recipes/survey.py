@@ -227,9 +227,10 @@ def check_lines(lines: Sequence[str], root: str) -> None:
         SimimError: naming the file.
     """
     for line in lines:
-        if line != line.strip() or len(line.splitlines()) != 1:
+        good = line == line.strip() and len(line.splitlines()) == 1
+        if not good or any('\ud800' <= c <= '\udfff' for c in line):
             raise SimimError(
                 f'The name {line!r} in {root} cannot stand in a list, one '
-                'name a line; rename the file, or divide the folder into '
-                'train/ and val/ yourself.'
+                'name a line in UTF-8; rename the file, or divide the folder '
+                'into train/ and val/ yourself.'
             )

@@ -48,7 +48,7 @@ def set_encoder(
     """
     backbone = 'model.backbone'
     if encoder.file:
-        source = encoder.pretrained()
+        source = encoder.pretrained(channels)
         if isinstance(source, dict):  # the packaged configs have None
             source['_delete_'] = True
         out.set(f'{backbone}.pretrained', source, encoder.size)

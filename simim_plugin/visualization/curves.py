@@ -94,14 +94,18 @@ def read_run(
         names = [name for name in TERMS if entries and name in entries[-1]]
         names = names or TERMS[:1]
     joined: list[dict] = []
+    interval = None
     for log in _logs(work_dir):
         entries = _entries(log, names)
-        if not entries:
+        # Every interval logs the loss, other figures may come seldom.
+        steps = [entry['step'] for entry in _entries(log, TERMS[:1])]
+        steps = steps or [entry['step'] for entry in entries]
+        if not steps:
             continue
-        begin = interval = entries[0]['step']
-        if len(entries) > 1:
-            interval = entries[1]['step'] - begin
-        resumed = begin > interval
+        if len(steps) > 1:
+            interval = steps[1] - steps[0]
+        resumed = steps[0] > (interval or steps[0])
+        begin = min([steps[0], *(entry['step'] for entry in entries)])
         joined = [e for e in joined if resumed and e['step'] < begin]
         joined += entries
     return _curve(joined, names, work_dir)

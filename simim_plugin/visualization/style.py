@@ -41,7 +41,7 @@ def new_figure(width: float, height: float) -> Figure:
 def title(axes: Axes, text: str, note: str = '') -> None:
     """Add a bold title on the left and a grey line below it."""
     axes.set_title(
-        in_plot(text),
+        _lines(text),
         loc='left',
         fontsize=TITLE,
         fontweight='bold',
@@ -49,7 +49,7 @@ def title(axes: Axes, text: str, note: str = '') -> None:
         pad=19 if note else 6,
     )
     axes.annotate(
-        note,
+        _lines(note),
         (0, 1),
         (0, 5),
         xycoords='axes fraction',
@@ -72,7 +72,7 @@ def heading(figure: Figure, text: str, note: str) -> None:
         figure.text(
             0.12 / width,
             1 - down / height,
-            words,
+            _lines(words),
             fontsize=size,
             fontweight=weight,
             color=colour,
@@ -83,7 +83,11 @@ def heading(figure: Figure, text: str, note: str) -> None:
 def caption(axes: Axes, x: float, y: float, text: str, **options: Any) -> None:
     """Add a grey text, centred below a point."""
     options |= dict(ha='center', va='top', fontsize=TEXT, color=QUIET)
-    axes.text(x, y, text, **options)
+    axes.text(x, y, _lines(text), **options)
+
+
+def _lines(text: str) -> str:
+    return '\n'.join(map(in_plot, text.split('\n')))
 
 
 def legend_below(

@@ -160,7 +160,7 @@ def draw_attention(image: np.ndarray, shares: Tensor) -> Figure:
         grid = row[1:].unflatten(0, (side, side))  # (R, R)
         scale = PowerNorm(0.5, 0, max(grid.max().item(), 1e-12))
         axes.imshow(grid.numpy(), cmap='cividis', norm=scale)
-        texts.append(f'{name}: {1 - row[0]:.0%}')
+        texts.append(f'{name}: {row[1:].sum():.0%}')
     for axes, text in zip(panels, texts, strict=False):
         caption(axes, 0.5, -0.04, text, transform=axes.transAxes)
     heading(

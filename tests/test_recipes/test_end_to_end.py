@@ -289,6 +289,8 @@ def test_nothing_is_left_of_a_config_that_does_not_run(tmp_path, capsys):
     [
         (['--out', 'my.txt'], 'a config is a .py file'),
         (['--hours', '2', '--epochs', '3'], '--hours sets the epochs'),
+        (['--hours', '-2'], 'set a number above 0'),
+        (['--hours', '2', '--method', 'knn'], '--hours has no effect on knn'),
         (['--ignore', 'all'], 'takes values'),
         (['--data', 'nowhere'], 'There is no folder nowhere'),
     ],
