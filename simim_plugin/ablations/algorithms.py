@@ -142,7 +142,8 @@ class SmallTargetSiameseIM(SiameseIM):
         **kwargs: see :class:`SiameseIM`.
 
     Raises:
-        SimimError: if the backbone has a relative bias, which has one grid.
+        SimimError: if the backbone has a relative bias, which has one grid,
+            or trains its positions.
     """
 
     target_positions: Tensor
@@ -154,6 +155,13 @@ class SmallTargetSiameseIM(SiameseIM):
                 'The relative_bias of model.backbone has the grid of the '
                 'online view, and SmallTargetSiameseIM encodes a target of '
                 'another grid; remove it, or use SiameseIM.'
+            )
+        positions = self.backbone.pos_embed
+        if positions is not None and positions.requires_grad:
+            raise SimimError(
+                'SmallTargetSiameseIM has fixed positions of its target, and '
+                'train_positions of model.backbone would change those of the '
+                'online view alone; remove it, or use SiameseIM.'
             )
         table = scaled_table(
             self.neck.target_grid, self.neck.grid, self.backbone.embed_dims

@@ -108,6 +108,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
             f'Images of the scale {args.scale} have no masks for the task '
             f'{SEGMENTATION}; leave it out of --tasks, or take --scale demo.'
         )
+    if args.gpus < 1:
+        raise SimimError(
+            f'--gpus is {args.gpus}; set the number of processes, 1 or more.'
+        )
     args.data = args.data or Path(DATA[args.scale][0])
     if not args.data.is_dir():
         raise SimimError(
@@ -183,6 +187,7 @@ def _parser(rows: Sequence[str]) -> argparse.ArgumentParser:
         parser.add_argument(
             name,
             nargs='+',
+            action='extend',
             default=[],
             metavar='KEY=VALUE',
             help=f'override settings of the {of} of every row',
@@ -366,7 +371,8 @@ def _pretrain(
 def measured_costs(args: argparse.Namespace) -> dict[str, float]:
     """Return the costs of a step of all rows that train.
 
-    They are measured in one run, in turns, unless ``costs.json`` has them.
+    Those that ``costs.json`` lacks are measured in one run, in turns, beside
+    row (i), whose first figures stay.
     """
     from ..benchmarks.training import measure_methods
 
@@ -374,9 +380,11 @@ def measured_costs(args: argparse.Namespace) -> dict[str, float]:
     rows.pop(UNTRAINED, None)
     file = args.work_dir / 'costs.json'
     costs = json.loads(file.read_text()) if file.is_file() else {}
-    if any(f'{row}: {BUDGETS["flops"]}' not in costs for row in rows):
-        files = {row: Path(config_of(row)).name for row in rows}
-        costs = measure_methods(files, args.scale, batch=COSTED, rounds=3)
+    missing = [r for r in rows if f'{r}: {BUDGETS["flops"]}' not in costs]
+    if missing:
+        files = {r: Path(config_of(r)).name for r in ('i', *missing)}
+        found = measure_methods(files, args.scale, batch=COSTED, rounds=3)
+        costs = {**found, **costs}
         write_json(file, costs)
     return costs
 

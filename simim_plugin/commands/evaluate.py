@@ -296,7 +296,7 @@ class Evaluation:
             )
         if 'robustness' not in tasks:
             return
-        if 'finetune' in self.own and not self.fine_tuned:
+        if 'finetune' in self.own:
             raise SimimError(
                 f'The images at {self.data} have classes of their own, and '
                 'the robustness sets those of the packaged config; leave '
@@ -414,9 +414,10 @@ class Evaluation:
 
     def _classifier(self) -> Path:
         """Return the fine-tuned weights to test for robustness."""
-        if self.fine_tuned:
-            return self.checkpoint
-        return last_checkpoint(self._result('finetune').parent / 'training')
+        done = self._result('finetune')
+        if 'finetune' in self.args.tasks or done.is_file():
+            return last_checkpoint(done.parent / 'training')
+        return self.checkpoint
 
     def _call(self, script: str, words: list[str], folder: Path) -> None:
         """Run a script of ``tools`` with a log in ``folder``."""
@@ -432,7 +433,8 @@ class Evaluation:
         as_folders = (self.data / 'train').is_dir()
         for dataset in _datasets(config._cfg_dict):
             if dataset['type'] == 'LocalCIFAR10' and as_folders:
-                _read_folders(dataset, self.data)
+                size = config.model.backbone.img_size
+                _read_folders(dataset, self.data, size)
             else:
                 self._move(dataset)
         return self._with_options(config)
@@ -579,10 +581,26 @@ def _datasets(node: Any) -> list[dict]:
     return []
 
 
-def _read_folders(dataset: dict, root: Path) -> None:
-    """Turn a CIFAR-10 data set into one of class folders."""
+def _read_folders(dataset: dict, root: Path, size: int) -> None:
+    """Turn a CIFAR-10 data set into one of class folders.
+
+    Args:
+        dataset (dict): its settings, which are changed.
+        root (Path): with ``train`` and ``val``.
+        size (int): of the encoder's images. Others are resized to it.
+    """
     split = 'train' if dataset['split'] == 'train' else 'val'
-    pipeline = [dict(type='LoadRGBImage'), *dataset['pipeline']]
+    pipeline = [
+        dict(type='LoadRGBImage'),
+        dict(
+            type='ResizeEdge',
+            scale=size,
+            backend='pillow',
+            interpolation='bicubic',
+        ),
+        dict(type='CenterCrop', crop_size=size),
+        *dataset['pipeline'],
+    ]
     dataset.clear()
     dataset.update(
         type='LabelledFolder', data_root=str(root / split), pipeline=pipeline

@@ -16,6 +16,7 @@ import torch
 from mmengine.dataset import default_collate
 from mmengine.dist import get_rank
 from mmengine.model import BaseModel
+from mmpretrain.models import MAEViT
 from mmpretrain.structures import DataSample
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -158,7 +159,9 @@ def encode_tokens(model: BaseModel, images: Tensor) -> Tensor:
     Raises:
         SimimError: if the backbone does not return tokens.
     """
-    tokens = model.backbone(images)[-1]
+    # MAE's encoder masks images unless it is given no mask.
+    mask = dict(mask=None) if isinstance(model.backbone, MAEViT) else {}
+    tokens = model.backbone(images, **mask)[-1]
     if tokens.ndim != 3:
         raise SimimError(
             f'The backbone {type(model.backbone).__name__} returns features '

@@ -76,6 +76,7 @@ def match_patches(
     pairs: Sequence[dict[str, Any]],
     batch_size: int = 64,
     grid: Grid | None = None,
+    target_grid: Grid | None = None,
 ) -> PatchMatches:
     """Find the nearest online patch of every target patch.
 
@@ -88,6 +89,8 @@ def match_patches(
         batch_size (int): pairs per batch.
         grid (tuple[int, int], optional): rows and columns of the patches of
             a view. Defaults to those of the backbone's ``img_size``.
+        target_grid (tuple[int, int], optional): the same of the target view.
+            Defaults to ``grid``.
 
     Raises:
         SimimError: if there are no pairs.
@@ -95,6 +98,7 @@ def match_patches(
     if not pairs:
         raise SimimError('There are no pairs of views to match; pass some.')
     grid = grid or tuple(model.backbone.patch_resolution)
+    target_grid = target_grid or grid
     nearest = []
     with frozen(model):
         for start in range(0, len(pairs), batch_size):
@@ -103,11 +107,11 @@ def match_patches(
                 _unit_patches(model, views)
                 for views in zip(*batch, strict=True)
             )
-            similarity = target @ online.mT  # (P, R * C, R * C)
+            similarity = target @ online.mT  # (P, R * C, online patches)
             nearest.append(similarity.argmax(dim=-1).cpu())
-    index = torch.cat(nearest).unflatten(1, grid)  # (P, R, C)
+    index = torch.cat(nearest).unflatten(1, target_grid)  # (P, R, C)
     geometry = PairGeometry.stack([pair['geometry'] for pair in pairs])
-    rows, cols = geometry.positions(grid, grid)
+    rows, cols = geometry.positions(target_grid, grid)
     true = torch.stack(
         torch.broadcast_tensors(rows[..., :, None], cols[..., None, :]),
         dim=-1,

@@ -19,6 +19,7 @@ from ..checkpoint.families import family_of
 from ..checkpoint.loading import BRANCHES
 from ..checkpoint.names import OURS
 from ..datasets.image_set import image_loaders
+from ..datasets.labelled_folder import check_same_classes
 from ..engine.random_state import same_random_state
 from ..engine.sharding import gathered
 from ..engine.unwrapping import unwrapped
@@ -90,8 +91,9 @@ class OnlineKNN(Hook):
         """Find the images before training starts.
 
         Raises:
-            SimimError: if the model has no such branch, or a folder is
-                missing or has fewer images than there are processes.
+            SimimError: if the model has no such branch, the folders have
+                other classes, or one is missing or has fewer images than
+                there are processes.
         """
         model = unwrapped(runner.model)
         backbone = _encoder(model, self.branch).backbone
@@ -102,8 +104,14 @@ class OnlineKNN(Hook):
         loads = [*image_loaders(runner.train_dataloader.dataset)]
         window = loads[0].window if loads else None
         self._loaders = []
-        for folder, most in self.folders:
-            dataset = folder_dataset(folder, size, channels, window)
+        datasets = [
+            folder_dataset(folder, size, channels, window)
+            for folder, _ in self.folders
+        ]
+        check_same_classes(datasets[0], 'validation', datasets[1])
+        for dataset, (folder, most) in zip(
+            datasets, self.folders, strict=True
+        ):
             count = min(most or len(dataset), len(dataset))
             if count < get_world_size():
                 raise SimimError(

@@ -196,7 +196,10 @@ class OnlineMatches(Hook):
         """Return patches, correct ones and those by chance, by picture."""
         if not self._pairs:  # of more processes than pictures
             return []
-        found = match_patches(model, self._pairs, self.batch_size)
+        small = getattr(getattr(model, 'neck', None), 'target_grid', None)
+        found = match_patches(
+            model, self._pairs, self.batch_size, target_grid=small
+        )
         rows: list[tuple[int, float, float]] = []
         for k in range(len(self._pairs)):
             one = found[torch.tensor([k])]

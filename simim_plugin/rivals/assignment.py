@@ -32,7 +32,7 @@ def balanced(assigned: Tensor, rounds: int = 3) -> Tensor:
     for _ in range(rounds):
         columns = table.sum(dim=0)
         all_reduce(columns)
-        table /= columns * len(columns)
+        table /= columns.clamp(min=_tiny(table)) * len(columns)
         table /= table.sum(dim=1, keepdim=True) * len(table)
     return table / table.sum(dim=1, keepdim=True)
 
@@ -54,9 +54,8 @@ def target_assignments(
         sharpening (float): above 0; smaller is sharper. Defaults to 0.25.
         sinkhorn (bool): balance them. Defaults to True.
     """
-    assigned = _assign(targets, prototypes, temperature)
-    assigned = assigned ** (1 / sharpening)
-    assigned /= assigned.sum(dim=1, keepdim=True)
+    # The power 1 / sharpening of a softmax, without its underflow.
+    assigned = _assign(targets, prototypes, temperature * sharpening)
     return balanced(assigned) if sinkhorn else assigned
 
 

@@ -144,7 +144,9 @@ class ViTBEiT(BaseSelfSupervisor):
         tokens = tokens[:, self.backbone.num_extra_tokens :]
         statistics = self.data_preprocessor
         with torch.autocast(view.device.type, enabled=False):
-            pixels = (view * statistics.std + statistics.mean) / 255
+            pixels = view / 255
+            if statistics._enable_normalize:
+                pixels = (view * statistics.std + statistics.mean) / 255
             answers = self.target_generator(pixels).gather(1, masked)
         return self.head.loss(
             tokens.take_along_dim(masked[..., None], dim=1), answers

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from mmengine.model import BaseModule
@@ -131,7 +131,26 @@ class DistillationHead(BaseModule):
 
 @MODELS.register_module()
 class ViTDINO(StudentTeacher):
-    """Predict the teacher's outputs of global crops from other crops."""
+    """Predict the teacher's outputs of global crops from other crops.
+
+    Args:
+        **kwargs: see :class:`StudentTeacher`. The head has ``with_patches``
+            as the method.
+
+    Raises:
+        SimimError: for a head of another ``with_patches``.
+    """
+
+    with_patches: ClassVar[bool] = False
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if (self.head.patch_centre is not None) != self.with_patches:
+            raise SimimError(
+                f'The loss of {type(self).__name__} has '
+                f'{"" if self.with_patches else "no "}terms of patches; set '
+                f'with_patches of model.head to {self.with_patches}.'
+            )
 
     def compared(self, outputs: Tensor) -> Tensor:
         """Return centred outputs (G * B, K) of the cls tokens.
@@ -196,6 +215,8 @@ class ViTIBOT(ViTDINO):
     Raises:
         SimimError: for another backbone.
     """
+
+    with_patches: ClassVar = True
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)

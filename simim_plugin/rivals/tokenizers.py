@@ -102,7 +102,12 @@ class PatchTokenizer(nn.Module):
         patches = self._patches(pixels.to(self.centres.device))
         start = patches[torch.randperm(len(patches), device=patches.device)]
         # Equal patches, as in blank corners, would be one centre twice.
-        start = torch.unique(start[: 4 * self.num_tokens], dim=0)
+        drawn = 4 * self.num_tokens
+        found = torch.unique(start[:drawn], dim=0)
+        while len(found) < self.num_tokens and drawn < len(start):
+            drawn *= 4
+            found = torch.unique(start[:drawn], dim=0)
+        start = found
         if len(start) < self.num_tokens:
             raise SimimError(
                 f'PatchTokenizer found {len(start)} different patches for '

@@ -456,6 +456,12 @@ def masks(whole: Whole) -> Faults:
                 'the grid of patches of model.backbone',
                 whole.encoder.grid,
             )
+        head = whole.at('model.head')
+        if head is not None and 'DistillationHead' in head.names:
+            yield from differs(
+                *(f'{part.path}.num_global', value_of(part, 'num_global')),
+                *('model.head.num_global', value_of(head, 'num_global')),
+            )
     for part in whole.named('BlockwiseMask', 'RandomMask'):
         rows, columns = pair(part.get('grid', 1))
         masked = part.get('num_masked', 0)

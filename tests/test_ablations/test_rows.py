@@ -142,6 +142,13 @@ def test_row_matches_table_3(name, scale, monkeypatch):
     assert table_row(*built) == TABLE_3[name]
 
 
+def test_a_small_target_has_fixed_positions(monkeypatch):
+    config = load('target-half', 'demo', monkeypatch)
+    config.model.backbone.train_positions = True
+    with pytest.raises(SimimError, match='train_positions of '):
+        MODELS.build(config.model)
+
+
 @pytest.mark.shared
 def test_table_3_is_copied_correctly(shared):
     text = (shared / 'RESULTS.md').read_text().partition('Ablations')[2]

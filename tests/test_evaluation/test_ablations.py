@@ -11,8 +11,9 @@ from mmengine.runner import set_random_seed
 from mmpretrain.registry import MODELS
 from PIL import Image
 
+from simim_plugin.benchmarks import training
 from simim_plugin.commands import ablate
-from simim_plugin.commands.ablate import main, parse_args
+from simim_plugin.commands.ablate import main, measured_costs, parse_args
 from simim_plugin.commands.row_figures import learning_curve, matched_share
 from simim_plugin.commands.row_tables import (
     collect,
@@ -174,6 +175,35 @@ def test_curves_of_rows_that_are_done_go_on(away, monkeypatch):
     assert sum(call.startswith('train') for call in calls(away)) == 1
 
 
+def test_measured_costs_are_kept(away, monkeypatch):
+    """Those of other rows are added, beside row (i)."""
+    name = 'GFLOPs an image'
+    folder = away / 'rows'
+    folder.mkdir()
+    known = {f'{row}: {name}': 1.0 for row in ('i', 'mae')}
+    (folder / 'costs.json').write_text(json.dumps(known))
+    asked = []
+
+    def measure(files, scale, batch, rounds):
+        asked.append([*files])
+        return {f'i: {name}': 1.1, f'dino: {name}': 2.2}
+
+    monkeypatch.setattr(training, 'measure_methods', measure)
+    args = parse_args(['i', 'dino', '--work-dir', 'rows'])
+    assert measured_costs(args) == {**known, f'dino: {name}': 2.2}
+    assert measured_costs(args) == measured_costs(parse_args([*LAST]))
+    assert asked == [['i', 'dino']]
+
+
+LAST = ('mae', '--work-dir', 'rows')
+
+
+def test_options_add_up(away):
+    words = ['i', '--cfg-options', 'a=1', '--cfg-options', 'b=2', 'c=3']
+    assert parse_args(words).cfg_options == ['a=1', 'b=2', 'c=3']
+    assert parse_args(['i']).cfg_options == []
+
+
 def test_a_budget_of_no_number_is_refused(away, capsys):
     folder = away / 'rows'
     folder.mkdir()
@@ -228,6 +258,7 @@ def test_rows_that_would_not_compare_are_refused(away, capsys):
     [
         (['z'], 'no row called z; the rows are untrained, mae, a, b'),
         (['i', '--tasks', 'knn,finetune'], 'not compared by finetune'),
+        (['i', '--gpus', '0'], '--gpus is 0'),
         (['i', '--data', 'nowhere'], 'no images at nowhere'),
         (['i', '--curves'], 'reads data/demo/train and data/demo/val'),
         (

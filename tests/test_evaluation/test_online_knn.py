@@ -3,8 +3,10 @@
 import logging
 import multiprocessing
 import random
+import shutil
 import subprocess
 from contextlib import nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from mmpretrain.models import MAEViT
 from mmpretrain.registry import MODELS
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import (
@@ -28,6 +31,7 @@ from simim_plugin.evaluation import (
     knn_accuracy,
     online_knn,
 )
+from simim_plugin.evaluation.features import encode_tokens
 from simim_plugin.evaluation.online_knn import OnlineKNN
 from simim_plugin.visualization.encoder import FrozenEncoder
 
@@ -184,6 +188,25 @@ def test_a_missing_folder_is_reported_before_training(train, folders):
     with pytest.raises(SimimError, match='no image folder at /no/such'):
         train(hook)
     assert train.runner.iter == 0
+
+
+def test_folders_of_other_classes_are_refused(train, folders):
+    """Their labels would stand for other classes."""
+    shutil.rmtree(Path(folders['val'], 'a'))
+    with pytest.raises(SimimError, match='3 classes and the validation set 2'):
+        train(dict(type='OnlineKNN', **folders))
+    assert train.runner.iter == 0
+
+
+def test_the_encoder_of_mae_sees_the_whole_image():
+    arch = dict(
+        embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=32
+    )
+    backbone = MAEViT(arch=arch, img_size=16, patch_size=4, out_type='raw')
+    images = torch.randn(2, 3, 16, 16)
+    tokens = encode_tokens(SimpleNamespace(backbone=backbone), images)
+    assert tokens.shape == (2, 17, 16)
+    assert torch.equal(tokens, backbone(images, mask=None)[-1])
 
 
 def test_online_knn_needs_an_image_for_every_process(

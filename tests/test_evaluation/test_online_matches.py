@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import HOOKS
 from PIL import Image
@@ -33,6 +34,7 @@ from ..test_engine.training import (
     state,
     trainer,
 )
+from ..test_models.helpers import small_model
 from ..training_processes import in_two
 
 FOLDERS = [
@@ -137,6 +139,21 @@ def test_figures_are_those_of_match_patches(train, folder):
     assert '3 pictures that are not trained on' in text
     assert 'Patches that find their partner in the other view' in text
     assert f'{found[0]["matches/share"]:.1f} % at the start' in text
+
+
+def test_a_target_view_of_fewer_patches(folder):
+    """Of half the side, as in the row target-half."""
+    init_default_scope('mmpretrain')
+    steps = Compose(PIPELINE[:2])
+    pairs = draw_pairs(steps, held_out(pictures(folder, held_out=3)), 0)
+    for pair in pairs:
+        online, target = pair['img']
+        pair['img'] = [online, target.reshape(8, 2, 8, 2, 3)[:, 0, :, 0]]
+    found = match_patches(small_model(), pairs, target_grid=(2, 2))
+    assert found.true.shape == found.nearest.shape == (3, 2, 2, 2)
+    assert found.nearest.max() == 3  # of the online view's four
+    rows, _ = pairs[0]['geometry'].positions((2, 2), (4, 4))
+    assert torch.equal(found.true[0, :, 0, 0], rows.flatten())
 
 
 def test_the_share_is_in_log_tensorboard_and_report(train, folder):

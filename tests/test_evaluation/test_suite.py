@@ -138,6 +138,45 @@ def test_cifar_is_read_from_folders_where_they_are_there(demo, tmp_path):
     assert train.pipeline[0].type == 'LoadRGBImage'
 
 
+def test_photographs_have_the_size_of_an_encoder_of_cifar(demo, tmp_path):
+    noise = np.random.default_rng(0)
+    for part, name in product(('train', 'val'), ('a', 'b')):
+        folder = tmp_path / part / name
+        folder.mkdir(parents=True)
+        for k, shape in enumerate([(32, 32, 3), (60, 90, 3)]):
+            pixels = noise.integers(0, 256, shape, np.uint8)
+            Image.fromarray(pixels).save(folder / f'{k}.png')
+    run = evaluation(demo)
+    run.data = tmp_path
+    run.scale = SCALES['cifar10']
+    for task in ('knn', 'linear'):
+        (name,) = run._configs(task)
+        dataset = DATASETS.build(
+            run._config(task, name).test_dataloader.dataset
+        )
+        assert {dataset[k]['inputs'].shape for k in range(4)} == {(3, 32, 32)}
+        with Image.open(dataset.get_data_info(0)['img_path']) as image:
+            kept = torch.tensor(np.asarray(image)).permute(2, 0, 1)
+        assert torch.equal(dataset[0]['inputs'], kept)
+
+
+def test_robustness_is_of_the_classifier_that_was_tuned(demo, tmp_path):
+    """And of the given one only if nothing was tuned."""
+    run = evaluation(demo, '--work-dir', str(tmp_path))
+    run.fine_tuned = True
+    run.args.tasks = ['robustness']
+    assert run._classifier() == run.checkpoint
+    training = tmp_path / 'finetune' / 'training'
+    training.mkdir(parents=True)
+    (training / 'last.pth').touch()
+    (training / 'last_checkpoint').write_text('last.pth')
+    run.args.tasks = ['finetune', 'robustness']
+    assert run._classifier() == training / 'last.pth'
+    (tmp_path / 'finetune' / 'result.json').touch()
+    run.args.tasks = ['robustness']
+    assert run._classifier() == training / 'last.pth'
+
+
 def test_images_of_ones_own_get_a_config_of_their_own(demo, tmp_path):
     """Other classes, or no division into train/ and val/."""
     alone = class_folders(tmp_path / 'alone', broken=False)

@@ -32,8 +32,10 @@ from simim_plugin.rivals import (
     StepEMAHook,
     TemperatureHook,
 )
+from simim_plugin.rivals.assignment import target_assignments
 from simim_plugin.rivals.moving import Centre, KeyQueue
 from simim_plugin.runs.batch_norm import depends_on_sync_bn
+from simim_plugin.settings import check_settings
 from simim_plugin.settings.channels import fit_channels
 from simim_plugin.settings.sizes import apply_img_size
 
@@ -364,6 +366,39 @@ def test_a_backbone_without_a_cls_token_is_refused(name, monkeypatch):
     config.model.backbone.with_cls_token = False
     with pytest.raises(SimimError, match=r'set .*with_cls_token to True'):
         MODELS.build(config.model)
+
+
+@pytest.mark.parametrize('name', ['dino', 'ibot'])
+def test_a_loss_has_terms_of_patches_or_none(name, monkeypatch):
+    config = load(name, 'demo', monkeypatch)
+    config.model.head.with_patches = name == 'dino'
+    with pytest.raises(SimimError, match='set with_patches of '):
+        MODELS.build(config.model)
+
+
+def test_crops_and_loss_have_as_many_global_ones(monkeypatch):
+    config = load('ibot', 'demo', monkeypatch)
+    check_settings(config)
+    config.model.head.num_global = 1
+    with pytest.raises(SimimError, match='num_global is 2 and '):
+        check_settings(config)
+
+
+def test_views_that_are_not_normalised(monkeypatch, images):
+    config = load('beit', 'demo', monkeypatch)
+    config.model.data_preprocessor.update(mean=None, std=None)
+    model = built(config)
+    batch = model.data_preprocessor(batch_of(config, images), training=True)
+    losses = model.loss(batch['inputs'], batch['data_samples'])
+    assert losses['loss'].isfinite()
+
+
+def test_sharp_targets_are_finite():
+    torch.manual_seed(0)
+    targets, prototypes = torch.randn(4, 16), torch.randn(128, 16)
+    found = target_assignments(targets, prototypes, 0.03, 0.25)
+    assert found.isfinite().all()
+    assert torch.allclose(found.sum(dim=1), torch.ones(4))
 
 
 @pytest.mark.parametrize('name', ['beit', 'ibot'])

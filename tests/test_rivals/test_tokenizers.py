@@ -110,6 +110,19 @@ def test_files_that_are_not_dalles_are_refused(tmp_path):
         DALLETokenizer(str(module), 16, **SMALL).init_weights()
 
 
+def test_blank_images_hide_no_patch():
+    """Few of the first patches differ, and enough of all."""
+    torch.manual_seed(0)
+    tokenizer = PatchTokenizer(64, 4)
+    pixels = torch.zeros(512, 3, 8, 8)
+    pixels[:, :, :4, :4] = torch.rand(512, 3, 1, 1)
+    pixels[100:] = 0
+    tokenizer.fit(pixels, rounds=1)
+    assert len(tokenizer.centres.unique(dim=0)) == 64
+    with pytest.raises(SimimError, match='found 11 different patches'):
+        tokenizer.fit(pixels[90:], rounds=1)
+
+
 BACKBONE = dict(
     type='MaskTokenViT',
     arch=dict(
