@@ -205,7 +205,7 @@ RUNS: dict[str, list[str]] = {
         '--curves --tasks knn,logistic,matches,segmentation '
         f'--work-dir {OUT}/rivals/rows'
     ],
-    # Chooses the rates of ablation_cifar10-micro.py, one for all until then.
+    # Chooses the rates of ablation_cifar10-micro.py.
     'cifar10_rates': [
         f'tools/ablate.py {METHODS} --scale cifar10-micro --data {HELD_OUT} '
         f'--tasks knn --work-dir {OUT}/cifar10_rates/{rate} --cfg-options '
