@@ -196,3 +196,21 @@ def test_keys_of_one_parameter_add_up():
 def test_settings_of_another_constructor(name):
     with pytest.raises(SimimError, match=f'{name}, which LayerDecay'):
         optimizer_of(Task('mmpretrain'), OPTIMIZERS['AdamW'], **{name: 0.0})
+
+
+def test_optimizers_of_any_form():
+    """A class, a list in a key, and one without weight decay."""
+    keys = {'head': dict(betas=[0.8, 0.9])}
+    settings = dict(type=torch.optim.AdamW, lr=0.1)
+    model = Task('mmpretrain')
+    built = optimizer_of(
+        model, settings, layer_decay_rate=0.5, custom_keys=keys
+    )
+    betas = {
+        id(p): group['betas']
+        for group in built.param_groups
+        for p in group['params']
+    }
+    assert betas[id(model.head.weight)] == (0.8, 0.9)
+    with pytest.raises(SimimError, match='Rprop does not have'):
+        optimizer_of(model, dict(type='Rprop', lr=0.1), layer_decay_rate=0.5)

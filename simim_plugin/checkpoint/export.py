@@ -16,6 +16,7 @@ from .. import __version__
 from ..environment import require
 from ..text import clean
 from ..vit.arches import known_encoder
+from .families import stated_images
 from .hugging_face_export import write_folder
 from .loading import Weights, read_weights
 from .names import (
@@ -195,6 +196,8 @@ def _write_plugin(
         layer_norm_eps=model.eps,
         simim_plugin_family=model.family.name,
     )
+    if model.family.known:
+        meta['simim_plugin_images'] = stated_images(model.family)
     torch.save(dict(state_dict=_own(state), meta=meta), file)
     again = read_weights(file)
     _check_tensors(again.state, state, file)

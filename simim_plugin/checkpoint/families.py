@@ -54,6 +54,34 @@ class Family(NamedTuple):
     known: bool = True
 
 
+_OF_IMAGES = ('mean', 'std', 'crop', 'interpolation', 'pool')
+
+
+def stated_images(family: Family) -> dict[str, Any]:
+    """Return how a family reads images, as plain values for a file."""
+    values = {name: getattr(family, name) for name in _OF_IMAGES}
+    return {k: [*v] if isinstance(v, tuple) else v for k, v in values.items()}
+
+
+def with_images(family: Family, stated: Mapping[str, Any]) -> Family:
+    """Return a family that reads images as :func:`stated_images` says.
+
+    Raises:
+        CheckpointError: for values of another type.
+    """
+    values = {name: stated[name] for name in _OF_IMAGES if name in stated}
+    try:
+        for name in {'mean', 'std'} & {*values}:
+            values[name] = tuple(map(float, values[name]))
+        values['crop'] = float(values.get('crop', family.crop))
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(
+            'The entry simim_plugin_images of the checkpoint has another '
+            f'form than an export of this package ({error}); export it again.'
+        ) from error
+    return family._replace(known=True, **values)
+
+
 PLAIN = Family('plain ViT', known=False)
 FAMILIES = (
     PLAIN,

@@ -5,7 +5,7 @@ Shape key: N patches, C channels.
 
 from __future__ import annotations
 
-from math import isqrt
+from math import isqrt, prod
 
 import torch
 from torch import Tensor
@@ -61,6 +61,38 @@ def grid_of(
         f'The checkpoint {file} has learned positions of {count} patches, '
         'which do not show their grid; pass grid=(rows, columns).'
     )
+
+
+def with_row(
+    table: Tensor, file: str, given: Grid | None, goal: Grid
+) -> Tensor:
+    """Return a table with the cls token's row, if its grid is no square.
+
+    A table of a square number of rows was given such a row, as one of timm's
+    without it. If its grid is R x (R + 2), it had the row.
+
+    Args:
+        table (Tensor): (1, 1 + N, C), (1, N, C) or (1, 2 + N, C).
+        file (str): the source, for the error.
+        given (tuple[int, int], optional): the grid that the user names.
+        goal (tuple[int, int]): the grid of the model.
+
+    Raises:
+        CheckpointError: if both readings are possible.
+    """
+    rows, patches = table.shape[1], prod(given or goal)
+    if rows == patches:
+        return torch.cat([torch.zeros_like(table[:, :1]), table], dim=1)
+    if rows != patches + 2 or table[:, 0].any():
+        return table
+    if given is None:
+        side = isqrt(rows - 1)
+        raise CheckpointError(
+            f'The checkpoint {file} has positions of {goal[0]} x {goal[1]} '
+            f'patches and a cls token, or of {side} x {side} patches; pass '
+            'grid=(rows, columns).'
+        )
+    return table[:, 1:]
 
 
 def bias_grid(table: Tensor) -> Grid:

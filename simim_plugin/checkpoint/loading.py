@@ -32,8 +32,9 @@ from .families import (
     family_of,
     is_rope_vit,
     options_text,
+    with_images,
 )
-from .grids import Grid, bias_grid, grid_of
+from .grids import Grid, bias_grid, grid_of, with_row
 from .joining import blocks_of, misshapen, without_fixed
 from .names import (
     OFFICIAL,
@@ -111,6 +112,9 @@ class Weights:
         named = self.about.get('simim_plugin_family')  # an export of ours
         if isinstance(named, str):
             family = BY_NAME.get(named, family)
+        kept = self.about.get('simim_plugin_images')
+        if isinstance(kept, Mapping):
+            family = with_images(family, kept)
         stated = dict(self.stated)
         pool = stated.pop('global_pool', family.pool)
         if family is PLAIN and self.about.get('model_type') == 'vit_msn':
@@ -212,6 +216,8 @@ def read_weights(
     choice = ''
     if others and taken:
         choice = f'entry {taken}, not {", ".join(others)} (entry=NAME chooses)'
+        if taken == 'state_dict' and 'ema_state_dict' in others:
+            choice += '; MMEngine saves the average as state_dict'
     return Weights(str(file), form, state, about, choice, stated)
 
 
@@ -609,6 +615,8 @@ def _adapt(
     if table is not None and not weights.unknown():
         goal = tuple(backbone.patch_resolution)
         ours = weights.form.name == OURS.name
+        if extra and not ours:
+            table = with_row(table, weights.file, grid, goal)
         found = grid_of(table[0, extra:], weights.file, grid, goal, ours)
         if found != goal:
             antialias = getattr(backbone, 'interpolate_antialias', False)

@@ -370,7 +370,8 @@ _ENTRIES = (
     'ema_state_dict',
 )
 """Entries of tensors, the first of which is taken. DeepSpeed writes 'module',
-timm, DeiT and MMEngine the averaged weights beside the others."""
+timm and DeiT the averaged weights beside the others, MMEngine those that are
+not averaged as 'ema_state_dict'."""
 _BRANCHES = ('student', 'teacher', 'encoder', 'target_encoder')
 """Entries of one encoder each: DINO and iBOT, I-JEPA and MSN."""
 _COUNTERS = ('n_averaged', 'module.n_averaged', 'steps')

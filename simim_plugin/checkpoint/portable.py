@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..vit import PlainViT
-from .grids import Grid, bias_grid, grid_of
+from .grids import Grid, bias_grid, grid_of, with_row
 from .loading import Weights, check_fit
-from .names import StateDict
+from .names import OURS, StateDict
 
 DEFAULT_GRID = (16, 16)
 """The grid of encoders with rotary positions, whose files state none."""
@@ -73,8 +73,11 @@ class Portable(nn.Module):
         extra = int('cls_token' in encoder)
         rows, columns = grid or DEFAULT_GRID
         if 'pos_embed' in encoder:
-            table = encoder['pos_embed'][0, extra:]
-            rows, columns = grid_of(table, weights.file, grid)
+            table = encoder['pos_embed']
+            if extra and grid and weights.form.name != OURS.name:
+                table = with_row(table, weights.file, grid, grid)
+                encoder['pos_embed'] = table
+            rows, columns = grid_of(table[0, extra:], weights.file, grid)
         elif 'layers.0.attn.bias_table' in encoder:
             rows, columns = bias_grid(encoder['layers.0.attn.bias_table'])
         self.size = rows * self.patch, columns * self.patch

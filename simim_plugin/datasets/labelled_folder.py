@@ -6,7 +6,7 @@ import gzip
 import logging
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -90,10 +90,10 @@ class LabelledFolder(ImageSet, CustomDataset):
             return super().load_data_list()
         if self.list_file is not None:
             labels = class_labels(root, self.extensions)
-            self._metainfo.setdefault('classes', tuple(map(clean, labels)))
+            self._name_classes(labels)
             return _listed_images(Path(root), labels, self.list_file)
         images = self._images_by_class(root)
-        self._metainfo.setdefault('classes', tuple(map(clean, images)))
+        self._name_classes(images)
         return [
             dict(img_path=path, gt_label=label, member=tuple(member))
             if member
@@ -101,6 +101,17 @@ class LabelledFolder(ImageSet, CustomDataset):
             for label, found in enumerate(images.values())
             for path, member in found
         ]
+
+    def _name_classes(self, folders: Iterable[str]) -> None:
+        """Name the classes by their folders, unless names are given."""
+        self.folders = tuple(map(clean, folders))
+        given = self._metainfo.setdefault('classes', self.folders)
+        if len(given) != len(self.folders):
+            raise SimimError(
+                f'{self.img_prefix} has {len(self.folders)} classes and '
+                f'metainfo.classes names {len(given)}; complete the folders, '
+                'or correct the names.'
+            )
 
     def _list(self, census: Census) -> Groups:
         """List the images of class folders, or of archives without any."""
@@ -156,8 +167,11 @@ def check_same_classes(train: Any, name: str, other: Any) -> None:
     Raises:
         SimimError: if both name their classes and the names differ.
     """
+    named = all(hasattr(dataset, 'folders') for dataset in (train, other))
     ours, theirs = (
-        tuple(getattr(dataset, 'metainfo', {}).get('classes') or ())
+        dataset.folders
+        if named  # other names may be given to them
+        else tuple(getattr(dataset, 'metainfo', {}).get('classes') or ())
         for dataset in (train, other)
     )
     if ours and theirs and ours != theirs:

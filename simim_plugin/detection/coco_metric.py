@@ -29,7 +29,7 @@ class NamedCocoMetric(CocoMetric):
         """Evaluate the collected results with the COCO API."""
         if self._coco_api is not None:
             for ann in self._coco_api.dataset.get('annotations', ()):
-                ann.setdefault('iscrowd', 0)
+                ann['iscrowd'] = ann.get('iscrowd') or 0
         return super().compute_metrics(results)
 
     def results2json(self, results: list, outfile_prefix: str) -> dict:

@@ -37,6 +37,8 @@ class NumPy2LVISMetric(LVISMetric):
             for image in self._lvis_api.dataset['images']:
                 image.setdefault('neg_category_ids', [])
                 image.setdefault('not_exhaustive_category_ids', [])
+            for category in self._lvis_api.dataset['categories']:
+                category.setdefault('frequency', 'f')
         with float_of_numpy():
             return super().compute_metrics(results)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 from mmengine.dist import barrier, master_only
 from mmengine.hooks import CheckpointHook, Hook
@@ -23,9 +25,14 @@ class SafeCheckpointHook(CheckpointHook):
     between leaves none.
     """
 
+    best_ckpt_path: Any
+    best_ckpt_path_dict: dict
+
     def before_train(self, runner: Runner) -> None:
         """Remove the outdated checkpoint that a kill has left."""
         super().before_train(runner)
+        if self.save_best is not None:
+            self._forget_best_of_others()
         if self.max_keep_ckpts > 0:
             done = runner.epoch if self.by_epoch else runner.iter
             kept = self.keep_ckpt_ids
@@ -34,6 +41,27 @@ class SafeCheckpointHook(CheckpointHook):
             outdated = runner.message_hub.runtime_info.get(_OUTDATED)
             if outdated is not None and outdated not in kept:
                 remove(self._file(outdated))
+
+    def _forget_best_of_others(self) -> None:
+        """Leave the best checkpoint of another run alone.
+
+        A checkpoint names that of the run which wrote it, and mmengine
+        removes what it names, a whole folder too.
+        """
+        if len(self.key_indicators) == 1:
+            self.best_ckpt_path = self._own(self.best_ckpt_path)
+        else:
+            self.best_ckpt_path_dict = {
+                name: self._own(path)
+                for name, path in self.best_ckpt_path_dict.items()
+            }
+
+    def _own(self, path: Any) -> str | None:
+        """Return a path if it is a file of this run, else None."""
+        if not isinstance(path, str):
+            return None
+        ours = Path(path).parent.resolve() == Path(self.out_dir).resolve()
+        return path if ours and Path(path).is_file() else None
 
     def _save_checkpoint_with_step(
         self, runner: Runner, step: int, meta: dict
@@ -90,11 +118,17 @@ def _set_aside(runner: Runner, own: str) -> None:
     names = []
     for stop, unit, number, path in numbered_checkpoints(runner.work_dir):
         if path.name != own and (stop or number > done[unit]):
-            path.rename(f'{path}.stale')
+            aside = Path(f'{path}.stale')
+            for number in count(2):
+                if not aside.exists():
+                    break
+                aside = Path(f'{path}.stale{number}')
+            path.rename(aside)
             names.append(path.name)
     if names:
         runner.logger.warning(
-            f'Set aside in {runner.work_dir} as NAME.stale, because this run '
+            f'Set aside in {runner.work_dir} as NAME.stale, or with a number '
+            'if that is there, because this run '
             f'has not been there: {", ".join(names)}.'
         )
 

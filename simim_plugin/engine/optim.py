@@ -110,9 +110,16 @@ class LayerDecayConstructor(LearningRateDecayOptimWrapperConstructor):
                 f'or one of {", ".join(sorted(_PARAMWISE))}.'
             )
         if self.base_wd is None:  # the base class needs one
-            optimizer = OPTIMIZERS.get(self.optimizer_cfg['type'])
-            defaults = signature(optimizer).parameters
-            self.base_wd = defaults['weight_decay'].default
+            kind = self.optimizer_cfg['type']
+            known = OPTIMIZERS.get(kind) if isinstance(kind, str) else kind
+            given = signature(known).parameters.get('weight_decay')
+            if given is None:
+                raise SimimError(
+                    f'LayerDecayConstructor sets the weight decay of groups, '
+                    f'which {kind} does not have; set another optimizer, '
+                    'such as AdamW.'
+                )
+            self.base_wd = given.default
         device = next(model.parameters()).device.type
         if self.optimizer_cfg.get('fused') and not has_fused(device):
             self.optimizer_cfg = dict(self.optimizer_cfg, fused=False)
@@ -139,7 +146,11 @@ class LayerDecayConstructor(LearningRateDecayOptimWrapperConstructor):
             self._apply_custom_keys(group)
             members = group.pop('params')
             del group['layer_id'], group['param_name']
-            merged[tuple(group.items())].extend(members)
+            settings = tuple(
+                (name, tuple(value) if isinstance(value, list) else value)
+                for name, value in group.items()
+            )
+            merged[settings].extend(members)
         params[:] = [
             dict(settings, params=members)
             for settings, members in merged.items()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .dicom import is_dicom
+from .dicom import dicom_levels, is_dicom
 from .levels import measured_window, to_eight_bits
 from .orientation import turn_back
 from .reading import decode, in_three_channels, read_levels
@@ -34,7 +34,8 @@ def decode_to_draw(
         Exception: see :func:`simim_plugin.pictures.decode`.
     """
     if is_dicom(data):
-        return decode(data, name=name)
+        levels, stated, _ = dicom_levels(data)
+        return decode(data, True, stated or measured_window([levels]), name)
     stack = _many_channels(data, turned)
     if stack is not None:
         window = measured_window([stack])

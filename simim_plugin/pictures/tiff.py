@@ -78,8 +78,8 @@ def read_rare(data: bytes, channels: int) -> tuple[np.ndarray, int] | None:
     else:
         bits = _tag(image, _BITS)
         if _tag(image, _PHOTOMETRIC) == 0 and image.mode.startswith('I'):
-            white = 2**bits - 1 - np.asarray(image)
-            return white, header_of(image).orientation
+            orientation = header_of(image).orientation  # loading drops it
+            return 2**bits - 1 - np.asarray(image), orientation
         planes = _tag(image, _PLANES) == 2 and _tag(image, _SAMPLES) > 1
         signed = _tag(image, _FORMAT) == _SIGNED
         if not (planes and bits > 8) and not (signed and bits == 8):

@@ -83,7 +83,7 @@ def category_ids(config: Config, names: list[str]) -> dict[str, int] | None:
     file = os.path.join(dataset.get('data_root') or '', file)
     with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
         check_regular(file)
-        with open(file, encoding='utf-8') as stream:
+        with open(file, encoding='utf-8-sig') as stream:
             categories = json.load(stream)['categories']
         ids = {entry['name']: int(entry['id']) for entry in categories}
         return {name: ids[name] for name in names}

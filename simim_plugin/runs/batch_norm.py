@@ -51,7 +51,10 @@ class NormalizeTogether(torch.autograd.Function):
         ctx: Any, values: Tensor, weight: Tensor, bias: Tensor, eps: float
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return the result, and mean, variance and number of all rows."""
-        var, mean = torch.var_mean(values, dim=0, correction=0)
+        if len(values):
+            var, mean = torch.var_mean(values, dim=0, correction=0)
+        else:  # no rows, which count for nothing
+            var = mean = values.new_zeros(values.shape[1])
         own = torch.cat([mean, var, values.new_full((1,), len(values))])
         every = [torch.empty_like(own) for _ in range(get_world_size())]
         dist.all_gather(every, own)

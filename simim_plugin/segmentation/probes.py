@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmengine.dist import all_gather_object
+from mmengine.dist import all_gather_object, get_rank, get_world_size
 from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner, TestLoop, autocast
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
@@ -193,7 +193,11 @@ class KNNSegLoop(TestLoop):
         """Return features (M, C) and labels (M, L) of this process, on CPU."""
         head = model.decode_head
         draw = torch.Generator().manual_seed(0)
-        features, labels = [], []
+        features = [torch.zeros(0, head.in_channels)]
+        labels = [torch.zeros(0, head.num_classes)]
+        # The sampler repeats images, so that all processes have as many.
+        images = len(self.train_dataloader.dataset)
+        left = len(range(get_rank(), images, get_world_size()))
         with frozen(model), autocast(enabled=self.fp16):
             for batch in tqdm(self.train_dataloader, 'memory', leave=False):
                 data = model.data_preprocessor(batch, True)
@@ -205,12 +209,15 @@ class KNNSegLoop(TestLoop):
                 )  # (B, H, W)
                 shares = label_shares(truth, maps.shape[2:], head.num_classes)
                 tokens = maps.flatten(2).mT.float()  # (B, N, C)
-                for token, share in zip(tokens, shares, strict=True):
+                for token, share in zip(
+                    tokens[:left], shares[:left], strict=True
+                ):
                     (index,) = share.sum(dim=1).cpu().nonzero(as_tuple=True)
                     order = torch.randperm(len(index), generator=draw)
                     index = index[order[: self.patches_per_image]]
                     features.append(token.cpu()[index])
                     labels.append(share.cpu()[index])
+                left = max(left - len(tokens), 0)
         return torch.cat(features), torch.cat(labels)
 
 

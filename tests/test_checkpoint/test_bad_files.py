@@ -19,6 +19,7 @@ from simim_plugin.checkpoint import (
     to_official,
 )
 from simim_plugin.checkpoint.export import convert
+from simim_plugin.checkpoint.names import to_timm
 from simim_plugin.commands.protocols import find_encoder
 from simim_plugin.errors import SimimError
 
@@ -363,3 +364,23 @@ def test_no_tensor_fits_in_part(tmp_path):
         load_backbone(our_vit(), tmp_path / 'file.pth', partial=True)
     with pytest.raises(CheckpointError, match="no branch 'momentum'"):
         load_backbone(our_vit(), tmp_path / 'file.pth', branch='momentum')
+
+
+@pytest.mark.parametrize('row', [True, False])
+def test_a_table_that_fits_two_grids(tmp_path, row):
+    """48 patches and a cls token have as many rows as 49 patches."""
+    state = our_vit(img_size=(48, 64), patch_size=8).state_dict()
+    table = state['pos_embed'].clone()
+    table[:, 0] = 0
+    state['pos_embed'] = table
+    named = to_timm({f'backbone.{n}': x for n, x in state.items()})
+    if not row:
+        named['pos_embed'] = table[:, 1:]
+    file = tmp_path / 'a.pth'
+    torch.save(named, file)
+    vit = our_vit(img_size=(48, 64), patch_size=8)
+    if row:
+        with pytest.raises(CheckpointError, match='6 x 8 patches and a cls'):
+            load_backbone(vit, file)
+    load_backbone(vit, file, grid=(6, 8))
+    assert torch.equal(vit.pos_embed, table)

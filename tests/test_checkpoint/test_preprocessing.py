@@ -13,6 +13,7 @@ from simim_plugin.checkpoint import (
     load_backbone,
     read_weights,
 )
+from simim_plugin.checkpoint.export import convert
 from simim_plugin.models import SiameseIMViT
 
 from .families import saved
@@ -99,3 +100,20 @@ def test_the_line_tells_the_family(tmp_path, logged):
     torch.save(timm_vit().state_dict(), tmp_path / 'plain.pth')
     line = line_of(tmp_path / 'plain.pth', logged)
     assert re.search(r'plain ViT: .* does not state mean and std.*set', line)
+
+
+@pytest.mark.parametrize('to', ['plugin', 'slim'])
+def test_an_export_reads_images_as_its_source(tmp_path, to):
+    source = tmp_path / 'source'
+    source.mkdir()
+    timm_folder(source, **AUGREG, global_pool='token')
+    out = tmp_path / 'out.pth'
+    convert(source, out, to, num_heads=HEADS)
+    before, after = read_weights(source).family, read_weights(out).family
+    for name in ('mean', 'std', 'crop', 'interpolation', 'pool', 'known'):
+        assert getattr(after, name) == getattr(before, name)
+    content = torch.load(out, weights_only=True)
+    content['meta']['simim_plugin_images']['mean'] = 'grey'
+    torch.save(content, out)
+    with pytest.raises(CheckpointError, match='another form'):
+        read_weights(out).family  # noqa: B018

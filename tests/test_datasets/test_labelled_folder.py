@@ -1,6 +1,7 @@
 """Labelled folders, with and without a list; the crop of linear probing."""
 
 import gzip
+import shutil
 
 import numpy as np
 import pytest
@@ -9,7 +10,11 @@ from hypothesis import strategies as st
 from mmpretrain.registry import DATASETS
 from PIL import Image
 
-from simim_plugin.datasets.labelled_folder import LabelledFolder, read_lines
+from simim_plugin.datasets.labelled_folder import (
+    LabelledFolder,
+    check_same_classes,
+    read_lines,
+)
 from simim_plugin.datasets.robustness import read_wnids
 from simim_plugin.datasets.single_draw_crop import SingleDrawCrop
 from simim_plugin.errors import SimimError
@@ -191,3 +196,17 @@ def test_crop_resizes_like_pillow():
     box = image[top : top + height, left : left + width]
     expected = Image.fromarray(box).resize((32, 32), Image.BICUBIC)
     assert np.array_equal(got, np.asarray(expected))
+
+
+def test_given_names_are_those_of_the_folders(root, tmp_path):
+    """A folder that is missing would shift the labels of the others."""
+    names = ('tench', 'goldfish', 'shark')
+    whole = LabelledFolder(str(root), metainfo=dict(classes=names))
+    shutil.copytree(root, tmp_path / 'val')
+    (tmp_path / 'val' / 'n02').rename(tmp_path / 'val' / 'n04')
+    other = LabelledFolder(str(tmp_path / 'val'), metainfo=dict(classes=names))
+    with pytest.raises(SimimError, match='n02, n04'):
+        check_same_classes(whole, 'test', other)
+    shutil.rmtree(tmp_path / 'val' / 'n04')
+    with pytest.raises(SimimError, match=r'2 classes and metainfo.* names 3'):
+        LabelledFolder(str(tmp_path / 'val'), metainfo=dict(classes=names))

@@ -8,6 +8,7 @@ import pickle
 import random
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
@@ -24,6 +25,7 @@ from simim_plugin.engine import (
     SiameseIMRunner,
     checkpointing,
 )
+from simim_plugin.engine.checkpointing import SafeCheckpointHook, _set_aside
 from simim_plugin.engine.resuming import latest_checkpoint
 from simim_plugin.engine.seeding import Draw, SeededDataset, SeededSampler
 from simim_plugin.errors import SimimError
@@ -671,3 +673,42 @@ def test_an_optimizer_step_waits_once(
     ]
     assert all(len(values) == 12 for values in terms)
     assert np.allclose(terms[0] + terms[1], terms[2])
+
+
+def test_every_branch_that_is_set_aside_is_kept(tmp_path):
+    runner = SimpleNamespace(
+        work_dir=str(tmp_path),
+        epoch=0,
+        iter=0,
+        logger=SimpleNamespace(warning=lambda text: None),
+    )
+    for text in 'abc':
+        (tmp_path / 'epoch_6.pth').write_text(text)
+        _set_aside(runner, own='')
+    endings = ('stale', 'stale2', 'stale3')
+    kept = [(tmp_path / f'epoch_6.pth.{e}').read_text() for e in endings]
+    assert kept == ['a', 'b', 'c']
+
+
+def test_the_best_checkpoint_of_another_run_is_left_alone(tmp_path):
+    """Its name is in the checkpoint that a run elsewhere starts from."""
+    mine, other = tmp_path / 'mine', tmp_path / 'other'
+    for folder in (mine, other):
+        folder.mkdir()
+        (folder / 'best.pth').touch()
+    hook = SafeCheckpointHook(save_best='a', rule='greater')
+    hook.out_dir = str(mine)
+    for path, kept in (
+        (str(mine / 'best.pth'), str(mine / 'best.pth')),
+        (str(other / 'best.pth'), None),
+        (str(other), None),
+        (str(mine / 'gone.pth'), None),
+        (None, None),
+    ):
+        hook.key_indicators, hook.best_ckpt_path = ['a'], path
+        hook._forget_best_of_others()
+        assert hook.best_ckpt_path == kept
+        hook.key_indicators = ['a', 'b']
+        hook.best_ckpt_path_dict = dict(a=path, b=None)
+        hook._forget_best_of_others()
+        assert hook.best_ckpt_path_dict == dict(a=kept, b=None)

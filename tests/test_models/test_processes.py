@@ -43,7 +43,7 @@ def step(model, inputs, samples):
     return {name: value.cpu() for name, value in result.items()}
 
 
-UNEVEN = (5, 3)
+UNEVEN = ((5, 3), (8, 0))
 """Rows of the first and of the second process."""
 
 
@@ -51,7 +51,7 @@ def rows():
     """Return values (8, 4) far from zero, and a gradient for each."""
     generator = torch.Generator().manual_seed(0)
     values, gradient = torch.randn(
-        2, sum(UNEVEN), 4, generator=generator, dtype=torch.float64
+        2, sum(UNEVEN[0]), 4, generator=generator, dtype=torch.float64
     )
     return 3 * values + 50, gradient
 
@@ -81,8 +81,8 @@ class Kept:
         return tensor
 
 
-def uneven():
-    values, gradient = (part.split(UNEVEN)[get_rank()] for part in rows())
+def uneven(shares):
+    values, gradient = (part.split(shares)[get_rank()] for part in rows())
     kept = Kept()
     with torch.autograd.graph.saved_tensors_hooks(kept, lambda x: x):
         parts = normalised(GlobalBatchNorm(4), values, gradient)
@@ -92,8 +92,9 @@ def uneven():
 
 
 @pytest.mark.slow
-def test_batch_norm_spans_processes_with_different_numbers_of_rows():
-    first, second = in_two(uneven)
+@pytest.mark.parametrize('shares', UNEVEN)
+def test_batch_norm_spans_processes_with_different_numbers_of_rows(shares):
+    first, second = in_two(uneven, shares)
     expected = normalised(nn.BatchNorm1d(4), *rows())
     found = [
         torch.cat(pair) for pair in zip(first[:2], second[:2], strict=True)

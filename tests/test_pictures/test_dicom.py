@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from simim_plugin.datasets import ImageFolder
-from simim_plugin.pictures import decode, window_of
+from simim_plugin.pictures import decode, decode_to_draw, window_of
 from simim_plugin.pictures.walking import EXTENSIONS
 
 pydicom = pytest.importorskip('pydicom', reason='pydicom is not installed')
@@ -97,3 +97,12 @@ def test_a_folder_of_dicom_files(tmp_path):
     assert dataset[0]['img'].shape == (8, 8, 3)
     low, high = window_of(lambda k: dict(img_path=str(tmp_path / 'a.DCM')), 1)
     assert -1000 <= low < high <= 2000
+
+
+def test_a_file_without_a_window_is_drawn():
+    """By its own percentiles, as other images of such levels."""
+    with pytest.raises(ValueError, match='window'):
+        decode(dicom(LEVELS, RescaleSlope=1, RescaleIntercept=-24))
+    shown = decode_to_draw(dicom(LEVELS, RescaleSlope=1, RescaleIntercept=-24))
+    assert shown.shape == (8, 8, 3)
+    assert shown.min() == 0 and shown.max() == 255

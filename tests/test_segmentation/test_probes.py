@@ -1,16 +1,19 @@
 """Linear and nearest-neighbour probes of frozen patch features."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from mmengine.hooks import Hook
+from torch import nn
 
 from simim_plugin.errors import SimimError
 from simim_plugin.evaluation import ClassCountHook
-from simim_plugin.segmentation import KNNSegHead, LinearSegHead
-from simim_plugin.segmentation.probes import label_shares
+from simim_plugin.segmentation import KNNSegHead, LinearSegHead, probes
+from simim_plugin.segmentation.probes import KNNSegLoop, label_shares
 
 DIMS, CLASSES = 5, 3
 
@@ -125,3 +128,34 @@ def test_heads_of_another_class_count(stage):
         getattr(hook, stage)(Run(('cat', 'dog')))
     assert 'decode_head has 3 classes' in str(caught.value)
     assert 'data/pets has 2' in str(caught.value)
+
+
+@pytest.mark.parametrize(('rank', 'expected'), [(0, 8), (1, 4), (2, 0)])
+def test_repeated_images_are_remembered_once(rank, expected, monkeypatch):
+    """Three images of two processes, and one process without any."""
+    world = 3 if rank == 2 else 2
+    images = 2 if rank == 2 else 3
+    monkeypatch.setattr(probes, 'get_rank', lambda: rank)
+    monkeypatch.setattr(probes, 'get_world_size', lambda: world)
+
+    class Batches(list):
+        dataset = range(images)
+
+    labels = torch.zeros(1, 4, 4, dtype=torch.long)
+    sample = SimpleNamespace(gt_sem_seg=SimpleNamespace(data=labels))
+    batch = dict(inputs=torch.zeros(1, 3, 4, 4), data_samples=[sample])
+    head = SimpleNamespace(
+        in_channels=5,
+        num_classes=2,
+        _transform_inputs=lambda maps: torch.ones(1, 5, 2, 2),
+    )
+    model = nn.Module()
+    model.decode_head = head
+    model.data_preprocessor = lambda data, training: data
+    model.extract_feat = lambda inputs: inputs
+    loop = KNNSegLoop.__new__(KNNSegLoop)
+    loop.fp16, loop.patches_per_image = False, None
+    loop.train_dataloader = Batches([batch, batch])  # the second repeats
+    features, shares = loop._patches(model)
+    assert features.shape == (expected, 5)
+    assert shares.shape == (expected, 2)
