@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from .dicom import decode_dicom, is_dicom
+from .jpeg import decode_jpeg
 from .levels import Window, to_eight_bits
 from .orientation import header_of, turn, turn_back
 from .png import check_png
@@ -42,7 +43,7 @@ def decode_channels(
             the file has another number of channels.
     """
     if is_dicom(data) and channels == 1:
-        return decode_dicom(data, window, name)[..., None]
+        return _grey_of_colours(decode_dicom(data, window, name))[..., None]
     check_png(data)
     rare = read_rare(data, channels) if channels == 1 else None
     if rare is not None:
@@ -55,6 +56,8 @@ def decode_channels(
     else:
         image: Image.Image = Image.open(io.BytesIO(data))
         orientation = header_of(image).orientation
+        if image.format in ('JPEG', 'MPO'):
+            decode_jpeg(data)  # Pillow fills what is damaged with grey
         levels = _grey(image) if channels == 1 else np.asarray(image)
         if turned and image.format != 'TIFF':  # Pillow has turned it
             levels = turn(levels, orientation)

@@ -106,3 +106,23 @@ def test_a_file_without_a_window_is_drawn():
     shown = decode_to_draw(dicom(LEVELS, RescaleSlope=1, RescaleIntercept=-24))
     assert shown.shape == (8, 8, 3)
     assert shown.min() == 0 and shown.max() == 255
+
+
+def test_one_channel_of_a_colour_file_is_grey():
+    colours = np.zeros((8, 8, 3), np.uint8)
+    colours[..., 1] = 200
+    data = dicom(
+        colours[..., 0].astype(np.int16),
+        SamplesPerPixel=3,
+        PhotometricInterpretation='RGB',
+        PlanarConfiguration=0,
+        BitsAllocated=8,
+        BitsStored=8,
+        HighBit=7,
+        PixelRepresentation=0,
+        PixelData=colours.tobytes(),
+    )
+    assert np.array_equal(decode(data), colours)
+    grey = decode(data, channels=1)
+    assert grey.shape == (8, 8, 1)
+    assert (grey == round(0.587 * 200)).all()

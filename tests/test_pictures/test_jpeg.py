@@ -35,6 +35,8 @@ def damaged() -> dict[str, bytes]:
 def test_damage_is_found(kind):
     with pytest.raises(ValueError, match='damaged or truncated'):
         decode(damaged()[kind])
+    with pytest.raises(ValueError, match='damaged or truncated'):
+        decode(damaged()[kind], channels=1)
 
 
 @pytest.mark.parametrize('options', [{}, dict(progressive=True)], ids=str)
