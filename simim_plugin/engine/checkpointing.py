@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -118,18 +118,14 @@ def _set_aside(runner: Runner, own: str) -> None:
     names = []
     for stop, unit, number, path in numbered_checkpoints(runner.work_dir):
         if path.name != own and (stop or number > done[unit]):
-            aside = Path(f'{path}.stale')
-            for number in count(2):
-                if not aside.exists():
-                    break
-                aside = Path(f'{path}.stale{number}')
-            path.rename(aside)
+            free = (f'{path}.stale{k}' for k in chain([''], count(2)))
+            path.rename(next(n for n in free if not Path(n).exists()))
             names.append(path.name)
     if names:
         runner.logger.warning(
-            f'Set aside in {runner.work_dir} as NAME.stale, or with a number '
-            'if that is there, because this run '
-            f'has not been there: {", ".join(names)}.'
+            f'Set aside in {runner.work_dir} as NAME.stale (.stale2 if that '
+            'exists), because this run has not been there: '
+            f'{", ".join(names)}.'
         )
 
 

@@ -115,7 +115,7 @@ class LayerDecayConstructor(LearningRateDecayOptimWrapperConstructor):
             given = signature(known).parameters.get('weight_decay')
             if given is None:
                 raise SimimError(
-                    f'LayerDecayConstructor sets the weight decay of groups, '
+                    'LayerDecayConstructor sets the weight decay of groups, '
                     f'which {kind} does not have; set another optimizer, '
                     'such as AdamW.'
                 )

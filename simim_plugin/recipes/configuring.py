@@ -241,8 +241,10 @@ def make_recipe(
 
 def _refuse_replacing(written: Iterable[Path], read: Iterable[str]) -> None:
     """Refuse to write a file that was read."""
+    # A pattern of archives is no file.
+    there = [f for f in map(os.path.expanduser, read) if os.path.exists(f)]
     for path in written:
-        for file in read:
+        for file in there:
             if path.exists() and path.samefile(file):
                 raise SimimError(
                     f'{path} is read, and a file of this name would be '

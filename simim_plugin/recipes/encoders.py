@@ -99,7 +99,9 @@ class Encoder:
         for key in ('mean', 'std'):
             name = f'model.data_preprocessor.{key}'
             if channels > 3:
-                out.set(name, [127.5] * channels, 'set those of the training')
+                out.set(
+                    name, [127.5] * channels, 'levels 0 to 255 become -1 to 1'
+                )
             elif self.family.mean != PLAIN.mean:
                 out.set(name, [*getattr(self.family, key)])
 

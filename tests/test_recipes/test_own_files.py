@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import tarfile
 
 import numpy as np
 import pytest
@@ -56,6 +57,22 @@ def test_lists_that_are_read_are_not_replaced(tmp_path):
     with pytest.raises(SimimError, match='is read, and a file of this'):
         simim_plugin.configure('pretraining', file, tmp_path / 'pets.py')
     assert file.read_text() == before
+
+
+def test_patterns_of_archives_are_no_files(tmp_path):
+    """A config of shards is written anew as any other."""
+    class_folders(tmp_path / 'data', broken=False)
+    paths = sorted((tmp_path / 'data').rglob('*.png'))
+    for k in range(2):
+        with tarfile.open(tmp_path / f'shard-{k}.tar', 'w') as archive:
+            for n, path in enumerate(paths):
+                archive.add(path, f'{k}{n}.png')
+    pattern = str(tmp_path / 'shard-{0..1}.tar')
+    for _ in range(2):
+        recipe = simim_plugin.configure(
+            'pretraining', pattern, tmp_path / 'my.py', img_size=32
+        )
+    assert recipe.data.pictures.count == 2 * len(paths)
 
 
 def test_a_failure_leaves_everything_as_it_was(tmp_path, monkeypatch, capsys):
