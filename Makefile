@@ -27,7 +27,7 @@ test-slow: install-test  ## the slow tests, of whole commands; CI runs both
 	$(RUN) -m pytest $(PYTEST) -m slow
 
 docs: install-test  ## the site in docs/_build/html, by Python 3.11 or newer; warnings and dead links are errors
-	$(RUN) -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/html
+	$(RUN) -m sphinx --fresh-env --fail-on-warning --keep-going --quiet docs docs/_build/html
 
 # torch 2.1 is there up to Python 3.11.
 test-upstream: NEWEST = 11

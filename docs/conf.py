@@ -1,6 +1,7 @@
 """Settings of the documentation, which Sphinx builds (``make docs``)."""
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -41,3 +42,17 @@ autodoc_typehints = 'none'  # the docstrings have them, with shapes
 napoleon_use_rtype = False
 
 reference.write(DOCS / 'generated')
+
+
+def setup(app):
+    """On the site, links to a folder of configs lead to the list of them."""
+
+    def list_of_configs(link):
+        heading = reference.CONFIGS[link[1]].lower()
+        return f'(/generated/configs.md#{heading})'
+
+    def redirect(app, name, source):
+        pattern = r'\(\.\./configs/(\w+)/README\.md\)'
+        source[0] = re.sub(pattern, list_of_configs, source[0])
+
+    app.connect('source-read', redirect)
