@@ -5,12 +5,11 @@ Shape key: H rows, W columns, C channels.
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 
 from ..errors import SimimError
 from .levels import Window, to_eight_bits
-from .reading import in_three_channels
+from .reading import with_channels
 
 
 def array_to_rgb(
@@ -56,8 +55,4 @@ def array_to_rgb(
         pixels = to_eight_bits(image, window, name)
     except ValueError as error:
         raise SimimError(f'{name} is no image: {error}.') from error
-    if channels == 3:
-        return np.ascontiguousarray(in_three_channels(pixels))
-    if channels == 1 and pixels.ndim == 3:
-        pixels = cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2GRAY)
-    return np.ascontiguousarray(pixels).reshape(*shape[:2], channels)
+    return np.ascontiguousarray(with_channels(pixels, channels))

@@ -10,7 +10,7 @@ import numpy as np
 from .dicom import dicom_levels, is_dicom
 from .levels import measured_window, to_eight_bits
 from .orientation import turn_back
-from .reading import decode, in_three_channels, read_levels
+from .reading import decode, read_levels, with_channels
 from .tiff import is_tiff, read_stack
 
 
@@ -39,7 +39,7 @@ def decode_to_draw(
     stack = _many_channels(data, turned)
     if stack is not None:
         window = measured_window([stack])
-        return in_three_channels(to_eight_bits(stack, window, name))
+        return with_channels(to_eight_bits(stack, window, name), 3)
     levels = read_levels(data)
     return decode(data, turned, measured_window([levels]), name)
 
@@ -55,7 +55,7 @@ def as_shown(image: np.ndarray) -> np.ndarray:
     """
     if image.ndim == 3 and image.shape[2] < 3:
         image = image[..., 0]
-    return in_three_channels(image)
+    return with_channels(image, 3)
 
 
 def _many_channels(data: bytes, turned: bool) -> np.ndarray | None:

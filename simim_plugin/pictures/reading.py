@@ -1,17 +1,16 @@
-"""Decode the bytes of any picture file; turn arrays into the same form.
+"""Decode the bytes of any picture file.
 
-Shape key: H rows, W columns, C channels.
+Shape key: H rows, W columns, C channels of the file, N wanted channels.
 """
 
 from __future__ import annotations
 
 import io
 
-import cv2
 import numpy as np
 from PIL import Image
 
-from .channels import decode_channels
+from .deep import deep_levels
 from .dicom import decode_dicom, dicom_levels, is_dicom
 from .jpeg import decode_jpeg
 from .levels import Window, to_eight_bits
@@ -30,17 +29,19 @@ def decode(
     """Decode the bytes of an image file, to RGB by default.
 
     Greyscale, CMYK and palette images become RGB as Pillow converts them;
-    alpha is dropped. Of animations and pages the first is read.
+    alpha is dropped. Of animations and pages the first is read. One channel
+    is the grey of colours. Other numbers are those of a TIFF, side by side or
+    as planes or pages, or of a file with alpha or CMYK.
 
     Args:
         data (bytes): the file.
         turned (bool): turn the pixels upright by the EXIF orientation.
         window (tuple[float, float], optional): levels that become 0 and 255
             in images of more than 8 bits, see
-            :func:`simim_plugin.pictures.levels.to_eight_bits`.
+            :func:`simim_plugin.pictures.levels.to_eight_bits`. By default
+            those that a DICOM, PNM or JPEG 2000 file states.
         name (str): of the file, for warnings.
-        channels (int): N. Other numbers than three are read by
-            :func:`simim_plugin.pictures.channels.decode_channels`.
+        channels (int): N. Defaults to 3.
 
     Returns:
         numpy.ndarray: (H, W, N) uint8, RGB if N is 3.
@@ -48,28 +49,14 @@ def decode(
     Raises:
         Exception: any error of Pillow or pydicom, for an unreadable, damaged
             or truncated file, an image large enough to exhaust the memory,
-            or levels that need a window.
+            levels that need a window, or another number of channels.
     """
-    if channels != 3:
-        return decode_channels(data, channels, turned, window, name)
     if is_dicom(data):
-        return in_three_channels(decode_dicom(data, window, name))
-    rare = read_rare(data, channels)
-    if rare is not None:
-        levels, orientation = rare
-        colours = in_three_channels(to_eight_bits(levels, window, name))
-        return colours if turned else turn_back(colours, orientation)
-    image: Image.Image = Image.open(io.BytesIO(data))  # reads the header
-    orientation = header_of(image).orientation
-    if image.format in ('JPEG', 'MPO') and image.mode in ('L', 'RGB'):
-        pixels = decode_jpeg(data)
-        if pixels is not None:
-            return turn(pixels, orientation) if turned else pixels
-    levels = _levels(image, data)
-    pixels = in_three_channels(to_eight_bits(levels, window, name))
-    if image.format == 'TIFF':  # Pillow and OpenCV have turned it already
-        return pixels if turned else turn_back(pixels, orientation)
-    return turn(pixels, orientation) if turned else pixels
+        return with_channels(decode_dicom(data, window, name), channels)
+    levels, stated, orientation = _read(data, channels)
+    pixels = to_eight_bits(levels, window or stated, name)
+    pixels = with_channels(pixels, channels)
+    return pixels if turned else turn_back(pixels, orientation)
 
 
 def read_levels(data: bytes, channels: int = 3) -> np.ndarray:
@@ -84,39 +71,80 @@ def read_levels(data: bytes, channels: int = 3) -> np.ndarray:
     """
     if is_dicom(data):
         return dicom_levels(data)[0]
-    if channels not in (1, 3) and is_tiff(data):
-        return read_stack(data, channels)[0]
-    rare = read_rare(data, channels)
-    if rare is not None:
-        return rare[0]
-    return _levels(Image.open(io.BytesIO(data)), data)
+    return _read(data, channels)[0]
 
 
-def in_three_channels(pixels: np.ndarray) -> np.ndarray:
-    """Repeat grey (H, W) as RGB; drop the alpha of (H, W, 4)."""
+def with_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
+    """Return pixels as RGB, as one channel of grey, or as they are.
+
+    Args:
+        pixels (numpy.ndarray): (H, W) or (H, W, C) uint8. The first channels
+            are grey and alpha if C is 2, RGB if C is 3 or 4.
+        channels (int): N.
+
+    Returns:
+        numpy.ndarray: (H, W, N).
+
+    Raises:
+        ValueError: if the pixels have another number of channels.
+    """
     if pixels.ndim == 2:
-        return np.repeat(pixels[..., None], 3, axis=2)
-    return pixels[..., :3]
-
-
-def _levels(image: Image.Image, data: bytes) -> np.ndarray:
-    """Return levels of more than 8 bits as stored, others as RGB."""
-    check_png(data)
-    if image.mode == 'F' or image.mode.startswith('I'):
-        return np.asarray(image)
-    if _is_deep_colour(image):  # Pillow would keep the upper bytes
-        levels = cv2.imdecode(
-            np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED
-        )
-        if levels is not None and levels.ndim == 3:
-            return levels[..., 2::-1]  # BGR, with or without alpha
-    if image.mode == 'P':
-        image = image.convert('RGBA')  # no warning about alpha in palettes
-    return np.array(image.convert('RGB'))
-
-
-def _is_deep_colour(image: Image.Image) -> bool:
-    """Return whether an RGB image has 16 bits a channel."""
-    return image.mode in ('RGB', 'RGBA') and any(
-        ';16' in str(tile[3]) for tile in getattr(image, 'tile', ())
+        pixels = pixels[..., None]
+    depth = pixels.shape[2]
+    if depth == channels:
+        return pixels
+    if channels in (1, 3) and depth in (1, 2):
+        return np.repeat(pixels[..., :1], channels, axis=2)
+    if channels in (1, 3) and depth in (3, 4):
+        colours = np.ascontiguousarray(pixels[..., :3])
+        if channels == 3:
+            return colours
+        return np.array(Image.fromarray(colours).convert('L'))[..., None]
+    raise ValueError(
+        f'it has {depth} channels, and channels={channels} of LoadRGBImage'
     )
+
+
+def _read(data: bytes, channels: int) -> tuple[np.ndarray, Window | None, int]:
+    """Read any file but DICOM.
+
+    Returns:
+        tuple: levels (H, W) or (H, W, C), upright; the window that the file
+        states, if it does; and its orientation.
+    """
+    check_png(data)
+    if is_tiff(data):
+        if channels not in (1, 3):
+            levels, orientation = read_stack(data, channels)
+            return levels, None, orientation
+        rare = read_rare(data, channels)
+        if rare is not None:
+            return rare[0], None, rare[1]
+    image: Image.Image = Image.open(io.BytesIO(data))  # reads the header
+    orientation = header_of(image).orientation
+    levels, stated = _levels(image, data, channels)
+    if image.format != 'TIFF':  # Pillow and OpenCV have turned it already
+        levels = turn(levels, orientation)
+    return levels, stated, orientation
+
+
+def _levels(
+    image: Image.Image, data: bytes, channels: int
+) -> tuple[np.ndarray, Window | None]:
+    """Return the levels of an opened file and the window that it states."""
+    if image.format in ('JPEG', 'MPO'):
+        pixels = decode_jpeg(data)  # Pillow fills what is damaged with grey
+        if pixels is not None and image.mode in ('L', 'RGB'):
+            return pixels, None
+    deep = deep_levels(image, data)
+    if deep is not None:
+        return deep
+    if image.mode == 'P':  # Pillow warns of alpha in palettes
+        clear = channels == 4 and 'transparency' in image.info
+        rgba = image.convert('RGBA')
+        image = rgba if clear else rgba.convert('RGB')
+    if channels == 3:
+        image = image.convert('RGB')
+    elif channels == 1:
+        image = image.convert('L')
+    return np.array(image), None

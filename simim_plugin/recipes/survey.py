@@ -17,9 +17,9 @@ from rich.progress import track
 from ..errors import SimimError
 from ..pictures import decode, read_header
 from ..pictures.archives import Member, list_archive, split_archive
-from ..pictures.channels import is_tiff, read_stack
 from ..pictures.dicom import is_dicom
 from ..pictures.files import read_file
+from ..pictures.tiff import is_tiff, read_stack
 from ..text import on_terminal
 
 MOST = 2_000

@@ -19,6 +19,7 @@ from PIL import Image
 
 from ..errors import SimimError
 from ..files import check_regular
+from ..pictures.deep import stated_top, stored_levels
 from ..text import clean, some
 
 IGNORED = 255
@@ -59,7 +60,7 @@ def read_label_map(path: str, backend_args: dict | None = None) -> np.ndarray:
         data = fileio.get(path, backend_args=backend_args)
         image = Image.open(io.BytesIO(data))
         fault = _fault(image)
-        labels = _as_stored(image)
+        labels = _as_stored(image, data)
     # Decoders raise anything from OSError to struct.error.
     except Exception as error:
         unknown = isinstance(error, Image.UnidentifiedImageError)
@@ -105,12 +106,15 @@ def _fault(image: Image.Image) -> str | None:
     return None
 
 
-def _as_stored(image: Image.Image) -> np.ndarray:
+def _as_stored(image: Image.Image, data: bytes) -> np.ndarray:
     """Return the values of a file, where Pillow has others.
 
-    Pillow spreads values of 2 and 4 bits over 0 to 255, and takes signed
-    bytes of a TIFF file for unsigned ones.
+    Pillow spreads values of 2 and 4 bits over 0 to 255, and those of PNM and
+    JPEG 2000 files from the highest that they state. It takes signed bytes
+    of a TIFF file for unsigned ones.
     """
+    if stated_top(image, data) not in (None, 255):
+        return stored_levels(image, data)
     tiles = getattr(image, 'tile', ())  # before the pixels are read
     kind = tiles[0].args if tiles else ''
     kind = kind[0] if isinstance(kind, tuple) else kind

@@ -6,12 +6,14 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from simim_plugin.datasets import ImageFolder, LoadRGBImage
 from simim_plugin.errors import SimimError
 from simim_plugin.pictures import decode, levels
+from simim_plugin.pictures.reading import read_levels
 
-from .drawing import encode
+from .drawing import encode, jpeg2000, png_of_16_bits, pnm
 
 
 @pytest.fixture
@@ -122,3 +124,77 @@ def test_percentiles_of_the_set_are_found_once(tmp_path):
         LoadRGBImage(window='percentiles')(
             dict(img_path=str(tmp_path / '0.png'))
         )
+
+
+def grey_of(rgb) -> np.ndarray:
+    return np.asarray(Image.fromarray(rgb).convert('L'))[..., None]
+
+
+def drawn(*shape, top=65535):
+    return np.random.default_rng(0).integers(0, top + 1, shape)
+
+
+@pytest.mark.parametrize('depth', [1, 2, 3, 4])
+@pytest.mark.parametrize('channels', [1, 2, 3, 4])
+def test_a_window_of_deep_colours_for_any_channels(depth, channels):
+    deep = drawn(5, 7, depth, top=4095)
+    spread = np.round(deep / 4095 * 255).astype(np.uint8)
+    data = png_of_16_bits(deep)
+    if channels in (2, 4) and channels != depth:
+        with pytest.raises(ValueError, match=f'it has {depth} channels'):
+            decode(data, window=(0, 4095), channels=channels)
+        return
+    read = decode(data, window=(0, 4095), channels=channels)
+    if depth <= 2 and channels != 2:
+        spread = np.repeat(spread[..., :1], channels, 2)
+    elif channels == 1:
+        spread = grey_of(np.ascontiguousarray(spread[..., :3]))
+    else:
+        spread = spread[..., :channels]
+    assert np.array_equal(read, spread)
+
+
+@pytest.mark.parametrize('text', [False, True], ids=['binary', 'text'])
+@pytest.mark.parametrize('depth', [1, 3])
+@pytest.mark.parametrize('top', [256, 1000, 4095, 65535])
+def test_the_highest_level_that_a_pnm_file_states(text, depth, top, notes):
+    deep = drawn(6, 9, depth, top=top)
+    deep[0, 0] = top
+    data = pnm(deep, top, text)
+    assert np.array_equal(read_levels(data).reshape(deep.shape), deep)
+    expected = np.repeat(deep / top * 255, 3 // depth, axis=2)
+    assert np.abs(decode(data) - expected).max() < 1
+    half = np.round((deep / (top / 2)).clip(0, 1) * 255)
+    read = decode(data, window=(0, top / 2))
+    assert np.abs(read - np.repeat(half, 3 // depth, axis=2)).max() <= 1
+    assert not notes
+
+
+@pytest.mark.parametrize('depth', [1, 3])
+@pytest.mark.parametrize('bits', [9, 12, 15, 16])
+def test_the_highest_level_that_a_jpeg_2000_file_states(bits, depth, notes):
+    top = 2**bits - 1
+    deep = drawn(32, 40, depth, top=top)
+    data = jpeg2000(deep, bits)
+    assert np.array_equal(read_levels(data).reshape(deep.shape), deep)
+    expected = np.repeat(deep / top * 255, 3 // depth, axis=2)
+    assert np.abs(decode(data) - expected).max() < 1
+    read = decode(data, window=(0, top / 2))
+    half = np.round((deep / (top / 2)).clip(0, 1) * 255)
+    assert np.abs(read - np.repeat(half, 3 // depth, axis=2)).max() <= 1
+    assert not notes
+
+
+@pytest.mark.parametrize('share', [0.3, 0.9])
+@pytest.mark.parametrize('kind', ['png', 'pnm', 'text', 'jpeg2000'])
+def test_a_deep_file_that_is_cut_off(kind, share):
+    deep = drawn(32, 40, 3, top=4095)
+    data = {
+        'png': lambda: png_of_16_bits(deep),
+        'pnm': lambda: pnm(deep, 4095, False),
+        'text': lambda: pnm(deep, 4095, True),
+        'jpeg2000': lambda: jpeg2000(deep, 12),
+    }[kind]()
+    for channels in (1, 3):
+        with pytest.raises((OSError, ValueError)):
+            decode(data[: int(len(data) * share)], channels=channels)

@@ -22,6 +22,8 @@ from simim_plugin.segmentation.label_maps import (
     read_label_map,
 )
 
+from ..test_pictures.drawing import jpeg2000, pnm
+
 UPERNET = 'siamese_im_vit-micro-p8_upernet-1xb16-amp-200i_demo.py'
 CLASSES = ('ground', 'disc')
 
@@ -189,6 +191,16 @@ def test_values_are_read_as_stored(tmp_path):
     for bits in (2, 4):
         file = tmp_path / f'{bits}.png'
         file.write_bytes(few_bits(labels, bits))
+        assert np.array_equal(read_label_map(str(file)), labels)
+    for top in (20, 255, 300, 65535):
+        for text in (False, True):
+            file = tmp_path / 'a.pgm'
+            file.write_bytes(pnm(labels[..., None], top, text))
+            assert np.array_equal(read_label_map(str(file)), labels)
+    labels = np.tile(labels, (4, 4))
+    for bits in (12, 15, 16):
+        file = tmp_path / 'a.jp2'
+        file.write_bytes(jpeg2000(labels[..., None], bits))
         assert np.array_equal(read_label_map(str(file)), labels)
 
 
