@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
+import shutil
+import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from difflib import SequenceMatcher
 from typing import Any
 
@@ -126,6 +130,33 @@ def counted_categories(file: str) -> list[dict]:
         )
     _check_values(file, 'categories', 'image_count', _COUNT, categories)
     return sorted(categories, key=lambda category: category['id'])
+
+
+@contextmanager
+def without_mark(file: str | None) -> Iterator[str | None]:
+    """Yield a file that the APIs of COCO and LVIS read.
+
+    They fail on the byte order mark that some editors write.
+
+    Args:
+        file (str, optional): annotations, or None.
+
+    Yields:
+        str | None: the file, or a temporary copy without the mark.
+    """
+    mark = codecs.BOM_UTF8
+    if file is None or not os.path.isfile(file):
+        yield file
+        return
+    with open(file, 'rb') as opened:
+        if opened.read(len(mark)) != mark:
+            yield file
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            copy = os.path.join(folder, os.path.basename(file))
+            with open(copy, 'wb') as out:
+                shutil.copyfileobj(opened, out)
+            yield copy
 
 
 def _read(file: str, parts: set[str]) -> dict[str, list[dict]]:

@@ -9,6 +9,8 @@ from typing import Any
 from mmdet.evaluation import CocoMetric
 from mmdet.registry import METRICS
 
+from .annotations import without_mark
+
 
 # MMDetection's class counts labels in the order of the file. The name stays,
 # so that every config evaluates the checked data sets rightly.
@@ -21,9 +23,14 @@ class NamedCocoMetric(CocoMetric):
     are those of :class:`mmdet.evaluation.CocoMetric`.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        with redirect_stdout(io.StringIO()):  # the COCO API counts seconds
-            super().__init__(*args, **kwargs)
+    def __init__(
+        self, ann_file: str | None = None, *args: Any, **kwargs: Any
+    ) -> None:
+        with (
+            without_mark(ann_file) as file,
+            redirect_stdout(io.StringIO()),  # the COCO API counts seconds
+        ):
+            super().__init__(file, *args, **kwargs)
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Evaluate the collected results with the COCO API."""

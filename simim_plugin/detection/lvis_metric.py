@@ -11,6 +11,7 @@ from mmdet.evaluation import LVISMetric
 from mmdet.registry import METRICS
 
 from ..environment import require
+from .annotations import without_mark
 
 
 @METRICS.register_module()
@@ -26,9 +27,12 @@ class NumPy2LVISMetric(LVISMetric):
 
     cat_ids: list[int] | None
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(
+        self, ann_file: str | None = None, *args: Any, **kwargs: Any
+    ) -> None:
         require('LVIS evaluation')
-        super().__init__(*args, **kwargs)
+        with without_mark(ann_file) as file:
+            super().__init__(file, *args, **kwargs)
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Evaluate the collected results with the LVIS API."""

@@ -331,8 +331,13 @@ def _curves(
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO(annotations)
+    from ..detection.annotations import without_mark
+
+    with (
+        contextlib.redirect_stdout(io.StringIO()),
+        without_mark(annotations) as file,
+    ):
+        truth = COCO(file)
         boxes = json.loads(found.read_text()) if found.is_file() else []
         if not boxes:
             return {name: np.zeros(101) for name in classes}

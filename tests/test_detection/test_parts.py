@@ -314,7 +314,8 @@ def test_lvis_scores_under_numpy_2(tmp_path):
     file.write_text(
         json.dumps(
             dict(images=images, annotations=annotations, categories=categories)
-        )
+        ),
+        encoding='utf-8-sig',
     )
     metric = NumPy2LVISMetric(ann_file=str(file), metric='bbox')
     metric.dataset_meta = dict(classes=['ring', 'disc'])
