@@ -38,11 +38,12 @@ from .helpers import (
     wrap,
 )
 
+# Entries of the same file; the first is taken.
 BOTH = [
     ('state_dict', 'state_dict_ema'),  # timm
     ('model', 'model_ema'),  # DeiT
     ('model', 'ema'),
-    ('state_dict', 'ema_state_dict'),  # mmengine's EMAHook
+    ('state_dict', 'ema_state_dict'),  # MMEngine: the average, the other
 ]
 
 
@@ -78,28 +79,28 @@ def test_entries_of_other_names(tmp_path):
     with pytest.raises(CheckpointError, match=r'2 encoders.* best, last; cho'):
         taken(file)
     assert torch.equal(taken(file, entry='last'), second['cls_token'])
-    averaged = {'steps': torch.tensor(1)} | wrap(second, 'module.')
-    torch.save(dict(state_dict=first, ema_state_dict=averaged), file)
+    other = {'steps': torch.tensor(1)} | wrap(second, 'module.')
+    torch.save(dict(state_dict=first, ema_state_dict=other), file)
     found = taken(file, entry='ema_state_dict')
     assert torch.equal(found, second['cls_token'])
 
 
-@pytest.mark.parametrize(('raw', 'averaged'), BOTH, ids='+'.join)
-def test_averaged_weights_beside_others(tmp_path, logged, raw, averaged):
+@pytest.mark.parametrize(('name', 'other'), BOTH, ids='+'.join)
+def test_the_first_of_two_entries(tmp_path, logged, name, other):
     file = tmp_path / 'file.pth'
     first, second = (timm_vit(seed=n).state_dict() for n in (0, 1))
-    torch.save({averaged: second, raw: first}, file)
+    torch.save({other: second, name: first}, file)
     assert torch.equal(taken(file), first['cls_token'])
-    assert f'entry {raw}, not {averaged} (entry=NAME chooses)' in logged[-1]
-    assert torch.equal(taken(file, entry=averaged), second['cls_token'])
-    assert f'entry {averaged}, not {raw}' in logged[-1]
-    with pytest.raises(CheckpointError, match=f"'swa', but {raw}"):
+    assert f'entry {name}, not {other} (entry=NAME chooses)' in logged[-1]
+    assert torch.equal(taken(file, entry=other), second['cls_token'])
+    assert f'entry {other}, not {name}' in logged[-1]
+    with pytest.raises(CheckpointError, match=f"'swa', but {name}"):
         taken(file, entry='swa')
     report = convert(file, tmp_path / 'timm.pth', 'timm', num_heads=4)
-    assert f'From entry {raw}, not {averaged}' in report
-    options = ['--to', 'timm', '--num-heads', '4', '--entry', averaged]
-    command.main([str(file), str(tmp_path / 'averaged.pth'), *options])
-    written = read_checkpoint(tmp_path / 'averaged.pth')
+    assert f'From entry {name}, not {other}' in report
+    options = ['--to', 'timm', '--num-heads', '4', '--entry', other]
+    command.main([str(file), str(tmp_path / 'other.pth'), *options])
+    written = read_checkpoint(tmp_path / 'other.pth')
     assert torch.equal(written['cls_token'], second['cls_token'])
 
 
