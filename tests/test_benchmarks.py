@@ -164,8 +164,8 @@ def test_two_processes_are_timed():
     [
         lambda: dense_loss(32, 16),
         lambda: savings.plain_loss(32, 16),
-        lambda: savings.queries(2, True),
-        lambda: savings.queries(2, False),
+        lambda: savings.mask_tokens(2, True),
+        lambda: savings.mask_tokens(2, False),
         lambda: savings.attention(UnboundAttention, 1),
         lambda: savings.attention(MultiheadAttention, 1),
     ],

@@ -7,9 +7,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simim_plugin.benchmarks.savings import relative_embedding
 from simim_plugin.geometry import PairGeometry, View
-from simim_plugin.models.positions import absolute_table, on_grid
+from simim_plugin.models.positions import (
+    absolute_table,
+    on_grid,
+    relative_embedding,
+)
 
 WIDTH, HEIGHT = 500, 375
 grids = st.tuples(st.integers(1, 9), st.integers(1, 9))

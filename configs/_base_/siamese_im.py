@@ -43,7 +43,7 @@ train_dataloader = dict(
     persistent_workers=True,
     drop_last=True,
     sampler=dict(type='SeededSampler', shuffle=True),
-    collate_fn=dict(type='default_collate'),
+    collate_fn=dict(type='collate_pairs'),
     dataset=dict(type='ImageFolder', data_root='data/imagenet/train',
                  pipeline=train_pipeline))
 

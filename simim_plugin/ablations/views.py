@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from mmpretrain.registry import TRANSFORMS
-from numpy.typing import NDArray
 
 from ..datasets.paired_views import PairedViews, Transform, pair
 from ..geometry import PairGeometry
@@ -40,15 +39,11 @@ class SameView(PairedViews):
             size, crop_scale, aspect_ratio, online=colour, defer=defer
         )
 
-    def _views(
-        self, image: np.ndarray
-    ) -> tuple[list[np.ndarray], PairGeometry]:
-        view, place = self._cut(image, self.size)
-        view = self.online({'img': view})['img']
-        return [view, view], PairGeometry(place, place)
-
-    def _drawn(self) -> list[NDArray[np.float32]]:
-        return [self.online.last] * 2
+    def draw(self, image: np.ndarray) -> tuple[list[dict], PairGeometry]:
+        """Draw one view of an image (H, W, N), and return it twice."""
+        pixels, crop = self._cut(image, self.size)
+        view = self.online(dict(img=pixels))
+        return [view, view], PairGeometry(crop, crop)
 
 
 @TRANSFORMS.register_module()
@@ -68,14 +63,6 @@ class SmallTargetViews(PairedViews):
     ) -> None:
         super().__init__(**kwargs)
         self.target_size = pair(target_size)
-
-    def _views(
-        self, image: np.ndarray
-    ) -> tuple[list[np.ndarray], PairGeometry]:
-        online, online_view = self._cut(image, self.size)
-        target, target_view = self._cut(image, self.target_size)
-        views = self._coloured(online, target)
-        return views, PairGeometry(online_view, target_view)
 
     def __repr__(self) -> str:
         return f'{super().__repr__()[:-1]}, target_size={self.target_size})'

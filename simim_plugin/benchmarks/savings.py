@@ -20,14 +20,13 @@ from mmengine.runner import Runner
 from mmpretrain.models.utils import MultiheadAttention
 from mmpretrain.registry import DATASETS, MODELS
 from mmpretrain.structures import DataSample
-from torch import Tensor
 
 from ..config_files import config_path
 from ..datasets.collating import PairSamples
 from ..engine.seeding import SeededDataset, SeededSampler
-from ..geometry import Grid, PairGeometry, View
+from ..geometry import PairGeometry, View
 from ..models import RelativePositionDecoder
-from ..models.positions import on_grid, relative_features
+from ..models.positions import relative_embedding
 from ..vit import UnboundAttention
 from .timing import DEVICE, median_seconds, peak_megabytes
 from .training import RECIPE, dense_loss, random_tokens
@@ -50,34 +49,8 @@ def plain_loss(tokens: int, dim: int = DIMS) -> _Action:
     return run
 
 
-def relative_embedding(
-    geometry: PairGeometry,
-    target_grid: Grid,
-    online_grid: Grid,
-    dim: int,
-    dtype: torch.dtype = torch.float32,
-) -> Tensor:
-    """Return the paper's relative embedding of all patches in one tensor.
-
-    The decoder maps its parts,
-    :func:`~simim_plugin.models.positions.relative_features`, to the same.
-
-    Args:
-        geometry, target_grid, online_grid, dim, dtype: as of its parts.
-
-    Returns:
-        Tensor: (B, N, 2 D), [row, column, scale].
-    """
-    rows, cols, scale = relative_features(
-        geometry, target_grid, online_grid, dim, dtype
-    )
-    position = on_grid(rows, cols)  # (B, N, D)
-    scale = scale[..., None, :].expand_as(position)
-    return torch.cat([position, scale], dim=-1)
-
-
-def queries(batch: int, whole: bool) -> _Action:
-    """Prepare the decoder's queries, forward and backward.
+def mask_tokens(batch: int, whole: bool) -> _Action:
+    """Prepare the decoder's mask tokens, forward and backward.
 
     Args:
         batch (int): B.
@@ -95,7 +68,7 @@ def queries(batch: int, whole: bool) -> _Action:
             relative = relative_embedding(geometry, GRID, GRID, DIMS)
             made = neck.mask_token + neck.relative_map(relative)
         else:
-            made = neck.queries(geometry)
+            made = neck.mask_tokens(geometry)
         made.backward(gradient)
 
     return run
@@ -186,11 +159,11 @@ def measure_savings(
 
     Returns:
         dict[str, float]: milliseconds, ratios, and MB of the loss and the
-        queries.
+        mask tokens.
     """
     kinds: dict[str, tuple[Callable[..., _Action], tuple, tuple]] = {
         'loss': (_loss, (tokens, False), (tokens, True)),
-        'queries': (queries, (batch, False), (batch, True)),
+        'mask tokens': (mask_tokens, (batch, False), (batch, True)),
         'attention': (
             attention,
             (UnboundAttention, batch),
@@ -212,7 +185,7 @@ def measure_savings(
         figures[f'{name}, plainly: ms'] = seconds['plain'] * 1e3
         ratio = seconds['ours'] / seconds['plain']
         figures[f'{name}: ratio'] = ratio
-        if name in ('loss', 'queries'):
+        if name in ('loss', 'mask tokens'):
             figures[f'{name}: MB'] = peak_megabytes(prepare, *ours)
             figures[f'{name}, plainly: MB'] = peak_megabytes(prepare, *plain)
     return figures

@@ -171,7 +171,7 @@ _SHAPES: tuple[tuple[re.Pattern[str], int | None], ...] = (
 
 
 def misshapen(state: StateDict) -> list[str]:
-    """Describe the tensors of encoders that no ViT has so.
+    """Describe tensors whose shape or type no ViT has.
 
     Args:
         state (Mapping[str, Tensor]): under our names.

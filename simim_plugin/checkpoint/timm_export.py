@@ -160,7 +160,7 @@ def _vit_arguments(
 
 
 def _split_gates(named: dict[str, Tensor]) -> bool:
-    """Rename the maps of SwiGLU as ``Eva`` does; return if there are any."""
+    """Rename the maps of SwiGLU as ``Eva`` does, and return if it has any."""
     found = False
     for name in [*named]:
         if '.mlp.w12.' in name:

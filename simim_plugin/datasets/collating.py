@@ -28,8 +28,8 @@ _JOINED = {*_OWN, 'colours'}
 class PairSamples:
     """The data samples of a batch of pairs: a sequence of ``DataSample``.
 
-    It makes each sample when it is read. It is no ``Sequence``, which torch
-    and mmengine would copy item by item.
+    It makes each sample when it is read. It does not subclass ``Sequence``,
+    because torch and mmengine copy a sequence item by item.
 
     Args:
         records (list[tuple[dict, dict]]): the meta information of each
@@ -110,7 +110,7 @@ class PairSamples:
         return (self[k] for k in range(len(self)))
 
     def field(self, name: str) -> list[Any]:
-        """Return a field of all samples, other than the two."""
+        """Return one field of all samples, not ``mask`` or ``geometry``."""
         return [fields[name] for _, fields in self.records]
 
     def swapped(self) -> PairSamples:

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from mmengine.dataset import Compose
 from mmpretrain.datasets.transforms.auto_augment import Solarize
-from numpy.typing import NDArray
 
 from ..errors import SimimError
 from .photometric import FastColorJitter, FastGaussianBlur, FastGrayscale
@@ -31,7 +30,7 @@ _STAGES = (FastColorJitter, FastGrayscale, FastGaussianBlur, Solarize)
 
 
 class ColourDraws:
-    """Stand in for the colour transforms of a view, and note their draws.
+    """Draw the colours of a view in place of its colour transforms.
 
     Args:
         transforms (Compose): any of jitter, grey, blur and solarising, in
@@ -50,7 +49,6 @@ class ColourDraws:
                 f'transforms in the order {_NAMES}, each at most once; '
                 'remove it, or order the transforms of PairedViews so.'
             )
-        self.last: NDArray[np.float32] | None = None
 
     @staticmethod
     def _stage(transform: Any) -> int:
@@ -63,8 +61,8 @@ class ColourDraws:
         )
 
     def __call__(self, results: dict) -> dict:
-        """Draw into :attr:`last`; the image stays as it is."""
-        self.last = NO_COLOURS.copy()
+        """Add ``colours``, the draws (11,); the image stays as it is."""
+        colours = NO_COLOURS.copy()
         for transform in self.transforms:
             drawn = transform.draw() if hasattr(transform, 'draw') else None
             match transform:
@@ -72,25 +70,25 @@ class ColourDraws:
                     order, factors = drawn
                     for place, which in enumerate(order):
                         if factors[which] is not None:
-                            self.last[ORDER][place] = which
-                            self.last[FACTORS][which] = factors[which]
+                            colours[ORDER][place] = which
+                            colours[FACTORS][which] = factors[which]
                 case FastGrayscale():
-                    self.last[GREY] = drawn
+                    colours[GREY] = drawn
                 case FastGaussianBlur():
-                    self.last[RADIUS] = drawn or 0
+                    colours[RADIUS] = drawn or 0
                 case Solarize() if not transform.random_disable():
                     threshold = transform.thr
                     if threshold is None:
                         threshold = transform.random_magnitude()
-                    self.last[THRESHOLD] = threshold
-        return results
+                    colours[THRESHOLD] = threshold
+        return dict(results, colours=colours)
 
 
 _NAMES = ', '.join(kind.__name__ for kind in _STAGES)
 
 
 def defer_colours(dataset: Any) -> Any:
-    """Return the settings of a data set whose pairs hold draws.
+    """Set ``defer=True`` on every transform that makes pairs.
 
     Args:
         dataset (Any): dictionaries and lists.

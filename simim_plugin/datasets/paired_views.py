@@ -20,7 +20,6 @@ import torchvision.transforms.v2.functional as F
 from mmcv.transforms import BaseTransform
 from mmengine.dataset import Compose
 from mmpretrain.registry import TRANSFORMS
-from numpy.typing import NDArray
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 
 from ..errors import SimimError
@@ -72,7 +71,7 @@ class PairedViews(BaseTransform):
         target: Sequence[Transform] = (),
         defer: bool = False,
     ) -> None:
-        self.size = pair(size)
+        self.size = self.target_size = pair(size)
         self.crop_scale = list(crop_scale)
         self.aspect_ratio = list(aspect_ratio)
         self.online: Any = _stages(online, defer)
@@ -93,33 +92,25 @@ class PairedViews(BaseTransform):
                 '`LoadRGBImage`, and leave normalisation to the data '
                 'preprocessor.'
             )
-        results['img'], results['geometry'] = self._views(image)
+        views, results['geometry'] = self.draw(image)
+        results['img'] = [view['img'] for view in views]
         if self.defer:
-            results['colours'] = np.stack(self._drawn())
+            results['colours'] = np.stack([view['colours'] for view in views])
         results['img_shape'] = self.size
         return results
 
-    def _views(
-        self, image: np.ndarray
-    ) -> tuple[list[np.ndarray], PairGeometry]:
-        """Return [online, target], each (h, w, 3), and their crops."""
-        online, online_view = self._cut(image, self.size)
-        target, target_view = self._cut(image, self.size)
-        views = self._coloured(online, target)
-        return views, PairGeometry(online_view, target_view)
+    def draw(self, image: np.ndarray) -> tuple[list[dict], PairGeometry]:
+        """Draw both views of an image (H, W, N); ablations replace this.
 
-    def _coloured(
-        self, online: np.ndarray, target: np.ndarray
-    ) -> list[np.ndarray]:
-        """Apply the colour transforms of each view."""
-        return [
-            self.online({'img': online})['img'],
-            self.target({'img': target})['img'],
-        ]
-
-    def _drawn(self) -> list[NDArray[np.float32]]:
-        """Return the draws (11,) of the colours of each view."""
-        return [self.online.last, self.target.last]
+        Returns:
+            tuple: the online and the target view, each a dictionary of
+            ``img``, (h, w, N), and with ``defer`` of ``colours``, (11,); and
+            their crops.
+        """
+        online, online_crop = self._cut(image, self.size)
+        target, target_crop = self._cut(image, self.target_size)
+        views = [self.online(dict(img=online)), self.target(dict(img=target))]
+        return views, PairGeometry(online_crop, target_crop)
 
     def _cut(
         self, image: np.ndarray, size: tuple[int, int]

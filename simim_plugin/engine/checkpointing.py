@@ -88,7 +88,7 @@ class BranchHook(Hook):
 
     Args:
         resumes_latest (bool): whether the run resumes from the latest
-            checkpoint, so none lies beyond.
+            checkpoint, so that none is newer.
     """
 
     priority = 'LOWEST'

@@ -10,7 +10,6 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmpretrain.registry import LOOPS
 
 from ..checkpoint import CheckpointError
-from ..datasets import collating  # noqa: F401  # registers collate_pairs
 from ..datasets.colour_draws import defer_colours
 from ..datasets.fingerprint import fingerprint_of
 from ..errors import SimimError
@@ -25,8 +24,7 @@ class ExactEpochLoop(EpochBasedTrainLoop):
     A resumed run is the same as an uninterrupted one: each image and each
     step has its own seed, and the sampler starts where the run stopped. An
     epoch is a whole number of optimizer steps. As with ``drop_last``,
-    another epoch draws the images left over. ``default_collate`` becomes
-    ``collate_pairs``, whose batches have the same items.
+    another epoch draws the images left over.
 
     Needs ``sampler=dict(type='SeededSampler')``.
 
@@ -60,8 +58,6 @@ class ExactEpochLoop(EpochBasedTrainLoop):
             if getattr(preprocessor, 'colours', False):
                 seeded['dataset'] = defer_colours(seeded['dataset'])
             dataloader = dict(dataloader, dataset=seeded)
-            if dataloader.get('collate_fn') == dict(type='default_collate'):
-                dataloader['collate_fn'] = dict(type='collate_pairs')
         super().__init__(runner, dataloader, **kwargs)
         self.sampler = self.dataloader.sampler
         if not isinstance(self.sampler, SeededSampler):
@@ -112,7 +108,7 @@ class ExactEpochLoop(EpochBasedTrainLoop):
             dataset.count_together()
 
     def _batches_from(self, first: int) -> Iterator[Any]:
-        """Return the batches of the epoch from one of them on.
+        """Return the batches of the epoch from number ``first`` on.
 
         Persistent workers go on to the images of the next epoch while this
         one ends. Each image has the seed of its own epoch.

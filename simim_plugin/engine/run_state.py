@@ -110,7 +110,7 @@ def check_schedules(own: list, states: Any, file: str) -> None:
 
 
 def moved_parameters(wrapper: Any) -> int | None:
-    """Return of how many parameters an optimizer has a state."""
+    """Return the number of parameters that have an optimizer state."""
     if not isinstance(wrapper, OptimWrapper):
         return None
     return len(wrapper.optimizer.state)

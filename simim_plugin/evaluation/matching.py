@@ -2,7 +2,7 @@
 
 Each target patch with its centre inside the online view is compared with all
 online patches by the cosine of their backbone tokens. Neither view is masked.
-A match is correct if the nearest patch lies within one patch of the position
+A match is correct if the nearest patch is within one patch of the position
 given by the geometry.
 
 Shape key: P pairs, R x C patches of either view, D channels.
@@ -49,7 +49,7 @@ class PatchMatches:
 
     @property
     def inside(self) -> Tensor:
-        """(P, R, C) bool, True if the centre lies in the online view."""
+        """(P, R, C) bool, True if the centre is in the online view."""
         end = self.true.new_tensor(self.grid) - 0.5
         return ((self.true >= -0.5) & (self.true <= end)).all(dim=-1)
 

@@ -59,11 +59,11 @@ class OnlineMatches(Hook):
     """Measure how many patches find their partner every few epochs.
 
     Each picture is cut into two views as in training, without a mask. A
-    patch of one view whose place lies in the other looks for the patch with
-    the most similar features there. The share that is within one patch of
-    the truth is logged as ``matches/share``, in percent, in scalars.json and
-    TensorBoard, before the first epoch too. The end of the run says what it
-    means. The pictures are those that the training set holds out
+    patch of one view whose place is in the other is matched to the patch
+    there with the most similar features. The share that is within one patch
+    of the truth is logged as ``matches/share``, in percent, in scalars.json
+    and TensorBoard, before the first epoch too. The end of the run says what
+    it means. The pictures are those that the training set holds out
     (``held_out`` of :class:`simim_plugin.datasets.ImageFolder`), or those of
     a folder. The pairs are drawn once by the seed, so that all measurements
     of a run see the same ones. The training result stays bit for bit the

@@ -32,8 +32,9 @@ class RelativePositionDecoder(BaseModule):
         depth (int): number of blocks. Defaults to 4.
         num_heads (int): attention heads. Defaults to 16.
         norm_cfg (dict): norm layer of the blocks.
-        target_grid (tuple[int, int], optional): rows and columns of a target
-            view of another size. Defaults to ``grid``.
+        target_grid (tuple[int, int], optional): rows and columns of the
+            target view, where an ablation has a smaller one. Defaults to
+            ``grid``.
     """
 
     def __init__(
@@ -81,29 +82,30 @@ class RelativePositionDecoder(BaseModule):
             visible (Tensor): (B, V) row-major indices of those patches.
             geometry (PairGeometry): the B pairs of views.
             chosen (Tensor, optional): (B, K) row-major indices of the
-                target's patches to predict. Defaults to all.
+                target's patches to predict, for ablations. Defaults to all.
 
         Returns:
             Tensor: (B, N, D), or (B, K, D) of the chosen patches.
         """
-        queries = self.queries(geometry)  # (B, N, D)
+        targets = self.mask_tokens(geometry)  # (B, N, D)
         if chosen is not None:
-            queries = queries.take_along_dim(chosen[..., None], dim=1)
+            targets = targets.take_along_dim(chosen[..., None], dim=1)
         count = online.shape[1] - visible.shape[1]
         extra, context = online[:, :count], online[:, count:]
         positions = self.pos_embed[0, 1:]  # (N, D); the cls row is zero
         context = context + positions[visible]  # (B, V, D)
-        tokens = torch.cat([extra, context, queries], dim=1)
+        tokens = torch.cat([extra, context, targets], dim=1)
         for layer in self.layers:
             tokens = layer(tokens)  # (B, E + V + N, D)
-        return self.predict(tokens[:, -queries.shape[1] :])
+        return self.predict(tokens[:, -targets.shape[1] :])
 
-    def queries(self, geometry: PairGeometry) -> Tensor:
+    def mask_tokens(self, geometry: PairGeometry) -> Tensor:
         """Return the mask tokens (B, N, D) with the patches' positions.
 
-        They are ``relative_map`` of the relative embedding (B, N, 2 D).
-        Rows, columns and scales are mapped apart and the results added:
-        R + C + 1 maps for each image instead of R x C wider ones.
+        They are ``relative_map`` of the relative embedding (B, N, 2 D),
+        :func:`~simim_plugin.models.positions.relative_embedding`. The map is
+        applied to rows, columns and scale separately, and the results are
+        summed: R + C + 1 maps for each image instead of R x C wider ones.
         """
         rows, cols, scale = relative_features(
             geometry,

@@ -64,16 +64,18 @@ class UniGradHead(BaseModule):
     def normalize(
         self, prediction: Tensor, target: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Apply LayerNorm without affine to the target; both are (M, D)."""
+        """Apply LayerNorm without affine to the target; both are (M, D).
+
+        An ablation normalises the prediction too.
+        """
         return prediction, F.layer_norm(target, target.shape[1:], eps=self.eps)
 
 
 class UniGrad(torch.autograd.Function):
     """The loss of given tokens, with its gradient from the forward pass.
 
-    The gradient 2 (p - t + lambda C p) / (M D) has the products of the loss,
-    so one tensor (M, D) is kept for the backward pass and no product of
-    matrices repeats.
+    The gradient 2 (p - t + lambda C p) / (M D) reuses C p from the forward
+    pass. The backward pass needs one tensor (M, D) and no matrix product.
     """
 
     @staticmethod

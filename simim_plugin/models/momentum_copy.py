@@ -15,7 +15,7 @@ from torch import nn
 class MomentumCopy(nn.ModuleDict):
     """A momentum copy: the target of SiameseIM, the teacher of its rivals.
 
-    It takes no gradient, and neither stochastic depth nor dropout.
+    It has no gradient, no stochastic depth and no dropout.
 
     Args:
         online (Mapping[str, nn.Module]): the modules that it copies and

@@ -107,3 +107,29 @@ def relative_features(
         sincos(values.to(dtype), dim // 2) for values in (y, x, log_scale)
     )
     return rows, cols, scale.flatten(-2)
+
+
+def relative_embedding(
+    geometry: PairGeometry,
+    target_grid: Grid,
+    online_grid: Grid,
+    dim: int,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Return the relative embedding of paper eq. 2 and 3 in one tensor.
+
+    The decoder maps its parts, :func:`relative_features`, one by one, which
+    gives the same with less memory.
+
+    Args:
+        geometry, target_grid, online_grid, dim, dtype: as of its parts.
+
+    Returns:
+        Tensor: (B, N, 2 D), [row, column, scale].
+    """
+    rows, cols, scale = relative_features(
+        geometry, target_grid, online_grid, dim, dtype
+    )
+    position = on_grid(rows, cols)  # (B, N, D)
+    scale = scale[..., None, :].expand_as(position)
+    return torch.cat([position, scale], dim=-1)

@@ -61,7 +61,7 @@ class PairDataPreprocessor(SelfSupDataPreprocessor):
         self.colours = colours
 
     def forward(self, data: dict, training: bool = False) -> dict:
-        """Colour the views if their colours are drawn only, and normalise.
+        """Apply the deferred colours, if there are any, and normalise.
 
         Args:
             data (dict): of a loader: ``inputs``, [online, target], each

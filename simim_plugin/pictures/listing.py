@@ -200,7 +200,7 @@ def _top_folders(
     shallow = [name for name, p in parts.items() if len(p) < depth + 2]
     if shallow and len(shallow) < len(parts):
         raise SimimError(
-            f'{archive}/{shallow[0]} lies in no class folder, and others do; '
+            f'{archive}/{shallow[0]} is in no class folder, and others do; '
             'move it into one.'
         )
     whole = Path(archive).stem

@@ -161,7 +161,7 @@ def check_choices(task: str, choices: Choices) -> str:
 
 
 def _check_values(choices: Choices) -> None:
-    """Refuse values out of range, and such as exclude each other."""
+    """Refuse values out of range and values that exclude each other."""
     if choices.encoder and choices.arch:
         raise SimimError(
             '--arch is that of a new encoder, and --encoder has its own; '

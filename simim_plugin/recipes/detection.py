@@ -154,7 +154,7 @@ def _root(part: Part) -> str:
 
 
 def _below(path: str, root: str) -> str:
-    """Return a path relative to a folder, if it lies there."""
+    """Return a path relative to a folder, if it is in there."""
     path = os.path.abspath(path)
     inside = os.path.relpath(path, root)
     return path if inside.startswith('..') else inside.removeprefix('.')

@@ -17,7 +17,7 @@ _PATIENCE = 50
 
 
 class FiniteLoss(Hook):
-    """End a run without a finite loss, before it saves a checkpoint of that.
+    """End a run whose loss is never finite, before it saves a checkpoint.
 
     The verdict falls after the last iteration of a run, or after 50. Until
     then it reads nothing, which would wait for the device.

@@ -1,4 +1,4 @@
-"""Keep of the logged figures only what the log's windows read.
+"""Keep only the logged values that the windows of the log read.
 
 mmengine's ``HistoryBuffer`` keeps a million values of every figure, which
 fill the memory, slow each step down and swell each checkpoint.

@@ -1,7 +1,7 @@
 """Read the figures of the steps from their device only when needed.
 
-A read waits until the device has computed all that was asked of it before, so
-that it idles until it gets the next step. mmengine reads every figure in
+Reading a value waits for the device. The device then idles until the next
+step. mmengine reads every figure in
 every step, and a run needs them for a line of the log or a checkpoint.
 """
 

@@ -269,6 +269,10 @@ class PlainViT(VisionTransformer):
     ) -> Tensor | tuple[Tensor, ...]:
         """Encode embedded patches.
 
+        The method adds the positions, drops the masked patches, prepends the
+        extra tokens and runs the layers. Other encoders have more places:
+        rotary positions or a relative bias.
+
         Args:
             patches (Tensor): (B, N, C), without positions.
             grid (tuple[int, int]): their rows and columns.

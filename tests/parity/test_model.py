@@ -5,10 +5,10 @@ import pytest
 import torch
 from mmpretrain.structures import DataSample
 
-from simim_plugin.benchmarks.savings import relative_embedding
 from simim_plugin.checkpoint import from_official, to_official
 from simim_plugin.geometry import PairGeometry, View
 from simim_plugin.models import SiameseIM
+from simim_plugin.models.positions import relative_embedding
 
 from . import relative_error
 

@@ -5,9 +5,8 @@ from math import isqrt
 import pytest
 import torch
 
-from simim_plugin.benchmarks.savings import relative_embedding
 from simim_plugin.geometry import PairGeometry, View
-from simim_plugin.models.positions import absolute_table
+from simim_plugin.models.positions import absolute_table, relative_embedding
 
 from . import relative_error
 

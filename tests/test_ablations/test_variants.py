@@ -12,10 +12,9 @@ from mmpretrain.registry import MODELS, TRANSFORMS
 from torch.utils.flop_counter import FlopCounterMode
 
 from simim_plugin.ablations.algorithms import scaled_table
-from simim_plugin.benchmarks.savings import relative_embedding
 from simim_plugin.benchmarks.training import pretraining_step
 from simim_plugin.errors import SimimError
-from simim_plugin.models.positions import absolute_table
+from simim_plugin.models.positions import absolute_table, relative_embedding
 
 from ..test_models.helpers import small_batch, small_config
 from . import load
@@ -86,7 +85,7 @@ def test_the_same_view_has_the_absolute_positions(name, monkeypatch):
     one = torch.tensor([0.0, 1, 0, 1]).repeat_interleave(dims // 4)
     relative = torch.cat([table, one.expand(4, table.shape[1], -1)], dim=-1)
     expected = neck.mask_token + neck.relative_map(relative)
-    ours = neck.queries(model._collate(samples)[1])
+    ours = neck.mask_tokens(model._collate(samples)[1])
     torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
 
 
@@ -222,7 +221,7 @@ def test_positions_of_a_smaller_target_match_its_pixels(target_grid):
     rows, cols = target_grid
     assert prediction.shape == (4, rows * cols, 16)
     neck = model.neck
-    for sample, ours in zip(samples, neck.queries(geometry), strict=True):
+    for sample, ours in zip(samples, neck.mask_tokens(geometry), strict=True):
         for i, channels in enumerate(ours):
             expected = by_hand(
                 sample, i // cols, i % cols, target_grid, (4, 4), 16

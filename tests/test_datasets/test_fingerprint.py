@@ -1,4 +1,4 @@
-"""Sets of images are told apart by what they list, not by pictures."""
+"""Sets of images are distinguished by their lists, not by their pictures."""
 
 import json
 import pickle

@@ -8,10 +8,10 @@ from mmpretrain.models.utils import MultiheadAttention
 from mmpretrain.registry import MODELS
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from simim_plugin.benchmarks.savings import relative_embedding
 from simim_plugin.errors import SimimError
 from simim_plugin.geometry import PairGeometry
 from simim_plugin.models import UniGradHead
+from simim_plugin.models.positions import relative_embedding
 from simim_plugin.vit import UnboundAttention
 
 from .helpers import small_batch, small_config, small_model
@@ -168,14 +168,14 @@ def test_the_target_gets_no_gradient():
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
-def test_the_queries_are_the_map_of_the_whole_relative_embedding(dtype):
+def test_the_mask_tokens_are_the_map_of_the_whole_relative_embedding(dtype):
     """The gradient too, to 2.5e-7 of its norm in float32."""
     neck = small_model(grid=(3, 5), dims=64).neck.to(dtype)
     _, samples = small_batch(grid=(3, 5))
     geometry = PairGeometry.stack([sample.geometry for sample in samples])
     whole = relative_embedding(geometry, (3, 5), (3, 5), 64, dtype)
     expected = neck.mask_token + neck.relative_map(whole)
-    ours = neck.queries(geometry)
+    ours = neck.mask_tokens(geometry)
     assert ours.dtype is dtype
     bound = 2.5e-7 if dtype is torch.float32 else 1e-15
     weights = torch.randn_like(expected)
@@ -197,7 +197,7 @@ def test_no_tensor_holds_the_whole_relative_embedding():
     _, samples = small_batch()
     geometry = PairGeometry.stack([sample.geometry for sample in samples])
     with Largest() as largest:
-        queries = neck.queries(geometry)
+        queries = neck.mask_tokens(geometry)
     assert largest.numel == queries.numel()
 
 
