@@ -159,24 +159,6 @@ class PairGeometry:
         """Return the same pair with the roles of the views swapped."""
         return PairGeometry(online=self.target, target=self.online)
 
-    def then(self, following: PairGeometry) -> PairGeometry:
-        """Compose (a, b), this pair, with (b, c) to (a, c).
-
-        Raises:
-            ValueError: if the two pairs do not share the view b.
-        """
-        here, there = self.target, following.online
-        if not (
-            torch.equal(here.box, there.box)
-            and torch.equal(here.flip, there.flip)
-        ):
-            raise ValueError(
-                'Cannot compose two pair geometries that do not meet: the '
-                'target view of the first must be the online view of the '
-                'second; pass the pairs in the order (a, b), (b, c).'
-            )
-        return PairGeometry(online=self.online, target=following.target)
-
     @property
     def scale(self) -> Tensor:
         """(B, 2): size of the target / size of the online view."""

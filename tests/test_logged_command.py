@@ -29,11 +29,11 @@ def test_unforeseen_failure_shows_the_end_of_the_log(tmp_path, capsys):
 
 
 def test_progress_is_printed_while_training(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr('simim_plugin.commands.running.QUIET_SECONDS', 0.5)
+    monkeypatch.setattr('simim_plugin.commands.running.QUIET_SECONDS', 0.1)
     script = (
-        'import time; time.sleep(1.5); print("x - mmengine - INFO - '
+        'import time; time.sleep(0.5); print("x - mmengine - INFO - '
         'Epoch(train)   [2][ 5/39]  lr: 1.0e-03  eta: 0:01:33  time: 0.2  '
-        'loss: 1.25  negative_term: 7.5", flush=True); time.sleep(1.5)'
+        'loss: 1.25  negative_term: 7.5", flush=True); time.sleep(0.5)'
     )
     run_logged([sys.executable, '-c', script], tmp_path / 'run.log')
     lines = capsys.readouterr().out.splitlines()[2:]

@@ -156,6 +156,7 @@ def test_a_clock_that_is_ahead_delays_nothing_for_ever(tmp_path, short):
     os.utime(file, (time.time() + 9e5,) * 2)
     mine = WorkDirLock(tmp_path)
     mine.acquire()
+    assert owner(tmp_path) == mine.owner
     mine.release()
 
 
@@ -163,10 +164,12 @@ def test_a_clock_that_is_ahead_delays_nothing_for_ever(tmp_path, short):
     'text',
     ['', 'null', '[]', '{"pid": "x"}', '[' * 9999, '{"host": "\\u001b[1m"}'],
 )
-def test_a_broken_lock_holds_for_a_minute(tmp_path, short, text):
+def test_a_broken_lock_holds_for_the_time_of_silence(tmp_path, short, text):
     (tmp_path / NAME).write_text(text)
-    mine = WorkDirLock(tmp_path)
+    mine, start = WorkDirLock(tmp_path), time.monotonic()
     mine.acquire()
+    assert time.monotonic() - start >= lock.SILENCE
+    assert owner(tmp_path) == mine.owner
     mine.release()
 
 

@@ -29,6 +29,7 @@ from ..errors import SimimError
 from ..geometry import Grid
 from .learned_rotary import (
     EdgeCoordinates,
+    check_rotary_width,
     learned_rotation,
     new_frequencies,
 )
@@ -91,12 +92,7 @@ class RotaryPositions(nn.Module):
 
     def __init__(self, head_dims: int, kind: bool | str = True) -> None:
         super().__init__()
-        if head_dims % 4:
-            raise SimimError(
-                'Rotary positions need a multiple of 4 channels in each '
-                f'attention head, not {head_dims}; change embed_dims or '
-                'num_heads of arch.'
-            )
+        check_rotary_width(head_dims)
         self.head_dims = head_dims
         self.kind = 'dinov3' if kind is True else str(kind).lower()
         self.neighbours = self.kind == 'eva02'

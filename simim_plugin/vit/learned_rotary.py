@@ -86,12 +86,7 @@ def new_frequencies(head_dims: int) -> nn.Parameter:
     Raises:
         SimimError: if ``head_dims`` is no multiple of 4.
     """
-    if head_dims % 4:
-        raise SimimError(
-            'Rotary positions need a multiple of 4 channels in each '
-            f'attention head, not {head_dims}; change embed_dims or '
-            'num_heads of arch.'
-        )
+    check_rotary_width(head_dims)
     turns = torch.logspace(0, -4, head_dims // 4) * 7
     half = 2 * pi * torch.cat([turns, turns])
     zeros = torch.zeros_like(half)
@@ -111,3 +106,17 @@ def learned_rotation(coordinates: Tensor, frequencies: Tensor) -> Tensor:
     # Not a product of matrices, which autocast would round.
     angles = row * rows + column * columns
     return torch.stack([angles.cos(), angles.sin()])
+
+
+def check_rotary_width(head_dims: int) -> None:
+    """Refuse heads whose channels have no rotary positions.
+
+    Raises:
+        SimimError: if ``head_dims`` is no multiple of 4.
+    """
+    if head_dims % 4:
+        raise SimimError(
+            'Rotary positions need a multiple of 4 channels in each '
+            f'attention head, not {head_dims}; change embed_dims or '
+            'num_heads of arch.'
+        )
