@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import codecs
 import json
 import os
-import shutil
-import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from difflib import SequenceMatcher
 from typing import Any
 
@@ -132,33 +128,6 @@ def counted_categories(file: str) -> list[dict]:
     return sorted(categories, key=lambda category: category['id'])
 
 
-@contextmanager
-def without_mark(file: str | None) -> Iterator[str | None]:
-    """Yield a file that the APIs of COCO and LVIS read.
-
-    They fail on the byte order mark that some editors write.
-
-    Args:
-        file (str, optional): annotations, or None.
-
-    Yields:
-        str | None: the file, or a temporary copy without the mark.
-    """
-    mark = codecs.BOM_UTF8
-    if file is None or not os.path.isfile(file):
-        yield file
-        return
-    with open(file, 'rb') as opened:
-        if opened.read(len(mark)) != mark:
-            yield file
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            copy = os.path.join(folder, os.path.basename(file))
-            with open(copy, 'wb') as out:
-                shutil.copyfileobj(opened, out)
-            yield copy
-
-
 def _read(file: str, parts: set[str]) -> dict[str, list[dict]]:
     """Read JSON that has some parts of an annotation file."""
     if not os.path.isfile(file):
@@ -212,10 +181,10 @@ def _check_entries(file: str, part: str, entries: list[dict]) -> None:
             f'{len(entries)} images without file_name; add it to them.'
         )
     kinds = {isinstance(entry['id'], str) for entry in entries}
-    if part == 'categories' and len(kinds) > 1:
+    if part != 'annotations' and len(kinds) > 1:
         raise SimimError(
-            f'The annotation file {file} has categories of ids that are '
-            'numbers and texts, which have no order; make all of them numbers.'
+            f'The annotation file {file} has {part} of ids that are numbers '
+            'and texts, which have no order; make all of them numbers.'
         )
     ids = Counter(entry['id'] for entry in entries)
     if len(ids) < len(entries):

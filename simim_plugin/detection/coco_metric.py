@@ -9,7 +9,7 @@ from typing import Any
 from mmdet.evaluation import CocoMetric
 from mmdet.registry import METRICS
 
-from .annotations import without_mark
+from .ground_truth import number_annotations, without_mark
 
 
 # MMDetection's class counts labels in the order of the file. The name stays,
@@ -19,8 +19,8 @@ class NamedCocoMetric(CocoMetric):
     """MMDetection's ``CocoMetric``, with categories found by their names.
 
     Other data sets than :class:`CheckedCocoDataset` are evaluated as by
-    MMDetection. Objects without ``iscrowd`` are no crowd regions. Arguments
-    are those of :class:`mmdet.evaluation.CocoMetric`.
+    MMDetection. Annotations may have any ids and need no ``iscrowd`` and no
+    mask. Arguments are those of :class:`mmdet.evaluation.CocoMetric`.
     """
 
     def __init__(
@@ -31,13 +31,9 @@ class NamedCocoMetric(CocoMetric):
             redirect_stdout(io.StringIO()),  # the COCO API counts seconds
         ):
             super().__init__(file, *args, **kwargs)
-
-    def compute_metrics(self, results: list) -> dict[str, float]:
-        """Evaluate the collected results with the COCO API."""
-        if self._coco_api is not None:
-            for ann in self._coco_api.dataset.get('annotations', ()):
-                ann['iscrowd'] = ann.get('iscrowd') or 0
-        return super().compute_metrics(results)
+            if self._coco_api is not None:
+                number_annotations(self._coco_api.dataset)
+                self._coco_api.createIndex()
 
     def results2json(self, results: list, outfile_prefix: str) -> dict:
         """Write the predictions as the COCO API reads them."""

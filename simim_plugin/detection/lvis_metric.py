@@ -11,7 +11,8 @@ from mmdet.evaluation import LVISMetric
 from mmdet.registry import METRICS
 
 from ..environment import require
-from .annotations import without_mark
+from ..errors import SimimError
+from .ground_truth import number_annotations, without_mark
 
 
 @METRICS.register_module()
@@ -33,18 +34,39 @@ class NumPy2LVISMetric(LVISMetric):
         require('LVIS evaluation')
         with without_mark(ann_file) as file:
             super().__init__(file, *args, **kwargs)
+        if self._lvis_api is not None:
+            _complete(self._lvis_api.dataset, ann_file)
+            self._lvis_api._create_index()
+            self.cat_ids = sorted(self._lvis_api.get_cat_ids())
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Evaluate the collected results with the LVIS API."""
-        if self._lvis_api is not None and self.cat_ids is None:
-            self.cat_ids = sorted(self._lvis_api.get_cat_ids())
-            for image in self._lvis_api.dataset['images']:
-                image.setdefault('neg_category_ids', [])
-                image.setdefault('not_exhaustive_category_ids', [])
-            for category in self._lvis_api.dataset['categories']:
-                category.setdefault('frequency', 'f')
         with float_of_numpy():
             return super().compute_metrics(results)
+
+
+def _complete(dataset: dict[str, Any], file: str | None) -> None:
+    """Add what the LVIS API needs and files of other tools lack.
+
+    Without lists of negative categories each image is one for all: the file
+    has all objects of all categories, as COCO's.
+    """
+    number_annotations(dataset)
+    images = dataset['images']
+    stated = sum('neg_category_ids' in image for image in images)
+    if 0 < stated < len(images):
+        raise SimimError(
+            f'The annotation file {file} has {len(images) - stated} of '
+            f'{len(images)} images without neg_category_ids, and detections '
+            'of other categories would not count there; add it to them, or '
+            'remove it from all images if each has all of its objects.'
+        )
+    everything = [category['id'] for category in dataset['categories']]
+    for image in images:
+        image.setdefault('neg_category_ids', everything)
+        image.setdefault('not_exhaustive_category_ids', [])
+    for category in dataset['categories']:
+        category.setdefault('frequency', 'f')
 
 
 @contextmanager

@@ -331,13 +331,15 @@ def _curves(
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    from ..detection.annotations import without_mark
+    from ..detection.ground_truth import number_annotations, without_mark
 
     with (
         contextlib.redirect_stdout(io.StringIO()),
         without_mark(annotations) as file,
     ):
         truth = COCO(file)
+        number_annotations(truth.dataset)
+        truth.createIndex()
         boxes = json.loads(found.read_text()) if found.is_file() else []
         if not boxes:
             return {name: np.zeros(101) for name in classes}

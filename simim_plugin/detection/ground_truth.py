@@ -1,0 +1,75 @@
+"""Ground truth as the APIs of COCO and LVIS evaluate it.
+
+Both take an annotation with the id 0 for none, fail on ids that are texts,
+and decode the masks of all annotations, also of those that training leaves
+out.
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+@contextmanager
+def without_mark(file: str | None) -> Iterator[str | None]:
+    """Yield a file that the APIs of COCO and LVIS read.
+
+    They fail on the byte order mark that some editors write.
+
+    Args:
+        file (str, optional): annotations, or None.
+
+    Yields:
+        str | None: the file, or a temporary copy without the mark.
+    """
+    mark = codecs.BOM_UTF8
+    if file is None or not os.path.isfile(file):
+        yield file
+        return
+    with open(file, 'rb') as opened:
+        if opened.read(len(mark)) != mark:
+            yield file
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            copy = os.path.join(folder, os.path.basename(file))
+            with open(copy, 'wb') as out:
+                shutil.copyfileobj(opened, out)
+            yield copy
+
+
+def number_annotations(dataset: dict[str, Any]) -> None:
+    """Give the annotations of a file ids from 1, and each a whole mask.
+
+    Annotations without a polygon of three points or runs get an empty mask,
+    and those without ``iscrowd`` are no crowds. The index of an API must be
+    made anew.
+
+    Args:
+        dataset (dict): the content of a file in the format of COCO or LVIS.
+    """
+    sizes = {
+        image['id']: [image.get('height'), image.get('width')]
+        for image in dataset['images']
+    }
+    for number, annotation in enumerate(dataset.get('annotations', ()), 1):
+        annotation['id'] = number
+        annotation['iscrowd'] = annotation.get('iscrowd') or 0
+        size = sizes.get(annotation['image_id'])
+        if size is not None and None not in size:
+            mask = annotation.get('segmentation')
+            annotation['segmentation'] = _whole(mask, *size)
+
+
+def _whole(mask: Any, height: int, width: int) -> Any:
+    """Return run-length or polygon masks that can be decoded."""
+    if isinstance(mask, dict):
+        return mask
+    polygons = mask if isinstance(mask, list) else []
+    polygons = [p for p in polygons if isinstance(p, list) and len(p) >= 6]
+    return polygons or dict(size=[height, width], counts=[height * width])
