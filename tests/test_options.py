@@ -2,11 +2,14 @@
 
 import argparse
 
+import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
 
 from simim_plugin.commands import ablate, demo, evaluate, test, train
 from simim_plugin.commands.options import add_options, merge
+from simim_plugin.commands.test import plain_numbers
 from simim_plugin.errors import SimimError
 
 FOLDERS = [
@@ -156,3 +159,20 @@ def test_every_command_keeps_the_words(tmp_path):
     data = ['a', '--data', str(tmp_path)]
     for command, words in ((ablate, data), (demo, [])):
         assert command.parse_args([*words, *options]).cfg_options == [word]
+
+
+def test_metrics_of_every_kind_become_plain():
+    metrics = dict(
+        one=np.float32(0.5),
+        none=float('nan'),
+        classes=torch.tensor([0.25, float('inf')]),
+        table=np.eye(2),
+        nested=[1, (torch.tensor(2),)],
+    )
+    assert plain_numbers(metrics) == dict(
+        one=0.5,
+        none=None,
+        classes=[0.25, None],
+        table=[[1, 0], [0, 1]],
+        nested=[1, [2]],
+    )

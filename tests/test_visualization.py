@@ -340,6 +340,9 @@ def test_resumed_run_is_one_curve(tmp_path):
     assert curve['iteration'] == [5, 10, 15, 20, 25]
     assert curve['loss'] == [9, 9, 3, 3, 3]
     assert [*curve][1:] == ['loss', 'positive_term', 'negative_term']
+    # A part that was killed before its first line hides nothing.
+    write_log(tmp_path / '20260103_120000', [])
+    assert read_run(tmp_path) == curve
     # A new run in the same folder replaces the old one.
     write_log(tmp_path / '20260104_000000', [entry(s, 1.0) for s in (5, 10)])
     assert read_run(tmp_path, ['lr']) == dict(iteration=[5, 10], lr=[1, 1])

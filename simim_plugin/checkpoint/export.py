@@ -114,6 +114,13 @@ def _check_target(out: Path, to: str) -> None:
         raise CheckpointError(
             f'There is no format {to!r}; use one of {", ".join(WRITERS)}.'
         )
+    formats = _ENDINGS.get(out.suffix.lower(), (to,))
+    if to not in formats:
+        fit = f'or choose --to {formats[0]}' if formats else 'such as .pth'
+        raise CheckpointError(
+            f'{out} ends in {out.suffix}, which is no ending of the format '
+            f'{to}; choose another ending, {fit}.'
+        )
     if out.exists():
         raise CheckpointError(
             f'{out} exists already; choose another name or remove it.'
@@ -403,6 +410,14 @@ class _Outputs(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         return tuple(x for x in self.model(images) if x is not None)
 
+
+_ENDINGS: dict[str, tuple[str, ...]] = {
+    '.safetensors': ('timm',),
+    '.onnx': ('onnx',),
+    '.pkl': (),
+    '.npz': (),
+}
+"""Formats that may have an ending; other endings fit all formats."""
 
 WRITERS = {
     'plugin': _write_plugin,

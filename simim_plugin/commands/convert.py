@@ -13,15 +13,16 @@ from mmengine.registry import MODELS, init_default_scope
 from ..checkpoint import load_weights
 from ..checkpoint.adapters import adapted, merged
 from ..checkpoint.export import WRITERS, convert
-from ..errors import SimimError, one_line_errors
-from ..settings import fit_channels
+from ..errors import SimimError
+from ..settings import check_settings, fit_channels
 from .command_line import find_config
+from .config_errors import add_traceback_option, explained_errors
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
-    args = parse_args(argv)
-    with one_line_errors():
+    with explained_errors(argv):
+        args = parse_args(argv)
         config = find_config(args.config) if args.config else None
         if config is not None and args.to == 'onnx' and not adapts(config):
             print(whole_model(config, args))
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             grid=args.grid and tuple(args.grid),
             content=config and merged_content(config, args),
         )
-    print(report)
+        print(report)
 
 
 def whole_model(config: Config, args: argparse.Namespace) -> str:
@@ -52,8 +53,7 @@ def whole_model(config: Config, args: argparse.Namespace) -> str:
                 '--to onnx --config writes the whole model of a run; leave '
                 'out one of them.'
             )
-    init_default_scope(config.get('default_scope', 'mmpretrain'))
-    fit_channels(config)
+    _check(config)
     from ..prediction.onnx_export import export_onnx
 
     return export_onnx(config, args.source, Path(args.out))
@@ -61,7 +61,8 @@ def whole_model(config: Config, args: argparse.Namespace) -> str:
 
 def adapts(config: Config) -> bool:
     """Return whether a config trains adapters (LoRA)."""
-    return config.model.type.rpartition('.')[2] == 'LoRAModel'
+    kind = str(config.get('model', {}).get('type', ''))
+    return kind.rpartition('.')[2] == 'LoRAModel'
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -106,6 +107,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='of the run: --to onnx writes its whole classifier, segmentor '
         'or detector; adapters (LoRA) are merged into the encoder',
     )
+    add_traceback_option(parser)
     return parser.parse_args(argv)
 
 
@@ -119,8 +121,7 @@ def merged_content(config: Config, args: argparse.Namespace) -> dict[str, Any]:
     Raises:
         SimimError: if the config has no adapters.
     """
-    init_default_scope(config.get('default_scope', 'mmpretrain'))
-    fit_channels(config)
+    _check(config)
     model = MODELS.build(config.model)
     if not list(adapted(model)):
         raise SimimError(
@@ -130,3 +131,14 @@ def merged_content(config: Config, args: argparse.Namespace) -> dict[str, Any]:
         )
     load_weights(model, args.source)
     return dict(state_dict=merged(model))
+
+
+def _check(config: Config) -> None:
+    """Fit a config to its channels and check it, before anything is built."""
+    init_default_scope(config.get('default_scope', 'mmpretrain'))
+    if not config.get('model'):
+        raise SimimError(
+            f'{config.filename} has no model; give the config.py of a run.'
+        )
+    fit_channels(config)
+    check_settings({**config})

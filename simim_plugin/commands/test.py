@@ -6,7 +6,10 @@ import argparse
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import torch
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 
@@ -102,9 +105,18 @@ def draw_into(config: Config, folder: str) -> None:
         hook.update(type=kind, enable=True, out_dir=folder)
 
 
-def plain_numbers(metrics: dict) -> dict[str, float | None]:
-    """Return metrics for JSON, with None in place of NaN."""
-    return {
-        name: float(value) if math.isfinite(value) else None
-        for name, value in metrics.items()
-    }
+def plain_numbers(metrics: dict) -> dict[str, Any]:
+    """Return metrics for JSON, with None in place of NaN.
+
+    Args:
+        metrics (dict): numbers, or arrays, tensors and lists of them.
+    """
+    return {name: _plain(value) for name, value in metrics.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic | torch.Tensor):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return float(value) if math.isfinite(value) else None

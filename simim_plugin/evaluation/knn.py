@@ -53,7 +53,8 @@ def knn_accuracy(
         dict[int, float]: accuracy in percent for every k.
 
     Raises:
-        SimimError: if a feature is not finite, or the shapes do not fit.
+        SimimError: if a feature is not finite, the shapes do not fit, or there
+            are fewer than two classes.
     """
     train, train_labels = _checked('training', train_features, train_labels)
     val, val_labels = _checked('validation', val_features, val_labels)
@@ -61,6 +62,11 @@ def knn_accuracy(
     if not ks or min(ks) < 1:
         raise SimimError(
             f'Numbers of neighbours must be 1 or more, got {list(ks)}.'
+        )
+    if len(train_labels.unique()) < 2:
+        raise SimimError(
+            'The training images are of 1 class; kNN needs images of two or '
+            'more.'
         )
     train_labels = train_labels.to(train.device)
     val, val_labels = val.to(train), val_labels.to(train.device)

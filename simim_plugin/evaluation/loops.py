@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 from typing import cast
@@ -10,6 +11,7 @@ import torch
 from mmengine.device import get_device
 from mmengine.dist import all_gather
 from mmengine.evaluator import Evaluator
+from mmengine.logging import print_log
 from mmengine.runner import Runner, TestLoop, autocast
 from mmpretrain.registry import LOOPS, TASK_UTILS
 from torch import Tensor
@@ -38,6 +40,14 @@ class KNNClassifier:
     def __call__(self, train: Labelled, test: Labelled) -> dict[str, float]:
         """Return the accuracy in percent for every k, as ``knn/top1_k20``."""
         features, labels = train
+        beyond = [str(k) for k in self.ks if k > len(labels)]
+        if beyond:
+            print_log(
+                f'There are {len(labels)} training images, and k = '
+                f'{", ".join(beyond)} take all of them.',
+                logger='current',
+                level=logging.WARNING,
+            )
         accuracy = knn_accuracy(
             features.to(get_device()), labels, *test, self.ks, self.temperature
         )

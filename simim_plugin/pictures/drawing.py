@@ -53,8 +53,8 @@ def as_shown(image: np.ndarray) -> np.ndarray:
     Returns:
         numpy.ndarray: (H, W, 3) uint8.
     """
-    if image.ndim == 3 and image.shape[2] < 3:
-        image = image[..., 0]
+    if image.ndim == 3:
+        image = image[..., : 3 if image.shape[2] >= 3 else 1]
     return with_channels(image, 3)
 
 

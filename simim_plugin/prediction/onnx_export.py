@@ -313,6 +313,10 @@ def _segmentor(predictor: Predictor, config: Config) -> Plan:
         return f'{_within("logits", worst)}, {_same("pixels", same)}'
 
     stride = model.test_cfg.stride
+    choice = 'take the largest'
+    if model.out_channels == 1:
+        threshold = model.decode_head.threshold
+        choice = f'class 1 where their sigmoid is above {threshold}'
     return Plan(
         Graph(),
         (torch.zeros(2, channels, height, width),),
@@ -324,7 +328,7 @@ def _segmentor(predictor: Predictor, config: Config) -> Plan:
             f'{_pixels_of(config)}, levels 0 to 255: windows of the resized '
             'picture, smaller ones padded by the mean',
             output=f'logits (batch, classes, {height}, {width}); average '
-            'those of overlapping windows, resize, take the largest',
+            f'those of overlapping windows, resize, {choice}',
             window=json.dumps([height, width]),
             stride=json.dumps([*stride]),
         ),

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from mmengine import fileio
 from PIL import Image
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from ..files import complete_file, write_json
 from ..pictures import decode_to_draw
+from ..pictures.files import UnreadableImageError
 from ..visualization.predictions import (
     Colour,
     Line,
@@ -56,7 +58,7 @@ class Predictor(ABC):
             draw (bool): Defaults to True.
 
         Raises:
-            UnreadableImageError: if the file cannot be read.
+            UnreadableImageError: if the file cannot be read or resized.
         """
         sample = self.sample(picture)
         self.collect(picture, sample)
@@ -66,7 +68,15 @@ class Predictor(ABC):
 
     def sample(self, picture: Picture) -> Any:
         """Return the data sample with the predictions of a picture."""
-        (batch,) = self.inferencer.preprocess([picture.path])
+        try:
+            (batch,) = self.inferencer.preprocess([picture.path])
+        except (ValueError, cv2.error) as error:
+            reason = ' '.join(str(error).split())
+            raise UnreadableImageError(
+                f'The pipeline of the config does not take {picture.path} '
+                f'({reason}); it may be too long and narrow, cut it into '
+                'parts.'
+            ) from error
         # Two libraries put the names of the files before the batch.
         batch = batch if isinstance(batch, dict) else batch[1]
         (sample,) = self.inferencer.forward(batch)

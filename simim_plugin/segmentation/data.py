@@ -18,6 +18,7 @@ from mmseg.registry import DATASETS, TRANSFORMS
 from ..datasets.annotated import prefer_upright
 from ..datasets.image_set import ImageSet
 from .label_maps import (
+    IGNORED,
     LabelMapError,
     check_label_maps,
     class_indices,
@@ -63,7 +64,13 @@ class CheckedSegDataset(ImageSet, BaseSegDataset):
         super().__init__(**kwargs)
 
     def _check_values(self, classes: Sequence[str]) -> None:
-        """Refuse values that do not match the classes."""
+        """Refuse too many classes, and values that do not match them."""
+        most = IGNORED - 1 if self.reduce_zero_label else IGNORED
+        if len(classes) > most:
+            raise LabelMapError(
+                f'The data set has {len(classes)} classes, and a label map in '
+                f'training has at most {most}; join or leave out classes.'
+            )
         if self.values is None and self.ignored:
             raise LabelMapError(
                 f'ignored={self.ignored} of the data set needs values, one '
@@ -244,7 +251,12 @@ class LoadLabelMap(LoadAnnotations):
         """
         if not results.keys() & {'seg_map_path', 'seg_fields'}:
             return  # an image that is given to an inferencer
-        path = results.get('seg_map_path')
+        wanted, path = self.reduce_zero_label, results.get('seg_map_path')
+        if wanted not in (None, results.get('reduce_zero_label', wanted)):
+            raise LabelMapError(
+                f'LoadLabelMap has reduce_zero_label={wanted} and its data '
+                'set another; set it in the data set alone.'
+            )
         if path is None:
             raise LabelMapError(
                 f'There is no label map of {results.get("img_path")}; set '

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from mmengine.structures import PixelData
 from mmseg.engine.hooks import SegVisualizationHook
 from mmseg.models import SegTTAModel
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
@@ -40,6 +42,29 @@ class OneChannelHook(Hook):
                         )
 
 
+class MultiScaleModel(SegTTAModel):
+    """MMSegmentation's average of several views, also of one channel.
+
+    A model of one channel predicts probabilities. MMSegmentation takes them
+    for logits.
+    """
+
+    def merge_preds(
+        self, data_samples_list: list[list[SegDataSample]]
+    ) -> list[SegDataSample]:
+        """Average the views of each image."""
+        if self.module.out_channels > 1:
+            return super().merge_preds(data_samples_list)
+        merged = []
+        for sample, *others in data_samples_list:
+            views = [s.seg_logits.data for s in (sample, *others)]
+            share = torch.stack(views).mean(dim=0)  # (1, H, W)
+            chosen = share > self.module.decode_head.threshold
+            sample.pred_sem_seg = PixelData(data=chosen.to(share))
+            merged.append(sample)
+        return merged
+
+
 @HOOKS.register_module()
 class MultiScaleTestHook(Hook):
     """Average the predictions for several scales and flips when testing.
@@ -54,7 +79,7 @@ class MultiScaleTestHook(Hook):
         """Wrap the model after its weights are loaded."""
         if isinstance(runner.model, SegTTAModel):
             return  # wrapped by an earlier test of this Runner
-        runner.model = SegTTAModel(module=unwrapped(runner.model))
+        runner.model = MultiScaleModel(module=unwrapped(runner.model))
 
 
 @HOOKS.register_module()

@@ -167,7 +167,7 @@ def class_indices(values: np.ndarray, results: dict) -> np.ndarray:
 
     Args:
         values (numpy.ndarray): as stored, without wrong ones; any shape.
-        results (dict): ``values``, or ``reduce_zero_label`` and
+        results (dict): ``values`` or ``reduce_zero_label``, and
             ``label_map``.
 
     Returns:
@@ -177,11 +177,11 @@ def class_indices(values: np.ndarray, results: dict) -> np.ndarray:
         labels = np.full(values.shape, IGNORED, np.uint8)
         for label, value in enumerate(results['values']):
             labels[values == value] = label
-        return labels
-    labels = values.astype(np.uint8)
-    if results['reduce_zero_label']:
-        labels -= 1  # 0 becomes 255
-        labels[labels == IGNORED - 1] = IGNORED
+    else:
+        labels = values.astype(np.uint8)
+        if results['reduce_zero_label']:
+            labels -= 1  # 0 becomes 255
+            labels[labels == IGNORED - 1] = IGNORED
     if results.get('label_map') is not None:
         table = np.arange(256, dtype=np.uint8)
         for old, new in results['label_map'].items():

@@ -90,8 +90,9 @@ def read_run(
         SimimError: if no scalars with these names were logged.
     """
     if names is None:
-        entries = _newest(work_dir, TERMS[:1])
-        names = [name for name in TERMS if entries and name in entries[-1]]
+        logged = [_entries(log, TERMS[:1]) for log in _logs(work_dir)]
+        last: dict = next((e[-1] for e in reversed(logged) if e), {})
+        names = [name for name in TERMS if name in last]
         names = names or TERMS[:1]
     joined: list[dict] = []
     interval = None

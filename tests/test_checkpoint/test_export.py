@@ -363,6 +363,25 @@ def test_nothing_is_overwritten(pretrained, tmp_path):
         convert(file, file, 'slim', num_heads=HEADS)
 
 
+@pytest.mark.parametrize(
+    ('name', 'to', 'fix'),
+    [
+        ('a.safetensors', 'slim', 'or choose --to timm'),
+        ('a.safetensors', 'official', 'or choose --to timm'),
+        ('a.onnx', 'plugin', 'or choose --to onnx'),
+        ('a.safetensors', 'onnx', 'or choose --to timm'),
+        ('a.pkl', 'plugin', r'such as \.pth'),
+    ],
+)
+def test_endings_of_other_formats_are_refused(
+    name, to, fix, pretrained, tmp_path
+):
+    file, _ = pretrained
+    with pytest.raises(CheckpointError, match=fix):
+        convert(file, tmp_path / name, to, num_heads=HEADS)
+    assert not [*tmp_path.glob('a*')]
+
+
 def test_missing_library_is_named(pretrained, tmp_path, monkeypatch):
     file, _ = pretrained
     monkeypatch.setitem(sys.modules, 'timm', None)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simim_plugin.errors import SimimError
-from simim_plugin.evaluation import knn, knn_accuracy
+from simim_plugin.evaluation import knn, knn_accuracy, loops
 
 
 def slow_knn(train, train_labels, val, val_labels, k, temperature):
@@ -137,3 +137,22 @@ def test_mismatched_shapes_are_refused():
         knn_accuracy(train, train_labels, val[:0], val_labels[:0])
     with pytest.raises(SimimError, match='1 or more'):
         knn_accuracy(train, train_labels, val, val_labels, ks=[0])
+
+
+def test_one_class_is_refused():
+    features = torch.eye(4)
+    labels = torch.zeros(4, dtype=torch.long)
+    with pytest.raises(SimimError, match='of 1 class; kNN needs'):
+        knn_accuracy(features, labels, features, labels)
+
+
+def test_numbers_beyond_the_training_images_are_named(monkeypatch):
+    lines = []
+    monkeypatch.setattr(
+        loops, 'print_log', lambda line, **_: lines.append(line)
+    )
+    labelled = torch.eye(5), torch.tensor([0, 0, 1, 1, 1])
+    scores = loops.KNNClassifier(ks=(3, 10, 20))(labelled, labelled)
+    assert scores['knn/top1_k10'] == scores['knn/top1_k20']
+    (line,) = lines
+    assert 'k = 10, 20 take all' in line

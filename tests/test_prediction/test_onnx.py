@@ -7,6 +7,8 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
 
 from simim_plugin import config_path
 from simim_plugin.commands import convert as command
@@ -171,6 +173,46 @@ def test_no_graph(base, line, words, checkpoint, tmp_path, capsys):
     out = tmp_path / 'graph.onnx'
     assert words in refused(capsys, config, checkpoint(base), out)
     assert not out.exists()
+
+
+def test_the_rule_of_one_channel_is_stated(tmp_path, capsys):
+    config = tmp_path / 'one.py'
+    config.write_text(
+        f'_base_ = {config_path(SEG_LINEAR)!r}\n'
+        'model = dict(decode_head=dict(num_classes=2, out_channels=1, '
+        'threshold=0.3, loss_decode=dict(use_sigmoid=True)))'
+    )
+    init_default_scope('mmseg')
+    model = MODELS.build(Config.fromfile(config).model)
+    meta = dict(dataset_meta=dict(classes=('ground', 'disc')))
+    weights = tmp_path / 'one.pth'
+    torch.save(dict(meta=meta, state_dict=model.state_dict()), weights)
+    out = tmp_path / 'graph.onnx'
+    convert(config, str(weights), out)
+    assert (
+        'class 1 where their sigmoid is above 0.3' in metadata(out)['output']
+    )
+
+
+@pytest.mark.parametrize(
+    ('line', 'words'),
+    [
+        ('model = dict(head=dict(num_clases=2))', 'did you mean num_classes'),
+        ('model = dict(head=', 'was never closed'),
+        ('model = dict(_delete_=True)', 'has no model'),
+    ],
+    ids=['name', 'syntax', 'none'],
+)
+def test_a_wrong_config_is_one_sentence(
+    line, words, checkpoint, tmp_path, capsys
+):
+    config, weights = tmp_path / 'mine.py', checkpoint(FINETUNED)
+    base = (
+        '' if line.endswith('None') else f'_base_ = {config_path(FINETUNED)!r}'
+    )
+    config.write_text(f'{base}\n{line if base else "lr = 1"}')
+    message = refused(capsys, config, weights, tmp_path / 'graph.onnx')
+    assert words in message
 
 
 def test_refused_words(checkpoint, tmp_path, capsys):

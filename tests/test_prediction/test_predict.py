@@ -287,6 +287,21 @@ def test_all_pictures_broken(folder, checkpoint, tmp_path):
     assert json.loads((out / 'predictions.json').read_text()) == []
 
 
+@pytest.mark.parametrize('name', [VITDET, SEG_LINEAR], ids=['det', 'seg'])
+def test_a_strip_that_shrinks_to_nothing_is_left_out(
+    name, checkpoint, tmp_path
+):
+    noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / 'a.png')
+    Image.new('RGB', (3000, 1)).save(tmp_path / 'strip.png')
+    files, out = [tmp_path / 'a.png', tmp_path / 'strip.png'], tmp_path / 'out'
+    code, printed, err = run(name, checkpoint(name), *files, '--out', out)
+    assert code == 1
+    assert 'Predicted 1 of 2 pictures' in printed
+    assert 'strip.png' in err and 'Traceback' not in err
+    assert (out / 'predictions.json').is_file() or [*out.glob('label_maps/*')]
+
+
 def test_places(folder, tmp_path, monkeypatch):
     """Files, folders and patterns; each file once, each name once."""
     every = [picture.name for picture in find_pictures([str(folder)])]

@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, HOOKS, MODELS
+from mmseg.structures import SegDataSample
 from PIL import Image
 
 from simim_plugin import config_path
@@ -332,3 +333,77 @@ def test_a_softmax_over_one_channel_is_refused():
         hook.before_train(SimpleNamespace(model=model))
     model = MODELS.build(two_classes(**SIGMOID).model)
     hook.before_train(SimpleNamespace(model=model))
+
+
+def test_more_classes_than_a_byte_counts_are_refused(tmp_path):
+    root = make(tmp_path)
+    for count, reduced, most in ((256, False, 255), (255, True, 254)):
+        names = tuple(f'class {k}' for k in range(count))
+        message = refused(
+            root, metainfo=dict(classes=names), reduce_zero_label=reduced
+        )
+        assert f'{count} classes' in message
+        assert f'at most {most};' in message
+
+
+@pytest.mark.parametrize('values', [None, tuple(range(150))])
+def test_some_classes_of_a_known_set(values, tmp_path):
+    """As in MMSegmentation: the others are ignored."""
+    root = make(tmp_path, (0, 2))
+    options = dict(type='CheckedADE20KDataset', reduce_zero_label=False)
+    chosen = dict(metainfo=dict(classes=('sky', 'wall')), values=values)
+    dataset = build(root, **options, **chosen)
+    labels = {0: 1, 2: 0}  # wall and sky
+    for k in range(2):
+        stored = np.asarray(Image.open(root / f'maps/{k}.png'))
+        wanted = np.vectorize(labels.get)(stored)
+        assert np.array_equal(dataset[k]['gt_seg_map'], wanted)
+    every = build(make(tmp_path / 'b', (1, 2)), **options, **chosen)
+    assert set(np.unique(every[0]['gt_seg_map'])) == {0, 255}
+
+
+def test_a_loader_that_contradicts_its_data_set_is_refused(tmp_path):
+    load = [
+        dict(type='LoadImageFromFile'),
+        dict(type='LoadLabelMap', reduce_zero_label=True),
+    ]
+    dataset = build(make(tmp_path), pipeline=load)
+    with pytest.raises(LabelMapError, match='reduce_zero_label=True and its'):
+        dataset[0]
+    reduced = build(
+        make(tmp_path / 'b', (1, 2)), pipeline=load, reduce_zero_label=True
+    )
+    assert set(np.unique(reduced[0]['gt_seg_map'])) == {0, 1}
+
+
+@pytest.mark.parametrize('threshold', [0.3, 0.7])
+def test_several_views_of_one_channel(threshold):
+    """The average of equal views is one of them."""
+    config = Config.fromfile(
+        config_path(
+            'siamese_im_vit-micro-p8_seg-linear-1xb16-amp-200i_demo.py'
+        )
+    )
+    init_default_scope('mmseg')
+    config.model.decode_head.update(
+        num_classes=2, out_channels=1, threshold=threshold
+    )
+    config.model.decode_head.loss_decode.use_sigmoid = True
+    torch.manual_seed(0)
+    model = MODELS.build(config.model).eval()
+    torch.nn.init.normal_(model.decode_head.conv_seg.weight, std=5.0)
+    images = [torch.rand(3, 64, 64) * 255 for _ in range(2)]
+    meta = dict(img_shape=(64, 64), ori_shape=(64, 64))
+    samples = [SegDataSample(metainfo=meta) for _ in images]
+    runner = SimpleNamespace(model=model)
+    with torch.no_grad():
+        plain = model.test_step(dict(inputs=images, data_samples=samples))
+        wanted = [one.pred_sem_seg.data.clone() for one in plain]
+        HOOKS.build(dict(type='MultiScaleTestHook')).before_test(runner)
+        views = [SegDataSample(metainfo=meta) for _ in images]
+        data = dict(inputs=[images, images], data_samples=[views, views])
+        found = runner.model.test_step(data)
+    assert len(found) == 2
+    for one, other in zip(found, wanted, strict=True):
+        assert torch.equal(one.pred_sem_seg.data, other)
+        assert 0 < other.mean() < 1
