@@ -9,6 +9,7 @@ from mmcv.transforms import BaseTransform
 from mmpretrain.datasets import RandomResizedCrop
 from mmpretrain.registry import TRANSFORMS
 
+from ..errors import SimimError
 from .paired_views import resize
 
 
@@ -27,11 +28,19 @@ class EvaluationCrop(BaseTransform):
         size (int): height and width of the crop, pixels.
         edge (int, optional): the short edge, at least ``size``. Defaults to
             256 / 224 of ``size``.
+
+    Raises:
+        SimimError: if the edge is shorter.
     """
 
     def __init__(self, size: int, edge: int | None = None) -> None:
         self.size = size
         self.edge = edge or round(size * 256 / 224)
+        if self.edge < size:
+            raise SimimError(
+                f'EvaluationCrop has edge={edge}, which is shorter than '
+                f'size={size}; set it to at least that.'
+            )
 
     def transform(self, results: dict) -> dict:
         """Resize and crop ``results['img']``."""

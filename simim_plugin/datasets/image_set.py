@@ -141,15 +141,21 @@ def image_loaders(dataset: Any) -> Iterator[Any]:
     Args:
         dataset (Dataset): any, also wrapped or concatenated.
     """
-    inner = [getattr(dataset, 'dataset', None)]
-    inner += getattr(dataset, 'datasets', ())
+    for one in inner_datasets(dataset):
+        pipeline = vars(one).get('pipeline')
+        for step in getattr(pipeline, 'transforms', ()):
+            if hasattr(step, 'window') and hasattr(step, 'channels'):
+                yield step
+
+
+def inner_datasets(dataset: Any) -> Iterator[Any]:
+    """Yield the data sets in a wrapped or concatenated one, then itself."""
+    inner = [vars(dataset).get('dataset')]
+    inner += vars(dataset).get('datasets', ())
     for one in inner:
         if one is not None:
-            yield from image_loaders(one)
-    pipeline = vars(dataset).get('pipeline')
-    for step in getattr(pipeline, 'transforms', ()):
-        if hasattr(step, 'window') and hasattr(step, 'channels'):
-            yield step
+            yield from inner_datasets(one)
+    yield dataset
 
 
 def asking_for_window(part: Any) -> Iterator[MutableMapping]:

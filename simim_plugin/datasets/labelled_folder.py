@@ -215,7 +215,7 @@ def read_lines(file: str) -> list[tuple[int, str]]:
     opened = gzip.open if file.endswith('.gz') else open
     try:
         check_regular(file)
-        with opened(file, 'rt', encoding='utf-8') as stream:
+        with opened(file, 'rt', encoding='utf-8-sig') as stream:
             lines = [
                 (number, line.strip())
                 for number, line in enumerate(stream, 1)

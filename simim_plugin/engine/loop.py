@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
+from mmengine.hooks import CheckpointHook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmpretrain.registry import LOOPS
 
 from ..checkpoint import CheckpointError
 from ..datasets.colour_draws import defer_colours
 from ..datasets.fingerprint import fingerprint_of
+from ..datasets.image_set import inner_datasets
 from ..errors import SimimError
 from .seeding import SeededSampler, seed_by
 from .unwrapping import unwrapped
@@ -78,8 +80,16 @@ class ExactEpochLoop(EpochBasedTrainLoop):
         fewer = self.sampler.num_samples // batch
         if not 0 < fewer < self.accumulated:
             return
+        intervals = [
+            hook.interval
+            for hook in runner.hooks
+            if isinstance(hook, CheckpointHook) and not hook.by_epoch
+        ]
+        # A checkpoint falls between optimizer steps.
+        while any(interval % fewer for interval in intervals):
+            fewer -= 1
         runner.logger.warning(
-            f'The {len(self.dataloader.dataset)} images fill {fewer} batches '
+            f'The {len(self.dataloader.dataset)} images fill too few batches '
             f'of {batch}, so that a step accumulates {fewer} and not '
             f'{self.accumulated} (fit_accumulation of train_cfg).'
         )
@@ -103,9 +113,9 @@ class ExactEpochLoop(EpochBasedTrainLoop):
             self._batches = None  # ends the workers
         self.runner.call_hook('after_train_epoch')
         self._epoch += 1
-        dataset = self.dataloader.dataset
-        if hasattr(dataset, 'count_together'):  # counts broken images
-            dataset.count_together()
+        for dataset in inner_datasets(self.dataloader.dataset):
+            if hasattr(dataset, 'count_together'):  # counts broken images
+                dataset.count_together()
 
     def _batches_from(self, first: int) -> Iterator[Any]:
         """Return the batches of the epoch from number ``first`` on.

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.dist import broadcast_object_list, is_main_process, master_only
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from ..checkpoint import CheckpointError, load_weights, read_checkpoint
 from ..checkpoint.loading import check_fit
@@ -159,6 +159,7 @@ class CheckpointMixin(Runner):
             else:
                 self._compare_images(checkpoint['meta'], filename)
             self._judge(found, checkpoint['meta'], filename)
+            self._renumber(checkpoint['meta'])
             wrapper, same = self.optim_wrapper, not self._renewed
             check_optimizer(wrapper, checkpoint, filename, same)
             self._check_schedules(checkpoint, filename)
@@ -200,6 +201,7 @@ class CheckpointMixin(Runner):
             )
             return
         if self.accept_changes:
+            self._renewed = before != self._images
             return
         count = before.get('processes', self.world_size)
         if count != self.world_size:
@@ -215,6 +217,16 @@ class CheckpointMixin(Runner):
                 'labels or boxes differ; give it the same, or add '
                 f'--accept-changes to go on with these; see {Trouble.CHANGED}.'
             )
+
+    def _renumber(self, meta: dict) -> None:
+        """Count the steps of a changed run in epochs of their new length.
+
+        A stock loop of epochs begins an epoch anew.
+        """
+        loop = self.train_loop
+        whole = isinstance(loop, EpochBasedTrainLoop)
+        if self._renewed and whole and not isinstance(loop, ExactEpochLoop):
+            meta['iter'] = meta['epoch'] * len(self.train_dataloader)
 
     def _list_changes(self, meta: Any, file: str) -> list[Change]:
         """Log the settings that differ from those of a checkpoint."""
@@ -258,7 +270,8 @@ class CheckpointMixin(Runner):
             )
         if of[Kind.LENGTH]:
             self._judge_length(of[Kind.LENGTH], meta, file)
-        self._renewed = bool(other or of[Kind.LENGTH])
+        if other or of[Kind.LENGTH]:
+            self._renewed = True
 
     def _judge_length(
         self, found: list[Change], meta: dict, file: str

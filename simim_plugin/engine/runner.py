@@ -207,6 +207,13 @@ class SiameseIMRunner(
         measured = [load.window for load in image_loaders(dataset)]
         if not (asking and measured):
             return
+        if len({*measured}) > 1:
+            raise SimimError(
+                "window='percentiles' of the loaders gives the training sets "
+                f'different levels ({", ".join(map(str, measured))}), and '
+                'the evaluations have one; set window of all loaders to two '
+                'levels.'
+            )
         rest = (
             *(self._val_dataloader, self._test_dataloader),
             *(self._val_loop, self._test_loop),

@@ -27,7 +27,9 @@ class ScalingMixin(Runner):
         settings = getattr(optim_wrapper, 'base_param_settings', None)
         if settings is not None:
             settings['lr'] *= lr / before
-        batch = self._train_dataloader['batch_size']
+        batch = self.train_dataloader.batch_size
+        if batch is None:  # a batch sampler has its own
+            return
         self.logger.info(
             f'The learning rate is {lr:.4g} for optimizer steps of '
             f'{self.world_size * batch * accumulated} images '

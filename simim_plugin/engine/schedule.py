@@ -104,6 +104,7 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
     def _get_value(self) -> list[float]:
         """Return the values of all groups at the current step."""
         accumulated = getattr(self.optimizer, '_accumulative_counts', 1)
+        accumulated = 1 if self.by_epoch else accumulated
         step = self.last_step - self.last_step % accumulated
         if step < self.warmup:
             return [base * step / self.warmup for base in self.base_values]

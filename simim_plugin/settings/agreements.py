@@ -61,6 +61,12 @@ def warm_up(whole: Whole) -> Faults:
     for part in whole.named('WarmupCosineLR'):
         by_epoch = part.get('by_epoch', True)
         name = 'max_epochs' if by_epoch else 'max_iters'
+        if by_epoch and run.get('max_iters') and part.get('end') is None:
+            yield (
+                f'{part.path} counts epochs, and train_cfg iterations; set '
+                f'{part.path}.by_epoch to False and warmup to iterations, or '
+                'end to the number of epochs.'
+            )
         length = part.get('end', run.get(name))
         if length is not None:
             length -= part.get('begin', 0)
@@ -71,6 +77,20 @@ def warm_up(whole: Whole) -> Faults:
                 f'set the warm-up to at most that, or train_cfg.{name} '
                 'higher.'
             )
+
+
+def seeded_samplers(whole: Whole) -> Faults:
+    """A seeded sampler draws for the training loop that seeks in it."""
+    sampler, run = whole.at('train_dataloader.sampler'), whole.at('train_cfg')
+    if sampler is None or 'SeededSampler' not in sampler.names:
+        return
+    if run is not None and 'ExactEpochLoop' not in run.names:
+        yield (
+            f'train_dataloader.sampler is a {sampler.kind}, which draws for '
+            'ExactEpochLoop alone; set train_cfg.type to ExactEpochLoop, or '
+            'train_dataloader.sampler.type to DefaultSampler or '
+            'InfiniteSampler.'
+        )
 
 
 def checkpoints(whole: Whole) -> Faults:
@@ -91,7 +111,7 @@ def best_checkpoint(whole: Whole) -> Faults:
     """The best checkpoint is that of a validation."""
     for part in whole.named('CheckpointHook'):
         best = part.get('save_best')
-        if best and not whole.settings.get('val_cfg'):
+        if best and whole.settings.get('val_cfg') is None:
             yield (
                 f'{part.path}.save_best is {best!r} and the run has no '
                 'validation; remove it, or set val_cfg.'
@@ -662,6 +682,7 @@ AGREEMENTS: tuple[Callable[[Whole], Faults], ...] = (
     measured,
     loader_workers,
     warm_up,
+    seeded_samplers,
     checkpoints,
     best_checkpoint,
     schedules,
@@ -669,6 +690,7 @@ AGREEMENTS: tuple[Callable[[Whole], Faults], ...] = (
     compiling,
     wrappers.copies,
     wrappers.shards,
+    wrappers.optimizer_shards,
     wrappers.kept_activations,
     custom_keys,
     needed_hooks,

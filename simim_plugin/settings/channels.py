@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
+from ..errors import SimimError
+
 _LOADERS = ('LoadRGBImage', 'LoadImageFromFile')
 _COLOURS = (
     *('FastGrayscale', 'RandomGrayscale', 'ColorJitter', 'Lighting'),
@@ -81,7 +83,7 @@ def _fit(part: Any, channels: int, left_out: dict[str, None]) -> None:
 def _fitted(
     steps: Sequence, channels: int, left_out: dict[str, None]
 ) -> Iterator[Any]:
-    edge = None
+    edge: Any = None
     for step in steps:
         kind = step.get('type') if isinstance(step, Mapping) else None
         if kind in _LOADERS:
@@ -94,11 +96,23 @@ def _fitted(
             yield {k: v for k, v in step.items() if k not in hues}
         elif kind == 'torchvision/Resize':
             edge = step.get('size')
+            if not isinstance(edge, int) or not _crops(steps):
+                raise SimimError(
+                    f'torchvision/Resize(size={edge}) of a pipeline takes '
+                    f'three channels, and in_channels is {channels}; use '
+                    'Resize in its place, or one size and then '
+                    'torchvision/CenterCrop.'
+                )
         elif kind == 'torchvision/CenterCrop':
             size = step.get('size')
             yield dict(type='EvaluationCrop', size=size, edge=edge or size)
         elif kind not in ('NumpyToPIL', 'PILToNumpy'):
             yield _replaced(step, kind)
+
+
+def _crops(steps: Sequence) -> bool:
+    kinds = [s.get('type') for s in steps if isinstance(s, Mapping)]
+    return 'torchvision/CenterCrop' in kinds
 
 
 def _replaced(step: Any, kind: Any) -> Any:

@@ -238,12 +238,13 @@ def regions(whole: Whole) -> Faults:
                     f'{head.path}.roi_feat_size',
                     *(pair(value_of(head, 'roi_feat_size')), path, side),
                 )
-            if 'FCNMaskHead' in head.names and not head.get('upsample_cfg'):
-                drawn = tuple(2 * s for s in side)
+            drawn = {'FCNMaskHead', 'CoarseMaskHead'} & {*head.names}
+            if drawn == {'FCNMaskHead'} and not head.get('upsample_cfg'):
+                whole_masks = tuple(2 * s for s in side)
                 for where, size in _mask_sizes(whole):
                     yield from differs(
                         *(where, pair(size)),
-                        *(f'the masks, twice {path}', drawn),
+                        *(f'the masks, twice {path}', whole_masks),
                     )
 
 

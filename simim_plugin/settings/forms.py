@@ -171,7 +171,8 @@ def custom_keys(whole: Whole) -> Faults:
     of_optimizer = optimizer and optimizer.made and accepted(optimizer.made)
     if not of_optimizer:
         return
-    known = {'lr_mult', 'decay_mult', *of_optimizer}
+    # MMPretrain's LARS and SimSiamHook read the last two.
+    known = {'lr_mult', 'decay_mult', 'lars_exclude', 'fix_lr', *of_optimizer}
     for key, settings in (given.get('custom_keys') or {}).items():
         path = f'optim_wrapper.paramwise_cfg.custom_keys.{key}'
         if not isinstance(settings, Mapping):

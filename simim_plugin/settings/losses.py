@@ -11,6 +11,9 @@ from .whole import Faults, Whole, differs, value_of
 
 _LOSS = re.compile(r'(.+)\.loss(?:_\w+)?(?:\.\d+)?')
 
+_SCORED = {'ClsHead', 'BBoxHead', 'AnchorHead', 'BaseDecodeHead'}
+"""Heads with a score for each class, and in detection for the background."""
+
 _PLAIN = {'ClsHead', 'BBoxHead', 'BaseDecodeHead'}
 """Heads whose losses take no single weight, as those of DETR do."""
 
@@ -41,6 +44,9 @@ def _misfit(part: Part, name: str, count: int, head: Part) -> Faults:
     path = f'{part.path}.{name}'
     if 'FCNMaskHead' in head.names:
         yield f'{path} is set, and nothing of a mask has a class; remove it.'
+        return
+    # SAN has a weight for no class, as Mask2Former has.
+    if not _SCORED & {*head.names} or 'SideAdapterCLIPHead' in head.names:
         return
     classes = value_of(head, 'num_classes')
     if 'RPNHead' in head.names:

@@ -398,7 +398,7 @@ RULES: dict[str, Rule] = {
     'VisionTransformer.interpolate_mode': one_of(
         *('bicubic', 'bilinear', 'nearest', 'nearest-exact', 'area')
     ),
-    'norm_cfg.eps': number(above=0, most=1),
+    'norm_cfg.eps': number(0, most=1),
     'VisionTransformer.drop_rate': DROP,
     'VisionTransformer.drop_path_rate': DROP,
     'PlainViT.rotary': ROTARY,
@@ -455,7 +455,7 @@ RULES: dict[str, Rule] = {
     'BBoxHead.num_classes': count(),
     'FCNMaskHead.num_classes': count(),
     'AnchorGenerator.scales': each(number(above=0)),
-    'AnchorGenerator.ratios': each(number(above=0)),
+    'AnchorGenerator.ratios': leaves(number(above=0)),
     'MaxIoUAssigner.pos_iou_thr': SHARE,
     'MaxIoUAssigner.neg_iou_thr': leaves(SHARE),
     'MaxIoUAssigner.min_pos_iou': SHARE,
@@ -502,7 +502,7 @@ RULES: dict[str, Rule] = {
     'FederatedLoss.power': number(),
     'BaseDecodeHead.num_classes': count(),
     'BaseDecodeHead.channels': count(),
-    'BaseDecodeHead.dropout_ratio': SHARE,
+    'BaseDecodeHead.dropout_ratio': either(SHARE, -1),
     'UPerHead.pool_scales': each(count()),
     'FCNHead.num_convs': count(0),
     'IoUMetric.iou_metrics': each(one_of('mIoU', 'mDice', 'mFscore')),

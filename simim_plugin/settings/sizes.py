@@ -25,6 +25,8 @@ _SIZES = {
     'RandomResize': 'scale',
     'RandomCrop': 'crop_size',
     'CenterCrop': 'crop_size',
+    'Pad': 'size',
+    'BatchFixedSizePad': 'size',
 }
 """Transforms and their settings in pixels of the encoder's images."""
 
@@ -87,9 +89,12 @@ def apply_img_size(config: Any) -> None:
         if place.get(last) is not None:
             place[last] = _scaled(place[last], size, before)
     for part in _transforms(config):
-        where = _SIZES.get(part['type'].rpartition('.')[2])
+        kind = part['type'].rpartition('.')[2]
+        where = _SIZES.get(kind)
         if where in part:
             part[where] = _scaled(part[where], size, before)
+        if kind == 'EvaluationCrop' and part.get('edge') is not None:
+            part['edge'] = _scaled(part['edge'], size, before)
 
 
 def _scaled(value: Any, size: int, before: int) -> Any:
@@ -169,7 +174,13 @@ def _transforms(config: Any) -> Iterator[Any]:
     seen: set[int] = set()
     loaders = [config.get(f'{n}_dataloader') for n in ('train', 'val', 'test')]
     test: Any = config.get('test_cfg') or {}
-    for part in _parts([*loaders, test.get('train_dataloader')]):
+    model: Any = config.get('model') or {}
+    others = [
+        test.get('train_dataloader'),
+        config.get('tta_pipeline'),
+        (model.get('data_preprocessor') or {}).get('batch_augments'),
+    ]
+    for part in _parts([*loaders, *others]):
         if id(part) not in seen and isinstance(part.get('type'), str):
             seen.add(id(part))
             yield part

@@ -25,6 +25,17 @@ def copies(whole: Whole) -> Faults:
         )
 
 
+def optimizer_shards(whole: Whole) -> Faults:
+    """Only the main process writes a checkpoint."""
+    for part in whole.named('ZeroRedundancyOptimizer'):
+        yield (
+            f'{part.path} shares its state with the other processes, which '
+            'do not take part in writing a checkpoint; set its type to '
+            "AdamW, and model_wrapper_cfg to dict(type='FullyShard') if the "
+            'memory is short.'
+        )
+
+
 def shards(whole: Whole) -> Faults:
     """The settings that exclude shards of a model."""
     wrapper = whole.at('model_wrapper_cfg')
@@ -41,7 +52,7 @@ def _against_shards(whole: Whole) -> Iterator[str]:
             f'{backbone.kind!r}; remove it'
         )
     for name in ('val_cfg', 'test_cfg'):
-        if whole.settings.get(name):
+        if whole.settings.get(name) is not None:
             yield (
                 f'cannot validate or test; set {name}, its dataloader and '
                 'its evaluator to None'

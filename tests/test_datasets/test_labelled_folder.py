@@ -60,6 +60,13 @@ def test_hidden_folders_are_no_classes(root, tmp_path, listed):
     assert dataset.metainfo['classes'] == ('n01', 'n02', 'n03')
 
 
+def test_a_list_that_begins_with_a_byte_order_mark(root, tmp_path):
+    file = tmp_path / 'list.txt'
+    file.write_text('\n'.join(NAMES), encoding='utf-8-sig')
+    dataset = LabelledFolder(str(root), list_file=str(file))
+    assert found(dataset) == list(zip(NAMES, [0, 0, 1, 2], strict=True))
+
+
 def test_names_of_classes_may_be_given(root):
     names = ('tench', 'goldfish', 'shark')
     dataset = LabelledFolder(str(root), metainfo=dict(classes=names))

@@ -600,3 +600,65 @@ def test_other_images_of_a_stock_loop(tmp_path):
     torch.save(content, file)
     assert resume(images='others').iter > 2
     assert 'does not say which images' in log(tmp_path / 'on')
+
+
+STOCK = (
+    'train_cfg.type=EpochBasedTrainLoop',
+    'train_cfg.max_epochs=4',
+    'train_dataloader.sampler.type=DefaultSampler',
+    'default_hooks.checkpoint.by_epoch=True',
+    'default_hooks.checkpoint.interval=1',
+    'default_hooks.logger.interval=1',
+)
+
+
+@pytest.mark.parametrize(
+    ('options', 'images', 'length'),
+    [
+        (
+            (
+                'train_dataloader.batch_size=2',
+                'optim_wrapper.accumulative_counts=2',
+            ),
+            'images',
+            4,
+        ),
+        ((), 'twice', 4),
+    ],
+    ids=['batch', 'images'],
+)
+def test_a_stock_loop_goes_on_with_epochs_of_another_length(
+    tmp_path, options, images, length
+):
+    """The rates are those of a run with the new settings from its start."""
+    (tmp_path / 'tiny.py').write_text(TINY)
+    fill(tmp_path / 'images', 8)
+    fill(tmp_path / 'twice', 16)
+    start(tmp_path, tmp_path / 'run', *STOCK)
+    flags = ('--resume', str(tmp_path / 'run/epoch_2.pth'))
+    flags += ('--accept-changes',)
+    on = tmp_path / 'on'
+    start(tmp_path, on, *STOCK, *options, flags=flags, images=images)
+    whole = tmp_path / 'whole'
+    start(tmp_path, whole, *STOCK, *options, images=images)
+    wanted, found = rates(whole), rates(on)
+    assert max(wanted) == 4 * length
+    assert found == {k: v for k, v in wanted.items() if k > 2 * length}
+
+
+def test_accepted_processes_recompute_a_scaled_rate(tmp_path):
+    (tmp_path / 'tiny.py').write_text(TINY)
+    fill(tmp_path / 'images', 8)
+    start(tmp_path, tmp_path / 'run', *STOCK)
+    file = tmp_path / 'run/epoch_2.pth'
+    content = read_checkpoint(file)
+    content['meta']['layout']['processes'] = 2
+    for group in content['optimizer']['param_groups']:
+        group.update(lr=2 * group['lr'], initial_lr=2 * group['initial_lr'])
+    for schedule in content['param_schedulers']:
+        schedule['base_values'] = [2 * v for v in schedule['base_values']]
+    torch.save(content, file)
+    flags = ('--resume', str(file), '--accept-changes')
+    start(tmp_path, tmp_path / 'on', *STOCK, flags=flags)
+    wanted, found = rates(tmp_path / 'run'), rates(tmp_path / 'on')
+    assert found == {k: wanted[k] for k in found}

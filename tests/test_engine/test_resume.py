@@ -70,7 +70,7 @@ def settings(workers=0, accumulated=1, **options):
             persistent_workers=workers > 0,
             drop_last=True,
             sampler=dict(type='SeededSampler', shuffle=True),
-            collate_fn=dict(type='default_collate'),
+            collate_fn=dict(type='collate_pairs'),
             dataset=NoisyPairs(size=27),
         ),
         train_cfg=dict(type='ExactEpochLoop', max_epochs=2),
@@ -326,6 +326,13 @@ def test_accumulation_fits_few_images_if_asked(run, tmp_path):
     options = settings(accumulated=3)
     options['train_cfg'].update(fit_accumulation=True)
     assert run(**options).optim_wrapper._accumulative_counts == 3
+
+
+def test_fitted_accumulation_keeps_checkpoints_between_steps(run):
+    options = settings(accumulated=8)
+    options['train_cfg'].update(fit_accumulation=True)
+    options['default_hooks']['checkpoint'].update(interval=8)
+    assert run(**options).optim_wrapper._accumulative_counts == 4
 
 
 def test_checkpoints_between_optimizer_steps_are_refused(run):

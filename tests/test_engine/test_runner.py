@@ -3,15 +3,20 @@
 import errno
 import json
 import pickle
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.dataset import ConcatDataset
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
 from mmengine.registry import init_default_scope
+from PIL import Image
 
 from simim_plugin.checkpoint import CheckpointError, read_checkpoint
+from simim_plugin.datasets import ImageFolder
 from simim_plugin.engine import HoldBackboneHook, SiameseIMRunner
 from simim_plugin.engine.schedule import (
     WarmupCosineLR,
@@ -49,7 +54,7 @@ def make_runner(tmp_path):
                 num_workers=0,
                 drop_last=True,
                 sampler=dict(type='DefaultSampler', shuffle=True),
-                collate_fn=dict(type='default_collate'),
+                collate_fn=dict(type='collate_pairs'),
                 dataset=dataset or Pairs(),
             ),
             train_cfg=dict(by_epoch=True, max_epochs=1),
@@ -353,3 +358,31 @@ def test_a_schedule_counts_from_its_begin():
         scheduler.step()
     decay = [cosine_decay(t / 4) for t in range(4)]
     assert rates == pytest.approx([1, 1, 0, 0.5, *decay])
+
+
+def test_accumulation_does_not_change_a_schedule_of_epochs():
+    """A step of the schedule is an epoch, not a batch."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=LR)
+    optimizer._accumulative_counts = 4
+    scheduler = WarmupCosineLR(optimizer, warmup=2, begin=0, end=6)
+    rates = []
+    for _ in range(6):
+        rates.append(optimizer.param_groups[0]['lr'] / LR)
+        optimizer.step()
+        scheduler.step()
+    decay = [cosine_decay(t / 4) for t in range(4)]
+    assert rates == pytest.approx([0, 0.5, *decay])
+
+
+def test_training_sets_of_different_levels_have_no_common_window(tmp_path):
+    load = dict(type='LoadRGBImage', window='percentiles')
+    parts = []
+    for name, top in (('a', 1000), ('b', 40_000)):
+        (tmp_path / name).mkdir()
+        for k in range(6):
+            levels = np.full((40, 40), top - k, np.uint16)
+            Image.fromarray(levels).save(tmp_path / name / f'{k}.png')
+        parts.append(ImageFolder(str(tmp_path / name), pipeline=[load]))
+    runner = SimpleNamespace(cfg=Config(dict(test=dict(load))))
+    with pytest.raises(SimimError, match=r'different levels \(\(.*; set win'):
+        SiameseIMRunner._share_window(runner, ConcatDataset(parts))

@@ -74,7 +74,7 @@ def make_runner(
             num_workers=0,
             drop_last=True,
             sampler=dict(type='DefaultSampler', shuffle=False),
-            collate_fn=dict(type='default_collate'),
+            collate_fn=dict(type='collate_pairs'),
             dataset=dataset or Pairs(),
         ),
         train_cfg=dict(by_epoch=True, max_epochs=epochs),

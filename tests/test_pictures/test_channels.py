@@ -31,6 +31,7 @@ from simim_plugin.evaluation import (
 )
 from simim_plugin.models import SiameseIMViT
 from simim_plugin.pictures import array_to_rgb, decode
+from simim_plugin.settings import fit_channels
 
 from .drawing import encode, noise
 
@@ -312,3 +313,29 @@ def test_pretraining_starts_from_three_channels(tmp_path, how):
     strict.pretrained = file
     with pytest.raises(CheckpointError, match="channels='mean'"):
         strict.init_weights()
+
+
+@pytest.mark.parametrize(
+    ('size', 'after'),
+    [(64, []), ((64, 64), [dict(type='torchvision/CenterCrop', size=64)])],
+    ids=['alone', 'pair'],
+)
+def test_a_resize_of_three_channels_is_not_dropped(size, after):
+    steps = [
+        dict(type='LoadRGBImage'),
+        dict(type='NumpyToPIL'),
+        dict(type='torchvision/Resize', size=size),
+        *after,
+        dict(type='PILToNumpy'),
+    ]
+    config = dict(
+        model=dict(backbone=dict(in_channels=4)),
+        test_dataloader=dict(dataset=dict(pipeline=steps)),
+    )
+    with pytest.raises(SimimError, match='takes three channels, and in_chan'):
+        fit_channels(config)
+
+
+def test_an_edge_shorter_than_the_crop_is_refused():
+    with pytest.raises(SimimError, match='edge=32, which is shorter than'):
+        EvaluationCrop(64, edge=32)

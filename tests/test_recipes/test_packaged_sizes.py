@@ -44,3 +44,32 @@ def test_a_folder_is_pretrained_at_any_size(name, side, tmp_path):
     assert {'CollapseMonitor', 'OnlineMatches'} <= hooks
     if side == 64:
         assert try_step(file, steps=1).batch == 2
+
+
+def test_padding_and_the_edge_of_a_crop_follow_one_size():
+    pads = [
+        dict(type='Pad', size=(64, 64)),
+        dict(type='EvaluationCrop', size=64, edge=73),
+        dict(type='Resize', scale=(64, 64)),
+    ]
+    augments = [dict(type='BatchFixedSizePad', size=(64, 64))]
+    config = Config(
+        dict(
+            img_size=32,
+            model=dict(
+                type='MaskRCNN',
+                backbone=dict(img_size=64, patch_size=16),
+                data_preprocessor=dict(batch_augments=augments),
+            ),
+            train_dataloader=dict(dataset=dict(pipeline=pads[:1])),
+            test_dataloader=dict(dataset=dict(pipeline=pads[1:2])),
+            tta_pipeline=pads[2:],
+        )
+    )
+    apply_img_size(config)
+    (pad,) = config.train_dataloader.dataset.pipeline
+    (crop,) = config.test_dataloader.dataset.pipeline
+    (resize,) = config.tta_pipeline
+    (batch,) = config.model.data_preprocessor.batch_augments
+    assert pad.size == batch.size == resize.scale == (32, 32)
+    assert (crop.size, crop.edge) == (32, 36)

@@ -39,10 +39,18 @@ STOCK = [
     'mmpretrain mae/benchmarks/vit-base-p16_8xb128-coslr-100e_in1k.py',
     'mmpretrain swin_transformer/swin-tiny_16xb64_in1k.py',
     'mmpretrain resnet/resnet50_8xb32-coslr-preciseBN_in1k.py',
+    'mmpretrain simclr/simclr_resnet50_16xb256-coslr-200e_in1k.py',
+    'mmpretrain simsiam/simsiam_resnet50_8xb32-coslr-100e_in1k.py',
+    'mmpretrain arcface/resnet50-arcface_8xb32_inshop.py',
     'mmdet mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
+    'mmdet ssd/ssd300_coco.py',
+    'mmdet nas_fcos/nas-fcos_r50-caffe_fpn_fcoshead-gn-head_4xb4-1x_coco.py',
     'mmdet detr/detr_r50_8xb2-150e_coco.py',
     'mmdet yolox/yolox_s_8xb8-300e_coco.py',
     'mmseg mae/mae-base_upernet_8xb2-amp-160k_ade20k-512x512.py',
+    'mmseg hrnet/fcn_hr18_4xb4-160k_ade20k-512x512.py',
+    'mmseg mask2former/mask2former_r50_8xb2-160k_ade20k-512x512.py',
+    'mmseg san/san-vit-b16_coco-stuff164k-640x640.py',
     'mmseg segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py',
 ]
 

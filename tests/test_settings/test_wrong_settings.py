@@ -93,6 +93,17 @@ WRONG = [
         'pipeline.1; did you mean PairedViews',
     ),
     ('linear', 'val_evaluator.type=Acuracy', 'mean Accuracy'),
+    # Parts that do not go together
+    (
+        'pretraining',
+        'train_cfg.type=EpochBasedTrainLoop',
+        'is a SeededSampler, which draws for ExactEpochLoop',
+    ),
+    (
+        'tuning',
+        'optim_wrapper.optimizer.type=ZeroRedundancyOptimizer',
+        'shares its state with the other processes',
+    ),
     # Settings without effect
     (
         'row_a',
@@ -590,6 +601,17 @@ def test_a_wrong_setting_is_one_sentence(task, change, words):
     sentence = str(error.value)
     assert sentence.endswith('.')
     assert '\n' not in sentence
+
+
+def test_a_schedule_of_epochs_needs_its_end_in_a_run_of_iterations():
+    config = Config(config_of(NAMES['pretraining']).to_dict())
+    config.train_cfg = dict(type='IterBasedTrainLoop', max_iters=48)
+    config.train_dataloader.sampler = dict(type='InfiniteSampler')
+    words = 'param_scheduler counts epochs, and train_cfg iterations'
+    with pytest.raises(SimimError, match=words):
+        check_settings(config)
+    config.param_scheduler.end = 20
+    assert words not in str(check_settings(config))
 
 
 def test_only_a_relative_bias_fixes_the_size_of_tested_images():
