@@ -56,6 +56,7 @@ def pretraining_step(
     masked: int | None = None,
     wrap: Callable[[nn.Module], nn.Module] | None = None,
     with_cp: bool = False,
+    change: Callable[[Config], None] | None = None,
 ) -> Callable[[], Tensor]:
     """Prepare an optimizer step of a packaged config on views of noise.
 
@@ -73,6 +74,7 @@ def pretraining_step(
             processes.
         with_cp (bool): recompute the backbone's activations. Defaults to
             False.
+        change (Callable, optional): changes other settings of the config.
 
     Returns:
         Callable[[], Tensor]: runs it and returns the loss.
@@ -80,6 +82,8 @@ def pretraining_step(
     config = changed_config(name, img_size, masked)
     if with_cp:
         config.model.backbone.with_cp = True
+    if change is not None:
+        change(config)
     import_modules_from_strings(**config.custom_imports)
     init_default_scope('mmpretrain')
     model = MODELS.build(config.model)
@@ -370,7 +374,11 @@ def measure_rivals(
 
 
 def measure_methods(
-    files: Mapping[str, str], scale: str, batch: int, rounds: int
+    files: Mapping[str, str],
+    scale: str,
+    batch: int,
+    rounds: int,
+    change: Callable[[Config], None] | None = None,
 ) -> dict[str, float]:
     """Measure a pretraining step of some configs, in fp32.
 
@@ -382,6 +390,7 @@ def measure_methods(
         scale (str): of the configs.
         batch (int): images per step.
         rounds (int): counted steps of each.
+        change (Callable, optional): changes each config; it is pickled.
 
     Returns:
         dict[str, float]: seconds, MB, GFLOPs per image, and
@@ -392,7 +401,7 @@ def measure_methods(
     flops: dict[str, float] = {}
     for _ in tqdm(range(rounds), desc='timing', leave=False):
         for row, file in files.items():
-            step = pretraining_step(file, batch, False)
+            step = pretraining_step(file, batch, False, change=change)
             with FlopCounterMode(display=False) as counter:
                 step()
             flops[row] = counter.get_total_flops() / batch / 1e9
@@ -400,7 +409,7 @@ def measure_methods(
     costs = {
         'seconds a step': {r: median(values) for r, values in seconds.items()},
         'peak MB of a step': {
-            row: peak_megabytes(_step_of_scale, scale, file, batch)
+            row: peak_megabytes(_step_of_scale, scale, file, batch, change)
             for row, file in files.items()
         },
         'GFLOPs an image': flops,
@@ -414,9 +423,14 @@ def measure_methods(
     return figures
 
 
-def _step_of_scale(scale: str, name: str, batch: int) -> Callable[[], object]:
+def _step_of_scale(
+    scale: str,
+    name: str,
+    batch: int,
+    change: Callable[[Config], None] | None,
+) -> Callable[[], object]:
     os.environ['SIMIM_SCALE'] = scale
-    return pretraining_step(name, batch, False)
+    return pretraining_step(name, batch, False, change=change)
 
 
 def dense_loss(tokens: int, dim: int = 768) -> Callable[[], object]:

@@ -12,12 +12,14 @@ import argparse
 import json
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from ..config_files import ABLATION_SCALES, config_path
 from ..errors import SimimError, one_line_errors
 from ..files import last_checkpoint, write_json
 from ..text import clean
+from .options import merge
 from .row_tables import write_results
 from .rows import (
     COSTED,
@@ -383,7 +385,13 @@ def measured_costs(args: argparse.Namespace) -> dict[str, float]:
     missing = [r for r in rows if f'{r}: {BUDGETS["flops"]}' not in costs]
     if missing:
         files = {r: Path(config_of(r)).name for r in ('i', *missing)}
-        found = measure_methods(files, args.scale, batch=COSTED, rounds=3)
+        options = dict(word.split('=', 1) for word in args.cfg_options)
+        found = measure_methods(
+            *(files, args.scale),
+            batch=COSTED,
+            rounds=3,
+            change=partial(merge, options=options),
+        )
         costs = {**found, **costs}
         write_json(file, costs)
     return costs

@@ -93,6 +93,22 @@ def seeded_samplers(whole: Whole) -> Faults:
         )
 
 
+_CONTRAST = {'ViTMoCoV3', 'ViTMSN', 'MaskedMoCoV3'}
+
+
+def several_images(whole: Whole) -> Faults:
+    """Heads with BatchNorm over images need more than one of them."""
+    model, loader = whole.at('model'), whole.at('train_dataloader')
+    alone = whole.settings.get('launcher') in (None, 'none')
+    if model is None or loader is None or not _CONTRAST & {*model.names}:
+        return
+    if alone and loader.get('batch_size') == 1:
+        yield (
+            f'train_dataloader.batch_size is 1, and {model.kind} compares the '
+            'images of a batch; set it to 2 or more.'
+        )
+
+
 def checkpoints(whole: Whole) -> Faults:
     """A checkpoint falls between optimizer steps."""
     wrapper = whole.at('optim_wrapper')
@@ -683,6 +699,7 @@ AGREEMENTS: tuple[Callable[[Whole], Faults], ...] = (
     loader_workers,
     warm_up,
     seeded_samplers,
+    several_images,
     checkpoints,
     best_checkpoint,
     schedules,

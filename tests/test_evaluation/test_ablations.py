@@ -184,7 +184,7 @@ def test_measured_costs_are_kept(away, monkeypatch):
     (folder / 'costs.json').write_text(json.dumps(known))
     asked = []
 
-    def measure(files, scale, batch, rounds):
+    def measure(files, scale, batch, rounds, change):
         asked.append([*files])
         return {f'i: {name}': 1.1, f'dino: {name}': 2.2}
 
@@ -193,6 +193,17 @@ def test_measured_costs_are_kept(away, monkeypatch):
     assert measured_costs(args) == {**known, f'dino: {name}': 2.2}
     assert measured_costs(args) == measured_costs(parse_args([*LAST]))
     assert asked == [['i', 'dino']]
+
+
+@pytest.mark.slow
+def test_costs_are_those_of_the_options(away):
+    """One block of two in the decoder takes fewer operations."""
+    name = 'i: GFLOPs an image'
+    words = ['i', '--scale', 'demo', '--work-dir']
+    whole = measured_costs(parse_args([*words, 'a']))
+    options = ['--cfg-options', 'model.neck.depth=1']
+    half = measured_costs(parse_args([*words, 'b', *options]))
+    assert 0.5 < half[name] / whole[name] < 0.95
 
 
 LAST = ('mae', '--work-dir', 'rows')

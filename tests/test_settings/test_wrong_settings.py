@@ -104,6 +104,11 @@ WRONG = [
         'optim_wrapper.optimizer.type=ZeroRedundancyOptimizer',
         'shares its state with the other processes',
     ),
+    (
+        'rival_moco',
+        'train_dataloader.batch_size=1',
+        'batch_size is 1, and ViTMoCoV3 compares the images',
+    ),
     # Settings without effect
     (
         'row_a',
