@@ -8,9 +8,10 @@ custom_imports = dict(imports=['simim_plugin.ablations'])
 grid = (8, 8)
 patch_size = 4
 model = dict(
+    # MMPretrain's name, for the row of MAE
     backbone=dict(arch='deit-tiny', img_size=32, patch_size=patch_size),
-    projector=dict(in_dims=192, embed_dims=192, num_heads=12),
-    neck=dict(grid=grid, embed_dims=192, num_heads=12))
+    projector=dict(in_dims=192, embed_dims=192, num_heads=3),
+    neck=dict(grid=grid, embed_dims=192, num_heads=3))
 
 loading = []  # the data set returns images
 blur = dict(type='FastGaussianBlur',
@@ -42,7 +43,7 @@ train_cfg = dict(max_epochs=100)
 
 mae_decoder = dict(
     embed_dim=192, decoder_embed_dim=192, decoder_depth=6,
-    decoder_num_heads=12)
+    decoder_num_heads=3)
 mae_lr = 1e-3
 moco_widths = dict(hid_channels=1024, out_channels=192)
 

@@ -4,8 +4,8 @@ _base_ = ['../_base_/siamese_im.py', '../_base_/runtime.py']
 grid = (8, 8)
 model = dict(
     backbone=dict(arch='deit-tiny', img_size=32, patch_size=4),
-    projector=dict(in_dims=192, embed_dims=192, num_heads=12),
-    neck=dict(grid=grid, embed_dims=192, num_heads=12))
+    projector=dict(in_dims=192, embed_dims=192, num_heads=3),
+    neck=dict(grid=grid, embed_dims=192, num_heads=3))
 views = dict(type='PairedViews', size=32, crop_scale=(0.2, 1.0),
              online=_base_.shared_colour, target=_base_.shared_colour)
 mask = dict(type='BlockwiseMask', grid=grid, num_masked=38, min_block=6)
