@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import stat
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -83,10 +84,12 @@ def complete_folder(path: Path, resume: bool = False) -> Iterator[Path]:
             it again at the next call. Defaults to False: nothing is left
             behind, and concurrent processes write to folders of their own.
     """
-    owner = '' if resume else f'.{os.getpid()}'
+    path = path.resolve()  # a link stays one
+    # Processes of two containers may have one number.
+    owner = '' if resume else f'.{uuid.uuid4().hex[:8]}'
     part = path.with_name(f'.{path.name}{owner}.partial')
+    part.mkdir(parents=True, exist_ok=resume)
     try:
-        part.mkdir(parents=True, exist_ok=resume)
         yield part
         os.replace(part, path)
     finally:

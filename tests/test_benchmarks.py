@@ -6,9 +6,10 @@ import sys
 
 import pytest
 import torch
+import torch.nn.functional as F
 from mmpretrain.models.utils import MultiheadAttention
 
-from simim_plugin.benchmarks import processes, savings
+from simim_plugin.benchmarks import processes, savings, timing
 from simim_plugin.benchmarks.timing import Timed, median_seconds
 from simim_plugin.benchmarks.training import (
     changed_config,
@@ -180,3 +181,27 @@ def test_every_part_runs_more_than_once(prepare):
 def test_samples_arrive_alike_in_both_ways():
     visible = savings.arrival(6, joined=True)()[1]
     assert torch.equal(visible, savings.arrival(6, joined=False)().visible)
+
+
+def test_attention_is_counted_on_every_device():
+    """Two products forward, and five backward."""
+    query, key, value = torch.randn(3, 2, 4, 50, 8).requires_grad_().unbind()
+    product = 2 * 2 * 4 * 50 * 50 * 8  # a multiply and an add
+
+    def forward():
+        with torch.no_grad():
+            F.scaled_dot_product_attention(query, key, value)
+
+    def both():
+        F.scaled_dot_product_attention(query, key, value).sum().backward()
+
+    assert timing.count_flops(forward) == 2 * product
+    assert timing.count_flops(both) == 7 * product
+
+
+def test_medians_of_both_clocks():
+    values = [
+        timing.Timed(*pair, 1) for pair in ((1, 9), (2, 7), (4, 5), (3, 3))
+    ]
+    found = timing.middle(values)
+    assert (found, found.cpu) == (2.5, 6)

@@ -12,6 +12,11 @@ from typing import Any
 import torch
 from mmengine.device import get_device
 from torch import Tensor
+from torch.utils.flop_counter import (
+    FlopCounterMode,
+    sdpa_backward_flop,
+    sdpa_flop,
+)
 from tqdm import tqdm
 
 from ..environment import resident_peak
@@ -90,6 +95,34 @@ def median_seconds(
             statistics.median(wall), statistics.median(cpu), load
         )
     return medians
+
+
+def middle(values: Sequence[Timed]) -> Timed:
+    """Return the medians of the wall and of the CPU times."""
+    cpu = statistics.median(value.cpu for value in values)
+    return Timed(statistics.median(map(float, values)), cpu, values[-1].load)
+
+
+def count_flops(action: Callable[[], object]) -> int:
+    """Count the floating-point operations of an action.
+
+    Products of matrices, convolutions and attention count, on every device.
+    """
+    with FlopCounterMode(
+        display=False, custom_mapping=_ATTENTION_OF_CPUS
+    ) as counter:
+        action()
+    return counter.get_total_flops()
+
+
+_ATEN = torch.ops.aten
+_ATTENTION_OF_CPUS = {
+    _ATEN._scaled_dot_product_flash_attention_for_cpu: sdpa_flop,
+    _ATEN._scaled_dot_product_flash_attention_for_cpu_backward: (
+        sdpa_backward_flop
+    ),
+}
+"""Operators that torch does not count."""
 
 
 def costs(

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from statistics import median
 from time import perf_counter
 from typing import Any
 
@@ -21,7 +20,6 @@ from mmengine.utils import import_modules_from_strings
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from ..config_files import config_path
@@ -32,7 +30,15 @@ from ..errors import SimimError
 from ..models import UniGradHead
 from ..settings import apply_img_size
 from ..vit.arches import ARCHES
-from .timing import DEVICE, costs, median_seconds, peak_megabytes
+from .timing import (
+    DEVICE,
+    Timed,
+    costs,
+    count_flops,
+    median_seconds,
+    middle,
+    peak_megabytes,
+)
 
 RECIPE = 'siamese_im_vit-base-p16_8xb512-amp-coslr-1600e_in1k.py'
 EFFICIENT = (
@@ -397,17 +403,15 @@ def measure_methods(
         ratios to row (i).
     """
     os.environ['SIMIM_SCALE'] = scale  # overrides the user's
-    seconds: dict[str, list[float]] = {row: [] for row in files}
+    seconds: dict[str, list[Timed]] = {row: [] for row in files}
     flops: dict[str, float] = {}
     for _ in tqdm(range(rounds), desc='timing', leave=False):
         for row, file in files.items():
             step = pretraining_step(file, batch, False, change=change)
-            with FlopCounterMode(display=False) as counter:
-                step()
-            flops[row] = counter.get_total_flops() / batch / 1e9
+            flops[row] = count_flops(step) / batch / 1e9
             seconds[row].append(median_seconds({row: step}, 1)[row])
     costs = {
-        'seconds a step': {r: median(values) for r, values in seconds.items()},
+        'seconds a step': {r: middle(values) for r, values in seconds.items()},
         'peak MB of a step': {
             row: peak_megabytes(_step_of_scale, scale, file, batch, change)
             for row, file in files.items()

@@ -60,6 +60,8 @@ from .scenes import Size, draw_scene
 VERSION = 2
 """Increase it when the same arguments make other files."""
 
+_MADE = {'train', 'val', 'label_maps', 'annotations', 'manifest.json'}
+
 # No chroma subsampling: at 64 pixels it would blur the textures.
 JPEG_OPTIONS = [
     cv2.IMWRITE_JPEG_QUALITY,
@@ -103,7 +105,7 @@ def make_demo_data(
             holds other files, or if the disk is full.
         OSError: if ``out`` cannot be written for another reason.
     """
-    out = Path(out).absolute()
+    out = Path(out).resolve()  # a link stays one
     shape = pair(size)
     if min(train, val) < 1 or seed < 0 or min(shape) < 16:
         raise SimimError(
@@ -140,6 +142,12 @@ def _is_up_to_date(
         raise SimimError(
             f'{out} exists and is no demo data: choose another folder.'
         ) from None
+    others = sorted({*os.listdir(out)} - _MADE)
+    if others and overwrite:
+        raise SimimError(
+            f'{out} holds {others[0]} beside demo data, which --overwrite '
+            'would remove; move it, or choose another folder.'
+        )
     same = (found, version) == (parameters, VERSION)
     if not same and not overwrite:
         raise SimimError(

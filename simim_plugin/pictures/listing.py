@@ -87,8 +87,9 @@ def kept(
     folder = _keeping['folder']
     if folder is None:
         return make(census)
-    root = os.path.abspath(root)
-    key = [_VERSION, kind, root, os.getcwd(), *extensions]
+    typed, root = root, os.path.abspath(root)
+    # Paths in the list begin with the root as it was typed.
+    key = [_VERSION, kind, root, typed, os.getcwd(), *extensions]
     name = hashlib.blake2b(json.dumps(key).encode(), digest_size=8)
     file = Path(folder, f'{name.hexdigest()}.json')
     if not _keeping['relist']:
@@ -146,15 +147,14 @@ def list_labelled_archives(
         for *_, members in listed
         for name in members
     )
-    for archive, inner, members in listed:
-        if labelled:
-            classes = _labels(archive, members)
-        else:
-            classes = _top_folders(archive, inner, members)
+    folders = {} if labelled else _top_folders(listed)
+    for archive, _, members in listed:
+        numbers = _labels(archive, members) if labelled else {}
         for name, member in members.items():
             if not name.lower().endswith(LABEL):
                 path = f'{archive}/{name}'
-                groups.setdefault(classes[name], []).append((path, member))
+                label = numbers[name] if labelled else folders[path]
+                groups.setdefault(label, []).append((path, member))
     if labelled and groups:
         order = [str(k) for k in range(max(map(int, groups)) + 1)]
     else:
@@ -186,13 +186,21 @@ def _key(name: str) -> str:
 
 
 def _top_folders(
-    archive: str, inner: str, members: dict[str, Member]
+    listed: Sequence[tuple[str, str, dict[str, Member]]],
 ) -> dict[str, str]:
-    """Return the class folder of each picture, or the archive's name."""
-    start = len(f'{inner.strip("/")}/') if inner.strip('/') else 0
-    parts = {name: name[start:].split('/') for name in members}
+    """Return the class folder of each picture, or its archive's name.
+
+    All archives have one level of classes, as if unpacked into one folder.
+    """
+    parts: dict[str, list[str]] = {}
+    whole: dict[str, str] = {}
+    for archive, inner, members in listed:
+        start = len(f'{inner.strip("/")}/') if inner.strip('/') else 0
+        for name in members:
+            parts[f'{archive}/{name}'] = name[start:].split('/')
+            whole[f'{archive}/{name}'] = Path(archive).stem
     depth = 0
-    if parts and not start:
+    if parts and not any(inner.strip('/') for _, inner, _ in listed):
         while all(len(p) > depth + 2 for p in parts.values()) and (
             len({p[depth] for p in parts.values()}) == 1
         ):
@@ -200,11 +208,14 @@ def _top_folders(
     shallow = [name for name, p in parts.items() if len(p) < depth + 2]
     if shallow and len(shallow) < len(parts):
         raise SimimError(
-            f'{archive}/{shallow[0]} is in no class folder, and others do; '
-            'move it into one.'
+            f'{shallow[0]} is in no class folder, and others are; move it '
+            'into one.'
         )
-    whole = Path(archive).stem
-    return {name: whole if shallow else p[depth] for name, p in parts.items()}
+    if shallow:
+        return whole
+    folders = {path: p[depth] for path, p in parts.items()}
+    alike = len({*folders.values()}) == 1
+    return whole if alike and len(listed) > 1 else folders
 
 
 def _save(file: Path, key: list, census: Census, groups: Groups) -> None:

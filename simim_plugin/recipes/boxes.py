@@ -14,7 +14,7 @@ from ..detection.annotations import read_annotations
 from ..errors import SimimError
 from ..text import some
 from .splitting import TESTS, TRAINING, balance, check_share, divide
-from .survey import Survey, refuse_broken_tests, survey
+from .survey import Survey, refuse_broken_tests, refuse_shared, survey
 
 _LOOKED_AT = 50
 
@@ -78,6 +78,7 @@ class Boxes:
             f'{self.images[0]} training and {self.images[1]} test pictures, '
             f'{sum(self.counts.values())} training objects ({kind}) of '
             f'{len(self.counts)} classes, {balance(self.counts)}'
+            + (f'; left out: {some(self.unused)}' if self.unused else '')
         )
 
 
@@ -111,9 +112,8 @@ def read_boxes(
     train_file, val_file = (data, val_data) if val_data else _files(data)
     content = _named_pictures(train_file)
     folder = _image_folder(train_file, content['images'])
-    seen = survey(
-        [os.path.join(folder, i['file_name']) for i in content['images']]
-    )
+    pictures = _paths(folder, content)
+    seen = survey(pictures, every=val_file is None)
     if val_file is None:
         check_share(share)
         content = _without(content, folder, seen.broken)
@@ -125,12 +125,9 @@ def read_boxes(
         first, second = content, _named_pictures(val_file)
         train = Part(train_file, folder)
         val = Part(val_file, _image_folder(val_file, second['images']))
-        refuse_broken_tests(
-            [
-                os.path.join(val.images, i['file_name'])
-                for i in second['images']
-            ]
-        )
+        tests = _paths(val.images, second)
+        refuse_shared(pictures, tests)
+        refuse_broken_tests(tests)
     counts, unused = _objects(first, second, train_file, val_file)
     there = all(ann.get('segmentation') for ann in _kept(first, counts))
     there &= all(ann.get('segmentation') for ann in _kept(second, counts))
@@ -311,6 +308,10 @@ def _objects(
             f'which {file} has; give both files the same categories.'
         )
     return counts, [n for n in names.values() if n not in counts]
+
+
+def _paths(folder: str, content: dict) -> list[str]:
+    return [os.path.join(folder, i['file_name']) for i in content['images']]
 
 
 def _divided(

@@ -24,7 +24,13 @@ from .splitting import (
     divide,
     part_named,
 )
-from .survey import Survey, check_lines, refuse_broken_tests, survey
+from .survey import (
+    Survey,
+    check_lines,
+    refuse_broken_tests,
+    refuse_shared,
+    survey,
+)
 
 
 @dataclass(frozen=True)
@@ -107,7 +113,8 @@ def read_class_folders(
             f'The class {alone[0]} of {root} has one picture, which cannot '
             'both train and test; add pictures, or remove the folder.'
         )
-    seen = survey([path for paths in found.values() for path in paths])
+    paths = [path for paths in found.values() for path in paths]
+    seen = survey(paths, every=True)
     left = set(seen.broken)
     files = [
         (name, path)
@@ -137,6 +144,10 @@ def _two_folders(train: str, val: str) -> Labelled:
             f'{", ..." if len(other) > 3 else ""} is in one of them only); '
             'give both the same sub-folders.'
         )
+    refuse_shared(
+        [path for paths in ours.values() for path in paths],
+        [path for paths in theirs.values() for path in paths],
+    )
     seen = survey([path for paths in ours.values() for path in paths])
     refuse_broken_tests([path for paths in theirs.values() for path in paths])
     counts = [

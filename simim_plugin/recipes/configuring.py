@@ -162,6 +162,10 @@ def check_choices(task: str, choices: Choices) -> str:
 
 def _check_values(choices: Choices) -> None:
     """Refuse values out of range and values that exclude each other."""
+    if choices.seed < 0:
+        raise SimimError(
+            f'--seed is {choices.seed}; set a whole number from 0.'
+        )
     if choices.encoder and choices.arch:
         raise SimimError(
             '--arch is that of a new encoder, and --encoder has its own; '
@@ -430,7 +434,7 @@ def _classification(order: Order) -> Recipe:
     else:
         data = class_folders.read_class_folders(*parts)
     _check_division(choices, bool(data.lists) and not choices.val_data)
-    size = task.image_size(encoder, min(data.pictures.size), choices.img_size)
+    size = task.image_size(encoder, data.pictures.sides[0], choices.img_size)
     plan = task.plan_classification(
         data, encoder, machine, order.method, *order.plan(size[0])
     )

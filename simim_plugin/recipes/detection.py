@@ -47,7 +47,7 @@ def image_side(
     """Choose the side of the images and say why."""
     if asked is not None:
         return asked, 'as asked'
-    longer = max(data.pictures.size)
+    longer = data.pictures.sides[1]
     if machine.gpu:
         side = next((s for s in SIDES if s >= min(longer, 1024)), SIDES[-1])
         return side, f'half of the pictures have a long side of {longer} px'
@@ -157,7 +157,9 @@ def _below(path: str, root: str) -> str:
     """Return a path relative to a folder, if it is in there."""
     path = os.path.abspath(path)
     inside = os.path.relpath(path, root)
-    return path if inside.startswith('..') else inside.removeprefix('.')
+    if inside == os.curdir:
+        return ''
+    return path if inside.startswith(os.pardir) else inside
 
 
 def _set_model(

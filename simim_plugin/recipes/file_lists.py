@@ -175,7 +175,7 @@ def _couples(
 
 
 def _form(labelled: bool) -> str:
-    return 'a path, a blank or comma, and a label' if labelled else 'a path'
+    return 'a path, a blank or tab, and a label' if labelled else 'a path'
 
 
 def _rows(
@@ -282,7 +282,7 @@ def read_labelled_lists(
     ours = read_list(train, labelled=True)
     theirs = read_list(val, labelled=True) if val else []
     _check_classes(ours, theirs, train, val)
-    seen = survey([one.path for one in ours])
+    seen = survey([one.path for one in ours], every=True)
     left = {*seen.broken}
     ours = [one for one in ours if one.path not in left]
     if val:

@@ -116,7 +116,7 @@ def read_label_maps(
     """
     train, tests = find_parts(root, val)
     divided = tests is None
-    seen = survey(train.pictures())
+    seen = survey(train.pictures(), every=True)
     broken = {*seen.broken}
     kept = [
         name
@@ -136,7 +136,9 @@ def read_label_maps(
         listed = _demo_names(folder)
         ignored = [0] if listed and ignored is None else ignored
     found = _classes(pixels + tested, listed, ignored, train.maps)
-    left: list[int] | str = sorted({*pixels, *tested} - {*found})
+    # Maps that were not looked at may have other values that were given.
+    given = () if isinstance(ignored, str) else ignored or ()
+    left: list[int] | str = sorted({*pixels, *tested, *given} - {*found})
     if ignored == 'others':
         left = 'others'
     total = sum(count for v, count in pixels.items() if v in found)

@@ -59,13 +59,15 @@ def read_unlabelled(root: str) -> Unlabelled:
         seen = survey(paths)
         folder = common_folder(paths)
         return Unlabelled(folder, seen, {'train': below(paths, folder)})
-    archives = find_archives(root)
-    if not (os.path.isdir(root) or archives):
-        raise FileNotFoundError(f'There is no folder {root}; check --data.')
     files = list_images(root) if os.path.isdir(root) else []
-    if not files and archives:
-        found = list_archives(root, EXTENSIONS, Census())['']
-        files = [path for path, _ in found]
+    if not files:  # archives beside pictures are left
+        archives = find_archives(root)
+        if not (os.path.isdir(root) or archives):
+            raise FileNotFoundError(
+                f'There is no folder {root}; check --data.'
+            )
+        found = list_archives(root, EXTENSIONS, Census()) if archives else {}
+        files = [path for path, _ in found.get('', ())]
     if not files:
         raise FileNotFoundError(
             f'There is no picture in {root} or below; check --data.'
@@ -86,7 +88,7 @@ def view_size(
     """
     if asked is not None:
         return asked, 'as asked'
-    short = min(pictures.size)
+    short = pictures.sides[0]
     most = 224 if machine.gpu else 128
     fit = [s for s in SIZES if s <= min(short, most)] or [SIZES[0]]
     size = max(patch * 4, fit[-1] // patch * patch)

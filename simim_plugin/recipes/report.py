@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from matplotlib.figure import Figure
@@ -40,6 +41,9 @@ SHOWN = 6
 
 _SURE = 0.3
 """Score from which a box is drawn and counted."""
+
+_LONGEST = 800
+"""Long side of the label maps that are drawn, pixels."""
 
 
 @dataclass
@@ -198,10 +202,12 @@ def _segmented(sample: Mapping[str, Any], count: int) -> dict[str, Any]:
         if valid.any()
         else 1.0
     )
+    # Every test picture is kept, and a page shows it small.
+    step = -(-max(true.shape) // _LONGEST)
     return dict(
         path=sample['img_path'],
-        predicted=predicted.astype(np.uint8),
-        true=true.astype(np.uint8),
+        predicted=predicted[::step, ::step].astype(np.uint8),
+        true=true[::step, ::step].astype(np.uint8),
         turned=sample.get('upright', True),
         shape=true.shape,
         score=score,
@@ -453,7 +459,9 @@ def _draw_result(
         title(axes, '', name)
     else:
         labels = result['true' if truth else 'predicted']
-        axes.imshow(_as_read(data, result))
+        size = labels.shape[1], labels.shape[0]
+        image = _as_read(data, result)
+        axes.imshow(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
         present = [int(v) for v in np.unique(labels) if v != IGNORED]
         for value in present:
             draw_mask(axes, labels == value, colour(value))

@@ -188,10 +188,10 @@ def draw_box(
 
 def draw_mask(axes: Axes, mask: np.ndarray, paint: str) -> None:
     """Tint the pixels of a mask (H, W) bool, and paint its border."""
-    red, green, blue = (int(paint[k : k + 2], 16) / 255 for k in (1, 3, 5))
-    layer = np.zeros((*mask.shape, 4))
-    layer[mask] = (red, green, blue, 0.35)
-    layer[_border(mask)] = (red, green, blue, 1)
+    red, green, blue = (int(paint[k : k + 2], 16) for k in (1, 3, 5))
+    layer = np.zeros((*mask.shape, 4), np.uint8)
+    layer[mask] = (red, green, blue, 89)  # 35 %
+    layer[_border(mask)] = (red, green, blue, 255)
     axes.imshow(layer)
 
 

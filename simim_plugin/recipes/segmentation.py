@@ -44,7 +44,7 @@ def crop_side(
     """Choose the side of the crops and say why."""
     if asked is not None:
         return asked, 'as asked'
-    short = min(data.pictures.size)
+    short = data.pictures.sides[0]
     most = 512 if machine.gpu else 128
     side = [s for s in SIDES if s <= max(min(short, most), SIDES[0])][-1]
     side = max(side // encoder.patch, 4) * encoder.patch
@@ -171,7 +171,8 @@ def label_settings(data: LabelMaps) -> dict[str, object]:
         return {}
     if values == [*range(1, len(values) + 1)] and left in ([], [0]):
         return dict(reduce_zero_label=True)
-    return dict(values=values, ignored=[*data.ignored])
+    ignored = sorted({*data.ignored, IGNORED} - {*values})
+    return dict(values=values, ignored=ignored)
 
 
 def _set_data(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from ..pictures import decode, read_header
 from ..pictures.archives import Member, list_archive, split_archive
 from ..pictures.dicom import is_dicom
 from ..pictures.files import read_file
+from ..pictures.reading import read_levels
 from ..pictures.tiff import is_tiff, read_stack
 from ..text import on_terminal
 
@@ -68,6 +70,13 @@ class Survey:
         return int(np.median(heights)), int(np.median(widths))
 
     @property
+    def sides(self) -> tuple[int, int]:
+        """Median of the short and of the long sides, pixels."""
+        sides = np.sort([p[:2] for p in self.seen], axis=1)
+        short, long = np.median(sides, axis=0).astype(int)
+        return int(short), int(long)
+
+    @property
     def channels(self) -> int:
         """The most common number of channels."""
         return Counter(p.channels for p in self.seen).most_common(1)[0][0]
@@ -108,21 +117,46 @@ def unreadable(count: int) -> str:
     return f'{count} picture{"s" * (count != 1)} cannot be read'
 
 
-def survey(files: Sequence[str], progress: bool = True) -> Survey:
+def survey(
+    files: Sequence[str], progress: bool = True, every: bool = False
+) -> Survey:
     """Decode the pictures of a data set, or evenly spaced ones of many.
 
     Args:
         files (Sequence[str]): their paths, at least one.
         progress (bool): show a bar. Defaults to True.
+        every (bool): decode all of many if one of the spaced ones is broken,
+            so that ``broken`` is whole. Defaults to False.
 
     Raises:
         SimimError: if no picture can be read, or they have several numbers
             of channels other than 1 and 3.
     """
     index = np.linspace(0, len(files) - 1, min(MOST, len(files))).astype(int)
-    chosen = [files[k] for k in index]
-    places = _places(chosen)
-    chunks = [chosen[k : k + _CHUNK] for k in range(0, len(chosen), _CHUNK)]
+    seen, broken = _look_at([files[k] for k in index], progress)
+    if every and broken and len(files) > MOST:
+        seen, broken = _look_at(files, progress)
+    if not seen:
+        raise SimimError(
+            f'None of the {len(files)} pictures can be read, such as '
+            f'{files[0]}; check the files.'
+        )
+    counts = {p.channels for p in seen} - {1}
+    if len(counts) > 1 or (counts - {3} and 1 in {p.channels for p in seen}):
+        raise SimimError(
+            f'The pictures have {sorted({p.channels for p in seen})} '
+            'channels, and one encoder takes one number of them; put each '
+            'kind into a folder of its own.'
+        )
+    return Survey(len(files), seen, broken)
+
+
+def _look_at(
+    files: Sequence[str], progress: bool
+) -> tuple[list[Picture], list[str]]:
+    """Decode pictures; return those that are readable, and other files."""
+    places = _places(files)
+    chunks = [files[k : k + _CHUNK] for k in range(0, len(files), _CHUNK)]
     seen: list[Picture] = []
     broken: list[str] = []
     with ThreadPoolExecutor(4) as pool:
@@ -139,19 +173,7 @@ def survey(files: Sequence[str], progress: bool = True) -> Survey:
                     broken.append(path)
                 else:
                     seen.append(found)
-    if not seen:
-        raise SimimError(
-            f'None of the {len(files)} pictures can be read, such as '
-            f'{files[0]}; check the files.'
-        )
-    counts = {p.channels for p in seen} - {1}
-    if len(counts) > 1 or (counts - {3} and 1 in {p.channels for p in seen}):
-        raise SimimError(
-            f'The pictures have {sorted({p.channels for p in seen})} '
-            'channels, and one encoder takes one number of them; put each '
-            'kind into a folder of its own.'
-        )
-    return Survey(len(files), seen, broken)
+    return seen, broken
 
 
 def _places(files: Sequence[str]) -> dict[str, Member]:
@@ -185,19 +207,13 @@ def look(path: str, member: Member | None = None) -> Picture | None:
 
 def _levels(data: bytes) -> tuple[int, bool]:
     """Return channels, and whether levels have more than 8 bits."""
-    if is_dicom(data):
-        return 1, True
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            if image.mode in _GREY:
-                return 1, False
-            if image.mode == 'F' or image.mode.startswith('I'):
-                image.load()
-                return 1, True
-            deep = any(
-                ';16' in str(tile[3]) for tile in getattr(image, 'tile', ())
-            )
-            return 3, deep
+        if not is_dicom(data):
+            with Image.open(io.BytesIO(data)) as image:
+                if image.mode in _GREY:
+                    return 1, False
+        levels = read_levels(data)
+        return 3 if levels.ndim == 3 else 1, levels.itemsize > 1
     except Image.UnidentifiedImageError:
         if not is_tiff(data):
             raise
@@ -211,7 +227,7 @@ def refuse_broken_tests(files: Sequence[str]) -> None:
     Raises:
         SimimError: naming one, since a test counts each picture.
     """
-    broken = survey(files).broken
+    broken = survey(files, every=True).broken
     if broken:
         raise SimimError(
             f'{len(broken)} test pictures cannot be read, such as '
@@ -234,3 +250,18 @@ def check_lines(lines: Sequence[str], root: str) -> None:
                 'name a line in UTF-8; rename the file, or divide the folder '
                 'into train/ and val/ yourself.'
             )
+
+
+def refuse_shared(train: Sequence[str], tests: Sequence[str]) -> None:
+    """Refuse pictures that would both train and test.
+
+    Raises:
+        SimimError: naming one.
+    """
+    known = {os.path.abspath(path) for path in train}
+    shared = [path for path in tests if os.path.abspath(path) in known]
+    if shared:
+        raise SimimError(
+            f'{len(shared)} of {len(tests)} pictures to test on are training '
+            f'pictures too, such as {shared[0]}; test on other pictures.'
+        )

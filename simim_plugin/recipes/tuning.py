@@ -110,8 +110,9 @@ def skip_broken(out: Written, dataset: str, pictures: Survey) -> None:
     """
     broken = len(pictures.broken)
     if broken:
-        share = round(2 * broken / len(pictures.seen), 2)
-        out.set(f'{dataset}.skip_broken', max(0.01, share), unreadable(broken))
+        share = round(2 * broken / (broken + len(pictures.seen)), 2)
+        share = min(max(0.01, share), 1.0)
+        out.set(f'{dataset}.skip_broken', share, unreadable(broken))
 
 
 def _add_adapters(out: Written, rank: int) -> None:

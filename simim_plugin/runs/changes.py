@@ -211,8 +211,10 @@ def _flat(value: Any, key: str = '') -> Iterator[tuple[str, Any]]:
     if isinstance(value, dict) and value:
         for name, item in value.items():
             yield from _flat(item, f'{key}.{name}' if key else name)
-    elif key.endswith('ann_file'):
-        yield key, PurePath(str(value)).name
+    elif key.endswith(('ann_file', 'list_file', 'dataset.classes')) and (
+        isinstance(value, str)
+    ):
+        yield key, PurePath(value).name  # the images are compared apart
     else:
         yield key, value
 

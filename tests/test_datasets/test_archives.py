@@ -382,3 +382,59 @@ def test_the_index_of_an_archive_is_kept(how, tmp_path, monkeypatch):
             again = ImageFolder(str(file), pipeline=LOAD)
     assert fingerprint_of(again) == fingerprint_of(first)
     assert (again[7]['img'] == first[7]['img']).all()
+
+
+@pytest.mark.parametrize(
+    ('archives', 'classes'),
+    [
+        (
+            {
+                'cats': ['cats/indoor/1', 'cats/outdoor/2'],
+                'dogs': ['dogs/indoor/3', 'dogs/outdoor/4'],
+            },
+            ('cats', 'dogs'),
+        ),
+        (
+            {
+                's-0': ['cat/day1/1', 'cat/day1/2'],
+                's-1': ['cat/day2/3', 'dog/day1/4'],
+            },
+            ('cat', 'dog'),
+        ),
+        (
+            {'a': ['all/cat/1'], 'b': ['all/dog/2', 'all/cat/3']},
+            ('cat', 'dog'),
+        ),
+        ({'ant': ['images/1'], 'bee': ['images/2']}, ('ant', 'bee')),
+    ],
+    ids=['folders', 'shards', 'top', 'names'],
+)
+def test_classes_of_several_archives_have_one_level(
+    tmp_path, archives, classes
+):
+    """As if all were unpacked into one folder."""
+    for archive, names in archives.items():
+        content = {f'{name}.png': picture(k) for k, name in enumerate(names)}
+        pack(tmp_path / f'{archive}.tar', content)
+    dataset = LabelledFolder(str(tmp_path), pipeline=LOAD)
+    assert dataset.metainfo['classes'] == classes
+    for k in range(len(dataset)):
+        info = dataset.get_data_info(k)
+        assert f'/{classes[info["gt_label"]]}' in info['img_path']
+
+
+def test_pictures_of_two_levels_are_refused(tmp_path):
+    pack(tmp_path / 'a.tar', {'cat/1.png': picture(0)})
+    pack(tmp_path / 'b.tar', {'2.png': picture(1)})
+    with pytest.raises(SimimError, match=r'b\.tar/2\.png is in no class fold'):
+        LabelledFolder(str(tmp_path), pipeline=LOAD)
+
+
+def test_a_kept_list_does_not_change_the_names(many, monkeypatch):
+    """The same folder by its relative and by its whole path."""
+    monkeypatch.chdir(many.parent)
+    with keeping_lists(many.parent / '.listings'):
+        found = [ImageFolder(str(root)) for root in ('many', many, 'many')]
+    assert len({one.fingerprint for one in found}) == 1
+    assert found[0].fingerprint == ImageFolder(str(many)).fingerprint
+    assert found[2].get_data_info(0)['img_path'].startswith('many/')

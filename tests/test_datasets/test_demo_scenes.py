@@ -344,6 +344,10 @@ def test_a_folder_is_reused_replaced_or_refused(tmp_path):
     assert not make_demo_data(out, train=8, val=8, size=(32, 32))
     with pytest.raises(SimimError, match='--overwrite'):
         make_demo_data(out, train=9, val=8, size=32)
+    (out / 'notes.txt').write_text('mine')
+    with pytest.raises(SimimError, match=r'notes\.txt beside demo data'):
+        make_demo_data(out, train=9, val=8, size=32, overwrite=True)
+    (out / 'notes.txt').unlink()
     assert make_demo_data(out, train=9, val=8, size=32, overwrite=True)
     assert len(list(out.glob('train/*/*.jpg'))) == 9
     assert list(tmp_path.iterdir()) == [out]

@@ -12,6 +12,7 @@ from PIL import Image
 from simim_plugin.demo.annotations import SEGMENTATION_CLASSES
 from simim_plugin.demo.data import make_demo_data
 from simim_plugin.errors import SimimError
+from simim_plugin.recipes import survey as surveying
 from simim_plugin.recipes.boxes import read_boxes
 from simim_plugin.recipes.class_folders import read_class_folders
 from simim_plugin.recipes.label_maps import read_label_maps
@@ -20,6 +21,7 @@ from simim_plugin.recipes.segmentation import label_settings
 from simim_plugin.recipes.splitting import balance, divide
 from simim_plugin.recipes.survey import survey
 
+from ..test_pictures.drawing import png_of_16_bits
 from .data import CLASSES, class_folders, coco, label_maps, picture
 
 
@@ -169,7 +171,7 @@ def test_unfit_annotations(tmp_path):
         ((0, 1, 255), {}),
         ((0, 255), dict(values=[0, 255], ignored=[])),
         ((1, 2, 255), dict(reduce_zero_label=True)),
-        ((10, 20, 30), dict(values=[10, 20, 30], ignored=[])),
+        ((10, 20, 30), dict(values=[10, 20, 30], ignored=[255])),
     ],
 )
 def test_values_of_label_maps(tmp_path, values, settings):
@@ -196,7 +198,8 @@ def test_named_values_of_label_maps(tmp_path):
         read_label_maps(str(tmp_path), 0.25, 0)
     data = read_label_maps(str(tmp_path), 0.25, 0, ignored=(9,))
     assert data.values == {0: 'the rest', 7: 'grün'}
-    assert label_settings(data) == dict(values=[0, 7], ignored=[9])
+    settings = dict(values=[0, 7], ignored=[9, 255])
+    assert label_settings(data) == settings
     data = read_label_maps(str(tmp_path), 0.25, 0, ignored='others')
     assert label_settings(data) == dict(values=[0, 7], ignored='others')
     (tmp_path / 'classes.txt').write_text('grün 7\n')
@@ -294,3 +297,55 @@ def test_unfit_label_maps(tmp_path):
     (tmp_path / 'masks' / 'bild 2.png').unlink()
     with pytest.raises(SimimError, match=r'1 of 8 pictures.*bild 2\.png'):
         read_label_maps(str(tmp_path), 0.25, 0)
+
+
+def test_broken_deep_pictures_are_found(tmp_path):
+    levels = np.random.default_rng(0).integers(0, 4096, (40, 50, 3))
+    whole = png_of_16_bits(levels)
+    (tmp_path / 'a.png').write_bytes(whole)
+    (tmp_path / 'b.png').write_bytes(whole[: len(whole) // 2])
+    found = survey([str(tmp_path / 'a.png'), str(tmp_path / 'b.png')])
+    assert found.broken == [str(tmp_path / 'b.png')]
+    assert found.deep and found.channels == 3
+
+
+def test_sides_of_upright_and_wide_pictures(tmp_path):
+    for k, size in enumerate(((100, 30), (30, 100), (60, 60))):
+        picture(tmp_path / f'{k}.png', size)
+    found = survey([str(tmp_path / f'{k}.png') for k in range(3)])
+    assert found.sides == (30, 100)
+
+
+def test_a_broken_file_leads_to_a_look_at_all(tmp_path, monkeypatch):
+    monkeypatch.setattr(surveying, 'MOST', 4)
+    files = [str(tmp_path / f'{k}.png') for k in range(12)]
+    for file in files:
+        picture(Path(file))
+    for k in (0, 1, 7):
+        Path(files[k]).write_bytes(b'nothing')
+    some = survey(files)
+    assert set(some.broken) < {files[0], files[1], files[7]}
+    assert survey(files, every=True).broken == [files[k] for k in (0, 1, 7)]
+
+
+def test_an_archive_beside_photographs_is_left(tmp_path):
+    picture(tmp_path / 'a' / '1.png')
+    (tmp_path / 'backup.tar.gz').write_bytes(b'nothing')
+    assert read_unlabelled(str(tmp_path)).pictures.count == 1
+
+
+def test_pictures_that_train_and_test_are_refused(tmp_path):
+    root = class_folders(tmp_path / 'a', broken=False)
+    with pytest.raises(SimimError, match='20 of 20 pictures to test on are'):
+        read_class_folders(str(root), str(root), 0.2, 0)
+    file = coco(tmp_path / 'b', count=4)
+    again = tmp_path / 'b' / 'again.json'
+    again.write_bytes(Path(file).read_bytes())
+    with pytest.raises(SimimError, match='4 of 4 pictures to test on are'):
+        read_boxes(str(file), 0.2, 0, tmp_path / 'x', val_data=str(again))
+
+
+def test_an_ignored_value_that_no_map_has_is_kept(tmp_path):
+    label_maps(tmp_path, values=(1, 2))
+    data = read_label_maps(str(tmp_path), 0.25, 0, ignored=(0, 9))
+    assert label_settings(data) == dict(values=[1, 2], ignored=[0, 9, 255])

@@ -559,6 +559,7 @@ def test_choices_reach_the_config(data, tmp_path):
         ('classification', dict(branch='target'), 'without --encoder'),
         ('pretraining', dict(num_heads=3), 'without --encoder'),
         ('pretraining', dict(seed=3), '--seed has no effect'),
+        ('classification', dict(seed=-1), '--seed is -1; set'),
         ('pretraining', dict(val_share=0.5), '--val-share has no effect'),
         (
             'classification',
