@@ -7,6 +7,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -115,10 +116,17 @@ def count_flops(action: Callable[[], object]) -> int:
     return counter.get_total_flops()
 
 
+def _of_tensors(formula: Callable[..., int]) -> Any:
+    """Mark a formula of torch, which takes tensors and not their shapes."""
+    marked: Any = partial(formula)
+    marked._get_raw = True
+    return marked
+
+
 _ATEN = torch.ops.aten
 _ATTENTION_OF_CPUS = {
-    _ATEN._scaled_dot_product_flash_attention_for_cpu: sdpa_flop,
-    _ATEN._scaled_dot_product_flash_attention_for_cpu_backward: (
+    _ATEN._scaled_dot_product_flash_attention_for_cpu: _of_tensors(sdpa_flop),
+    _ATEN._scaled_dot_product_flash_attention_for_cpu_backward: _of_tensors(
         sdpa_backward_flop
     ),
 }

@@ -410,7 +410,7 @@ def measure_methods(
             step = pretraining_step(file, batch, False, change=change)
             flops[row] = count_flops(step) / batch / 1e9
             seconds[row].append(median_seconds({row: step}, 1)[row])
-    costs = {
+    costs: dict[str, Mapping[str, float]] = {
         'seconds a step': {r: middle(values) for r, values in seconds.items()},
         'peak MB of a step': {
             row: peak_megabytes(_step_of_scale, scale, file, batch, change)
