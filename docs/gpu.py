@@ -1,4 +1,4 @@
-"""Measure on a GPU all that no CPU can show, in one call of ten minutes.
+"""Measure on a GPU what no CPU can show, in one call of about ten minutes.
 
     python docs/gpu.py [--images FOLDER] [--minutes 10] [--out FOLDER]
 
@@ -88,7 +88,7 @@ def agreement(_: argparse.Namespace) -> Figures:
 
 
 def steps(_: argparse.Namespace) -> Figures:
-    """Time the step alone, eager and compiled, in turns."""
+    """Time the step alone, eager and then compiled."""
     figures: Figures = {}
     for name, (config, batch) in sizes().items():
         kinds: dict[str, dict | None] = {
@@ -199,7 +199,7 @@ def training(args: argparse.Namespace) -> Figures:
             last = (done.stderr or done.stdout).strip().splitlines()[-1]
             figures[f'training command, {kind}'] = f'failed: {last}'
             continue
-        (file,) = run.glob('*/vis_data/scalars.json')
+        *_, file = sorted(run.glob('*/vis_data/scalars.json'))
         lines = [json.loads(line) for line in file.read_text().splitlines()]
         last = lines[-1]
         for name in ('images_per_second', 'data_wait', 'memory'):

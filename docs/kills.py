@@ -11,6 +11,7 @@ killed. An interrupted call goes on where it was.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -309,9 +310,10 @@ def kill_case(folder: Path, case: str, kills: int, seed: int) -> list[dict]:
     last = max(1, kills // 6)
     plan = [PHASES[k % len(PHASES)] for k in range(kills - last)]
     plan += [END] * last
+    attempts = itertools.count()
     while len(found) < kills:
         phase = plan[len(found)]
-        rng = random.Random(f'{seed} {case} {time.time_ns()}')
+        rng = random.Random(f'{seed} {case} {next(attempts)}')
         run = Run(folder, own / 'run', case, epochs)
         if not kill_in(run, phase, imports, rng):
             run.end()

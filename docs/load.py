@@ -141,7 +141,7 @@ def listing() -> None:
 
 
 def large() -> None:
-    """Read one picture of 20,000 x 20,000 under 2 GiB and without limit."""
+    """Read a picture of 20,000 x 20,000 in 6 GB, and without a limit."""
     for ending in ('png', 'jpg'):
         path = OUT / f'large.{ending}'
         if not path.exists():

@@ -587,6 +587,11 @@ def test_command_draws_pairs_and_curves(photos, tmp_path):
     main([*words[:-1], str(again), '--limit', '3'])
     figures = [re.findall('base64,[^"]+', f.read_text()) for f in (out, again)]
     assert figures[0] == figures[1]  # the seed is the same
+    for row in ('target-half', 'target-random'):
+        out = tmp_path / f'{row}.html'
+        row = f'siamese_im_row-{row}.py'
+        main(['pair', str(photos), '--config', row, '--out', str(out)])
+        assert '<figure>' in out.read_text()
     for run in ('a/run', 'b/run'):
         write_log(tmp_path / run / '20260102_000000', [entry(5, 1.0)])
     out = tmp_path / 'curves.html'
@@ -608,6 +613,10 @@ def test_command_draws_pairs_and_curves(photos, tmp_path):
         (['pca', '{text}', '{photos}'], 'Cannot read the checkpoint'),
         (['match', '{file}', '{one}', '--across'], 'need pairs of images'),
         (['pair', '{photos}', '--config', KNN], 'name a pretraining config'),
+        (
+            ['pair', '{photos}', '--config', 'siamese_im_rival-msn.py'],
+            'name a pretraining config',
+        ),
         (['curves', '{empty}'], 'no logged figures loss'),
         (['curves', '{empty}', '{empty}'], 'named twice'),
     ],
@@ -664,3 +673,18 @@ def test_photographs(checkpoint, shared, tmp_path, picture):
     assert drawn.size[0] > 500
     # A photograph has many colours; strokes and text have few.
     assert len(drawn.getcolors(drawn.width * drawn.height)) > 1000
+
+
+def test_the_grid_of_a_small_target(views):
+    """Equal crops: both grids have the same outline in the online view."""
+    crop = View.of((0, 0, 32, 48), False)
+    mask = np.zeros(GRID, bool)
+    given = views[0], views, PairGeometry(crop, crop), mask, GRID
+    figure = draw_pair(*given, target_grid=(2, 3))
+    *_, target, predicted = figure.axes[:4]
+    (lines,) = (c for c in target.collections if hasattr(c, 'get_segments'))
+    assert len(lines.get_segments()) == 3 + 4
+    (lines,) = (c for c in predicted.collections if hasattr(c, 'get_segments'))
+    points = np.concatenate(lines.get_segments())
+    assert points.min(axis=0) == pytest.approx([-0.5, -0.5])
+    assert points.max(axis=0) == pytest.approx([5.5, 3.5])

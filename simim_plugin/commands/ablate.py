@@ -15,10 +15,15 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from mmengine.config import Config
+
+from .. import __version__
 from ..config_files import ABLATION_SCALES, config_path
-from ..errors import SimimError, one_line_errors
+from ..errors import SimimError
 from ..files import last_checkpoint, write_json
 from ..text import clean
+from .config_errors import add_traceback_option, explained_errors
+from .evaluate import digest_of
 from .options import merge
 from .row_tables import write_results
 from .rows import (
@@ -70,7 +75,7 @@ def main(
             None.
         tools (Path): folder of train.py and evaluate.py.
     """
-    with one_line_errors():
+    with explained_errors(argv):
         args = parse_args(argv)
         claim_folder(args)
         if args.costs or args.curves:
@@ -110,6 +115,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
             f'Images of the scale {args.scale} have no masks for the task '
             f'{SEGMENTATION}; leave it out of --tasks, or take --scale demo.'
         )
+    for word in (*args.cfg_options, *args.evaluation_options):
+        if '=' not in word:
+            raise SimimError(f'An option is KEY=VALUE, and {word!r} is none.')
     if args.gpus < 1:
         raise SimimError(
             f'--gpus is {args.gpus}; set the number of processes, 1 or more.'
@@ -194,6 +202,7 @@ def _parser(rows: Sequence[str]) -> argparse.ArgumentParser:
             metavar='KEY=VALUE',
             help=f'override settings of the {of} of every row',
         )
+    add_traceback_option(parser)
     return parser
 
 
@@ -213,7 +222,8 @@ def claim_folder(args: argparse.Namespace) -> None:
         evaluation_options=args.evaluation_options,
     )
     file = args.work_dir / 'settings.json'
-    if not file.is_file():
+    rows = [*args.work_dir.glob('*/seed*')]
+    if not (file.is_file() and rows):
         write_json(file, shared)
     elif json.loads(file.read_text()) != shared:
         raise SimimError(
@@ -231,6 +241,7 @@ def run_row(
     branch = 'teacher' if row in OWN_TEACHER else 'online'
     print(f'[{row}, seed {seed}]', flush=True)
     os.environ['SIMIM_SCALE'] = args.scale  # read by the configs of all rows
+    _check_config(row, folder)
     if done.is_file():
         print(clean(f'  done before: {done}'), flush=True)
         figures = json.loads(done.read_text())
@@ -239,6 +250,24 @@ def run_row(
         write_json(done, figures)
     if args.curves and row != UNTRAINED:
         _follow(args, branch, folder, figures.get('knn'))
+
+
+def _check_config(row: str, folder: Path) -> None:
+    """Note the config of a row, or compare it with the noted one.
+
+    Raises:
+        SimimError: if the row was begun with another config.
+    """
+    config = Config.fromfile(config_of('i' if row == UNTRAINED else row))
+    file, digest = folder / 'config.json', digest_of(config)
+    if not file.is_file():
+        write_json(file, dict(sha256=digest, version=__version__))
+    elif json.loads(file.read_text())['sha256'] != digest:
+        raise SimimError(
+            f'{folder} was made by another config of the row {row}, such as '
+            'that of another version, and would not compare; move it away, '
+            'or choose another --work-dir.'
+        )
 
 
 def _figures(
@@ -399,8 +428,6 @@ def measured_costs(args: argparse.Namespace) -> dict[str, float]:
 
 def _epochs(args: argparse.Namespace, row: str) -> int:
     """Return the epochs of a row within the budget of row (i)."""
-    from mmengine.config import Config
-
     costs = measured_costs(args)
     name = BUDGETS[args.budget]
     config = Config.fromfile(config_of('i'))
@@ -414,4 +441,10 @@ def _epochs(args: argparse.Namespace, row: str) -> int:
             'epochs; set it to at least 1.'
         )
     share = costs.get(f'{row}: {name}, / (i)', 1.0)
-    return max(1, round(int(epochs) / share))
+    whole = max(1, round(int(epochs) / share))
+    print(
+        f'  {whole} epochs cost {whole * share / int(epochs):.2f} of the '
+        f'{args.budget} of row i',
+        flush=True,
+    )
+    return whole

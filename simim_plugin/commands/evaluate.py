@@ -182,7 +182,7 @@ class Evaluation:
         self.checkpoint = args.checkpoint
         if self.checkpoint.suffix == '.py':
             pretraining = find_config(self.checkpoint)
-            self.settings['untrained'] = _digest_of(pretraining)
+            self.settings['untrained'] = digest_of(pretraining)
             self._claim_folder()  # before the encoder is written there
             self.checkpoint = untrained(pretraining, args)
         self.source = self.checkpoint  # its names show the family
@@ -247,10 +247,20 @@ class Evaluation:
             for name in self._packaged(task)
             for key in Config.fromfile(config_path(f'{name}.py'))
         }
+        tasks = [
+            task
+            for key in self.args.cfg_options
+            if (task := key.rpartition(':')[0])
+        ]
+        if {*tasks} - {*self.args.tasks}:
+            raise SimimError(
+                f'--cfg-options has options of {", ".join(tasks)}, and '
+                f'--tasks is {", ".join(self.args.tasks)}; correct one.'
+            )
         unused = [
             key
             for key in self.args.cfg_options
-            if key.partition('.')[0] not in known
+            if key.rpartition(':')[2].partition('.')[0] not in known
         ]
         if unused:
             raise SimimError(
@@ -427,7 +437,7 @@ class Evaluation:
     def _config(self, task: str, name: str) -> Config:
         """Adapt a packaged config to the encoder, the data and the options."""
         if task in self.own:
-            return self._with_options(self._own_config(task))
+            return self._with_options(self._own_config(task), task)
         config = Config.fromfile(config_path(f'{name}.py'))
         fit_model(config, task, self.options, self.family)
         as_folders = (self.data / 'train').is_dir()
@@ -437,7 +447,7 @@ class Evaluation:
                 _read_folders(dataset, self.data, size)
             else:
                 self._move(dataset)
-        return self._with_options(config)
+        return self._with_options(config, task)
 
     def _own_config(self, task: str) -> Config:
         """Write and read a config for the images and the machine."""
@@ -457,15 +467,25 @@ class Evaluation:
             print(clean(f'  warning: {warning}'), flush=True)
         return Config.fromfile(file)
 
-    def _with_options(self, config: Config) -> Config:
-        """Set the seed and ``--cfg-options`` in place; return the config."""
+    def _with_options(self, config: Config, task: str) -> Config:
+        """Set the seed and ``--cfg-options`` in place; return the config.
+
+        An option ``TASK:KEY=VALUE`` is of that task.
+        """
         config.randomness.seed = self.args.seed
         options = {
-            key: value
+            key.rpartition(':')[2]: value
             for key, value in self.args.cfg_options.items()
-            if key.partition('.')[0] in config  # a test has no train_cfg
+            if key.rpartition(':')[0] in ('', task)
         }
-        merge(config, options)
+        merge(
+            config,
+            {
+                key: value
+                for key, value in options.items()
+                if key.partition('.')[0] in config  # a test has no train_cfg
+            },
+        )
         return config
 
     def _move(self, dataset: dict) -> None:
@@ -550,7 +570,7 @@ def untrained(config: Config, args: argparse.Namespace) -> Path:
     return file
 
 
-def _digest_of(config: Config) -> str:
+def digest_of(config: Config) -> str:
     """Return the SHA-256 of all settings of a config."""
     text = json.dumps(config.to_dict(), default=str)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -104,21 +104,32 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def _no_pairs(name: str) -> SimimError:
+    return SimimError(
+        f'{name} does not cut pairs of views with masks; name a pretraining '
+        'config by --config.'
+    )
+
+
 def pairs(args: argparse.Namespace) -> Captioned:
     """Draw pairs of views by the pipeline of a config."""
     config = find_config(args.config)
     fit_channels(config)
     try:
         pipeline = config.train_dataloader.dataset.pipeline
-        (grid,) = (step['grid'] for step in pipeline if 'grid' in step)
+        (grid,) = (
+            step['grid']
+            for step in pipeline
+            if 'grid' in step and step.get('key', 'mask') == 'mask'
+        )
+        target_grid = config.model.neck.get('target_grid') or grid
     except (AttributeError, ValueError) as error:
-        raise SimimError(
-            f'{args.config} does not cut pairs of views with masks; name a '
-            'pretraining config by --config.'
-        ) from error
+        raise _no_pairs(args.config) from error
     transform = Compose(remove_transform(pipeline, 'PackInputs'))
     paths = find_images(args.images, args.limit)
     drawn = draw_pairs(transform, [str(path) for path in paths], args.seed)
+    if not all({'geometry', 'mask'} <= pair.keys() for pair in drawn):
+        raise _no_pairs(args.config)
     return [
         (
             path.name,
@@ -128,6 +139,7 @@ def pairs(args: argparse.Namespace) -> Captioned:
                 pair['geometry'],
                 pair['mask'],
                 grid,
+                target_grid,
             ),
         )
         for path, pair in zip(paths, drawn, strict=True)

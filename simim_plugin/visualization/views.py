@@ -46,6 +46,7 @@ def draw_pair(
     geometry: PairGeometry,
     mask: np.ndarray | Tensor,
     grid: Grid,
+    target_grid: Grid | None = None,
 ) -> Figure:
     """Draw an image with two crops, both views, and one's grid in the other.
 
@@ -57,11 +58,14 @@ def draw_pair(
         mask (np.ndarray | Tensor): (R * C,) or (R, C) bool, True where the
             online view is masked.
         grid (tuple[int, int]): rows and columns of patches of a view.
+        target_grid (tuple[int, int], optional): those of the target view.
+            Defaults to ``grid``.
     """
     online, target = views
     mask = np.asarray(mask).astype(bool).reshape(grid)
-    corners = _corners(grid)  # (R + 1, C + 1, 2)
-    mapped = _in_online(geometry, corners, grid)
+    target_grid = target_grid or grid
+    corners = _corners(target_grid)  # (R + 1, C + 1, 2)
+    mapped = _in_online(geometry, corners, target_grid, grid)
     # The last panel includes the part of the grid outside the online view.
     low = np.minimum(mapped.min(axis=(0, 1)), -0.5) - 0.15
     high = np.maximum(mapped.max(axis=(0, 1)), np.array(grid) - 0.5) + 0.15
@@ -78,7 +82,7 @@ def draw_pair(
     title(masked, 'Online view', note + _mirrored(geometry.online))
     _legend(masked, {'masked patches': GREY})
 
-    _draw_view(whole, target, np.zeros(grid), ORANGE)
+    _draw_view(whole, target, np.zeros(target_grid), ORANGE)
     _draw_grid(whole, corners)
     title(whole, 'Target view', 'never masked' + _mirrored(geometry.target))
     _legend(whole, {'its patches': ORANGE}, dot='the first one')
@@ -199,12 +203,14 @@ def _corners(grid: Grid) -> np.ndarray:
 
 
 def _in_online(
-    geometry: PairGeometry, points: np.ndarray, grid: Grid
+    geometry: PairGeometry, points: np.ndarray, target_grid: Grid, grid: Grid
 ) -> np.ndarray:
     """Convert points from target patches to online patches."""
-    size = torch.tensor(grid, dtype=torch.float64)
-    inside = (torch.from_numpy(points) + 0.5) / size
-    return (geometry.to_online(inside) * size - 0.5).numpy()
+    target, online = (
+        torch.tensor(one, dtype=torch.float64) for one in (target_grid, grid)
+    )
+    inside = (torch.from_numpy(points) + 0.5) / target
+    return (geometry.to_online(inside) * online - 0.5).numpy()
 
 
 def _draw_grid(axes: Axes, corners: np.ndarray) -> None:

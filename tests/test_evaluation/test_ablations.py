@@ -383,3 +383,26 @@ def test_matches_are_of_the_encoder_of_the_file(tmp_path, monkeypatch):
         file = str(tmp_path / 'run.pth')
         again = matched_share(file, branch, config, tmp_path, seed=0)
         assert again == share
+
+
+def test_a_row_of_another_config_is_refused(away, capsys):
+    main(['i', '--work-dir', 'rows'], tools=away)
+    file = away / 'rows' / 'i' / 'seed0' / 'config.json'
+    noted = json.loads(file.read_text())
+    main(['i', '--work-dir', 'rows'], tools=away)  # the same config
+    file.write_text(json.dumps(dict(noted, sha256='other')))
+    with pytest.raises(SystemExit):
+        main(['i', '--work-dir', 'rows'], tools=away)
+    assert 'made by another config of the row i' in capsys.readouterr().err
+
+
+def test_a_wrong_option_leaves_the_folder_free(away, capsys):
+    words = ['i', '--work-dir', 'rows', '--cfg-options']
+    with pytest.raises(SystemExit):
+        main([*words, 'train_cfg.max_epochs'], tools=away)
+    assert (
+        "KEY=VALUE, and 'train_cfg.max_epochs' is" in capsys.readouterr().err
+    )
+    (away / 'rows').mkdir()
+    (away / 'rows' / 'settings.json').write_text('{}')  # no row was begun
+    main([*words, 'train_cfg.max_epochs=2'], tools=away)
