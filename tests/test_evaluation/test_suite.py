@@ -118,6 +118,17 @@ def test_options_go_where_they_belong(demo):
     assert 'randomness.seed' not in run.settings['cfg_options']
 
 
+def test_options_of_one_task(demo):
+    words = ['--tasks', 'knn,linear', '--cfg-options']
+    run = evaluation(demo, *words, 'knn:test_cfg.pool=cls')
+    knn = run._config('knn', run._configs('knn')[0])
+    assert knn.test_cfg.pool == 'cls'
+    probe = run._config('linear', run._configs('linear')[0])
+    assert 'pool' not in probe.test_cfg
+    with pytest.raises(SimimError, match='has options of knn, and --tasks'):
+        evaluation(demo, '--tasks', 'linear', *words[2:], 'knn:test_cfg.a=1')
+
+
 @pytest.mark.parametrize('key', ['train_cfg.max_epochs', 'tset_cfg.pool'])
 def test_options_that_no_task_has_are_refused(demo, key):
     with pytest.raises(SimimError, match=f'No config of knn has {key}; cor'):
