@@ -121,7 +121,7 @@ def merged_content(config: Config, args: argparse.Namespace) -> dict[str, Any]:
     Raises:
         SimimError: if the config has no adapters.
     """
-    _check(config)
+    _check(config, 'model')
     model = MODELS.build(config.model)
     if not list(adapted(model)):
         raise SimimError(
@@ -133,12 +133,17 @@ def merged_content(config: Config, args: argparse.Namespace) -> dict[str, Any]:
     return dict(state_dict=merged(model))
 
 
-def _check(config: Config) -> None:
-    """Fit a config to its channels and check it, before anything is built."""
+def _check(config: Config, *names: str) -> None:
+    """Fit a config to its channels and check it, before anything is built.
+
+    Args:
+        config (Config): of a run.
+        *names (str): settings that are used. Defaults to all.
+    """
     init_default_scope(config.get('default_scope', 'mmpretrain'))
     if not config.get('model'):
         raise SimimError(
             f'{config.filename} has no model; give the config.py of a run.'
         )
     fit_channels(config)
-    check_settings({**config})
+    check_settings({name: config[name] for name in names or config})

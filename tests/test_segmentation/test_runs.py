@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.registry import init_default_scope
+from mmseg.models import SegTTAModel
 from PIL import Image
 
 from simim_plugin.benchmarks import segmentation as benchmark
@@ -251,7 +252,7 @@ def test_several_scales_and_flips(trained, scenes, tmp_path):
     )
     file = trained / 'iter_3.pth'
     runner, metrics = evaluate(multi, file, scenes, tmp_path)
-    assert type(runner.model).__name__ == 'SegTTAModel'
+    assert isinstance(runner.model, SegTTAModel)
     assert 0 <= metrics['mIoU'] <= 100
     for name, value in runner.model.module.state_dict().items():
         assert torch.equal(value, state_of(file)[name]), name
