@@ -121,7 +121,7 @@ def merged_content(config: Config, args: argparse.Namespace) -> dict[str, Any]:
     Raises:
         SimimError: if the config has no adapters.
     """
-    _check(config, 'model')
+    _check(config, 'model', 'default_scope', 'custom_imports')
     model = MODELS.build(config.model)
     if not list(adapted(model)):
         raise SimimError(
@@ -146,4 +146,5 @@ def _check(config: Config, *names: str) -> None:
             f'{config.filename} has no model; give the config.py of a run.'
         )
     fit_channels(config)
-    check_settings({name: config[name] for name in names or config})
+    used = {name for name in config if not names or name in names}
+    check_settings({name: config[name] for name in used})
