@@ -251,7 +251,7 @@ def test_a_run_with_its_logs(tmp_path, images):
     """Of the log, the scalars and TensorBoard nothing holds a raw name."""
     folder = tmp_path / HOSTILE
     for k, file in enumerate(images.iterdir()):
-        place = folder / CLASS / f'{k}{FILE}'
+        place = folder / f'{k % 2}{CLASS}' / f'{k}{FILE}'
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(file.read_bytes())
     config = tmp_path / 'tiny.py'

@@ -92,8 +92,8 @@ class OnlineKNN(Hook):
 
         Raises:
             SimimError: if the model has no such branch, the folders have
-                other classes, or one is missing or has fewer images than
-                there are processes.
+                other classes or one only, or one is missing or has fewer
+                images than there are processes.
         """
         model = unwrapped(runner.model)
         backbone = _encoder(model, self.branch).backbone
@@ -109,6 +109,12 @@ class OnlineKNN(Hook):
             for folder, _ in self.folders
         ]
         check_same_classes(datasets[0], 'validation', datasets[1])
+        if len(datasets[0].metainfo['classes']) < 2:
+            raise SimimError(
+                'OnlineKNN needs images of two classes or more, and '
+                f'{self.folders[0][0]} has one; give it other folders, or '
+                'remove the hook.'
+            )
         for dataset, (folder, most) in zip(
             datasets, self.folders, strict=True
         ):

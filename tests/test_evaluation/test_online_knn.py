@@ -198,6 +198,17 @@ def test_folders_of_other_classes_are_refused(train, folders):
     assert train.runner.iter == 0
 
 
+def test_one_class_is_refused_before_training(train, folders):
+    for folder in folders.values():
+        for name in ('b', 'c'):
+            shutil.rmtree(Path(folder, name))
+    with pytest.raises(
+        SimimError, match=r'two classes or more, and .* has on'
+    ):
+        train(dict(type='OnlineKNN', **folders))
+    assert train.runner.iter == 0
+
+
 def test_the_encoder_of_mae_sees_the_whole_image():
     arch = dict(
         embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=32
