@@ -117,7 +117,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         )
     for word in (*args.cfg_options, *args.evaluation_options):
         if '=' not in word:
-            raise SimimError(f'An option is KEY=VALUE, and {word!r} is none.')
+            raise SimimError(
+                f'{word!r} in the options of ablate.py sets nothing; write '
+                'it as KEY=VALUE.'
+            )
     if args.gpus < 1:
         raise SimimError(
             f'--gpus is {args.gpus}; set the number of processes, 1 or more.'
@@ -222,10 +225,17 @@ def claim_folder(args: argparse.Namespace) -> None:
         evaluation_options=args.evaluation_options,
     )
     file = args.work_dir / 'settings.json'
-    rows = [*args.work_dir.glob('*/seed*')]
-    if not (file.is_file() and rows):
+    before = json.loads(file.read_text()) if file.is_file() else shared
+    begun = (
+        *args.work_dir.glob('*/seed*/row.json'),
+        *args.work_dir.glob('*/seed*/pretraining/*.pth'),
+    )
+    if before != shared and not begun:
+        (args.work_dir / 'costs.json').unlink(missing_ok=True)
+        before = shared
+    if before == shared:
         write_json(file, shared)
-    elif json.loads(file.read_text()) != shared:
+    else:
         raise SimimError(
             f'{args.work_dir} holds rows that were run with other options '
             f'({file}) and would not compare; choose another --work-dir.'

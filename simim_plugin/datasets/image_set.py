@@ -142,7 +142,7 @@ def image_loaders(dataset: Any) -> Iterator[Any]:
         dataset (Dataset): any, also wrapped or concatenated.
     """
     for one in inner_datasets(dataset):
-        pipeline = vars(one).get('pipeline')
+        pipeline = getattr(one, '__dict__', {}).get('pipeline')
         for step in getattr(pipeline, 'transforms', ()):
             if hasattr(step, 'window') and hasattr(step, 'channels'):
                 yield step
@@ -150,8 +150,8 @@ def image_loaders(dataset: Any) -> Iterator[Any]:
 
 def inner_datasets(dataset: Any) -> Iterator[Any]:
     """Yield the data sets in a wrapped or concatenated one, then itself."""
-    inner = [vars(dataset).get('dataset')]
-    inner += vars(dataset).get('datasets', ())
+    own = getattr(dataset, '__dict__', {})  # not what a wrapper passes on
+    inner = [own.get('dataset'), *own.get('datasets', ())]
     for one in inner:
         if one is not None:
             yield from inner_datasets(one)

@@ -83,7 +83,9 @@ class ExactEpochLoop(EpochBasedTrainLoop):
         intervals = [
             hook.interval
             for hook in runner.hooks
-            if isinstance(hook, CheckpointHook) and not hook.by_epoch
+            if isinstance(hook, CheckpointHook)
+            and not hook.by_epoch
+            and hook.interval > 0
         ]
         # A checkpoint falls between optimizer steps.
         while any(interval % fewer for interval in intervals):
@@ -114,8 +116,9 @@ class ExactEpochLoop(EpochBasedTrainLoop):
         self.runner.call_hook('after_train_epoch')
         self._epoch += 1
         for dataset in inner_datasets(self.dataloader.dataset):
-            if hasattr(dataset, 'count_together'):  # counts broken images
-                dataset.count_together()
+            # A wrapper passes on the method of the set in it.
+            if hasattr(type(dataset), 'count_together'):
+                dataset.count_together()  # the broken images
 
     def _batches_from(self, first: int) -> Iterator[Any]:
         """Return the batches of the epoch from number ``first`` on.

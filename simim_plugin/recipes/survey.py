@@ -16,7 +16,7 @@ from PIL import Image
 from rich.progress import track
 
 from ..errors import SimimError
-from ..pictures import decode, read_header
+from ..pictures import read_header
 from ..pictures.archives import Member, list_archive, split_archive
 from ..pictures.dicom import is_dicom
 from ..pictures.files import read_file
@@ -197,23 +197,27 @@ def look(path: str, member: Member | None = None) -> Picture | None:
     try:
         data = read_file(path, member)
         height, width = read_header(io.BytesIO(data)).turned
-        channels, deep = _levels(data)
-        if not deep:  # deep ones need a window, which is not chosen yet
-            decode(data, channels=channels if channels > 3 else 3)
+        channels, deep = _decoded(data)
     except Exception:
         return None
     return Picture(height, width, channels, deep)
 
 
-def _levels(data: bytes) -> tuple[int, bool]:
-    """Return channels, and whether levels have more than 8 bits."""
+def _decoded(data: bytes) -> tuple[int, bool]:
+    """Decode a picture once, as stored; a window is not chosen yet.
+
+    Returns:
+        tuple: channels, and whether levels have more than 8 bits.
+    """
     try:
         if not is_dicom(data):
             with Image.open(io.BytesIO(data)) as image:
-                if image.mode in _GREY:
-                    return 1, False
+                grey = image.mode in _GREY
+        else:
+            grey = False
         levels = read_levels(data)
-        return 3 if levels.ndim == 3 else 1, levels.itemsize > 1
+        colours = levels.ndim == 3 and not (grey and levels.itemsize == 1)
+        return 3 if colours else 1, levels.itemsize > 1
     except Image.UnidentifiedImageError:
         if not is_tiff(data):
             raise

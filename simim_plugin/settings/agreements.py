@@ -115,7 +115,8 @@ def checkpoints(whole: Whole) -> Faults:
     accumulated = wrapper.get('accumulative_counts', 1) if wrapper else 1
     for part in whole.named('SafeCheckpointHook'):
         interval = part.get('interval', -1)
-        if not part.get('by_epoch', True) and interval % accumulated:
+        counted = interval > 0 and not part.get('by_epoch', True)
+        if counted and interval % accumulated:
             yield (
                 f'A checkpoint every {interval} iterations falls between '
                 f'optimizer steps of {accumulated} iterations; set '

@@ -333,6 +333,10 @@ def test_fitted_accumulation_keeps_checkpoints_between_steps(run):
     options['train_cfg'].update(fit_accumulation=True)
     options['default_hooks']['checkpoint'].update(interval=8)
     assert run(**options).optim_wrapper._accumulative_counts == 4
+    options = settings(accumulated=8)
+    options['train_cfg'].update(fit_accumulation=True)
+    options['default_hooks']['checkpoint'].update(interval=-1)
+    assert run(**options).optim_wrapper._accumulative_counts == 6
 
 
 def test_checkpoints_between_optimizer_steps_are_refused(run):

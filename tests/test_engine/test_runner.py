@@ -346,16 +346,22 @@ def test_a_custom_key_without_parameters_is_a_warning(make_runner, tmp_path):
     assert 'custom_keys.decodr has no effect: no parameter' in line
 
 
+def rates_of(optimizer, scheduler, steps):
+    """Return the rate of each step, as a share of the base rate."""
+    rates = []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]['lr'] / LR)
+        optimizer.step()
+        scheduler.step()
+    return rates
+
+
 def test_a_schedule_counts_from_its_begin():
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=LR)
     scheduler = WarmupCosineLR.build_iter_from_epoch(
         optimizer, begin=1, warmup=1, end=4, epoch_length=2
     )
-    rates = []
-    for _ in range(8):
-        rates.append(optimizer.param_groups[0]['lr'] / LR)
-        optimizer.step()
-        scheduler.step()
+    rates = rates_of(optimizer, scheduler, 8)
     decay = [cosine_decay(t / 4) for t in range(4)]
     assert rates == pytest.approx([1, 1, 0, 0.5, *decay])
 
@@ -365,11 +371,7 @@ def test_accumulation_does_not_change_a_schedule_of_epochs():
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=LR)
     optimizer._accumulative_counts = 4
     scheduler = WarmupCosineLR(optimizer, warmup=2, begin=0, end=6)
-    rates = []
-    for _ in range(6):
-        rates.append(optimizer.param_groups[0]['lr'] / LR)
-        optimizer.step()
-        scheduler.step()
+    rates = rates_of(optimizer, scheduler, 6)
     decay = [cosine_decay(t / 4) for t in range(4)]
     assert rates == pytest.approx([0, 0.5, *decay])
 

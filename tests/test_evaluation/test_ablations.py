@@ -407,9 +407,11 @@ def test_a_wrong_option_leaves_the_folder_free(away, capsys):
     words = ['i', '--work-dir', 'rows', '--cfg-options']
     with pytest.raises(SystemExit):
         main([*words, 'train_cfg.max_epochs'], tools=away)
-    assert (
-        "KEY=VALUE, and 'train_cfg.max_epochs' is" in capsys.readouterr().err
-    )
-    (away / 'rows').mkdir()
-    (away / 'rows' / 'settings.json').write_text('{}')  # no row was begun
+    message = capsys.readouterr().err
+    assert "'train_cfg.max_epochs' in the options" in message
+    folder = away / 'rows' / 'i' / 'seed0'
+    folder.mkdir(parents=True)  # no step was trained in it
+    (away / 'rows' / 'settings.json').write_text('{}')
+    (away / 'rows' / 'costs.json').write_text('{"of": "other options"}')
     main([*words, 'train_cfg.max_epochs=2'], tools=away)
+    assert not (away / 'rows' / 'costs.json').exists()
