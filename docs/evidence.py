@@ -46,6 +46,7 @@ CIFAR = OUT / 'cifar10' / 'folders'
 CIFAR_CONFIG = OUT / 'cifar10' / 'config.py'
 SHORT = 'train_cfg.max_epochs=2 param_scheduler.warmup=0.5'
 TASKS = f'--tasks knn,linear,logistic,finetune --data {CIFAR}'
+FIGURES = '--tasks knn,logistic,matches,matches-without-place'
 FROM_ZERO = 'optim_wrapper.paramwise_cfg.layer_decay_rate=1.0'
 METHODS = 'i mae moco-v3 dino ibot msn densecl beit supervised'
 RATES = ('5e-4', '1e-3', '2e-3')
@@ -194,7 +195,7 @@ RUNS: dict[str, list[str]] = {
     ],
     'ablations': [
         f'tools/ablate.py {rows} --work-dir {OUT}/ablations/rows '
-        f'--seeds {seeds} --tasks knn,logistic,matches'
+        f'--seeds {seeds} {FIGURES}'
         for rows, seeds in (
             (f'{UNTRAINED} {" ".join(row_names())}', '0'),
             (PAPER_ROWS, '1 2'),
@@ -202,7 +203,7 @@ RUNS: dict[str, list[str]] = {
     ],
     'rivals': [
         f'tools/ablate.py {UNTRAINED} {METHODS} --seeds 0 1 2 --costs '
-        '--curves --tasks knn,logistic,matches,segmentation '
+        f'--curves {FIGURES},segmentation '
         f'--work-dir {OUT}/rivals/rows'
     ],
     # Chooses the rates of ablation_cifar10-micro.py.
@@ -215,7 +216,7 @@ RUNS: dict[str, list[str]] = {
     # The methods, rows of table 3, and the efficient recipe in equal images.
     'cifar10_rows': [
         f'tools/ablate.py {rows} --scale cifar10-micro --data {CIFAR} '
-        f'--seeds {seeds} --costs --curves --tasks knn,logistic,matches '
+        f'--seeds {seeds} --costs --curves {FIGURES} '
         f'--work-dir {OUT}/cifar10_rows/images'
         for rows, seeds in (
             (f'{UNTRAINED} {METHODS} {CIFAR_ROWS} efficient', '0'),
@@ -224,7 +225,7 @@ RUNS: dict[str, list[str]] = {
     ],
     'efficient': [
         f'tools/ablate.py efficient --scale cifar10-micro --data {CIFAR} '
-        '--seeds 0 1 2 --budget time --tasks knn,logistic,matches '
+        f'--seeds 0 1 2 --budget time {FIGURES} '
         f'--work-dir {OUT}/efficient/rows'
     ],
 }

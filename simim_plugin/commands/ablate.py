@@ -27,6 +27,7 @@ from .evaluate import digest_of
 from .options import merge
 from .row_tables import write_results
 from .rows import (
+    CONTENT_MATCHES,
     COSTED,
     MATCHES,
     METRICS,
@@ -294,7 +295,8 @@ def _figures(
     else:
         weights = str(_pretrain(args, row, seed, folder, tools))
     tasks = args.tasks.split(',')
-    evaluated = [t for t in tasks if t not in (MATCHES, SEGMENTATION)]
+    ours = (MATCHES, CONTENT_MATCHES, SEGMENTATION)
+    evaluated = [task for task in tasks if task not in ours]
     if SEGMENTATION in tasks and not evaluated:
         evaluated = ['knn']  # writes the encoder of a branch to a file
     figures = {}
@@ -302,8 +304,10 @@ def _figures(
         figures = _evaluate(
             args, evaluated, weights, branch, seed, folder, tools
         )
-    if MATCHES in tasks:
-        figures[MATCHES] = _match(args, weights, branch, seed)
+    for task in (MATCHES, CONTENT_MATCHES):
+        if task in tasks:
+            without = task == CONTENT_MATCHES
+            figures[task] = _match(args, weights, branch, seed, without)
     if SEGMENTATION in tasks:
         figures[SEGMENTATION] = _segment(args, weights, branch, folder, tools)
     return {task: figures[task] for task in tasks}
@@ -337,7 +341,11 @@ def _evaluate(
 
 
 def _match(
-    args: argparse.Namespace, weights: str, branch: str, seed: int
+    args: argparse.Namespace,
+    weights: str,
+    branch: str,
+    seed: int,
+    without_place: bool,
 ) -> float:
     from mmengine.config import Config
 
@@ -345,7 +353,9 @@ def _match(
     from .row_figures import matched_share
 
     config = Config.fromfile(config_path(f'{PREFIX}i.py'))
-    return matched_share(weights, branch, config, args.data, seed)
+    return matched_share(
+        weights, branch, config, args.data, seed, without_place
+    )
 
 
 def _segment(

@@ -33,7 +33,12 @@ IMAGES = 1000
 
 
 def matched_share(
-    weights: str, branch: str, config: Config, data: Path, seed: int
+    weights: str,
+    branch: str,
+    config: Config,
+    data: Path,
+    seed: int,
+    without_place: bool = False,
 ) -> float:
     """Return the share of patches that find their partner, in percent.
 
@@ -47,6 +52,8 @@ def matched_share(
         config (Config): of the method, with ``loading`` and ``views``.
         data (Path): images, in ``val`` unless the data set has a test split.
         seed (int): of the initialisation.
+        without_place (bool): see
+            :func:`simim_plugin.evaluation.match_patches`.
     """
     init_default_scope('mmpretrain')
     settings = dict(config.train_dataloader.dataset, pipeline=[])
@@ -63,7 +70,12 @@ def matched_share(
         seed=0,
     )
     model = _encoder(weights, branch, config, seed)
-    return match_patches(model, pairs, grid=tuple(config.grid)).accuracy
+    return match_patches(
+        model,
+        pairs,
+        grid=tuple(config.grid),
+        without_place=without_place,
+    ).accuracy
 
 
 def _encoder(

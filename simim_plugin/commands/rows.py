@@ -12,6 +12,7 @@ UNTRAINED = 'untrained'
 SIAMESE_IM = 'siamese-im'
 """Another name of row (i)."""
 MATCHES = 'matches'
+CONTENT_MATCHES = 'matches-without-place'
 SEGMENTATION = 'segmentation'
 
 PAPER_LINEAR = {
@@ -36,6 +37,7 @@ METRICS = {
     'linear': ('linear', 'accuracy/top1'),
     'logistic': ('linear by logistic regression', 'logistic/top1'),
     MATCHES: ('patches matched', ''),
+    CONTENT_MATCHES: ('patches matched without the place', ''),
     SEGMENTATION: ('mIoU, kNN of patches', 'mIoU'),
 }
 """By task, the heading of its column and the metric in its results."""

@@ -10,11 +10,10 @@ Shape key: P pairs, R x C patches of either view, D channels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModel
@@ -77,6 +76,7 @@ def match_patches(
     batch_size: int = 64,
     grid: Grid | None = None,
     target_grid: Grid | None = None,
+    without_place: bool = False,
 ) -> PatchMatches:
     """Find the nearest online patch of every target patch.
 
@@ -91,21 +91,34 @@ def match_patches(
             a view. Defaults to those of the backbone's ``img_size``.
         target_grid (tuple[int, int], optional): the same of the target view.
             Defaults to ``grid``.
+        without_place (bool): subtract from each token the mean of the tokens
+            at its place over all pairs of the same view. The place of a
+            patch in its view has a large share in the tokens of encoders
+            that predict masked patches, and is another in the other view.
+            It needs hundreds of pairs, and encodes them twice. Defaults to
+            False.
 
     Raises:
-        SimimError: if there are no pairs.
+        SimimError: if there are no pairs, or one ``without_place``.
     """
     if not pairs:
         raise SimimError('There are no pairs of views to match; pass some.')
     grid = grid or tuple(model.backbone.patch_resolution)
     target_grid = target_grid or grid
+    if without_place and len(pairs) < 2:
+        raise SimimError(
+            'Matches without the place need at least 2 pairs, not '
+            f'{len(pairs)}: the mean of one is the pair itself.'
+        )
     nearest = []
     with frozen(model):
-        for start in range(0, len(pairs), batch_size):
-            batch = [pair['img'] for pair in pairs[start : start + batch_size]]
+        means = [torch.zeros(()), torch.zeros(())]
+        if without_place:
+            means = _place_means(model, pairs, batch_size)
+        for batch in _encoded(model, pairs, batch_size):
             online, target = (
-                _unit_patches(model, views)
-                for views in zip(*batch, strict=True)
+                F.normalize(tokens - mean.to(tokens), dim=-1)
+                for tokens, mean in zip(batch, means, strict=True)
             )
             similarity = target @ online.mT  # (P, R * C, online patches)
             nearest.append(similarity.argmax(dim=-1).cpu())
@@ -164,7 +177,27 @@ def _coloured(pair: dict[str, Any]) -> dict[str, Any]:
     return pair
 
 
-def _unit_patches(model: BaseModel, views: Sequence[np.ndarray]) -> Tensor:
-    """Encode uint8 RGB views to patch tokens (P, R * C, D) of unit length."""
-    tokens = encode_images(model, views)
-    return F.normalize(tokens[:, model.backbone.num_extra_tokens :], dim=-1)
+def _encoded(
+    model: BaseModel, pairs: Sequence[dict[str, Any]], batch_size: int
+) -> Iterator[list[Tensor]]:
+    """Yield the patch tokens (P, R * C, D) of both views of each batch."""
+    extra = model.backbone.num_extra_tokens
+    for start in range(0, len(pairs), batch_size):
+        batch = [pair['img'] for pair in pairs[start : start + batch_size]]
+        yield [
+            encode_images(model, views)[:, extra:]
+            for views in zip(*batch, strict=True)
+        ]
+
+
+def _place_means(
+    model: BaseModel, pairs: Sequence[dict[str, Any]], batch_size: int
+) -> list[Tensor]:
+    """Return the mean token (R * C, D) of each place of both views."""
+    sums = [0.0, 0.0]
+    for batch in _encoded(model, pairs, batch_size):
+        sums = [
+            total + tokens.double().sum(dim=0)
+            for total, tokens in zip(sums, batch, strict=True)
+        ]
+    return [total / len(pairs) for total in sums]

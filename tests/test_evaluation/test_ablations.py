@@ -341,7 +341,7 @@ def test_a_row_by_the_real_tools(tmp_path):
     done = run_tool(
         *['ablate.py', 'untrained', 'j'],
         *['--data', 'scenes', '--work-dir', 'rows', '--curves'],
-        *['--tasks', 'knn,matches,segmentation'],
+        *['--tasks', 'knn,matches,matches-without-place,segmentation'],
         *['--cfg-options', 'train_cfg.max_epochs=2'],
         *['train_dataloader.batch_size=16', 'train_dataloader.num_workers=0'],
         'train_dataloader.persistent_workers=False',
@@ -353,8 +353,12 @@ def test_a_row_by_the_real_tools(tmp_path):
     assert 0 < accuracy <= 100
     assert (accuracy * 16 / 100) % 1 == pytest.approx(0, abs=1e-6)
     # Pairs of the method's views, not of the row's, which has one view.
-    shares = [results[row]['matches']['0'] for row in ('untrained', 'j')]
-    assert shares[0] != shares[1]
+    shares = [
+        results[row][task]['0']
+        for row in ('untrained', 'j')
+        for task in ('matches', 'matches-without-place')
+    ]
+    assert len(set(shares)) == 4
     assert all(3 < share < 60 for share in shares)
     shares = [results[row]['segmentation']['0'] for row in ('untrained', 'j')]
     assert shares[0] != shares[1]

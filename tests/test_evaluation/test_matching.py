@@ -139,6 +139,49 @@ def test_no_patch_inside_gives_nan_and_no_pairs_are_refused(reader):
         match_patches(reader, [])
 
 
+class PlacedReader(ColourReader):
+    """The same, with more channels that only depend on the place."""
+
+    def forward(self, images):
+        (tokens,) = super().forward(images)
+        place = 4 * torch.eye(tokens.shape[1])
+        return (torch.cat([tokens, place.expand(len(tokens), -1, -1)], -1),)
+
+
+def test_the_part_of_the_place_is_taken_out(reader, model_of):
+    """Views of many shifts and flips, so that a place has every content."""
+    placed = model_of(PlacedReader())
+    placed.data_preprocessor = reader.data_preprocessor
+    draw = np.random.default_rng(0)
+    boxes = draw.uniform([0, 0, 60, 60], [60, 60, 120, 120], (2, 200, 4))
+    flips = draw.random((2, 200)) < 0.5
+    pairs = [
+        pair(*(((*box,), bool(flip)) for box, flip in zip(b, f, strict=True)))
+        for b, f in zip(
+            boxes.swapaxes(0, 1), flips.swapaxes(0, 1), strict=True
+        )
+    ]
+    # Patches find the patch of their own place in the other view.
+    raw = match_patches(placed, pairs)
+    rows, columns = torch.meshgrid(
+        *(torch.arange(n) for n in GRID), indexing='ij'
+    )
+    own = torch.stack([rows, columns], dim=-1).expand_as(raw.nearest)
+    assert torch.equal(raw.nearest, own)
+    found = match_patches(placed, pairs, without_place=True)
+    alone = match_patches(reader, pairs, without_place=True)
+    assert torch.equal(found.nearest, alone.nearest)
+    assert found.accuracy > 2 * raw.accuracy
+    parts = match_patches(placed, pairs, batch_size=7, without_place=True)
+    assert torch.equal(found.nearest, parts.nearest)
+
+
+def test_the_place_of_one_pair_is_refused(reader):
+    one = [pair((BOX, False), (BOX, False))]
+    with pytest.raises(SimimError, match='at least 2 pairs, not 1'):
+        match_patches(reader, one, without_place=True)
+
+
 def test_draws_depend_on_the_seed_only_and_restore_global_states():
     def transform(results):
         draw = random.random(), np.random.rand(), torch.rand(()).item()
