@@ -18,7 +18,12 @@ from mmpretrain.registry import DATASETS, MODELS
 from ..checkpoint import read_weights
 from ..checkpoint.reading import read_checkpoint
 from ..datasets.labelled_folder import check_same_classes
-from ..evaluation import draw_pairs, knn_accuracy, match_patches
+from ..evaluation import (
+    draw_pairs,
+    knn_accuracy,
+    match_patches,
+    place_means,
+)
 from ..evaluation.features import (
     Pool,
     extract_features,
@@ -53,7 +58,7 @@ def matched_share(
         data (Path): images, in ``val`` unless the data set has a test split.
         seed (int): of the initialisation.
         without_place (bool): see
-            :func:`simim_plugin.evaluation.match_patches`.
+            :func:`simim_plugin.evaluation.place_means`.
     """
     init_default_scope('mmpretrain')
     settings = dict(config.train_dataloader.dataset, pipeline=[])
@@ -70,12 +75,9 @@ def matched_share(
         seed=0,
     )
     model = _encoder(weights, branch, config, seed)
-    return match_patches(
-        model,
-        pairs,
-        grid=tuple(config.grid),
-        without_place=without_place,
-    ).accuracy
+    place = place_means(model, pairs) if without_place else None
+    found = match_patches(model, pairs, grid=tuple(config.grid), place=place)
+    return found.accuracy
 
 
 def _encoder(

@@ -14,7 +14,7 @@ from .knn import knn_accuracy
 from .lars import ProbeLARS
 from .logistic import logistic_accuracy
 from .loops import FrozenFeatureLoop, KNNClassifier, LogisticClassifier
-from .matching import PatchMatches, draw_pairs, match_patches
+from .matching import PatchMatches, draw_pairs, match_patches, place_means
 from .metrics import (
     CorruptionAccuracy,
     CorruptionError,
@@ -46,5 +46,6 @@ __all__ = [
     'knn_accuracy',
     'logistic_accuracy',
     'match_patches',
+    'place_means',
     'robustness_average',
 ]

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from mmengine.dist import all_gather_object
 from mmengine.model import BaseModel
 from torch import Tensor
 
@@ -76,7 +77,7 @@ def match_patches(
     batch_size: int = 64,
     grid: Grid | None = None,
     target_grid: Grid | None = None,
-    without_place: bool = False,
+    place: Sequence[Tensor] | None = None,
 ) -> PatchMatches:
     """Find the nearest online patch of every target patch.
 
@@ -91,30 +92,21 @@ def match_patches(
             a view. Defaults to those of the backbone's ``img_size``.
         target_grid (tuple[int, int], optional): the same of the target view.
             Defaults to ``grid``.
-        without_place (bool): subtract from each token the mean of the tokens
-            at its place over all pairs of the same view. The place of a
-            patch in its view has a large share in the tokens of encoders
-            that predict masked patches, and is another in the other view.
-            It needs hundreds of pairs, and encodes them twice. Defaults to
-            False.
+        place (Sequence[Tensor], optional): the part of each token that only
+            depends on its place in the view, from :func:`place_means`, to
+            subtract before the comparison. Defaults to None: compare whole
+            tokens.
 
     Raises:
-        SimimError: if there are no pairs, or one ``without_place``.
+        SimimError: if there are no pairs.
     """
     if not pairs:
         raise SimimError('There are no pairs of views to match; pass some.')
     grid = grid or tuple(model.backbone.patch_resolution)
     target_grid = target_grid or grid
-    if without_place and len(pairs) < 2:
-        raise SimimError(
-            'Matches without the place need at least 2 pairs, not '
-            f'{len(pairs)}: the mean of one is the pair itself.'
-        )
+    means = place or [torch.zeros(()), torch.zeros(())]
     nearest = []
     with frozen(model):
-        means = [torch.zeros(()), torch.zeros(())]
-        if without_place:
-            means = _place_means(model, pairs, batch_size)
         for batch in _encoded(model, pairs, batch_size):
             online, target = (
                 F.normalize(tokens - mean.to(tokens), dim=-1)
@@ -131,6 +123,51 @@ def match_patches(
     )
     where = torch.stack([index // grid[1], index % grid[1]], dim=-1)
     return PatchMatches(true, where, grid)
+
+
+def place_means(
+    model: BaseModel,
+    pairs: Sequence[dict[str, Any]],
+    batch_size: int = 64,
+    shared: bool = False,
+) -> list[Tensor]:
+    """Return the mean token of each place in the online and target view.
+
+    Encoders that predict masked patches give the place of a patch in its
+    view a large share of its token. The same part of an image has another
+    place in the other view, so that this share hides the match. A hundred
+    pairs give means whose own error hardly counts.
+
+    Args:
+        model (BaseModel): see :func:`match_patches`.
+        pairs (Sequence[dict]): see :func:`match_patches`.
+        batch_size (int): pairs per batch.
+        shared (bool): take the mean over the pairs of all processes, which
+            must all call this. Defaults to False.
+
+    Returns:
+        list[Tensor]: two of (R * C, D) float64, on the CPU.
+
+    Raises:
+        SimimError: if there are fewer than two pairs.
+    """
+    sums: list[Any] = [0.0, 0.0]
+    with frozen(model):
+        for batch in _encoded(model, pairs, batch_size):
+            sums = [
+                total + tokens.double().sum(dim=0).cpu()
+                for total, tokens in zip(sums, batch, strict=True)
+            ]
+    parts = [(len(pairs), *sums)]
+    if shared:
+        parts = all_gather_object(parts[0])
+    count, *sums = (sum(part) for part in zip(*parts, strict=True))
+    if count < 2:
+        raise SimimError(
+            f'The mean token of a place needs at least 2 pairs, not {count}: '
+            'the mean of one is the pair itself.'
+        )
+    return [total / count for total in sums]
 
 
 def draw_pairs(
@@ -188,16 +225,3 @@ def _encoded(
             encode_images(model, views)[:, extra:]
             for views in zip(*batch, strict=True)
         ]
-
-
-def _place_means(
-    model: BaseModel, pairs: Sequence[dict[str, Any]], batch_size: int
-) -> list[Tensor]:
-    """Return the mean token (R * C, D) of each place of both views."""
-    sums = [0.0, 0.0]
-    for batch in _encoded(model, pairs, batch_size):
-        sums = [
-            total + tokens.double().sum(dim=0)
-            for total, tokens in zip(sums, batch, strict=True)
-        ]
-    return [total / len(pairs) for total in sums]

@@ -22,7 +22,7 @@ from ..engine.unwrapping import unwrapped
 from ..errors import SimimError, Trouble
 from ..pictures import UnreadableImageError
 from ..pictures.walking import list_images
-from .matching import draw_pairs, match_patches
+from .matching import draw_pairs, match_patches, place_means
 
 SHARE = 'matches/share'
 """Name of the share in the log, percent."""
@@ -60,14 +60,16 @@ class OnlineMatches(Hook):
 
     Each picture is cut into two views as in training, without a mask. A
     patch of one view whose place is in the other is matched to the patch
-    there with the most similar features. The share that is within one patch
-    of the truth is logged as ``matches/share``, in percent, in scalars.json
-    and TensorBoard, before the first epoch too. The end of the run says what
-    it means. The pictures are those that the training set holds out
-    (``held_out`` of :class:`simim_plugin.datasets.ImageFolder`), or those of
-    a folder. The pairs are drawn once by the seed, so that all measurements
-    of a run see the same ones. The training result stays bit for bit the
-    same. The processes share the pictures.
+    there with the most similar features, after the part of the features
+    that only depends on the place in the view is subtracted
+    (:func:`simim_plugin.evaluation.place_means`). The share that is within
+    one patch of the truth is logged as ``matches/share``, in percent, in
+    scalars.json and TensorBoard, before the first epoch too. The end of the
+    run says what it means. The pictures are those that the training set
+    holds out (``held_out`` of :class:`simim_plugin.datasets.ImageFolder`),
+    or those of a folder, two or more. The pairs are drawn once by the seed,
+    so that all measurements of a run see the same ones. The training result
+    stays bit for bit the same. The processes share the pictures.
 
     Args:
         interval (int): epochs between measurements; the last epoch is always
@@ -107,12 +109,12 @@ class OnlineMatches(Hook):
         """
         dataset = runner.train_dataloader.dataset
         infos = self._infos(dataset)
-        self._on = bool(infos)
-        if not infos:
+        self._on = len(infos) > 1
+        if not self._on:
             runner.logger.info(
-                'OnlineMatches is off, since no picture is held out: it needs '
-                'held_out of the training set and 20 pictures for each, or a '
-                'folder.'
+                f'OnlineMatches is off: {len(infos)} pictures are held out, '
+                'and it needs two or more. Set held_out of the training set, '
+                'which needs 20 pictures for each, or a folder.'
             )
             return
         steps = [
@@ -130,10 +132,12 @@ class OnlineMatches(Hook):
                 'The training set of OnlineMatches does not cut pairs of '
                 'views; leave the hook out.'
             )
-        if not sum(all_gather_object(len(self._pairs))):
+        readable = sum(all_gather_object(len(self._pairs)))
+        if readable < 2:
             raise SimimError(
-                'None of the pictures of OnlineMatches can be read '
-                f'({infos[0]["img_path"]}, ...); replace them.'
+                f'OnlineMatches can read {readable} of {len(infos)} pictures '
+                f'({infos[0]["img_path"]}, ...), and needs two or more; '
+                'replace the others.'
             )
         if runner.message_hub.runtime_info.get(START) is None:
             share = self._measure(runner, runner.epoch)
@@ -155,10 +159,10 @@ class OnlineMatches(Hook):
         if self.folder is None:
             return list(getattr(dataset, 'held_out_infos', ()))
         paths = list_images(self.folder)
-        if not paths:
+        if len(paths) < 2:
             raise SimimError(
-                f'There is no picture for OnlineMatches in {self.folder}; '
-                'correct its folder.'
+                f'OnlineMatches finds {len(paths)} pictures in '
+                f'{self.folder}, and needs two or more; correct its folder.'
             )
         count = min(self.max_images, len(paths))
         chosen = np.linspace(0, len(paths) - 1, count).astype(int)
@@ -194,11 +198,13 @@ class OnlineMatches(Hook):
 
     def _rows(self, model: Any) -> list[tuple[int, float, float]]:
         """Return patches, correct ones and those by chance, by picture."""
-        if not self._pairs:  # of more processes than pictures
+        pairs, size = self._pairs, self.batch_size
+        place = place_means(model, pairs, size, shared=True)
+        if not pairs:  # of more processes than pictures
             return []
         small = getattr(getattr(model, 'neck', None), 'target_grid', None)
         found = match_patches(
-            model, self._pairs, self.batch_size, target_grid=small
+            model, pairs, size, target_grid=small, place=place
         )
         rows: list[tuple[int, float, float]] = []
         for k in range(len(self._pairs)):

@@ -12,7 +12,12 @@ from torch import nn
 import simim_plugin.pretraining  # noqa: F401  # registers the transforms
 from simim_plugin.ablations import SameView  # noqa: F401
 from simim_plugin.errors import SimimError
-from simim_plugin.evaluation import PatchMatches, draw_pairs, match_patches
+from simim_plugin.evaluation import (
+    PatchMatches,
+    draw_pairs,
+    match_patches,
+    place_means,
+)
 from simim_plugin.geometry import PairGeometry, View
 
 SIZE, PATCH = 64, 8
@@ -168,18 +173,18 @@ def test_the_part_of_the_place_is_taken_out(reader, model_of):
     )
     own = torch.stack([rows, columns], dim=-1).expand_as(raw.nearest)
     assert torch.equal(raw.nearest, own)
-    found = match_patches(placed, pairs, without_place=True)
-    alone = match_patches(reader, pairs, without_place=True)
+    means = place_means(placed, pairs)
+    found = match_patches(placed, pairs, place=means)
+    alone = match_patches(reader, pairs, place=place_means(reader, pairs))
     assert torch.equal(found.nearest, alone.nearest)
     assert found.accuracy > 2 * raw.accuracy
-    parts = match_patches(placed, pairs, batch_size=7, without_place=True)
-    assert torch.equal(found.nearest, parts.nearest)
+    for one, other in zip(means, place_means(placed, pairs, 7), strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_the_place_of_one_pair_is_refused(reader):
-    one = [pair((BOX, False), (BOX, False))]
     with pytest.raises(SimimError, match='at least 2 pairs, not 1'):
-        match_patches(reader, one, without_place=True)
+        place_means(reader, [pair((BOX, False), (BOX, False))])
 
 
 def test_draws_depend_on_the_seed_only_and_restore_global_states():

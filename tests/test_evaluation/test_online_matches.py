@@ -21,7 +21,9 @@ from simim_plugin.evaluation import (
     OnlineMatches,
     draw_pairs,
     match_patches,
+    matching,
     online_matches,
+    place_means,
 )
 from simim_plugin.evaluation.online_matches import START, Share, verdict
 from simim_plugin.recipes.pretraining_report import read_pretraining
@@ -125,15 +127,18 @@ def test_figures_are_those_of_match_patches(train, folder):
     ]
     assert runner.model.training
     transform = dataset.pipeline.transforms[:2]
-    total = correct = 0
-    for k, path in enumerate(held_out(dataset)):
-        for step in transform:
-            assert type(step).__name__ in ('LoadRGBImage', 'PairedViews')
-        pair = draw_pairs(lambda x: transform[1](transform[0](x)), [path], k)
-        match = match_patches(runner.model, pair)
-        total += int(match.inside.sum())
-        correct += int((match.correct & match.inside).sum())
-    assert found[-1]['matches/share'] == pytest.approx(100 * correct / total)
+    for step in transform:
+        assert type(step).__name__ in ('LoadRGBImage', 'PairedViews')
+    pairs = [
+        pair
+        for k, path in enumerate(held_out(dataset))
+        for pair in draw_pairs(Compose(transform), [path], k)
+    ]
+    place = place_means(runner.model, pairs)
+    match = match_patches(runner.model, pairs, place=place)
+    total = int(match.inside.sum())
+    assert found[-1]['matches/share'] == pytest.approx(match.accuracy)
+    assert match.accuracy != match_patches(runner.model, pairs).accuracy
     text = printed(runner)
     assert f'of {total} patches find their partner' in text
     assert '3 pictures that are not trained on' in text
@@ -244,25 +249,45 @@ def test_other_pictures_and_broken_ones(train, folder, tmp_path):
     text = printed(train(hook, dataset=pictures(folder)))
     assert 'OnlineMatches leaves out a picture' in text
     assert '3 pictures that are not trained on' in text
-    with pytest.raises(SimimError, match='no picture for OnlineMatches'):
-        (tmp_path / 'empty').mkdir()
-        hook = dict(HOOK, folder=str(tmp_path / 'empty'))
+    few = tmp_path / 'few'
+    few.mkdir()
+    hook = dict(HOOK, folder=str(few))
+    for count in (0, 1):
+        with pytest.raises(SimimError, match=f'finds {count} pictures'):
+            train(hook, dataset=pictures(folder))
+        (other / f'{count}.png').rename(few / f'{count}.png')
+    (few / '0.png').write_bytes(b'no picture')
+    with pytest.raises(SimimError, match='can read 1 of 2 pictures'):
         train(hook, dataset=pictures(folder))
 
 
-def test_off_without_pictures(train, folder):
-    runner = train(HOOK, dataset=pictures(folder))
-    assert 'OnlineMatches is off' in printed(runner)
+@pytest.mark.parametrize('count', [0, 1])
+def test_off_without_two_pictures(train, folder, count):
+    runner = train(HOOK, dataset=pictures(folder, held_out=count))
+    assert f'OnlineMatches is off: {count} pictures' in printed(runner)
     assert not entries(runner)
 
 
-def test_more_processes_than_pictures(train, folder, monkeypatch):
+def test_more_processes_than_pictures(folder, monkeypatch):
     """A process without a picture takes part, and counts nothing."""
-    monkeypatch.setattr(online_matches, 'get_world_size', lambda: 8)
-    monkeypatch.setattr(online_matches, 'get_rank', lambda: 0)
-    text = printed(train(HOOK, dataset=pictures(folder, held_out=3)))
-    assert '1 pictures' in text
-    assert OnlineMatches()._rows(None) == []
+    init_default_scope('mmpretrain')
+    paths = held_out(pictures(folder, held_out=3))
+    pairs = draw_pairs(Compose(PIPELINE[:2]), paths, 0)
+    model, parts = small_model(), []
+
+    def gather(part):
+        parts.append(part)
+        return parts
+
+    monkeypatch.setattr(matching, 'all_gather_object', gather)
+    assert len(place_means(model, pairs, shared=True)) == 2
+    hook = OnlineMatches()
+    assert hook._pairs == []
+    assert hook._rows(model) == []
+    assert [part[0] for part in parts] == [3, 0]
+    shared = place_means(model, pairs, shared=True)
+    for one, mean in zip(shared, place_means(model, pairs), strict=True):
+        torch.testing.assert_close(one, mean)
 
 
 @pytest.mark.parametrize(
