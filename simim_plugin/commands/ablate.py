@@ -448,8 +448,6 @@ def measured_costs(args: argparse.Namespace) -> dict[str, float]:
 
 def _epochs(args: argparse.Namespace, row: str) -> int:
     """Return the epochs of a row within the budget of row (i)."""
-    costs = measured_costs(args)
-    name = BUDGETS[args.budget]
     config = Config.fromfile(config_of('i'))
     epochs = str(config.train_cfg.max_epochs)
     for word in args.cfg_options:
@@ -460,7 +458,8 @@ def _epochs(args: argparse.Namespace, row: str) -> int:
             f'train_cfg.max_epochs={epochs} in --cfg-options is no number of '
             'epochs; set it to at least 1.'
         )
-    share = costs.get(f'{row}: {name}, / (i)', 1.0)
+    name = BUDGETS[args.budget]
+    share = measured_costs(args).get(f'{row}: {name}, / (i)', 1.0)
     whole = max(1, round(int(epochs) / share))
     print(
         f'  {whole} epochs cost {whole * share / int(epochs):.2f} of the '
