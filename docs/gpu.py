@@ -25,8 +25,12 @@ import torch.distributed as dist
 from torch.multiprocessing import start_processes
 from torch.profiler import ProfilerActivity, profile
 
-from simim_plugin.benchmarks.timing import DEVICE, median_seconds
-from simim_plugin.benchmarks.training import EFFICIENT, pretraining_step
+from simim_plugin.benchmarks.timing import DEVICE, Timed, median_seconds
+from simim_plugin.benchmarks.training import (
+    EFFICIENT,
+    pretraining_step,
+    view_shares,
+)
 from simim_plugin.demo.data import make_demo_data
 from simim_plugin.engine.seeding import seed_by
 from simim_plugin.files import write_json
@@ -113,15 +117,24 @@ def recipe(_: argparse.Namespace) -> Figures:
     """Time the cheaper variants beside the method, in turns."""
     os.environ['SIMIM_SCALE'] = 'in1k' if GPU else 'demo'
     batch = 128 if GPU else 4
+    rows = ('i', *EFFICIENT) if GPU else ('i', 'small-first')
+    files = {row: f'siamese_im_row-{row}.py' for row in rows}
+    shares = {row: view_shares(file) for row, file in files.items()}
     made = {
-        row: pretraining_step(f'siamese_im_row-{row}.py', batch, True)
-        for row in ('i', *(EFFICIENT if GPU else EFFICIENT[:1]))
+        f'{row}, {small}': pretraining_step(file, batch, True, small=small)
+        for row, file in files.items()
+        for small in shares[row]
     }
     seconds = median_seconds(made, 5)
+    steps = {
+        row: Timed.sum(
+            [seconds[f'{row}, {small}'] * n for small, n in parts.items()]
+        )
+        for row, parts in shares.items()
+    }
     return {
-        f'row {row}: share of a step': seconds[row] / seconds['i']
-        for row in made
-        if row != 'i'
+        f'row {row}: share of a step': steps[row] / steps['i']
+        for row in rows[1:]
     }
 
 

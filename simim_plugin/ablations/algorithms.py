@@ -18,8 +18,7 @@ from torch import Tensor
 
 from ..datasets.collating import PairSamples, visible_patches
 from ..errors import SimimError
-from ..geometry import Grid
-from ..models.positions import on_grid, sincos
+from ..models.positions import scaled_table
 from ..models.siamese_im import SiameseIM, to_device
 
 
@@ -115,7 +114,9 @@ class PartialTargetSiameseIM(SiameseIM):
         chosen = to_device(chosen, visible.device)  # (B, K)
         online = self.backbone(online_view, visible)
         online = self.projector(online)  # (B, E + V, D)
-        prediction = self.neck(online, visible, geometry, chosen)
+        prediction = self.neck(
+            online, visible, geometry, self._grids(inputs), chosen
+        )
         target = self.encode_part(target_view, chosen)  # (B, K, D)
         return self.head.loss(prediction, target)
 
@@ -197,24 +198,3 @@ class SmallTargetSiameseIM(SiameseIM):
             view, positions=self.target_positions
         )
         return self.target['projector'](tokens)[:, self._extra :]
-
-
-def scaled_table(grid: Grid, units: Grid, dim: int) -> Tensor:
-    """Return the absolute positions of a grid in units of another grid.
-
-    Args:
-        grid (tuple[int, int]): rows R and columns C.
-        units (tuple[int, int]): grid over the same view whose patches are
-            the unit. If it equals ``grid``, positions are 0, 1, 2, ...
-        dim (int): channels D, a multiple of 4.
-
-    Returns:
-        Tensor: (1, R * C, D) float64, without a row for the cls token.
-    """
-    rows, cols = (
-        sincos(
-            torch.arange(0.5, n, dtype=torch.float64) * (u / n) - 0.5, dim // 2
-        )
-        for n, u in zip(grid, units, strict=True)
-    )
-    return on_grid(rows, cols)[None]

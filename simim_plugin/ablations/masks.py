@@ -12,7 +12,7 @@ from mmcv.transforms import BaseTransform
 from mmpretrain.registry import TRANSFORMS
 from numpy.typing import NDArray
 
-from ..datasets.block_mask import checked_grid
+from ..datasets.block_mask import checked_grid, share_of_grid
 
 
 @TRANSFORMS.register_module()
@@ -37,6 +37,14 @@ class RandomMask(BaseTransform):
         self.grid = checked_grid('RandomMask', grid, num_masked)
         self.num_masked = num_masked
         self.key = key
+
+    def on_grid(self, grid: tuple[int, int]) -> RandomMask:
+        """Return the same transform for a grid of fewer or more patches.
+
+        It draws the same share of the patches, at least one.
+        """
+        drawn = share_of_grid(self.num_masked, self.grid, grid)
+        return type(self)(grid, drawn, self.key)
 
     def transform(self, results: dict) -> dict:
         """Add ``results[key]``."""

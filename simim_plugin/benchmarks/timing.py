@@ -51,6 +51,12 @@ class Timed(float):
 
     __rmul__ = __mul__
 
+    @classmethod
+    def sum(cls, times: Sequence[Timed]) -> Timed:
+        """Return the sum of some times, with the load of the last."""
+        cpu = sum(time.cpu for time in times)
+        return cls(sum(map(float, times)), cpu, times[-1].load)
+
     def __truediv__(self, other: float) -> Timed:
         cpu = other.cpu if isinstance(other, Timed) else other
         return Timed(

@@ -26,7 +26,9 @@ from ..config_files import config_path
 from ..datasets.collating import collate_pairs
 from ..engine.compiling import compile_parts
 from ..engine.optim import has_fused
+from ..engine.small_views import SHARE, small_pipeline
 from ..errors import SimimError
+from ..geometry import pair
 from ..models import UniGradHead
 from ..settings import apply_img_size
 from ..vit.arches import ARCHES
@@ -48,7 +50,7 @@ EFFICIENT = (
     'target-block-alone',
     'target-three-quarters',
     'target-half',
-    'efficient',
+    'small-first',
 )
 _Prepare = Callable[[int, bool], Callable[[], object]]
 
@@ -63,6 +65,7 @@ def pretraining_step(
     wrap: Callable[[nn.Module], nn.Module] | None = None,
     with_cp: bool = False,
     change: Callable[[Config], None] | None = None,
+    small: bool = False,
 ) -> Callable[[], Tensor]:
     """Prepare an optimizer step of a packaged config on views of noise.
 
@@ -81,6 +84,8 @@ def pretraining_step(
         with_cp (bool): recompute the backbone's activations. Defaults to
             False.
         change (Callable, optional): changes other settings of the config.
+        small (bool): with the small views of the config's
+            ``SmallViewsFirst``. Defaults to False.
 
     Returns:
         Callable[[], Tensor]: runs it and returns the loss.
@@ -97,6 +102,10 @@ def pretraining_step(
     model.to(DEVICE)
     pipeline = config.train_dataloader.dataset.pipeline
     transforms = Compose([t for t in pipeline if t.type != 'LoadRGBImage'])
+    if small:
+        (hook,) = _small_views(config)
+        size = pair(hook.size)
+        transforms = small_pipeline(transforms, size, model.backbone)
     noise = np.random.default_rng(0)
     samples = [
         transforms(
@@ -407,9 +416,14 @@ def measure_methods(
     flops: dict[str, float] = {}
     for _ in tqdm(range(rounds), desc='timing', leave=False):
         for row, file in files.items():
-            step = pretraining_step(file, batch, False, change=change)
-            flops[row] = count_flops(step) / batch / 1e9
-            seconds[row].append(median_seconds({row: step}, 1)[row])
+            flops[row], taken = 0.0, []
+            for small, share in view_shares(file, change).items():
+                step = pretraining_step(
+                    file, batch, False, change=change, small=small
+                )
+                flops[row] += share * count_flops(step) / batch / 1e9
+                taken.append(median_seconds({row: step}, 1)[row] * share)
+            seconds[row].append(Timed.sum(taken))
     costs: dict[str, Mapping[str, float]] = {
         'seconds a step': {r: middle(values) for r, values in seconds.items()},
         'peak MB of a step': {
@@ -425,6 +439,31 @@ def measure_methods(
             if row != 'i':
                 figures[f'{row}: {name}, / (i)'] = values[row] / values['i']
     return figures
+
+
+def _small_views(config: Config) -> list[Any]:
+    """Return the ``SmallViewsFirst`` of a config, none or one."""
+    hooks = config.get('custom_hooks', ())
+    return [hook for hook in hooks if hook.type == 'SmallViewsFirst']
+
+
+def view_shares(
+    name: str, change: Callable[[Config], None] | None = None
+) -> dict[bool, float]:
+    """Return the shares of the iterations of a run with small views and not.
+
+    Args:
+        name (str): the config.
+        change (Callable, optional): changes its settings.
+
+    Returns:
+        dict[bool, float]: by ``small`` of :func:`pretraining_step`.
+    """
+    config = changed_config(name)
+    if change is not None:
+        change(config)
+    share = sum(hook.get('share', SHARE) for hook in _small_views(config))
+    return {True: share, False: 1 - share} if share else {False: 1.0}
 
 
 def _step_of_scale(

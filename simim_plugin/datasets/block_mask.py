@@ -41,6 +41,13 @@ def checked_grid(
     return rows, cols
 
 
+def share_of_grid(
+    patches: int, before: tuple[int, int], after: tuple[int, int]
+) -> int:
+    """Return the same share of another grid, at least one patch."""
+    return max(1, round(patches * math.prod(after) / math.prod(before)))
+
+
 @TRANSFORMS.register_module()
 class BlockwiseMask(BaseTransform):
     """Mask blocks of patches until exactly ``num_masked`` are masked.
@@ -89,6 +96,18 @@ class BlockwiseMask(BaseTransform):
             sum(1 << (row * cols) for row in range(height))
             for height in range(rows)
         ]
+
+    def on_grid(self, grid: tuple[int, int]) -> BlockwiseMask:
+        """Return the same transform for a grid of fewer or more patches.
+
+        It masks the same share of the patches, at least one, and the area of
+        its blocks is the same share of the view.
+        """
+        masked, block = (
+            share_of_grid(patches, self.grid, grid)
+            for patches in (self.num_masked, self.min_block)
+        )
+        return type(self)(grid, masked, block, self.key)
 
     def transform(self, results: dict) -> dict:
         """Add ``results[key]``."""

@@ -11,6 +11,7 @@ Shape key: H x W the image, h x w a view, in pixels.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from typing import Any
 
 import cv2
@@ -111,6 +112,24 @@ class PairedViews(BaseTransform):
         target, target_crop = self._cut(image, self.target_size)
         views = [self.online(dict(img=online)), self.target(dict(img=target))]
         return views, PairGeometry(online_crop, target_crop)
+
+    def of_size(self, size: tuple[int, int]) -> PairedViews:
+        """Return the same transform with smaller or larger views.
+
+        Args:
+            size (tuple[int, int]): height and width of the online view in
+                pixels. A target view of another size keeps its share.
+        """
+        other = copy(self)
+        other.size = size
+        height, width = (
+            round(target * new / old)
+            for target, new, old in zip(
+                self.target_size, size, self.size, strict=True
+            )
+        )
+        other.target_size = (height, width)
+        return other
 
     def _cut(
         self, image: np.ndarray, size: tuple[int, int]

@@ -11,6 +11,7 @@ from .runner import SiameseIMRunner
 from .schedule import WarmupCosineLR
 from .seeding import SeededDataset, SeededSampler
 from .sharding import FullyShard
+from .small_views import SmallViewsFirst
 from .throughput import ThroughputHook
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     'SeededDataset',
     'SeededSampler',
     'SiameseIMRunner',
+    'SmallViewsFirst',
     'ThroughputHook',
     'WarmupCosineLR',
 ]

@@ -107,11 +107,9 @@ class ExactEpochLoop(EpochBasedTrainLoop):
         first = self._iter - self._epoch * len(self.dataloader)
         self.runner.call_hook('before_train_epoch')
         self.runner.model.train()
-        batches = self._batches_from(first)
         for idx in range(first, len(self.dataloader)):
-            self.run_iter(idx, next(batches))
+            self.run_iter(idx, next(self._batches_from(idx)))
         if not self.dataloader.persistent_workers:
-            del batches
             self._batches = None  # ends the workers
         self.runner.call_hook('after_train_epoch')
         self._epoch += 1
@@ -127,11 +125,9 @@ class ExactEpochLoop(EpochBasedTrainLoop):
         one ends. Each image has the seed of its own epoch.
         """
         goes_on = self.dataloader.persistent_workers
-        # A hook that changes the pipeline drops the loader's iterator.
-        if (
-            self._batches is None
-            or self._batches is not self.dataloader._iterator
-        ):
+        # mmpretrain's SwitchRecipeHook drops the loader's iterator.
+        dropped = goes_on and self._batches is not self.dataloader._iterator
+        if self._batches is None or dropped:
             self.sampler.start(
                 self._epoch,
                 first * self.dataloader.batch_size,
@@ -139,6 +135,10 @@ class ExactEpochLoop(EpochBasedTrainLoop):
             )
             self._batches = iter(self.dataloader)
         return self._batches
+
+    def drop_batches(self) -> None:
+        """Read the batches after this one anew, with another pipeline."""
+        self._batches = self.dataloader._iterator = None
 
     def run_iter(self, idx: int, data_batch: Any) -> None:
         """Run one step from a seed of its own in each process."""

@@ -6,6 +6,8 @@ are), V visible online patches, N target patches, D channels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 
 from ..geometry import Grid, PairGeometry
 from .backbone import init_linear_xavier
-from .positions import absolute_table, relative_features
+from .positions import absolute_table, relative_features, scaled_table
 from .projector import transformer_blocks
 
 
@@ -28,6 +30,7 @@ class RelativePositionDecoder(BaseModule):
 
     Args:
         grid (tuple[int, int]): rows and columns of patches of the views.
+            Smaller views have the same positions at fewer points.
         embed_dims (int): channels D. Defaults to 768.
         depth (int): number of blocks. Defaults to 4.
         num_heads (int): attention heads. Defaults to 16.
@@ -72,6 +75,7 @@ class RelativePositionDecoder(BaseModule):
         online: Tensor,
         visible: Tensor,
         geometry: PairGeometry,
+        grids: Sequence[Grid] | None = None,
         chosen: Tensor | None = None,
     ) -> Tensor:
         """Predict the target view's features.
@@ -81,25 +85,31 @@ class RelativePositionDecoder(BaseModule):
                 patches of the online view.
             visible (Tensor): (B, V) row-major indices of those patches.
             geometry (PairGeometry): the B pairs of views.
+            grids (Sequence[tuple[int, int]], optional): rows and columns of
+                the patches of the online and the target view. Defaults to
+                ``grid`` and ``target_grid``.
             chosen (Tensor, optional): (B, K) row-major indices of the
                 target's patches to predict, for ablations. Defaults to all.
 
         Returns:
             Tensor: (B, N, D), or (B, K, D) of the chosen patches.
         """
-        targets = self.mask_tokens(geometry)  # (B, N, D)
+        online_grid, target_grid = grids or (self.grid, self.target_grid)
+        targets = self.mask_tokens(geometry, target_grid)  # (B, N, D)
         if chosen is not None:
             targets = targets.take_along_dim(chosen[..., None], dim=1)
         count = online.shape[1] - visible.shape[1]
         extra, context = online[:, :count], online[:, count:]
-        positions = self.pos_embed[0, 1:]  # (N, D); the cls row is zero
+        positions = self._positions(online_grid)  # (R * C, D)
         context = context + positions[visible]  # (B, V, D)
         tokens = torch.cat([extra, context, targets], dim=1)
         for layer in self.layers:
             tokens = layer(tokens)  # (B, E + V + N, D)
         return self.predict(tokens[:, -targets.shape[1] :])
 
-    def mask_tokens(self, geometry: PairGeometry) -> Tensor:
+    def mask_tokens(
+        self, geometry: PairGeometry, target_grid: Grid | None = None
+    ) -> Tensor:
         """Return the mask tokens (B, N, D) with the patches' positions.
 
         They are ``relative_map`` of the relative embedding (B, N, 2 D),
@@ -109,7 +119,7 @@ class RelativePositionDecoder(BaseModule):
         """
         rows, cols, scale = relative_features(
             geometry,
-            self.target_grid,
+            target_grid or self.target_grid,
             self.grid,
             self.embed_dims,
             self.pos_embed.dtype,
@@ -127,3 +137,13 @@ class RelativePositionDecoder(BaseModule):
             )
             cols = F.linear(cols, weights[1])
             return (rows[:, :, None] + cols[:, None]).flatten(1, 2)
+
+    def _positions(self, grid: Grid) -> Tensor:
+        """Return the positions (R * C, D) of a view in patches of ``grid``
+        of this module."""
+        if tuple(grid) == self.grid:
+            return self.pos_embed[0, 1:]  # the cls row is zero
+        table = scaled_table(
+            grid, self.grid, self.embed_dims, self.pos_embed.device
+        )
+        return table[0].to(self.pos_embed)

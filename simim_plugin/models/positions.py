@@ -73,6 +73,35 @@ def absolute_table(grid: Grid, dim: int) -> Tensor:
     return torch.cat([table.new_zeros(1, dim), table])[None]
 
 
+def scaled_table(
+    grid: Grid,
+    units: Grid,
+    dim: int,
+    device: torch.device | None = None,
+) -> Tensor:
+    """Return the absolute positions of a grid in units of another grid.
+
+    Args:
+        grid (tuple[int, int]): rows R and columns C.
+        units (tuple[int, int]): grid over the same view whose patches are
+            the unit. If it equals ``grid``, positions are 0, 1, 2, ...
+        dim (int): channels D, a multiple of 4.
+        device (torch.device, optional): of the result.
+
+    Returns:
+        Tensor: (1, R * C, D) float64, without a row for the cls token.
+    """
+    rows, cols = (
+        sincos(
+            torch.arange(0.5, n, dtype=torch.float64, device=device) * (u / n)
+            - 0.5,
+            dim // 2,
+        )
+        for n, u in zip(grid, units, strict=True)
+    )
+    return on_grid(rows, cols)[None]
+
+
 def relative_features(
     geometry: PairGeometry,
     target_grid: Grid,

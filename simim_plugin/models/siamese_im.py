@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..checkpoint.loading import start_from
 from ..datasets.collating import PairSamples
-from ..geometry import PairGeometry
+from ..geometry import Grid, PairGeometry
 from ..tensors import to_device
 from .momentum_copy import MomentumCopy
 
@@ -68,7 +68,8 @@ class SiameseIM(BaseSelfSupervisor):
 
         Args:
             inputs (Sequence[Tensor]): the online and the target view, each
-                (B, 3, H, W), normalised.
+                (B, 3, H, W), normalised. They may be smaller than
+                ``img_size`` of the backbone.
             data_samples (Sequence[DataSample]): one per image, with
                 ``mask``, (N,), True on masked patches of the online view,
                 and ``geometry``, a :class:`PairGeometry`; the training loop
@@ -82,7 +83,9 @@ class SiameseIM(BaseSelfSupervisor):
         visible, geometry = self._collate(data_samples)
         online = self.backbone(online_view, visible)  # (B, E + V, C)
         online = self.projector(online)  # (B, E + V, D)
-        prediction = self.neck(online, visible, geometry)  # (B, N, D)
+        prediction = self.neck(
+            online, visible, geometry, self._grids(inputs)
+        )  # (B, N, D)
         target = self.encode_target(target_view)  # (B, N, D)
         return self.head.loss(prediction, target)
 
@@ -108,6 +111,14 @@ class SiameseIM(BaseSelfSupervisor):
         super().init_weights()
         if self.pretrained is None or not start_from(self, self.pretrained):
             self.update_target(momentum=0.0)
+
+    def _grids(self, views: Sequence[Tensor]) -> list[Grid]:
+        """Return rows and columns of the patches of each view."""
+        height, width = self.backbone.patch_embed.projection.kernel_size
+        return [
+            (view.shape[-2] // height, view.shape[-1] // width)
+            for view in views
+        ]
 
     @property
     def _extra(self) -> int:

@@ -338,6 +338,8 @@ RULES: dict[str, Rule] = {
     'MomentumHook.base_momentum': SHARE,
     'ThroughputHook.interval': count(),
     'ThroughputHook.max_wait': SHARE,
+    'SmallViewsFirst.size': SIDE,
+    'SmallViewsFirst.share': SHARE,
     'CollapseMonitor.interval': count(),
     'CollapseMonitor.patience': count(),
     'CollapseMonitor.min_rank': SHARE,

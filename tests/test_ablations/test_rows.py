@@ -170,17 +170,19 @@ def test_row_config_is_short_and_titled(file):
     assert lines[1].startswith(('# Row', '# Ours: '))
 
 
+def recipe_of(config) -> str:
+    pipeline = config.train_dataloader.dataset.pipeline
+    parts = (config.model, pipeline, config.optim_wrapper)
+    return repr((*parts, config.custom_hooks))
+
+
 @pytest.mark.parametrize('scale', SCALES)
 def test_row_i_is_the_base_and_no_other_row_is(scale, monkeypatch):
     seen = {}
     for name in NAMES:
         config = load(name, scale, monkeypatch)
-        pipeline = config.train_dataloader.dataset.pipeline
-        parts = (config.model, pipeline, config.optim_wrapper)
-        seen[name] = repr(parts)
-    base = Config.fromfile(ablation_base())
-    pipeline = base.train_dataloader.dataset.pipeline
-    assert seen['i'] == repr((base.model, pipeline, base.optim_wrapper))
+        seen[name] = recipe_of(config)
+    assert seen['i'] == recipe_of(Config.fromfile(ablation_base()))
     assert len(set(seen.values())) == len(NAMES)
 
 

@@ -10,11 +10,15 @@ from mmengine.registry import init_default_scope
 from mmpretrain.models import resize_pos_embed
 from mmpretrain.registry import MODELS, TRANSFORMS
 
-from simim_plugin.ablations.algorithms import scaled_table
+import simim_plugin.ablations  # noqa: F401  # registers the variants
 from simim_plugin.benchmarks.timing import count_flops
-from simim_plugin.benchmarks.training import pretraining_step
+from simim_plugin.benchmarks.training import measure_methods, pretraining_step
 from simim_plugin.errors import SimimError
-from simim_plugin.models.positions import absolute_table, relative_embedding
+from simim_plugin.models.positions import (
+    absolute_table,
+    relative_embedding,
+    scaled_table,
+)
 
 from ..test_models.helpers import small_batch, small_config
 from . import load
@@ -421,11 +425,13 @@ def test_only_the_hook_moves_the_keys_of_masked_moco():
 
 
 @pytest.mark.parametrize('scale', ['cifar10-micro', 'demo'])
-def test_the_efficient_row_costs_less_than_half_of_a_step(scale, monkeypatch):
+def test_small_views_first_cost_less_than_half(scale, monkeypatch):
     """In operations, forward and backward, of one image."""
-    monkeypatch.setenv('SIMIM_SCALE', scale)
-    costs = {}
-    for name in ('i', 'efficient'):
-        step = pretraining_step(f'siamese_im_row-{name}.py', 2, False)
-        costs[name] = count_flops(step)
-    assert 0.3 < costs['efficient'] / costs['i'] < 0.5
+    files = {n: f'siamese_im_row-{n}.py' for n in ('i', 'small-first')}
+    costs = measure_methods(files, scale, batch=2, rounds=1)
+    share = costs['small-first: GFLOPs an image, / (i)']
+    assert 0.4 < share < (0.52 if scale == 'demo' else 0.5)
+    step = pretraining_step(files['small-first'], 2, False, small=True)
+    small = count_flops(step) / 2e9 / costs['i: GFLOPs an image']
+    assert share == pytest.approx(1 / 3 + small * 2 / 3)
+    assert 0.2 < small < 0.28

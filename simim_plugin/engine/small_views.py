@@ -1,0 +1,150 @@
+"""Train on smaller views first, which cost less."""
+
+from __future__ import annotations
+
+from copy import copy
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from mmpretrain.registry import HOOKS
+
+from ..datasets.image_set import inner_datasets
+from ..errors import SimimError
+from ..geometry import pair
+from .loop import ExactEpochLoop
+from .unwrapping import unwrapped
+
+SHARE = 2 / 3
+"""Default of ``share``."""
+
+
+@HOOKS.register_module()
+class SmallViewsFirst(Hook):
+    """Train on smaller views first, and on the config's views to the end.
+
+    Both views shrink by the same factor. Masks keep their share of the
+    patches, and blocks their share of the view. Positions keep their range:
+    a point of a view has the same position at both sizes. The switch falls
+    between two optimizer steps, and only depends on the iteration, so that a
+    resumed run stays exact. Checkpoints, monitors and evaluation are those
+    of the config's views.
+
+    Args:
+        size (int | tuple[int, int]): height and width of the small online
+            view in pixels, whole patches.
+        share (float): of the iterations, between 0 and 1. Defaults to 2 / 3.
+
+    Raises:
+        SimimError: if the run has no step of one of the sizes, or its
+            views, model or loop have one size only.
+    """
+
+    def __init__(
+        self, size: int | tuple[int, int], share: float = SHARE
+    ) -> None:
+        self.size = pair(size)
+        self.share = share
+        self._until = 0
+        self._small = False
+        self._pipelines: list[tuple[Any, Any, Any]] = []
+
+    def before_train(self, runner: Runner) -> None:
+        """Prepare the small views, and find the iteration of the switch."""
+        loop = runner.train_loop
+        if not isinstance(loop, ExactEpochLoop):
+            raise SimimError(
+                f'SmallViewsFirst cannot change the views of a '
+                f'{type(loop).__name__}; set train_cfg.type to '
+                "'ExactEpochLoop', or remove the hook."
+            )
+        every = loop.accumulated
+        self._until = round(self.share * runner.max_iters / every) * every
+        if not 0 < self._until < runner.max_iters:
+            raise SimimError(
+                f'share={self.share:.3g} of SmallViewsFirst leaves '
+                f'{self._until} of {runner.max_iters} iterations for the '
+                'small views; set another share, or train longer.'
+            )
+        vit = unwrapped(runner.model).backbone
+        self._pipelines = [
+            (one, pipeline, small_pipeline(pipeline, self.size, vit))
+            for one in inner_datasets(loop.dataloader.dataset)
+            # A wrapper passes on the pipeline of the set in it.
+            if (pipeline := getattr(one, '__dict__', {}).get('pipeline'))
+        ]
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Choose the views of the first iteration, of a resumed run too."""
+        self._choose(runner, small=runner.iter < self._until)
+
+    def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
+        """Change to the config's views when it is time."""
+        self._choose(runner, small=runner.iter + 1 < self._until)
+
+    def _choose(self, runner: Runner, small: bool) -> None:
+        if small == self._small:
+            return
+        self._small = small
+        for dataset, whole, smaller in self._pipelines:
+            dataset.pipeline = smaller if small else whole
+        runner.train_loop.drop_batches()
+        size = f'{self.size[0]} x {self.size[1]} px' if small else 'full size'
+        runner.logger.info(
+            f'SmallViewsFirst: views of {size} from here on; iteration '
+            f'{self._until} of {runner.max_iters} is the first of full size.'
+        )
+
+
+def small_pipeline(pipeline: Any, size: tuple[int, int], vit: Any) -> Any:
+    """Return a pipeline with smaller views, and masks for them.
+
+    Args:
+        pipeline (Compose): of pairs of views.
+        size (tuple[int, int]): height and width of the online view.
+        vit (nn.Module): the backbone.
+
+    Raises:
+        SimimError: if the views are not whole patches or not smaller, or a
+            part has one size only.
+    """
+    steps = pipeline.transforms
+    views = [step for step in steps if hasattr(step, 'of_size')]
+    if len(views) != 1:
+        raise SimimError(
+            f'SmallViewsFirst needs one PairedViews in the pipeline, not '
+            f'{len(views)}; remove the hook, or add them.'
+        )
+    patch = vit.patch_embed.projection.kernel_size
+    before = views[0].size
+    whole = not any(n % p for n, p in zip(size, patch, strict=True))
+    if not whole or size[0] >= before[0] or size[1] >= before[1]:
+        raise SimimError(
+            f'SmallViewsFirst has views of {size[0]} x {size[1]} px; set its '
+            f'size to a multiple of {patch[0]} x {patch[1]} px, the patch, '
+            f'below {before[0]} x {before[1]} px, the views of the config.'
+        )
+    if getattr(vit, 'bias_index', None) is not None:
+        raise SimimError(
+            'The relative_bias of model.backbone has one grid, and '
+            'SmallViewsFirst needs two; remove one of them.'
+        )
+    grid = size[0] // patch[0], size[1] // patch[1]
+    other = copy(pipeline)
+    other.transforms = [_at(step, size, grid) for step in steps]
+    return other
+
+
+def _at(step: Any, size: tuple[int, int], grid: tuple[int, int]) -> Any:
+    """Return a transform for the small views."""
+    if hasattr(step, 'of_size'):
+        return step.of_size(size)
+    if hasattr(step, 'on_grid'):
+        return step.on_grid(grid)
+    if hasattr(step, 'grid'):
+        raise SimimError(
+            f'{type(step).__name__} has a grid, and no method `on_grid` that '
+            'returns it for the grid of small views; add the method, or '
+            'remove SmallViewsFirst.'
+        )
+    return step
