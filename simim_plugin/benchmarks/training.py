@@ -26,9 +26,8 @@ from ..config_files import config_path
 from ..datasets.collating import collate_pairs
 from ..engine.compiling import compile_parts
 from ..engine.optim import has_fused
-from ..engine.small_views import SHARE, small_pipeline
+from ..engine.small_views import SCALE, SHARE, small_pipeline
 from ..errors import SimimError
-from ..geometry import pair
 from ..models import UniGradHead
 from ..settings import apply_img_size
 from ..vit.arches import ARCHES
@@ -104,8 +103,8 @@ def pretraining_step(
     transforms = Compose([t for t in pipeline if t.type != 'LoadRGBImage'])
     if small:
         (hook,) = _small_views(config)
-        size = pair(hook.size)
-        transforms = small_pipeline(transforms, size, model.backbone)
+        scale = hook.get('scale', SCALE)
+        transforms = small_pipeline(transforms, scale, model.backbone)
     noise = np.random.default_rng(0)
     samples = [
         transforms(

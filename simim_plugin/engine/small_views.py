@@ -11,12 +11,11 @@ from mmpretrain.registry import HOOKS
 
 from ..datasets.image_set import inner_datasets
 from ..errors import SimimError
-from ..geometry import pair
 from .loop import ExactEpochLoop
 from .unwrapping import unwrapped
 
-SHARE = 2 / 3
-"""Default of ``share``."""
+SCALE, SHARE = 0.5, 2 / 3
+"""Defaults of the hook."""
 
 
 @HOOKS.register_module()
@@ -25,14 +24,15 @@ class SmallViewsFirst(Hook):
 
     Both views shrink by the same factor. Masks keep their share of the
     patches, and blocks their share of the view. Positions keep their range:
-    a point of a view has the same position at both sizes. The switch falls
-    between two optimizer steps, and only depends on the iteration, so that a
-    resumed run stays exact. Checkpoints, monitors and evaluation are those
-    of the config's views.
+    a point of a view has the same position at both sizes. The first
+    optimizer step has the config's views, so that a batch which does not fit
+    into memory fails at once. The switch falls between two optimizer steps,
+    and only depends on the iteration, so that a resumed run stays exact.
+    Checkpoints, monitors and evaluation are those of the config's views.
 
     Args:
-        size (int | tuple[int, int]): height and width of the small online
-            view in pixels, whole patches.
+        scale (float): side of the small views, as a share of the config's,
+            below 1; whole patches. Defaults to 0.5.
         share (float): of the iterations, between 0 and 1. Defaults to 2 / 3.
 
     Raises:
@@ -40,12 +40,10 @@ class SmallViewsFirst(Hook):
             views, model or loop have one size only.
     """
 
-    def __init__(
-        self, size: int | tuple[int, int], share: float = SHARE
-    ) -> None:
-        self.size = pair(size)
+    def __init__(self, scale: float = SCALE, share: float = SHARE) -> None:
+        self.scale = scale
         self.share = share
-        self._until = 0
+        self._from = self._until = 0
         self._small = False
         self._pipelines: list[tuple[Any, Any, Any]] = []
 
@@ -58,17 +56,18 @@ class SmallViewsFirst(Hook):
                 f'{type(loop).__name__}; set train_cfg.type to '
                 "'ExactEpochLoop', or remove the hook."
             )
-        every = loop.accumulated
+        self._from = every = loop.accumulated
         self._until = round(self.share * runner.max_iters / every) * every
-        if not 0 < self._until < runner.max_iters:
+        if not self._from < self._until < runner.max_iters:
             raise SimimError(
-                f'share={self.share:.3g} of SmallViewsFirst leaves '
-                f'{self._until} of {runner.max_iters} iterations for the '
-                'small views; set another share, or train longer.'
+                f'share={self.share:.3g} of SmallViewsFirst ends the small '
+                f'views at iteration {self._until} of {runner.max_iters}, and '
+                f'they begin at {self._from}; set another share, or train '
+                'longer.'
             )
         vit = unwrapped(runner.model).backbone
         self._pipelines = [
-            (one, pipeline, small_pipeline(pipeline, self.size, vit))
+            (one, pipeline, small_pipeline(pipeline, self.scale, vit))
             for one in inner_datasets(loop.dataloader.dataset)
             # A wrapper passes on the pipeline of the set in it.
             if (pipeline := getattr(one, '__dict__', {}).get('pipeline'))
@@ -76,37 +75,39 @@ class SmallViewsFirst(Hook):
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Choose the views of the first iteration, of a resumed run too."""
-        self._choose(runner, small=runner.iter < self._until)
+        self._choose(runner, runner.iter)
 
     def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         """Change to the config's views when it is time."""
-        self._choose(runner, small=runner.iter + 1 < self._until)
+        self._choose(runner, runner.iter + 1)
 
-    def _choose(self, runner: Runner, small: bool) -> None:
+    def _choose(self, runner: Runner, iteration: int) -> None:
+        """Choose the views of an iteration."""
+        small = self._from <= iteration < self._until
         if small == self._small:
             return
         self._small = small
         for dataset, whole, smaller in self._pipelines:
             dataset.pipeline = smaller if small else whole
         runner.train_loop.drop_batches()
-        size = f'{self.size[0]} x {self.size[1]} px' if small else 'full size'
+        side = f'{self.scale:.3g} of the side' if small else 'full size'
         runner.logger.info(
-            f'SmallViewsFirst: views of {size} from here on; iteration '
+            f'SmallViewsFirst: views of {side} from here on; iteration '
             f'{self._until} of {runner.max_iters} is the first of full size.'
         )
 
 
-def small_pipeline(pipeline: Any, size: tuple[int, int], vit: Any) -> Any:
+def small_pipeline(pipeline: Any, scale: float, vit: Any) -> Any:
     """Return a pipeline with smaller views, and masks for them.
 
     Args:
         pipeline (Compose): of pairs of views.
-        size (tuple[int, int]): height and width of the online view.
+        scale (float): side of the views as a share, rounded to patches.
         vit (nn.Module): the backbone.
 
     Raises:
-        SimimError: if the views are not whole patches or not smaller, or a
-            part has one size only.
+        SimimError: if the views do not shrink to whole patches, or a part
+            has one size only.
     """
     steps = pipeline.transforms
     views = [step for step in steps if hasattr(step, 'of_size')]
@@ -115,23 +116,23 @@ def small_pipeline(pipeline: Any, size: tuple[int, int], vit: Any) -> Any:
             f'SmallViewsFirst needs one PairedViews in the pipeline, not '
             f'{len(views)}; remove the hook, or add them.'
         )
-    patch = vit.patch_embed.projection.kernel_size
-    before = views[0].size
-    whole = not any(n % p for n, p in zip(size, patch, strict=True))
-    if not whole or size[0] >= before[0] or size[1] >= before[1]:
-        raise SimimError(
-            f'SmallViewsFirst has views of {size[0]} x {size[1]} px; set its '
-            f'size to a multiple of {patch[0]} x {patch[1]} px, the patch, '
-            f'below {before[0]} x {before[1]} px, the views of the config.'
-        )
     if getattr(vit, 'bias_index', None) is not None:
         raise SimimError(
             'The relative_bias of model.backbone has one grid, and '
             'SmallViewsFirst needs two; remove one of them.'
         )
-    grid = size[0] // patch[0], size[1] // patch[1]
+    patch = vit.patch_embed.projection.kernel_size
+    before = [n // p for n, p in zip(views[0].size, patch, strict=True)]
+    rows, columns = (round(scale * n) for n in before)
+    if not (0 < rows < before[0] and 0 < columns < before[1]):
+        raise SimimError(
+            f'scale={scale:.3g} of SmallViewsFirst makes {rows} x {columns} '
+            f'patches of {before[0]} x {before[1]}; set one that leaves '
+            'fewer patches, and at least one.'
+        )
+    size = rows * patch[0], columns * patch[1]
     other = copy(pipeline)
-    other.transforms = [_at(step, size, grid) for step in steps]
+    other.transforms = [_at(step, size, (rows, columns)) for step in steps]
     return other
 
 

@@ -338,7 +338,7 @@ RULES: dict[str, Rule] = {
     'MomentumHook.base_momentum': SHARE,
     'ThroughputHook.interval': count(),
     'ThroughputHook.max_wait': SHARE,
-    'SmallViewsFirst.size': SIDE,
+    'SmallViewsFirst.scale': SHARE,
     'SmallViewsFirst.share': SHARE,
     'CollapseMonitor.interval': count(),
     'CollapseMonitor.patience': count(),

@@ -26,7 +26,7 @@ PIPELINE = [
     dict(type='BlockwiseMask', grid=(4, 4), num_masked=8, min_block=4),
     dict(type='PackInputs', algorithm_keys=['geometry']),
 ]
-HOOK = dict(type='SmallViewsFirst', size=8, share=0.75)
+HOOK = dict(type='SmallViewsFirst', share=0.75)
 
 
 @HOOKS.register_module(force=True)
@@ -78,7 +78,7 @@ def train(make_runner, tmp_path, folder):  # noqa: F811
 
 @pytest.mark.parametrize('workers', [0, 2])
 def test_views_are_small_first(train, workers):
-    """Of 12 iterations 9 are small; the others are those of a plain run."""
+    """Iterations 1 to 8 of 12; the others are those of a plain run."""
     runner, batches = train('small', HOOK, workers=workers)
     log = printed(runner)
     _, plain = train('plain', workers=workers)
@@ -86,11 +86,12 @@ def test_views_are_small_first(train, workers):
     for (step, views, visible), (_, whole, seen) in zip(
         batches, plain, strict=True
     ):
-        side, patches = (8, 2) if step < 9 else (16, 8)
+        small = 1 <= step < 9
+        side, patches = (8, 2) if small else (16, 8)
         assert [view.shape for view in views] == [(4, 3, side, side)] * 2
         assert visible.shape == (4, patches)
         assert visible.max() < (side // 4) ** 2
-        if step < 9:  # the same crops, colours aside
+        if small:  # the same crops, colours aside
             for view, other in zip(views, whole, strict=True):
                 coarse = other.reshape(4, 3, 8, 2, 8, 2).mean((3, 5))
                 assert abs(view - coarse).mean() < 4
@@ -98,7 +99,7 @@ def test_views_are_small_first(train, workers):
             for view, other in zip(views, whole, strict=True):
                 assert np.array_equal(view, other)
             assert torch.equal(visible, seen)
-    assert 'views of 8 x 8 px from here on; iteration 9 of 12' in log
+    assert 'views of 0.5 of the side from here on; iteration 9 of' in log
     assert 'views of full size from here on' in log
 
 
@@ -120,7 +121,7 @@ def test_the_switch_falls_between_optimizer_steps(train):
     hook = dict(HOOK, share=0.66)  # 7.9 iterations
     _, batches = train('run', hook, accumulated=3)
     sides = [views[0].shape[-1] for _, views, _ in batches]
-    assert sides == [8] * 9 + [16] * 3
+    assert sides == [16] * 3 + [8] * 6 + [16] * 3
 
 
 def test_positions_of_small_views_keep_their_range():
@@ -166,10 +167,10 @@ def test_transforms_of_other_sizes():
 @pytest.mark.parametrize(
     ('options', 'words'),
     [
-        (dict(size=6), 'multiple of 4 x 4 px'),
-        (dict(size=16), 'below 16 x 16 px'),
-        (dict(size=8, share=0.01), 'leaves 0 of 12 iterations'),
-        (dict(size=8, share=0.99), 'leaves 12 of 12 iterations'),
+        (dict(scale=0.1), '0 x 0 patches of 4 x 4'),
+        (dict(scale=0.9), '4 x 4 patches of 4 x 4'),
+        (dict(share=0.1), 'at iteration 1 of 12, and they begin at 1'),
+        (dict(share=0.99), 'at iteration 12 of 12'),
     ],
 )
 def test_settings_that_cannot_be_are_refused(train, options, words):
@@ -185,7 +186,7 @@ def test_another_loop_is_refused(make_runner):  # noqa: F811
 def test_other_transforms_and_models_are_refused(monkeypatch):
     vit = small_model().backbone
     pipeline = Compose(PIPELINE)
-    small_pipeline(pipeline, (8, 8), vit)
+    small_pipeline(pipeline, 0.5, vit)
 
     class Grid:
         grid = (4, 4)
@@ -193,11 +194,11 @@ def test_other_transforms_and_models_are_refused(monkeypatch):
     steps = pipeline.transforms
     with pytest.raises(SimimError, match='Grid has a grid'):
         pipeline.transforms = [*steps, Grid()]
-        small_pipeline(pipeline, (8, 8), vit)
+        small_pipeline(pipeline, 0.5, vit)
     with pytest.raises(SimimError, match=r'one PairedViews .*, not 0'):
         pipeline.transforms = steps[:1]
-        small_pipeline(pipeline, (8, 8), vit)
+        small_pipeline(pipeline, 0.5, vit)
     pipeline.transforms = steps
     vit.bias_index = torch.zeros(1)
     with pytest.raises(SimimError, match='relative_bias'):
-        small_pipeline(pipeline, (8, 8), vit)
+        small_pipeline(pipeline, 0.5, vit)
