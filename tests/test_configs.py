@@ -86,7 +86,15 @@ ONE_GPU = [
     for data in ('in1k', 'folder')
 ]
 AT_128 = [f'{name}-128x128' for name in ONE_GPU]
+SMALL_FIRST = [
+    f'{name}-small-first'
+    for name in (
+        'siamese_im_vit-base-p16_8xb512-amp-coslr-400e_in1k',
+        *ONE_GPU[:2],
+    )
+]
 RECIPE |= dict.fromkeys(ONE_GPU, (400, 40, 118, 1024))
+RECIPE |= {name: RECIPE[name[: -len('-small-first')]] for name in SMALL_FIRST}
 RECIPE |= dict.fromkeys(AT_128, (400, 40, 38, 1024))
 WIDTHS = dict(small=384, tiny=192)
 
@@ -356,6 +364,15 @@ def test_packaged_sizes_are_those_of_img_size(name):
 DINOV2 = (
     'siamese_im_vit-small-p14_1xb256-accum4-amp-coslr-100e_continue-dinov2'
 )
+
+
+@pytest.mark.parametrize('name', SMALL_FIRST)
+def test_small_views_first_differ_in_one_hook(name):
+    config, plain = load(name), load(name.removesuffix('-small-first'))
+    *hooks, small = config.pop('custom_hooks')
+    assert hooks == plain.pop('custom_hooks')
+    assert small == dict(type='SmallViewsFirst')
+    assert config == plain
 
 
 def test_every_pretraining_config_is_listed():

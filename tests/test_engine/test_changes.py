@@ -164,6 +164,7 @@ def test_lists_hooks_and_classes():
         (dict(type='SyncBuffersHook'), Kind.COURSE),
         (dict(type='PreciseBNHook'), Kind.COURSE),
         (dict(type='SwitchRecipeHook', schedule=[]), Kind.COURSE),
+        (dict(type='SmallViewsFirst', scale=0.5), Kind.COURSE),
     ],
     ids=lambda value: value['type'] if isinstance(value, dict) else value.name,
 )
