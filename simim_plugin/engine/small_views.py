@@ -65,9 +65,20 @@ class SmallViewsFirst(Hook):
                 f'they begin at {self._from}; set another share, or train '
                 'longer.'
             )
-        vit = unwrapped(runner.model).backbone
+        model = unwrapped(runner.model)
+        any_size = hasattr(getattr(model, 'neck', None), 'mask_tokens')
+        if not any_size or hasattr(model, 'target_positions'):
+            raise SimimError(
+                f'{type(model).__name__} has one size of its views, and '
+                'SmallViewsFirst changes it; use SiameseIM, or remove the '
+                'hook.'
+            )
         self._pipelines = [
-            (one, pipeline, small_pipeline(pipeline, self.scale, vit))
+            (
+                one,
+                pipeline,
+                small_pipeline(pipeline, self.scale, model.backbone),
+            )
             for one in inner_datasets(loop.dataloader.dataset)
             # A wrapper passes on the pipeline of the set in it.
             if (pipeline := getattr(one, '__dict__', {}).get('pipeline'))

@@ -178,6 +178,19 @@ def test_settings_that_cannot_be_are_refused(train, options, words):
         train('run', dict(type='SmallViewsFirst', **options))
 
 
+@pytest.mark.parametrize('kind', ['small target', 'no decoder'])
+def test_models_of_one_size_are_refused(make_runner, folder, kind):  # noqa: F811
+    model = small_model()
+    if kind == 'small target':
+        model.target_positions = torch.zeros(1)
+    else:
+        model.neck = torch.nn.Identity()
+    options = settings()
+    options['custom_hooks'] = [HOOK]
+    with pytest.raises(SimimError, match='SiameseIM has one size of its'):
+        make_runner(model, **options).train()
+
+
 def test_another_loop_is_refused(make_runner):  # noqa: F811
     with pytest.raises(SimimError, match='ExactEpochLoop'):
         make_runner(custom_hooks=[HOOK]).train()
