@@ -213,20 +213,20 @@ RUNS: dict[str, list[str]] = {
         f'train_cfg.max_epochs=1 optim_wrapper.optimizer.lr={rate}'
         for rate in RATES
     ],
-    # The methods, rows of table 3, and the efficient recipe in equal images.
+    # The methods, rows of table 3 and small views first, in equal images.
     'cifar10_rows': [
         f'tools/ablate.py {rows} --scale cifar10-micro --data {CIFAR} '
         f'--seeds {seeds} --costs --curves {FIGURES} '
         f'--work-dir {OUT}/cifar10_rows/images'
         for rows, seeds in (
-            (f'{UNTRAINED} {METHODS} {CIFAR_ROWS} efficient', '0'),
-            ('i mae moco-v3 efficient', '1 2'),
+            (f'{UNTRAINED} {METHODS} {CIFAR_ROWS} small-first', '0'),
+            ('i mae moco-v3 small-first', '1 2'),
         )
     ],
-    'efficient': [
-        f'tools/ablate.py efficient --scale cifar10-micro --data {CIFAR} '
+    'small_first': [
+        f'tools/ablate.py small-first --scale cifar10-micro --data {CIFAR} '
         f'--seeds 0 1 2 --budget time {FIGURES} '
-        f'--work-dir {OUT}/efficient/rows'
+        f'--work-dir {OUT}/small_first/rows'
     ],
 }
 """Commands of each run; a run may use the results of earlier ones."""
@@ -331,7 +331,7 @@ DATA = {
     'cifar10': unpack_cifar10,
     'cifar10_rates': hold_out_cifar10,
     'cifar10_rows': unpack_cifar10,
-    'efficient': unpack_cifar10,
+    'small_first': unpack_cifar10,
     'eight_photographs': link('coco_tiny'),
     'six_pairs': link('ade_tiny'),
 }
