@@ -88,7 +88,7 @@ def desk(tmp_path, monkeypatch):
     for name in ('tools', 'simim_plugin', 'configs'):
         (tmp_path / name).symlink_to(ROOT / name)
     mine = tmp_path / 'my'
-    for k in range(24):
+    for k in range(40):
         picture(mine / 'photographs' / f'{k}.png', (80, 72), k)
     class_folders(mine / 'classes', (20, 20, 20), broken=False)
     coco(mine / 'coco')
