@@ -115,7 +115,7 @@ class PartialTargetSiameseIM(SiameseIM):
         online = self.backbone(online_view, visible)
         online = self.projector(online)  # (B, E + V, D)
         prediction = self.neck(
-            online, visible, geometry, self._grids(inputs), chosen
+            online, visible, geometry, chosen, self._grids(inputs)
         )
         target = self.encode_part(target_view, chosen)  # (B, K, D)
         return self.head.loss(prediction, target)

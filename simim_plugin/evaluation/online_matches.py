@@ -30,7 +30,7 @@ SHARE = 'matches/share'
 VERDICT = 'Patches that find their partner in the other view'
 """How the sentence at the end of a run begins."""
 
-START = 'matches/start'
+START = 'matches/start_without_place'
 """Entry of the message hub, which checkpoints keep."""
 
 _LEFT_OUT = ('BlockwiseMask', 'RandomMask', 'PackInputs')

@@ -75,8 +75,8 @@ class RelativePositionDecoder(BaseModule):
         online: Tensor,
         visible: Tensor,
         geometry: PairGeometry,
-        grids: Sequence[Grid] | None = None,
         chosen: Tensor | None = None,
+        grids: Sequence[Grid] | None = None,
     ) -> Tensor:
         """Predict the target view's features.
 
@@ -85,11 +85,11 @@ class RelativePositionDecoder(BaseModule):
                 patches of the online view.
             visible (Tensor): (B, V) row-major indices of those patches.
             geometry (PairGeometry): the B pairs of views.
+            chosen (Tensor, optional): (B, K) row-major indices of the
+                target's patches to predict, for ablations. Defaults to all.
             grids (Sequence[tuple[int, int]], optional): rows and columns of
                 the patches of the online and the target view. Defaults to
                 ``grid`` and ``target_grid``.
-            chosen (Tensor, optional): (B, K) row-major indices of the
-                target's patches to predict, for ablations. Defaults to all.
 
         Returns:
             Tensor: (B, N, D), or (B, K, D) of the chosen patches.
@@ -139,8 +139,10 @@ class RelativePositionDecoder(BaseModule):
             return (rows[:, :, None] + cols[:, None]).flatten(1, 2)
 
     def _positions(self, grid: Grid) -> Tensor:
-        """Return the positions (R * C, D) of a view in patches of ``grid``
-        of this module."""
+        """Return the positions (R * C, D) of the patches of a view.
+
+        Their unit is a patch of a view of full size.
+        """
         if tuple(grid) == self.grid:
             return self.pos_embed[0, 1:]  # the cls row is zero
         table = scaled_table(

@@ -84,7 +84,7 @@ class SiameseIM(BaseSelfSupervisor):
         online = self.backbone(online_view, visible)  # (B, E + V, C)
         online = self.projector(online)  # (B, E + V, D)
         prediction = self.neck(
-            online, visible, geometry, self._grids(inputs)
+            online, visible, geometry, grids=self._grids(inputs)
         )  # (B, N, D)
         target = self.encode_target(target_view)  # (B, N, D)
         return self.head.loss(prediction, target)

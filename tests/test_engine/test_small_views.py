@@ -6,7 +6,6 @@ import torch
 from mmengine.dataset import Compose
 from mmengine.hooks import Hook
 from mmpretrain.registry import HOOKS
-from PIL import Image
 
 from simim_plugin.datasets import BlockwiseMask, ImageFolder, PairedViews
 from simim_plugin.engine.small_views import small_pipeline
@@ -18,7 +17,7 @@ from simim_plugin.models.positions import scaled_table, sincos
 from ..test_models.helpers import small_model
 from .test_resume import Disturb, assert_same_run, settings
 from .test_runner import make_runner  # noqa: F401
-from .training import printed
+from .training import printed, smooth_picture
 
 PIPELINE = [
     dict(type='LoadRGBImage'),
@@ -47,9 +46,7 @@ def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp('pictures')
     draw = np.random.default_rng(0)
     for k in range(27):
-        pixels = draw.integers(0, 256, (5, 6, 3), np.uint8)
-        image = Image.fromarray(pixels).resize((40, 30), Image.BICUBIC)
-        image.save(root / f'{k}.png')
+        smooth_picture(root / f'{k}.png', draw)
     return root
 
 

@@ -5,11 +5,13 @@ import math
 import time
 from itertools import count
 
+import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import HOOKS
+from PIL import Image
 from torch.utils.data import Dataset
 
 from simim_plugin.engine import SiameseIMRunner
@@ -42,6 +44,13 @@ class Pairs(Dataset):
         time.sleep(self.seconds)
         views = [view[k] for view in self.inputs]
         return dict(inputs=views, data_samples=self.samples[k])
+
+
+def smooth_picture(file, draw):
+    """Write a picture of 40 x 30 px whose neighbours are alike."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pixels = draw.integers(0, 256, (5, 6, 3), np.uint8)
+    Image.fromarray(pixels).resize((40, 30), Image.BICUBIC).save(file)
 
 
 def make_runner(

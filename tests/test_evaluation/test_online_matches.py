@@ -33,6 +33,7 @@ from ..test_engine.training import (
     printed,
     same,
     scalars,
+    smooth_picture,
     state,
     trainer,
 )
@@ -65,11 +66,7 @@ def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp('pictures') / 'all'
     draw = np.random.default_rng(0)
     for k in range(60):
-        place = root / f'album {k % 3}'
-        place.mkdir(parents=True, exist_ok=True)
-        pixels = draw.integers(0, 256, (5, 6, 3), np.uint8)
-        image = Image.fromarray(pixels).resize((40, 30), Image.BICUBIC)
-        image.save(place / f'{k}.png')
+        smooth_picture(root / f'album {k % 3}' / f'{k}.png', draw)
     return root
 
 
