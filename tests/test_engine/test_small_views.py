@@ -10,6 +10,7 @@ from mmpretrain.registry import HOOKS
 from simim_plugin.datasets import BlockwiseMask, ImageFolder, PairedViews
 from simim_plugin.engine.small_views import small_pipeline
 from simim_plugin.errors import SimimError
+from simim_plugin.evaluation import OnlineMatches  # noqa: F401
 from simim_plugin.geometry import PairGeometry, View
 from simim_plugin.models import SiameseIMViT
 from simim_plugin.models.positions import scaled_table, sincos
@@ -17,7 +18,7 @@ from simim_plugin.models.positions import scaled_table, sincos
 from ..test_models.helpers import small_model
 from .test_resume import Disturb, assert_same_run, settings
 from .test_runner import make_runner  # noqa: F401
-from .training import printed, smooth_picture
+from .training import printed, scalars, smooth_picture
 
 PIPELINE = [
     dict(type='LoadRGBImage'),
@@ -119,6 +120,18 @@ def test_the_switch_falls_between_optimizer_steps(train):
     _, batches = train('run', hook, accumulated=3)
     sides = [views[0].shape[-1] for _, views, _ in batches]
     assert sides == [16] * 3 + [8] * 6 + [16] * 3
+
+
+def test_matches_are_of_full_views(train, folder):
+    """Pairs are the same with and without small views."""
+    matches = dict(type='OnlineMatches', folder=str(folder), interval=1)
+    shares = []
+    for name, hooks in (('small', [HOOK]), ('plain', [])):
+        runner, _ = train(name, *hooks, matches)
+        found = [line for line in scalars(runner) if 'matches/share' in line]
+        assert [line['epoch'] for line in found] == [0, 1, 2]
+        shares.append([line['matches/share'] for line in found])
+    assert shares[0][0] == shares[1][0]
 
 
 def test_positions_of_small_views_keep_their_range():
