@@ -30,7 +30,12 @@ from ..runs.open_files import explain_open_files
 from ..runs.processes import ProcessMixin
 from ..runs.stopping import StopHook, record_stop_signals
 from ..runs.terminal import ShortTerminal, noted_notices, silent_stderr
-from ..settings import apply_img_size, check_settings, fit_channels
+from ..settings import (
+    apply_img_size,
+    changed_too_late,
+    check_settings,
+    fit_channels,
+)
 from .checkpointing import BranchHook
 from .compiling import compile_parts
 from .loop import accumulative_counts
@@ -72,6 +77,7 @@ class SiameseIMRunner(
         text = getattr(config, 'text', '')
         warnings = check_settings({**config, **given}, text)
         if isinstance(config, Config):
+            warnings += changed_too_late(config)
             write_plainly(config)
         with noted_notices():
             super().__init__(*args, **kwargs)

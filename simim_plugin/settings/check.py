@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -16,24 +15,16 @@ from mmengine.registry import (
     OPTIMIZERS,
     PARAM_SCHEDULERS,
 )
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import BaseLoop
 
 from ..errors import SimimError, Trouble
 from .agreements import AGREEMENTS, WARNINGS
 from .forms import check_forms
+from .names import RUNNER, nearest, unread_names
 from .parts import Part, find_parts, found, known_names, root_of
 from .rules import RULES, Rule
 from .signatures import accepted, default_of, parameter_of, read_of
 from .whole import Faults, Whole
-
-_RUNNER = frozenset(inspect.signature(Runner.__init__).parameters) - {'self'}
-_TOP_LEVEL = (_RUNNER - {'cfg'}) | {
-    *('runner_type', 'model_wrapper_cfg', 'sync_bn', 'compile'),
-    *('find_unused_parameters', 'activation_checkpointing'),
-    *('efficient_conv_bn_eval', 'custom_imports'),
-    *('tta_model', 'tta_pipeline', 'img_size'),
-}
-"""Names that mmengine's Runner, ours or a script of OpenMMLab reads."""
 
 _PROPOSALS = frozenset({'nms_pre', 'max_per_img', 'nms', 'min_bbox_size'})
 _READ_BY_KEY: dict[str, frozenset[str]] = {
@@ -118,7 +109,7 @@ def check_settings(settings: Mapping, text: str = '') -> list[str]:
     _refuse(faults)
     warnings, failed_too = _results(WARNINGS, whole)
     return [
-        *_unread_names(settings, text),
+        *unread_names(settings, text, _READ_BY_KEY),
         *_unread_keys(whole),
         *_ignored(whole),
         *warnings,
@@ -148,14 +139,14 @@ def _names(whole: Whole) -> Iterator[str]:
                 yield (
                     f'There is no {constructor!r} for '
                     'optim_wrapper.constructor; '
-                    f'{_nearest(constructor, known_names(registry))}.'
+                    f'{nearest(constructor, known_names(registry))}.'
                 )
 
 
 def _unknown_type(part: Part) -> Iterator[str]:
     if part.registry is None or part.made is not None:
         return
-    advice = _nearest(part.kind.rpartition('.')[2], known_names(part.registry))
+    advice = nearest(part.kind.rpartition('.')[2], known_names(part.registry))
     yield (
         f'There is no {part.kind!r} for {part.path}; {advice}; see '
         f'{Trouble.NOT_IN_REGISTRY}.'
@@ -177,7 +168,7 @@ def _unknown_arguments(part: Part) -> Iterator[str]:
         yield (
             f'{part.path}.{name} is no setting of '
             f'{getattr(part.made, "__name__", part.kind)}; '
-            f'{_nearest(name, known, "remove it")}.'
+            f'{nearest(name, known, "remove it")}.'
         )
 
 
@@ -201,7 +192,7 @@ def _unknown_arch(part: Part) -> Iterator[str]:
     if isinstance(arch, str):
         if arch not in known and arch.lower() not in known:
             yield (
-                f'{part.path}.arch is {arch!r}; {_nearest(arch, list(known))}.'
+                f'{part.path}.arch is {arch!r}; {nearest(arch, list(known))}.'
             )
     elif own:
         needed = {
@@ -212,26 +203,11 @@ def _unknown_arch(part: Part) -> Iterator[str]:
         for name in arch.keys() - allowed:
             yield (
                 f'{part.path}.arch.{name} is no setting of an encoder; '
-                f'{_nearest(name, allowed)}.'
+                f'{nearest(name, allowed)}.'
             )
         missing = sorted(needed - arch.keys())
         if missing:
             yield f'{part.path}.arch lacks {", ".join(missing)}; set them.'
-
-
-def _nearest(name: str, known: Iterable[str], otherwise: str = '') -> str:
-    """Return the advice to use the nearest known name, as a clause."""
-    known = sorted({*known})
-    close = difflib.get_close_matches(name, known, 3, 0.6)
-    if not close:
-        lower = {k.lower(): k for k in known}
-        close = [
-            lower[k]
-            for k in difflib.get_close_matches(name.lower(), lower, 3, 0.6)
-        ]
-    if close:
-        return f'did you mean {" or ".join(close)}?'.rstrip('?')
-    return otherwise or 'correct the name, or import what registers it'
 
 
 def _values(whole: Whole) -> Iterator[str]:
@@ -255,7 +231,7 @@ def _odd_values(whole: Whole) -> Iterator[str]:
         for name, value in part.settings.items():
             if part.made and not _may_be(value, part.made, name):
                 yield _sentence(f'{part.path}.{name}', value, 'True or False')
-    for name in _RUNNER & whole.settings.keys():
+    for name in RUNNER & whole.settings.keys():
         for path in _not_numbers(whole.settings[name], name):
             yield f'{path} is nan; set it to a number.'
 
@@ -354,28 +330,6 @@ def _below(settings: Mapping, path: str) -> Mapping:
     return inner if isinstance(inner, Mapping) else {}
 
 
-def _unread_names(settings: Mapping, text: str) -> Iterator[str]:
-    """Warn about top-level names that nothing reads.
-
-    A config file may name its parts, so a name that the files use again is
-    left alone.
-    """
-    for name in settings.keys() - _TOP_LEVEL:
-        owner = next((k for k, v in _READ_BY_KEY.items() if name in v), '')
-        start = '^' if owner else r'\b'
-        uses = len(re.findall(rf'{start}{re.escape(name)}\b', text, re.M))
-        close = difflib.get_close_matches(name, _TOP_LEVEL, 1, 0.8)
-        if (uses == 0 and text) or (uses < 2 and close):
-            yield (
-                f'Nothing reads the setting {name}; '
-                + (
-                    f'did you mean {owner}.{name}.'
-                    if owner
-                    else f'{_nearest(name, _TOP_LEVEL, "remove it")}.'
-                )
-            )
-
-
 def _ignored(whole: Whole) -> Iterator[str]:
     """Warn about settings of classes that ignore what they do not know."""
     for part in whole.parts:
@@ -385,7 +339,7 @@ def _ignored(whole: Whole) -> Iterator[str]:
         for name in part.settings.keys() - known - part.also:
             yield (
                 f'Nothing reads the setting {part.path}.{name}; '
-                f'{_nearest(name, known, "remove it")}.'
+                f'{nearest(name, known, "remove it")}.'
             )
 
 
@@ -401,5 +355,5 @@ def _unread_keys(whole: Whole) -> Iterator[str]:
             if close or path != 'optim_wrapper.paramwise_cfg':
                 yield (
                     f'Nothing reads the setting {path}.{name}; '
-                    f'{_nearest(name, known, "remove it")}.'
+                    f'{nearest(name, known, "remove it")}.'
                 )
