@@ -1,9 +1,9 @@
 # Row (i) on the demo's generated scenes for 10 epochs, minutes on two CPU
-# cores, with the demo's recipe but for two blocks in the decoder. Our recipe,
-# not the paper's. One rule scales the recipe of every method: warm-up, rise of
-# temperatures and held layers have their share of the 400 epochs of
-# ablation_in1k.py, 1 - momentum is twice its value, and all have one learning
-# rate.
+# cores, with the demo's recipe but for two blocks in the decoder and blurred
+# views. Our recipe, not the paper's. One rule scales the recipe of every
+# method: warm-up, rise of temperatures and held layers have their share of
+# the 400 epochs of ablation_in1k.py, 1 - momentum is twice its value, and all
+# have one learning rate.
 _base_ = ['./siamese_im.py', './runtime.py', './vit_micro.py',
           './ablation_micro.py']
 

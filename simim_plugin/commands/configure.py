@@ -155,7 +155,7 @@ def _parser() -> argparse.ArgumentParser:
         '--seed', type=int, default=0, help='of the division of the data'
     )
     parser.add_argument(
-        '--freeze', action='store_true', help='hold the encoder'
+        '--freeze', action='store_true', help='do not train the encoder'
     )
     parser.add_argument(
         '--encoder-lr',

@@ -326,8 +326,8 @@ def _add_encoder(parser: argparse.ArgumentParser, limit: int) -> None:
     parser.add_argument(
         'checkpoint',
         type=Path,
-        help='of this package, the released code, MMPretrain, timm, Hugging '
-        'Face, MAE, MoCo-v3, DINO or iBOT',
+        help='any file of docs/encoders.md: of this package, MMPretrain, '
+        'timm, Hugging Face, MAE, DINO, DINOv2, CLIP and others',
     )
     parser.add_argument(
         '--size',
