@@ -110,10 +110,10 @@ def changed_too_late(config: Config) -> Iterator[str]:
 
 
 class _File(NamedTuple):
-    """A config file, and the names in it."""
+    """A config file, the values that its names get, and names in use."""
 
     name: str
-    assigned: frozenset[str]
+    assigned: Mapping[str, str]
     used: frozenset[str]
     used_of_bases: frozenset[str]
 
@@ -121,8 +121,9 @@ class _File(NamedTuple):
 def _last_unused(name: str, files: list[_File]) -> str:
     """Return the last file that assigns a name anew if only others use it."""
     places = [i for i, file in enumerate(files) if name in file.assigned]
-    if len(places) < 2:
-        return ''
+    values = [files[i].assigned[name] for i in places[-2:]]
+    if len({*values}) < 2:
+        return ''  # assigned once, or the same again
     last, *after = files[places[-1] :]
     used = name in last.used or any(name in f.used_of_bases for f in after)
     return '' if used else last.name
@@ -173,16 +174,21 @@ def _files(text: str) -> list[_File]:
 
 
 def _names_of(name: str, tree: ast.Module) -> _File:
-    names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
+    nodes = [*ast.walk(tree)]
+    names = [node for node in nodes if isinstance(node, ast.Name)]
     return _File(
         name,
-        assigned=frozenset(
-            n.id for n in names if isinstance(n.ctx, ast.Store)
-        ),
+        assigned={
+            target.id: ast.dump(node.value)
+            for node in nodes
+            if isinstance(node, ast.Assign)
+            for target in node.targets
+            if isinstance(target, ast.Name)
+        },
         used=frozenset(n.id for n in names if isinstance(n.ctx, ast.Load)),
         used_of_bases=frozenset(
             node.attr
-            for node in ast.walk(tree)
+            for node in nodes
             if isinstance(node, ast.Attribute)
             and isinstance(node.value, ast.Name)
             and node.value.id == '_base_'

@@ -99,6 +99,7 @@ def test_the_name_of_the_base_is_the_part_before_the_change(tmp_path):
             'pipeline = [{{_base_.views}}, {{_base_.pack}}]\n'
             'train_dataloader = dict(dataset=dict(pipeline=pipeline))',
         ),
+        ('grid = (6, 6)', 'grid = (6, 6)'),
         ('author = "me"', 'model = dict(backbone=dict(drop_path_rate=0.1))'),
     ],
 )
