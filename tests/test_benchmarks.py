@@ -79,6 +79,10 @@ LINE = 'seconds a step: 2.0 cpu 3.0'
         (['--parts', 'loss', '--peer', 'echo'], 'need each other'),
         (['--parts', 'loss', '--img-size', '64'], 'for the parts step, peer'),
         (['--parts', 'loss', '--masked', '9'], 'for the parts step, peer'),
+        (['--parts', 'step', '--bf16'], '--bf16 has no effect on step; it'),
+        (['--parts', 'step', '--scale', 'demo'], 'the parts variants, rivals'),
+        (['--parts', 'loss', '--batch-size', '4'], 'no effect on loss'),
+        (['--parts', 'memory', '--rounds', '9'], 'no effect on memory'),
     ],
 )
 def test_options_without_their_part_are_refused(words, sentence, capsys):

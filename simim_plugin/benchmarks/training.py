@@ -353,10 +353,13 @@ def measure_activations(
     return found
 
 
-def measure_variants(batch: int = 4, rounds: int = 3) -> dict[str, float]:
-    """Measure a step of the efficiency rows and of row (i) on ImageNet.
+def measure_variants(
+    scale: str, batch: int = 4, rounds: int = 3
+) -> dict[str, float]:
+    """Measure a step of the efficiency rows and of row (i).
 
     Args:
+        scale (str): of the configs.
         batch (int): images per step. Defaults to 4.
         rounds (int): counted steps of each. Defaults to 3.
 
@@ -364,7 +367,7 @@ def measure_variants(batch: int = 4, rounds: int = 3) -> dict[str, float]:
         dict[str, float]: see :func:`measure_methods`.
     """
     files = {row: f'siamese_im_row-{row}.py' for row in ('i', *EFFICIENT)}
-    return measure_methods(files, 'in1k', batch, rounds)
+    return measure_methods(files, scale, batch, rounds)
 
 
 def measure_rivals(

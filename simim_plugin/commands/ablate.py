@@ -14,6 +14,7 @@ import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 
@@ -231,16 +232,27 @@ def claim_folder(args: argparse.Namespace) -> None:
         *args.work_dir.glob('*/seed*/row.json'),
         *args.work_dir.glob('*/seed*/pretraining/*.pth'),
     )
-    if before != shared and not begun:
+    changed = [
+        f'--{name.replace("_", "-")}'
+        for name, value in shared.items()
+        if _by_key(before.get(name)) != _by_key(value)
+    ]
+    if changed and not begun:
         (args.work_dir / 'costs.json').unlink(missing_ok=True)
-        before = shared
-    if before == shared:
-        write_json(file, shared)
-    else:
+    elif changed:
         raise SimimError(
             f'{args.work_dir} holds rows that were run with other options '
-            f'({file}) and would not compare; choose another --work-dir.'
+            f'({", ".join(changed)}; see {file}) and would not compare; '
+            'choose another --work-dir.'
         )
+    write_json(file, shared)
+
+
+def _by_key(value: Any) -> Any:
+    """Return the words KEY=VALUE as a dictionary: their order is free."""
+    if isinstance(value, list):
+        return dict(word.split('=', 1) for word in value)
+    return value
 
 
 def run_row(

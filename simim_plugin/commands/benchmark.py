@@ -6,6 +6,7 @@ import argparse
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -35,10 +36,26 @@ PARTS = {
     'segmentation-attention': "a block's attention in UPerNet",
     'memory': 'training steps without a GPU, for configure.py; an hour',
 }
-READING = ('pipeline', 'multi-crop', 'refill')
-"""Parts that read images."""
-SIZED = ('step', 'peer')
-"""Parts with other images and masks than their config."""
+_DENSE = ('detection-step', 'detection-operators', 'segmentation-step')
+_ATTENTION = ('detection-attention', 'segmentation-attention')
+_CONFIGURED = ('step', 'peer', 'processes', 'compile', 'activations')
+PARTS_OF = {
+    'images': ('pipeline', 'multi-crop', 'refill'),
+    'config': (*_CONFIGURED, 'monitors', *_DENSE),
+    'peer': ('peer',),
+    'img_size': ('step', 'peer'),
+    'masked': ('step', 'peer'),
+    'scale': ('variants', 'rivals'),
+    'batch_size': (
+        *(*_CONFIGURED, 'variants', 'rivals', 'savings', 'refill'),
+        *('monitors', 'segmentation-step', 'segmentation-attention'),
+    ),
+    'tokens': ('loss', 'savings'),
+    'patches': ('detection-attention',),
+    'bf16': (*_CONFIGURED[1:], *_DENSE, *_ATTENTION),
+    'rounds': tuple(part for part in PARTS if part != 'memory'),
+}
+"""The parts that an option has an effect on."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -112,73 +129,62 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default=['step', 'loss', 'pipeline'],
         help='parts to measure. Defaults to step loss pipeline',
     )
-    parser.add_argument('--images', help='folder of images for the pipeline')
-    parser.add_argument(
-        '--config',
-        help='packaged config for step, peer, processes, compile, '
-        'activations, monitors, detection, segmentation: it chooses the '
-        'encoder',
-    )
-    parser.add_argument(
-        '--peer',
-        metavar='COMMAND',
-        help='another program for the part peer: {batch_size}, {img_size}, '
-        '{masked}, {threads} and {precision} in it become our settings, and '
-        'it prints one line "seconds a step: WALL cpu CPU"',
-    )
-    parser.add_argument(
-        '--img-size',
-        type=int,
-        help='pixels a side in step and peer. Defaults to that of the config',
-    )
-    parser.add_argument(
-        '--masked',
-        type=int,
-        help='patches that a mask hides in step and peer. Defaults to that '
-        'of the config',
-    )
-    parser.add_argument('--threads', type=int, help='of torch')
-    parser.add_argument(
-        '--scale',
-        choices=ABLATION_SCALES,
-        default='in1k',
-        help='of the rivals. Defaults to in1k',
-    )
-    parser.add_argument(
-        '--batch-size', type=int, default=8, help='images per training step'
-    )
-    parser.add_argument(
-        '--tokens', type=int, default=12544, help='tokens of the loss'
-    )
-    parser.add_argument(
-        '--patches',
-        type=int,
-        default=64,
-        help='patches per side for detection-attention',
-    )
-    parser.add_argument(
-        '--bf16',
-        action='store_true',
-        help='autocast to bf16 in peer, processes, compile, activations, '
-        'detection and segmentation',
-    )
-    parser.add_argument(
-        '--rounds', type=int, default=5, help='counted runs of each'
-    )
-    parser.add_argument('--json', type=Path, help='file for the figures')
+    _add_options(parser)
     add_traceback_option(parser)
     args = parser.parse_args(argv)
-    reading = [p for p in args.parts if p in READING]
+    reading = [p for p in args.parts if p in PARTS_OF['images']]
     if reading and args.images is None:
         parser.error(
             f'--images FOLDER is needed to time {" and ".join(reading)}.'
         )
     if ('peer' in args.parts) != (args.peer is not None):
         parser.error('--parts peer and --peer COMMAND need each other.')
-    sized = args.img_size is not None or args.masked is not None
-    if sized and not {*SIZED} & {*args.parts}:
-        parser.error('--img-size and --masked are for the parts step, peer.')
+    for name, parts in PARTS_OF.items():
+        given = getattr(args, name) != parser.get_default(name)
+        if given and not {*parts} & {*args.parts}:
+            parser.error(
+                f'--{name.replace("_", "-")} has no effect on '
+                f'{", ".join(args.parts)}; it is for the parts '
+                f'{", ".join(parts)}.'
+            )
     return args
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options; the help of each names its parts."""
+
+    def add(name: str, what: str, **how: Any) -> None:
+        parts = PARTS_OF[name.replace('-', '_')]
+        parser.add_argument(
+            f'--{name}', help=f'{what}. For {", ".join(parts)}', **how
+        )
+
+    add('images', 'folder of images')
+    add('config', 'packaged config that chooses the encoder')
+    add(
+        'peer',
+        'another program: {batch_size}, {img_size}, {masked}, {threads} and '
+        '{precision} in it become our settings, and it prints one line '
+        '"seconds a step: WALL cpu CPU"',
+        metavar='COMMAND',
+    )
+    add('img-size', 'pixels a side, in place of those of the config', type=int)
+    add('masked', 'masked patches, in place of those of the config', type=int)
+    add(
+        'scale',
+        'of the configs (in1k)',
+        choices=ABLATION_SCALES,
+        default='in1k',
+    )
+    add('batch-size', 'images per training step (8)', type=int, default=8)
+    add('tokens', 'tokens of the loss (12544)', type=int, default=12544)
+    add('patches', 'patches a side (64)', type=int, default=64)
+    add('bf16', 'autocast to bf16', action='store_true')
+    parser.add_argument(
+        '--rounds', type=int, default=5, help='counted runs of each (5)'
+    )
+    parser.add_argument('--threads', type=int, help='of torch')
+    parser.add_argument('--json', type=Path, help='file for the figures')
 
 
 def measure(part: str, args: argparse.Namespace) -> dict[str, float]:
@@ -209,7 +215,7 @@ def measure(part: str, args: argparse.Namespace) -> dict[str, float]:
         case 'multi-crop':
             return _measure_multi_crop(args.images, rounds)
         case 'variants':
-            return training.measure_variants(batch, rounds)
+            return training.measure_variants(args.scale, batch, rounds)
         case 'rivals':
             return training.measure_rivals(args.scale, batch, rounds)
         case 'compile':

@@ -259,15 +259,18 @@ def test_an_interrupted_command_resumes_row_by_row(away, capsys):
 
 
 def test_rows_that_would_not_compare_are_refused(away, capsys):
-    main(['i'], tools=away)
+    options = ['--cfg-options', 'model.x=1', 'model.y=2']
+    main(['i', *options], tools=away)
     with pytest.raises(SystemExit):
-        main(['j', '--cfg-options', 'train_cfg.max_epochs=3'], tools=away)
-    assert 'other options' in capsys.readouterr().err
+        main(['j', '--cfg-options', 'model.x=1', 'model.y=3'], tools=away)
+    assert 'other options (--cfg-options; see' in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        main(['j', '--gpus', '2'], tools=away)
-    assert 'other options' in capsys.readouterr().err
+        main(['j', *options, '--gpus', '2'], tools=away)
+    assert 'other options (--gpus; see' in capsys.readouterr().err
     assert not (away / 'work_dirs/ablations/demo/j').exists()
-    main(['i', '--data', str(Path('data/demo').resolve())], tools=away)
+    options[1:] = options[:0:-1]  # in another order
+    data = str(Path('data/demo').resolve())
+    main(['i', *options, '--data', data], tools=away)
     assert 'done before' in capsys.readouterr().out
 
 
