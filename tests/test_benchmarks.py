@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
+from mmengine.logging import print_log
 from mmpretrain.models.utils import MultiheadAttention
 
 from simim_plugin.benchmarks import processes, savings, timing
@@ -45,6 +46,17 @@ def test_actions_are_timed_in_turns_after_an_uncounted_round():
     assert all(
         0 < value.cpu < 10 and value.load >= 0 for value in seconds.values()
     )
+
+
+def notice():
+    """Log a line, and return an action of 8 MB."""
+    print_log('Initialise a tensor.', logger='current')
+    return lambda: torch.ones(2_000_000)
+
+
+def test_the_peak_is_measured_without_notices(capfd):
+    assert 8 <= timing.peak_megabytes(notice, device='cpu') < 100
+    assert 'Initialise' not in ''.join(capfd.readouterr())
 
 
 def test_each_figure_is_printed_with_its_cpu_time_and_the_load():

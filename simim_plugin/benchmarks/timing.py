@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from mmengine.device import get_device
+from mmengine.logging import MMLogger
 from torch import Tensor
 from torch.utils.flop_counter import (
     FlopCounterMode,
@@ -227,6 +228,8 @@ def peak_megabytes(
 def _peak(
     prepare: Callable[..., Callable[[], object]], args: tuple, device: str
 ) -> float:
+    # At INFO mmengine logs the initialisation of every tensor.
+    MMLogger.get_instance('mmengine', log_level='WARNING')
     action = prepare(*args)
     if device == 'cuda':
         torch.cuda.reset_peak_memory_stats()
