@@ -50,6 +50,9 @@ from .protocols import (
 )
 from .running import run_script, train_on
 
+ROBUSTNESS_DATA = Path('data')
+"""Folder of the robustness sets."""
+
 
 def main(
     argv: Sequence[str] | None = None, tools: Path = Path('tools')
@@ -116,13 +119,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--val-share',
         type=float,
-        default=0.2,
+        default=Choices.val_share,
         help='share to test on, of data in one part. Defaults to 0.2',
     )
     parser.add_argument(
         '--robustness-data',
         type=Path,
-        default=Path('data'),
+        default=ROBUSTNESS_DATA,
         help='folder of imagenet-a/, imagenet-r/, imagenet-sketch/ and '
         'imagenet-c/ (cifar10-c/, demo-c/). Defaults to data',
     )
@@ -268,7 +271,7 @@ class Evaluation:
                 f'{", ".join(unused)}; correct --cfg-options, or add the '
                 'task that it is for to --tasks.'
             )
-
+        self._check_effects()
         channels = self.options.get('in_channels', 3)
         needed = [
             f'model.data_preprocessor.{name}' for name in ('mean', 'std')
@@ -292,6 +295,20 @@ class Evaluation:
         given = config.model.data_preprocessor
         if all(isinstance(values, list) for values in given.values()):
             self.family = self.family._replace(**given)
+
+    def _check_effects(self) -> None:
+        """Refuse options that no task reads."""
+        if self.args.val_share != Choices.val_share and not self.own:
+            raise SimimError(
+                '--val-share has no effect, since the images are divided '
+                'already; leave it out.'
+            )
+        robust = 'robustness' in self.args.tasks
+        if self.args.robustness_data != ROBUSTNESS_DATA and not robust:
+            raise SimimError(
+                '--robustness-data has no effect, since --tasks has no '
+                'robustness; leave it out, or add the task.'
+            )
 
     def _check_data(self) -> None:
         """Refuse to start without the data of every task."""

@@ -20,6 +20,9 @@ from .command_line import find_config
 from .config_errors import add_traceback_option, explained_errors
 from .options import add_options, merge
 
+TOP, THRESHOLD = 5, 0.3
+"""Classes of a picture, and the smallest score of a drawn object."""
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; the exit code is 1 if a picture is broken."""
@@ -32,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         init_default_scope(config.get('default_scope', 'mmpretrain'))
         fit_channels(config)
         check_settings({**config})
+        check_options(args, config.get('default_scope', 'mmpretrain'))
         predictor = build_predictor(
             config,
             args.checkpoint,
@@ -70,13 +74,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--top',
         type=_positive,
-        default=5,
+        default=TOP,
         help='classes of a picture, of a classifier. Defaults to 5',
     )
     parser.add_argument(
         '--score-thr',
         type=_share,
-        default=0.3,
+        default=THRESHOLD,
         help='smallest score of an object that is drawn; the JSON file has '
         "all that the config's test_cfg keeps. Defaults to 0.3",
     )
@@ -91,6 +95,28 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_options(parser, 'override any setting of the config')
     add_traceback_option(parser)
     return parser.parse_args(argv)
+
+
+def check_options(args: argparse.Namespace, scope: str) -> None:
+    """Check that the model reads the options that are given.
+
+    Args:
+        args (argparse.Namespace): the options.
+        scope (str): of the config, a library of OpenMMLab.
+
+    Raises:
+        SimimError: for ``--top`` of another model than a classifier, and
+            ``--score-thr`` of another than a detector.
+    """
+    for name, default, library, model in (
+        ('top', TOP, 'mmpretrain', 'classifier'),
+        ('score_thr', THRESHOLD, 'mmdet', 'detector'),
+    ):
+        if getattr(args, name) != default and scope != library:
+            raise SimimError(
+                f'--{name.replace("_", "-")} has no effect, since the model '
+                f'of {args.config} is no {model}; leave it out.'
+            )
 
 
 def predict(

@@ -426,6 +426,18 @@ def test_robustness_needs_a_classifier(demo, capsys):
     assert 'add finetune to --tasks' in capsys.readouterr().err
 
 
+def test_options_without_an_effect_are_refused(demo, tmp_path):
+    for option, words in (
+        ('--robustness-data', '--tasks has no robustness'),
+        ('--val-share', 'the images are divided already'),
+    ):
+        value = str(tmp_path) if option == '--robustness-data' else '0.3'
+        with pytest.raises(
+            SimimError, match=f'{option} has no effect, since {words}'
+        ):
+            evaluation(demo, '--tasks', 'knn', option, value)
+
+
 def test_robustness_data_is_looked_for_before_fine_tuning(demo, tmp_path):
     words = ['--tasks', 'finetune,robustness']
     words += ['--robustness-data', str(tmp_path)]

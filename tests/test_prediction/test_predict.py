@@ -269,6 +269,15 @@ def test_refused_words(folder, checkpoint, tmp_path):
         code, _, err = run(FINETUNED, weights, *words)
         assert (code, err.count('\n')) == (1, 1)
         assert printed in err
+    for config, option, model in (
+        (FINETUNED, ('--score-thr', '0.5'), 'detector'),
+        (VITDET, ('--top', '3'), 'classifier'),
+        (UPERNET, ('--top', '3'), 'classifier'),
+    ):
+        code, _, err = run(config, weights, folder, '--out', out, *option)
+        assert (code, err.count('\n')) == (1, 1)
+        assert f'{option[0]} has no effect' in err
+        assert f'is no {model}; leave it out.' in err
     code, _, err = run(UPERNET, weights, folder, '--out', out)
     assert code == 1 and 'missing' in err
     assert run(FINETUNED, tmp_path / 'no.pth', folder, '--out', out)[0] == 1
