@@ -10,6 +10,7 @@ Shape key: H x W the image, h x w a view, in pixels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from copy import copy
 from typing import Any
@@ -116,6 +117,9 @@ class PairedViews(BaseTransform):
     def of_size(self, size: tuple[int, int]) -> PairedViews:
         """Return the same transform with smaller or larger views.
 
+        A colour transform with a method ``at_scale(scale)``, as the blur
+        has, is replaced by what it returns for the scale of the views.
+
         Args:
             size (tuple[int, int]): height and width of the online view in
                 pixels. A target view of another size keeps its share.
@@ -129,6 +133,9 @@ class PairedViews(BaseTransform):
             )
         )
         other.target_size = (height, width)
+        scale = (math.prod(size) / math.prod(self.size)) ** 0.5
+        other.online = _at_scale(self.online, scale)
+        other.target = _at_scale(self.target, scale)
         return other
 
     def _cut(
@@ -191,6 +198,16 @@ def _stages(transforms: Sequence[Transform], defer: bool) -> Any:
     """Build the colour transforms of a view, or what draws for them."""
     built = compose(transforms)
     return ColourDraws(built) if defer else built
+
+
+def _at_scale(stages: Any, scale: float) -> Any:
+    """Return colour transforms for views of another side."""
+    other = copy(stages)
+    other.transforms = [
+        stage.at_scale(scale) if hasattr(stage, 'at_scale') else stage
+        for stage in stages.transforms
+    ]
+    return other
 
 
 def compose(transforms: Sequence[Transform]) -> Compose:

@@ -10,6 +10,7 @@ Shape key: H rows, W columns.
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any
 
 import cv2
@@ -206,6 +207,17 @@ class FastGaussianBlur(GaussianBlur):
         if radius is not None:
             results['img'] = blur(results['img'], radius)
         return results
+
+    def at_scale(self, scale: float) -> FastGaussianBlur:
+        """Return the same blur for views whose side is ``scale`` times."""
+        other = copy(self)
+        if self.radius is None:
+            other.magnitude_range = tuple(
+                scale * end for end in self.magnitude_range
+            )
+        else:
+            other.radius = scale * self.radius
+        return other
 
     def draw(self) -> float | None:
         """Draw the standard deviation in pixels, or None."""

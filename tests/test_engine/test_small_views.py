@@ -1,5 +1,6 @@
 """A run on small views first: sizes, numbers, exact resume."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -8,6 +9,7 @@ from mmengine.hooks import Hook
 from mmpretrain.registry import HOOKS
 
 from simim_plugin.datasets import BlockwiseMask, ImageFolder, PairedViews
+from simim_plugin.datasets.colour_draws import RADIUS
 from simim_plugin.engine.small_views import small_pipeline
 from simim_plugin.errors import SimimError
 from simim_plugin.evaluation import OnlineMatches  # noqa: F401
@@ -164,6 +166,58 @@ def test_the_backbone_keeps_the_range_of_positions():
         table = vit._positions(grid).double()
         cosine = torch.cosine_similarity(table, exact, dim=-1)
         assert cosine.min() > 0.999, grid
+
+
+@pytest.mark.parametrize('defer', [False, True])
+def test_small_views_are_blurred_less(defer):
+    """In pixels, so that they show what the full views show."""
+    blurs = [
+        dict(
+            type='FastGaussianBlur',
+            magnitude_range=(0.1, 2.0),
+            magnitude_std='inf',
+            prob=1.0,
+        ),
+        dict(type='FastGaussianBlur', radius=3.0, prob=1.0),
+    ]
+    full = PairedViews(64, online=blurs[:1], target=blurs[1:], defer=defer)
+    small = full.of_size((32, 16))  # a mean scale of 0.35
+    image = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
+    drawn = []
+    for views in (full, small):
+        np.random.seed(0)
+        if defer:
+            online, target = views.transform(dict(img=image))['colours']
+            drawn.append([online[RADIUS], target[RADIUS]])
+        else:
+            (online,), (target,) = (
+                role.transforms for role in (views.online, views.target)
+            )
+            drawn.append([online.draw(), target.draw()])
+    assert drawn[0][1] == 3.0
+    assert drawn[1] == pytest.approx([8**-0.5 * one for one in drawn[0]])
+    (kept,) = full.target.transforms
+    assert kept.radius == 3.0
+
+
+def test_a_small_view_is_the_full_view_at_half_the_resolution():
+    """Its blur, too. With the blur of the full view it would lack detail."""
+    coarse = np.random.default_rng(0).integers(40, 216, (6, 8, 3), np.uint8)
+    image = cv2.resize(coarse, (512, 384), interpolation=cv2.INTER_CUBIC)
+    blurring = [dict(type='FastGaussianBlur', radius=6.0, prob=1.0)]
+    full = PairedViews(128, online=blurring, target=blurring)
+    same_blur = PairedViews(64, online=blurring, target=blurring)
+    views = []
+    for transform in (full, full.of_size((64, 64)), same_blur):
+        np.random.seed(1)
+        torch.manual_seed(1)
+        views.append(transform.transform(dict(img=image))['img'][0])
+    halved = cv2.resize(views[0], (64, 64), interpolation=cv2.INTER_AREA)
+    small, blurred = (
+        np.abs(halved.astype(int) - view).mean() for view in views[1:]
+    )
+    assert small < 1
+    assert blurred > 5 * small
 
 
 def test_transforms_of_other_sizes():
