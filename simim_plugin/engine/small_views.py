@@ -23,12 +23,13 @@ class SmallViewsFirst(Hook):
     """Train on smaller views first, and on the config's views to the end.
 
     Both views shrink by the same factor. Masks keep their share of the
-    patches, and blocks their share of the view. Positions keep their range:
-    a point of a view has the same position at both sizes. The first
-    optimizer step has the config's views, so that a batch which does not fit
-    into memory fails at once. The switch falls between two optimizer steps,
-    and only depends on the iteration, so that a resumed run stays exact.
-    Checkpoints, monitors and evaluation are those of the config's views.
+    patches, blocks their share of the view, and the blur its share of the
+    side. Positions keep their range: a point of a view has the same
+    position at both sizes. The first optimizer step has the config's views,
+    so that a batch which does not fit into memory fails at once. The switch
+    falls between two optimizer steps, and only depends on the iteration, so
+    that a resumed run stays exact. Checkpoints, monitors and evaluation are
+    those of the config's views.
 
     Args:
         scale (float): side of the small views, as a share of the config's,
