@@ -14,7 +14,7 @@ from tqdm import tqdm
 from ..errors import SimimError
 from ..pictures import UnreadableImageError
 from ..prediction import Picture, Predictor, build_predictor, find_pictures
-from ..settings import check_settings, fit_channels
+from ..settings import changed_too_late, check_settings, fit_channels
 from ..text import clean
 from .command_line import find_config
 from .config_errors import add_traceback_option, explained_errors
@@ -33,8 +33,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         config = find_config(args.config)
         merge(config, args.cfg_options)
         init_default_scope(config.get('default_scope', 'mmpretrain'))
+        late = [*changed_too_late(config)]
         fit_channels(config)
-        check_settings({**config})
+        found = check_settings({**config}, config.text)
+        for warning in [*found, *late] if args.cfg_options else []:
+            print(clean(f'Warning: {warning}'), flush=True)
         check_options(args, config.get('default_scope', 'mmpretrain'))
         predictor = build_predictor(
             config,

@@ -97,8 +97,8 @@ def changed_too_late(config: Config) -> Iterator[str]:
         if name in read and repr(read[name]) != repr(config[name]):
             yield (
                 f'The change of {name} by an option or a script has no '
-                f'effect, since the config files use {name} before it; change '
-                f'the setting where it is used{place and f", {place}"}.'
+                f'effect, since the config files have used {name} already; '
+                f'change the setting where it is used{place and f", {place}"}.'
             )
         elif file:
             yield (

@@ -284,6 +284,16 @@ def test_refused_words(folder, checkpoint, tmp_path):
     assert not out.exists()
 
 
+def test_options_without_an_effect_are_named(folder, checkpoint, tmp_path):
+    words = [FINETUNED, checkpoint(FINETUNED), folder / 'ä.png', '--no-draw']
+    assert 'Warning' not in run(*words, '--out', tmp_path / 'plain')[1]
+    options = ['--cfg-options', 'test_pipeline.0.type=X', 'foo.bar=1']
+    code, out, _ = run(*words, '--out', tmp_path / 'out', *options)
+    assert code == 0
+    assert 'Warning: Nothing reads the setting foo; remove it.' in out
+    assert 'Warning: The change of test_pipeline by an option' in out
+
+
 def test_all_pictures_broken(folder, checkpoint, tmp_path):
     out = tmp_path / 'out'
     files = [folder / 'broken.jpg', folder / 'notes.txt']

@@ -46,8 +46,8 @@ def test_an_option_that_comes_too_late(key, value, place):
     name = key.partition('.')[0]
     assert changes(config) == [
         f'The change of {name} by an option or a script has no effect, since '
-        f'the config files use {name} before it; change the setting where it '
-        f'is used, {place}.'
+        f'the config files have used {name} already; change the setting where '
+        f'it is used, {place}.'
     ]
 
 
