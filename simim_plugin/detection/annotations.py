@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from difflib import SequenceMatcher
 from typing import Any
 
+import numpy as np
+
 from ..errors import SimimError
 from ..text import some
 
@@ -367,7 +369,7 @@ def check_masks(
     for item in listed:
         name = os.path.basename(item['img_path'])
         for instance in item['instances']:
-            kind = _kind(instance.get('mask'), item)
+            kind = _kind(instance, item)
             # Crowds need no mask, but decoding a broken one may end Python.
             if not instance['ignore_flag'] or kind in BROKEN:
                 kinds[kind].append(name)
@@ -383,7 +385,8 @@ def check_masks(
     return len(kinds[RUNS])
 
 
-def _kind(mask: Any, item: dict) -> str:
+def _kind(instance: dict, item: dict) -> str:
+    mask = instance.get('mask')
     if mask is None:
         return NO_MASK
     if isinstance(mask, dict):
@@ -403,7 +406,10 @@ def _kind(mask: Any, item: dict) -> str:
         return OTHER
     except ValueError:  # of nothing
         return FEW_POINTS
-    if mask[0] and max(mask[0]) <= 1 and item['width'] > 1:
+    # A box over more than a pixel, or points in a pixel, are in fractions.
+    inner = {value for polygon in filled for value in polygon} - {0, 1}
+    large = max(instance['bbox']) > 1
+    if high <= 1 and item['width'] > 1 and (inner or large):
         return SHARES
     whole = any(len(p) >= 6 and len(p) % 2 == 0 for p in mask)
     return POLYGONS if whole else FEW_POINTS
@@ -413,7 +419,31 @@ def _fits(mask: dict, height: int, width: int) -> bool:
     counts = mask.get('counts')
     if mask.get('size') != [height, width]:
         return False
-    if isinstance(counts, list):
-        whole = all(type(n) is int and n >= 0 for n in counts)
-        return whole and sum(counts) == height * width
-    return isinstance(counts, str)
+    if isinstance(counts, str):
+        return _pixels(counts) == height * width
+    if not isinstance(counts, list):
+        return False
+    whole = all(type(n) is int and n >= 0 for n in counts)
+    return whole and sum(counts) == height * width
+
+
+def _pixels(counts: str) -> int | None:
+    """Return the sum of compressed runs, or None if they are broken.
+
+    pycocotools decodes runs of too few pixels to memory that nothing wrote.
+    A character has five bits of a run, from the lowest, and whether more
+    follow. From the fourth, a run is the difference to the last but one.
+    """
+    codes = np.frombuffer(counts.encode('utf-8'), np.uint8).astype(int) - 48
+    last = np.flatnonzero(codes & 32 == 0)
+    lengths = np.diff(last, prepend=-1)
+    whole = codes.size and last.size and last[-1] == codes.size - 1
+    if not whole or codes.min() < 0 or codes.max() > 63 or lengths.max() > 7:
+        return None
+    first = last - lengths + 1
+    shifts = 5 * (np.arange(codes.size) - np.repeat(first, lengths))
+    runs = np.add.reduceat((codes & 31) << shifts, first)
+    runs -= np.where(codes[last] & 16, 1 << (5 * lengths), 0)
+    runs[2::2] = runs[2::2].cumsum()
+    runs[1::2] = runs[1::2].cumsum()
+    return int(runs.sum()) if runs.min() >= 0 else None

@@ -46,9 +46,9 @@ def without_mark(file: str | None) -> Iterator[str | None]:
 def number_annotations(dataset: dict[str, Any]) -> None:
     """Give the annotations of a file ids from 1, and each a whole mask.
 
-    Annotations without a polygon of three points or runs get an empty mask,
-    and those without ``iscrowd`` are no crowds. The index of an API must be
-    made anew.
+    Annotations without a polygon of three points or runs get an empty mask.
+    Those that are marked as ignored become crowds, since COCO's API reads no
+    other mark. The index of an API must be made anew.
 
     Args:
         dataset (dict): the content of a file in the format of COCO or LVIS.
@@ -59,7 +59,8 @@ def number_annotations(dataset: dict[str, Any]) -> None:
     }
     for number, annotation in enumerate(dataset.get('annotations', ()), 1):
         annotation['id'] = number
-        annotation['iscrowd'] = annotation.get('iscrowd') or 0
+        ignored = annotation.get('iscrowd') or annotation.get('ignore')
+        annotation['iscrowd'] = int(bool(ignored))
         size = sizes.get(annotation['image_id'])
         if size is not None and None not in size:
             mask = annotation.get('segmentation')

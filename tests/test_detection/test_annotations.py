@@ -8,6 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from mmdet.datasets.transforms.loading import (
     LoadAnnotations as StockAnnotations,
 )
@@ -231,7 +233,7 @@ def test_broken_compressed_masks_are_named(tmp_path):
     content = content_of(root)
     content['annotations'][3]['segmentation']['counts'] = 'oops!'
     write(root, content)
-    dataset = build(root, pipeline=LOAD)
+    dataset = build(root, type='CocoDataset', pipeline=LOAD)
     with pytest.raises(SimimError, match=r'Cannot decode .*/images/1\.png'):
         dataset[1]
 
@@ -742,6 +744,50 @@ def test_broken_masks_of_crowds_are_refused(change, tmp_path):
     crowd.update(iscrowd=1, segmentation=crowd['segmentation'] | change)
     write(root, content)
     assert f'1 of 8 objects {annotations.UNFIT} (1.png)' in refused(root)
+
+
+def compressed(height: int, width: int) -> str:
+    mask = np.zeros((height, width), np.uint8, order='F')
+    mask[3:12, 3:15] = 1
+    return coco_mask.encode(mask)['counts'].decode()
+
+
+@pytest.mark.parametrize(
+    'counts',
+    [compressed(24, 32), compressed(96, 128), '', 'PP', 'abc', '~~~', 'é'],
+    ids=['half the size', 'double the size', 'none', 'end', 'few', 'no', 'é'],
+)
+def test_compressed_runs_of_other_pixels_are_refused(counts, tmp_path):
+    """pycocotools would decode them to memory that nothing wrote."""
+    root = make(tmp_path)
+    content = content_of(root)
+    runs = dict(size=[SIZE[1], SIZE[0]], counts=counts)
+    content['annotations'][3]['segmentation'] = runs
+    write(root, content)
+    assert f'1 of 8 objects {annotations.UNFIT} (1.png)' in refused(root)
+
+
+@given(st.data())
+def test_pixels_of_compressed_runs(data):
+    sides = st.integers(1, 70)
+    shape = data.draw(sides), data.draw(sides)
+    draw = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    mask = draw.random(shape) < data.draw(st.floats(0, 1))
+    runs = coco_mask.encode(np.asfortranarray(mask, np.uint8))['counts']
+    assert annotations._pixels(runs.decode()) == mask.size
+
+
+def test_a_polygon_of_one_pixel_is_not_in_fractions(tmp_path):
+    root = make(tmp_path)
+    content = content_of(root)
+    corner = dict(bbox=[0, 0, 1, 1], segmentation=[[0, 0, 1, 0, 1, 1, 0, 1]])
+    content['annotations'][3].update(corner)
+    content['annotations'][2]['segmentation'].insert(0, [0, 0, 1, 0, 1, 1])
+    write(root, content)
+    assert len(build(root)) == 4
+    content['annotations'][3]['bbox'] = [12, 12, 20, 8]
+    write(root, content)
+    assert f'1 of 8 objects {annotations.SHARES} (1.png)' in refused(root)
 
 
 def test_a_tower_of_brackets(tmp_path):

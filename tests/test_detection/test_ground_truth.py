@@ -91,8 +91,18 @@ def test_annotations_without_a_whole_mask(fault, kind, tmp_path):
         one.update(change, bbox=[30, 30, 5, 5])
         WITHOUT_MASK[fault](one)
         stored['annotations'].append(one)
-    # COCO counts crowds and what has no area as neither hit nor miss.
+    # COCO counts what has no area as a miss, and crowds as neither.
     assert evaluate(tmp_path, kind, stored, task='segm') > 0.5
+
+
+@pytest.mark.parametrize('task', ['bbox', 'segm'])
+@pytest.mark.parametrize('kind', METRIC)
+def test_ignored_objects_are_no_misses(kind, task, tmp_path):
+    stored = content()
+    one = dict(stored['annotations'][0], id=7, ignore=1, bbox=[30, 30, 5, 5])
+    one['segmentation'] = [corners(30, 30, 5, 5)]
+    stored['annotations'].append(one)
+    assert evaluate(tmp_path, kind, stored, task=task) == 1
 
 
 def test_images_of_a_file_without_negatives_are_exhaustive(tmp_path):
