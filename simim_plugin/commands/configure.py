@@ -298,6 +298,8 @@ def say_data(recipe: Recipe) -> None:
     """Print what the data is, and its pictures and classes."""
     data = recipe.data
     say('data', str(data))
+    if hasattr(data, 'read'):
+        say('files', ', '.join(data.read))
     if str(data) != str(data.pictures):
         say('pictures', str(data.pictures))
     if hasattr(data, 'of_each_class'):

@@ -182,6 +182,18 @@ def _check_entries(file: str, part: str, entries: list[dict]) -> None:
             f'The annotation file {file} has {len(nameless)} of '
             f'{len(entries)} images without file_name; add it to them.'
         )
+    names = Counter(
+        os.path.normpath(entry['file_name'])
+        for entry in entries
+        if part == 'images' and 'file_name' in entry
+    )
+    if len(names) < names.total():
+        ((twice, _),) = names.most_common(1)
+        raise SimimError(
+            f'The annotation file {file} lists the image {twice} more than '
+            'once, and an entry would lack the objects of the others; merge '
+            'its entries.'
+        )
     kinds = {isinstance(entry['id'], str) for entry in entries}
     if part != 'annotations' and len(kinds) > 1:
         raise SimimError(

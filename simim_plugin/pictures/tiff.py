@@ -18,7 +18,8 @@ from PIL import Image
 from ..environment import require
 from .orientation import TIFF, header_of, stated_turn, turn
 
-_BITS, _PHOTOMETRIC, _SAMPLES, _PLANES, _FORMAT = 258, 262, 277, 284, 339
+_BITS, _PHOTOMETRIC, _SAMPLES, _PLANES = 258, 262, 277, 284  # tags
+_EXTRA, _FORMAT = 338, 339
 _SIGNED = 2
 
 
@@ -80,9 +81,11 @@ def read_rare(data: bytes, channels: int) -> tuple[np.ndarray, int] | None:
         if _tag(image, _PHOTOMETRIC) == 0 and image.mode.startswith('I'):
             orientation = header_of(image).orientation  # loading drops it
             return 2**bits - 1 - np.asarray(image), orientation
+        stacked = stated_channels(image) not in (None, 4)
         planes = _tag(image, _PLANES) == 2 and _tag(image, _SAMPLES) > 1
         signed = _tag(image, _FORMAT) == _SIGNED
-        if not (planes and bits > 8) and not (signed and bits == 8):
+        deep_planes, signed_bytes = planes and bits > 8, signed and bits == 8
+        if not (stacked or deep_planes or signed_bytes):
             return None
     levels, orientation = read_stack(data)
     if levels.shape[2] not in (1, 3, 4):
@@ -91,6 +94,24 @@ def read_rare(data: bytes, channels: int) -> tuple[np.ndarray, int] | None:
             'LoadRGBImage'
         )
     return levels[..., 0] if levels.shape[2] == 1 else levels, orientation
+
+
+def stated_channels(image: Any) -> int | None:
+    """Return the channels of a TIFF that are no grey, colours or alpha.
+
+    Pillow leaves out all but the first, or the first three.
+
+    Args:
+        image (PIL.Image.Image): an opened file of any format.
+
+    Returns:
+        int | None: None for grey and RGB, with or without alpha.
+    """
+    if image.format != 'TIFF':
+        return None
+    samples = _tag(image, _SAMPLES)
+    no_alpha = samples in (2, 4) and _tag(image, _EXTRA) == 0
+    return samples if samples > 4 or no_alpha else None
 
 
 def _tag(image: Any, number: int) -> int:

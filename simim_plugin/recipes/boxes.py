@@ -14,7 +14,13 @@ from ..detection.annotations import read_annotations
 from ..errors import SimimError
 from ..text import some
 from .splitting import TESTS, TRAINING, balance, check_share, divide
-from .survey import Survey, refuse_broken_tests, refuse_shared, survey
+from .survey import (
+    Survey,
+    refuse_broken_tests,
+    refuse_links,
+    refuse_shared,
+    survey,
+)
 
 _LOOKED_AT = 50
 
@@ -109,12 +115,13 @@ def read_boxes(
             missing, no class has an object, or masks are asked for that are
             not there.
     """
-    train_file, val_file = (data, val_data) if val_data else _files(data)
+    train_file, val_file = (data, val_data) if val_data else _files(data, out)
     content = _named_pictures(train_file)
     folder = _image_folder(train_file, content['images'])
     pictures = _paths(folder, content)
     seen = survey(pictures, every=val_file is None)
     if val_file is None:
+        refuse_links(pictures)
         check_share(share)
         content = _without(content, folder, seen.broken)
         first, second = _divided(content, share, seed, train_file)
@@ -129,6 +136,7 @@ def read_boxes(
         refuse_shared(pictures, tests)
         refuse_broken_tests(tests)
     counts, unused = _objects(first, second, train_file, val_file)
+    _check_tests(second, counts, val_file or train_file, val_file is None)
     there = all(ann.get('segmentation') for ann in _kept(first, counts))
     there &= all(ann.get('segmentation') for ann in _kept(second, counts))
     if masks and not there:
@@ -178,8 +186,11 @@ def _without(content: dict, folder: str, broken: list[str]) -> dict:
     return dict(content, images=images, annotations=anns)
 
 
-def _files(data: str) -> tuple[str, str | None]:
-    """Return the file to train on, and the one to test on if there is one."""
+def _files(data: str, out: Path) -> tuple[str, str | None]:
+    """Return the file to train on, and the one to test on if there is one.
+
+    Files of an earlier division, which the next one replaces, do not count.
+    """
     if os.path.isfile(data):
         return data, None
     if not os.path.isdir(data):
@@ -188,28 +199,32 @@ def _files(data: str) -> tuple[str, str | None]:
             "in COCO's format, or the folder that holds it."
         )
     places = [Path(data), *(p for p in Path(data).iterdir() if p.is_dir())]
+    made = {Path(f'{out}_{part}.json').absolute() for part in ('train', 'val')}
     found = sorted(
         str(file)
         for place in places
         for file in place.glob('*.json')
-        if not file.name.startswith('.') and _is_coco(file)
+        if not file.name.startswith('.')
+        and file.absolute() not in made
+        and _is_coco(file)
     )
     train = [file for file in found if _named(file, data, TRAINING)]
+    rest = [file for file in found if file not in train]
     tests = [
-        file
+        files
         for name in TESTS
-        for file in found
-        if _named(file, data, (name,)) and file not in train
+        if (files := [file for file in rest if _named(file, data, (name,))])
     ]
-    if len(train) == 1 and tests:
-        return train[0], tests[0]
+    others = {*rest} - {file for files in tests for file in files}
+    if len(train) == 1 and tests and len(tests[0]) == 1 and not others:
+        return train[0], tests[0][0]
     if len(found) == 1:
         return found[0], None
     raise SimimError(
         f'{data} has {len(found)} annotation files in the format of COCO '
         f'({some(os.path.relpath(f, data) for f in found)}), and one is '
-        'needed, or two with train and val in their names; pass the file '
-        'itself.'
+        'needed, or one with train and one with val in its name; pass the '
+        'file itself, and the one to test on as --val-data.'
     )
 
 
@@ -308,6 +323,26 @@ def _objects(
             f'which {file} has; give both files the same categories.'
         )
     return counts, [n for n in names.values() if n not in counts]
+
+
+def _check_tests(
+    content: dict, counts: dict[str, int], file: str, divided: bool
+) -> None:
+    """Refuse a test without objects, whose AP is -1."""
+    listed = {image['id'] for image in content['images']}
+    if any(ann['image_id'] in listed for ann in _kept(content, counts)):
+        return
+    if divided:
+        raise SimimError(
+            f'The part of {file} to test on ({len(listed)} pictures) has no '
+            'object; set another --val-share or --seed, or annotate more '
+            'pictures.'
+        )
+    raise SimimError(
+        f'The annotation file {file} has no object of the trained classes in '
+        f'its {len(listed)} pictures, and cannot test; pass annotated '
+        'pictures.'
+    )
 
 
 def _paths(folder: str, content: dict) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from ..pictures.walking import (
     class_folders,
     images_by_class,
 )
+from ..text import some
 from .splitting import (
     TESTS,
     TRAINING,
@@ -28,6 +30,7 @@ from .survey import (
     Survey,
     check_lines,
     refuse_broken_tests,
+    refuse_links,
     refuse_shared,
     survey,
 )
@@ -100,6 +103,8 @@ def read_class_folders(
         return _two_folders(os.path.join(root, train), os.path.join(root, val))
     if train and len(names) == 1:
         root = os.path.join(root, train)
+    else:
+        _refuse_parts(root, names)
     check_share(share)
     found = _images(root)
     if split_archive(next(iter(found.values()))[0]):
@@ -114,6 +119,7 @@ def read_class_folders(
             'both train and test; add pictures, or remove the folder.'
         )
     paths = [path for paths in found.values() for path in paths]
+    refuse_links(paths)
     seen = survey(paths, every=True)
     left = set(seen.broken)
     files = [
@@ -133,6 +139,24 @@ def read_class_folders(
         check_lines(lines, root)
     ours, theirs = counts
     return Labelled(root, root, lists, ours, theirs, seen, seen.broken)
+
+
+def _refuse_parts(root: str, names: Sequence[str]) -> None:
+    """Refuse a part of the data among the classes."""
+    for name in names:
+        if name.lower() not in (*TRAINING, *TESTS):
+            continue
+        inner = Path(root, name)
+        found = images_by_class(root, [name])[name]
+        # A class of that name has pictures of its own.
+        folders = {Path(path).relative_to(inner).parts[:-1] for path in found}
+        if () not in folders and len(folders) > 1:
+            raise SimimError(
+                f'{inner} holds the class folders of a part of the data, and '
+                f'{root} has no other part of a known name (found '
+                f'{some(names)}); call the parts train and val, or pass the '
+                'one to train on, and the other as --val-data.'
+            )
 
 
 def _two_folders(train: str, val: str) -> Labelled:

@@ -15,7 +15,13 @@ from ..files import check_regular
 from ..pictures.walking import EXTENSIONS
 from .class_folders import Labelled
 from .splitting import check_share, divide
-from .survey import check_lines, refuse_broken_tests, survey
+from .survey import (
+    check_lines,
+    real_paths,
+    refuse_broken_tests,
+    refuse_links,
+    survey,
+)
 
 ENDINGS = ('.txt', '.lst', '.csv', '.tsv')
 """Endings of lists, in lower case."""
@@ -282,6 +288,8 @@ def read_labelled_lists(
     ours = read_list(train, labelled=True)
     theirs = read_list(val, labelled=True) if val else []
     _check_classes(ours, theirs, train, val)
+    if not val:
+        refuse_links([one.path for one in ours])
     seen = survey([one.path for one in ours], every=True)
     left = {*seen.broken}
     ours = [one for one in ours if one.path not in left]
@@ -319,9 +327,10 @@ def _check_classes(
     train: str,
     val: str | None,
 ) -> None:
-    trained = {one.path for one in ours}
-    for one in theirs:
-        if one.path in trained:
+    trained = {*real_paths(one.path for one in ours)}
+    tested = real_paths(one.path for one in theirs)
+    for one, real in zip(theirs, tested, strict=True):
+        if real in trained:
             raise SimimError(
                 f'{one.path} in line {one.number} of {val} stands in {train} '
                 'too; test on other pictures.'

@@ -25,7 +25,14 @@ from ..text import on_terminal
 from .file_lists import is_list
 from .pairs import Pairs, find_parts
 from .splitting import check_share, divide
-from .survey import Survey, check_lines, refuse_broken_tests, survey
+from .survey import (
+    Survey,
+    check_lines,
+    refuse_broken_tests,
+    refuse_links,
+    refuse_shared,
+    survey,
+)
 
 MOST_UNNAMED = 32
 """Values beside 0 and 255 that few pixels of whole masks may have."""
@@ -116,6 +123,10 @@ def read_label_maps(
     """
     train, tests = find_parts(root, val)
     divided = tests is None
+    if tests:
+        refuse_shared(train.pictures(), tests.pictures())
+    else:
+        refuse_links(train.pictures())
     seen = survey(train.pictures(), every=True)
     broken = {*seen.broken}
     kept = [

@@ -86,16 +86,6 @@ def find_parts(
     """
     if val:
         train, tests = _whole(root), _whole(val)
-        ours, theirs = (
-            {os.path.abspath(path) for path in part.pictures()}
-            for part in (train, tests)
-        )
-        shared = ours & theirs
-        if shared:
-            raise SimimError(
-                f'{min(shared)} is in {root} and in {val}; test on other '
-                'pictures.'
-            )
         return train, tests
     if is_list(root):
         return _listed(root), None
@@ -260,6 +250,15 @@ def _pairs(images: str, maps: str) -> Pairs:
             'them as PNG files of class indices.'
         )
     pairs = Pairs(images, maps, names, there.most_common(1)[0][0])
+    pictures: dict[str, str] = {}
+    for name in names:
+        other = pictures.setdefault(pairs.label_map(name), name)
+        if other != name:
+            raise SimimError(
+                f'The pictures {other} and {name} in {images} have the same '
+                f'label map {pairs.label_map(name)} by their names; rename '
+                'one of them and its label map, or pass a list of the pairs.'
+            )
     lacking = [n for n in names if not os.path.isfile(pairs.label_map(n))]
     if lacking:
         raise SimimError(

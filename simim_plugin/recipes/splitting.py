@@ -9,8 +9,11 @@ import numpy as np
 
 from ..errors import SimimError
 
-TRAINING = ('train', 'training')
-TESTS = ('val', 'valid', 'validation', 'test', 'testing')
+TRAINING = ('train', 'training', 'train_set', 'training_set')
+TESTS = (
+    *('val', 'valid', 'validation', 'val_set', 'validation_set', 'dev'),
+    *('test', 'testing', 'test_set', 'testing_set'),
+)
 """Usual names of the parts of a data set, in lower case; the first that is
 there counts."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,7 @@ from ..pictures.archives import Member, list_archive, split_archive
 from ..pictures.dicom import is_dicom
 from ..pictures.files import read_file
 from ..pictures.reading import read_levels
-from ..pictures.tiff import is_tiff, read_stack
+from ..pictures.tiff import is_tiff, read_stack, stated_channels
 from ..text import on_terminal
 
 MOST = 2_000
@@ -209,20 +209,19 @@ def _decoded(data: bytes) -> tuple[int, bool]:
     Returns:
         tuple: channels, and whether levels have more than 8 bits.
     """
+    grey, stated = False, None
     try:
         if not is_dicom(data):
             with Image.open(io.BytesIO(data)) as image:
-                grey = image.mode in _GREY
-        else:
-            grey = False
-        levels = read_levels(data)
-        colours = levels.ndim == 3 and not (grey and levels.itemsize == 1)
-        return 3 if colours else 1, levels.itemsize > 1
+                grey, stated = image.mode in _GREY, stated_channels(image)
+        levels = read_levels(data, 3 if stated is None else stated)
     except Image.UnidentifiedImageError:
         if not is_tiff(data):
             raise
-        stack = read_stack(data)[0]
-        return stack.shape[-1] if stack.ndim == 3 else 1, stack.itemsize > 1
+        levels = read_stack(data)[0]
+        stated = levels.shape[-1]
+    colours = levels.ndim == 3 and not (grey and levels.itemsize == 1)
+    return stated or (3 if colours else 1), levels.itemsize > 1
 
 
 def refuse_broken_tests(files: Sequence[str]) -> None:
@@ -256,14 +255,47 @@ def check_lines(lines: Sequence[str], root: str) -> None:
             )
 
 
+def real_paths(paths: Iterable[str]) -> list[str]:
+    """Return paths without links, looking at each folder once."""
+    folders: dict[str, str] = {}
+    found = []
+    for path in paths:
+        folder, name = os.path.split(path)
+        if folder not in folders:
+            folders[folder] = os.path.realpath(folder)
+        real = os.path.join(folders[folder], name)
+        found.append(os.path.realpath(real) if os.path.islink(real) else real)
+    return found
+
+
+def refuse_links(paths: Sequence[str]) -> None:
+    """Refuse one picture of two names: a division may part them.
+
+    Raises:
+        SimimError: naming both.
+    """
+    known: dict[str, str] = {}
+    for path, real in zip(paths, real_paths(paths), strict=True):
+        if real in known:
+            raise SimimError(
+                f'{path} and {known[real]} are the same picture by a link, '
+                'and might train and test; remove the link.'
+            )
+        known[real] = path
+
+
 def refuse_shared(train: Sequence[str], tests: Sequence[str]) -> None:
     """Refuse pictures that would both train and test.
 
     Raises:
         SimimError: naming one.
     """
-    known = {os.path.abspath(path) for path in train}
-    shared = [path for path in tests if os.path.abspath(path) in known]
+    known = {*real_paths(train)}
+    shared = [
+        path
+        for path, real in zip(tests, real_paths(tests), strict=True)
+        if real in known
+    ]
     if shared:
         raise SimimError(
             f'{len(shared)} of {len(tests)} pictures to test on are training '

@@ -157,7 +157,8 @@ class CheckedSegDataset(ImageSet, BaseSegDataset):
         else:
             found = sorted(self._files(images, self.img_suffix))
             names = [(name, '') for name in found]
-        listed = []
+        listed: list[dict] = []
+        by_name: dict[str, str] = {}
         for name, named in names:
             stem, suffix = name.removesuffix(self.img_suffix), self.img_suffix
             if stem == name and self._is_file(os.path.join(images, name)):
@@ -172,7 +173,21 @@ class CheckedSegDataset(ImageSet, BaseSegDataset):
                 seg_map = named or stem + self.seg_map_suffix
                 pair['seg_map_path'] = os.path.join(maps, seg_map)
             listed.append(pair)
+            if not named:
+                self._check_own_map(pair, by_name)
         return listed
+
+    @staticmethod
+    def _check_own_map(pair: dict, by_name: dict[str, str]) -> None:
+        """Refuse images such as 1.jpg and 1.png, whose map is 1.png."""
+        image, seg_map = pair['img_path'], pair.get('seg_map_path')
+        other = by_name.setdefault(seg_map, image)
+        if seg_map is not None and other != image:
+            raise LabelMapError(
+                f'The images {other} and {image} have the same label map '
+                f'{seg_map} by their names; rename one of them and its label '
+                'map, or name the label map of each in ann_file.'
+            )
 
     def _check_pairs(self, listed: list[dict], images: str, maps: str) -> None:
         there = {

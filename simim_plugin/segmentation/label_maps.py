@@ -97,8 +97,14 @@ def _fault(image: Image.Image) -> str | None:
             f'has {pages} pages, of which one would be read; save it as one '
             'image of class indices'
         )
+    gif = image.format == 'GIF'
+    if gif and np.ptp(np.array(image.convert('RGB')), axis=-1).any():
+        return (
+            'is a GIF file of colours, whose values its writer may have '
+            'numbered anew; save it as PNG'
+        )
     tags = getattr(image, 'tag_v2', {})
-    if image.mode == 'L' and tags.get(_PHOTOMETRIC) == 0:
+    if image.mode in ('1', 'L') and tags.get(_PHOTOMETRIC) == 0:
         return (
             'is a TIFF file with white as the lowest value, which readers '
             'turn round; save it with black as the lowest one, or as PNG'
@@ -111,8 +117,11 @@ def _as_stored(image: Image.Image, data: bytes) -> np.ndarray:
 
     Pillow spreads values of 2 and 4 bits over 0 to 255, and those of PNM and
     JPEG 2000 files from the highest that they state. It takes signed bytes
-    of a TIFF file for unsigned ones.
+    of a TIFF file for unsigned ones. Writers of GIF files leave out the
+    values that a file lacks, so that the levels of its palette count.
     """
+    if image.format == 'GIF':
+        return np.array(image.convert('L'))
     if stated_top(image, data) not in (None, 255):
         return stored_levels(image, data)
     tiles = getattr(image, 'tile', ())  # before the pixels are read

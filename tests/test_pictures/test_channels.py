@@ -31,6 +31,7 @@ from simim_plugin.evaluation import (
 )
 from simim_plugin.models import SiameseIMViT
 from simim_plugin.pictures import array_to_rgb, decode
+from simim_plugin.recipes.survey import look
 from simim_plugin.settings import fit_channels
 
 from .drawing import encode, noise
@@ -40,7 +41,8 @@ BANDS = np.random.default_rng(0).integers(0, 256, (8, 9, 5), dtype=np.uint8)
 
 def tiff(pixels, **options) -> bytes:
     file = io.BytesIO()
-    tifffile.imwrite(file, pixels, photometric='minisblack', **options)
+    options = dict(photometric='minisblack') | options
+    tifffile.imwrite(file, pixels, **options)
     return file.getvalue()
 
 
@@ -49,6 +51,7 @@ LAYOUTS = {
     'planes': tiff(BANDS.transpose(2, 0, 1), planarconfig='separate'),
     'pages': tiff(BANDS.transpose(2, 0, 1)),
     'array': tiff(BANDS),  # 8 pages of 9 x 5
+    'colours first': tiff(BANDS, photometric='rgb'),  # Pillow reads 3
     '16 bits': tiff(BANDS.astype(np.uint16) * 257, planarconfig='contig'),
 }
 
@@ -56,6 +59,34 @@ LAYOUTS = {
 @pytest.mark.parametrize('layout', LAYOUTS)
 def test_many_channels(layout):
     assert np.array_equal(decode(LAYOUTS[layout], channels=5), BANDS)
+
+
+@pytest.mark.parametrize(('bands', 'kind'), [(2, 'minisblack'), (5, 'rgb')])
+def test_bands_are_no_grey_and_no_colours(bands, kind, tmp_path):
+    extra = ['unspecified'] * (bands - (3 if kind == 'rgb' else 1))
+    pixels = BANDS[..., :bands]
+    data = tiff(
+        pixels, photometric=kind, planarconfig='contig', extrasamples=extra
+    )
+    for channels in (1, 3):
+        with pytest.raises(ValueError, match=f'it has {bands} channels'):
+            decode(data, channels=channels)
+    assert np.array_equal(decode(data, channels=bands), pixels)
+    (tmp_path / 'a.tif').write_bytes(data)
+    assert look(str(tmp_path / 'a.tif')).channels == bands
+
+
+@pytest.mark.parametrize(
+    ('extra', 'channels'), [('unspecified', 4), ('unassalpha', 3)]
+)
+def test_a_fourth_channel(extra, channels, tmp_path):
+    """Alpha is left out, and infrared is a channel."""
+    pixels = BANDS[..., :4]
+    data = tiff(pixels, photometric='rgb', extrasamples=[extra])
+    (tmp_path / 'a.tif').write_bytes(data)
+    assert look(str(tmp_path / 'a.tif')).channels == channels
+    assert np.array_equal(decode(data), pixels[..., :3])
+    assert np.array_equal(decode(data, channels=4), pixels)
 
 
 def test_a_turned_stack():

@@ -13,7 +13,7 @@ from simim_plugin.demo.annotations import SEGMENTATION_CLASSES
 from simim_plugin.demo.data import make_demo_data
 from simim_plugin.errors import SimimError
 from simim_plugin.recipes import survey as surveying
-from simim_plugin.recipes.boxes import read_boxes
+from simim_plugin.recipes.boxes import read_boxes, write_part
 from simim_plugin.recipes.class_folders import read_class_folders
 from simim_plugin.recipes.label_maps import read_label_maps
 from simim_plugin.recipes.pretraining import read_unlabelled
@@ -86,6 +86,30 @@ def test_class_folders_in_two_parts(tmp_path):
         read_class_folders(str(tmp_path), None, 0.25, 1)
 
 
+@pytest.mark.parametrize(
+    ('train', 'val'), [('training_set', 'test_set'), ('Train', 'dev')]
+)
+def test_parts_of_other_names(train, val, tmp_path):
+    class_folders(tmp_path / train, broken=False)
+    class_folders(tmp_path / val, (2, 1, 1), broken=False)
+    data = read_class_folders(str(tmp_path), None, 0.25, 1)
+    assert data.classes == sorted(CLASSES)
+    assert sum(data.tested.values()) == 4
+
+
+@pytest.mark.parametrize('part', ['train', 'test'])
+def test_a_part_among_classes_is_refused(part, tmp_path):
+    """The known layout of Kaggle: train/CLASS, and pictures in test1."""
+    class_folders(tmp_path / part, broken=False)
+    for k in range(2):
+        picture(tmp_path / 'test1' / f'{k}.png')
+    with pytest.raises(SimimError, match=f'/{part} holds the class folders'):
+        read_class_folders(str(tmp_path), None, 0.25, 1)
+    picture(tmp_path / part / 'a train.png')  # a class of that name
+    data = read_class_folders(str(tmp_path), None, 0.25, 1)
+    assert data.classes == sorted([part, 'test1'])
+
+
 def test_unfit_class_folders(tmp_path):
     picture(tmp_path / 'one' / 'a.png')
     with pytest.raises(SimimError, match='1 sub-folders with pictures'):
@@ -133,6 +157,50 @@ def test_two_annotation_files(tmp_path):
     # The order of the file's ids: 3, 17 and 90.
     assert found.classes == [CLASSES[2], CLASSES[0], CLASSES[1]]
     assert found.counts == dict(zip(found.classes, (9, 10, 1), strict=True))
+
+
+def test_a_division_is_made_anew(tmp_path):
+    coco(tmp_path, name='instances.json')
+    found = read_boxes(str(tmp_path), 0.3, 0, tmp_path / 'my')
+    for part in (found.train, found.val):
+        Path(part.file).write_text(write_part(part))
+    again = read_boxes(str(tmp_path), 0.3, 0, tmp_path / 'my')
+    assert again.read == [str(tmp_path / 'instances.json')]
+    assert again.counts == found.counts
+    with pytest.raises(SimimError, match='has 3 annotation files'):
+        read_boxes(str(tmp_path), 0.3, 0, tmp_path / 'other')
+
+
+@pytest.mark.parametrize('other', ['old_val.json', 'more.json'])
+def test_annotation_files_that_nothing_reads_are_refused(other, tmp_path):
+    coco(tmp_path, name='train.json')
+    coco(tmp_path, 3, name='val.json', first=10)
+    coco(tmp_path, 3, name='test.json', first=13)  # val counts before test
+    assert read_boxes(str(tmp_path), 0.3, 0, tmp_path / 'my').images == (10, 3)
+    coco(tmp_path, 3, name=other, first=16)
+    with pytest.raises(SimimError, match='has 4 annotation files'):
+        read_boxes(str(tmp_path), 0.3, 0, tmp_path / 'my')
+
+
+def test_test_files_without_objects_are_refused(tmp_path):
+    file = coco(tmp_path)
+    val = coco(tmp_path, 3, name='val.json', first=10)
+    content = json.loads(val.read_text())
+    objects = content.pop('annotations')
+    elsewhere = [dict(one, image_id=1) for one in objects]
+    for stored in ({}, dict(annotations=[]), dict(annotations=elsewhere)):
+        val.write_text(json.dumps(content | stored))
+        with pytest.raises(SimimError, match=r'val\.json has no object of'):
+            read_boxes(str(file), 0.3, 0, tmp_path / 'my', val_data=str(val))
+
+
+def test_an_image_of_two_entries_is_refused(tmp_path):
+    file = coco(tmp_path)
+    content = json.loads(file.read_text())
+    content['images'][1]['file_name'] = './bild 0.png'
+    file.write_text(json.dumps(content))
+    with pytest.raises(SimimError, match=r'lists the image bild 0\.png more'):
+        read_boxes(str(file), 0.3, 0, tmp_path / 'my')
 
 
 def test_boxes_without_masks(tmp_path):
@@ -343,6 +411,29 @@ def test_pictures_that_train_and_test_are_refused(tmp_path):
     again.write_bytes(Path(file).read_bytes())
     with pytest.raises(SimimError, match='4 of 4 pictures to test on are'):
         read_boxes(str(file), 0.2, 0, tmp_path / 'x', val_data=str(again))
+
+
+def test_links_to_pictures_that_train_are_refused(tmp_path):
+    root = class_folders(tmp_path / 'a' / 'train', broken=False)
+    (tmp_path / 'a' / 'val').symlink_to(root)
+    with pytest.raises(SimimError, match='20 of 20 pictures to test on are'):
+        read_class_folders(str(tmp_path / 'a'), None, 0.2, 0)
+    label_maps(tmp_path / 'b')
+    (tmp_path / 'c').symlink_to(tmp_path / 'b')
+    with pytest.raises(SimimError, match='8 of 8 pictures to test on are'):
+        places = str(tmp_path / 'b'), 0.25, 0
+        read_label_maps(*places, val=str(tmp_path / 'c'))
+    (root / 'nut' / 'link.png').symlink_to(root / 'nut' / 'bild 0.png')
+    with pytest.raises(SimimError, match=r'link\.png and .* same picture'):
+        read_class_folders(str(root), None, 0.2, 0)
+
+
+@pytest.mark.parametrize('name', ['bild 1.webp', 'bild 1.bmp'])
+def test_two_pictures_of_one_label_map_are_refused(name, tmp_path):
+    label_maps(tmp_path)
+    picture(tmp_path / 'images' / name)
+    with pytest.raises(SimimError, match=r'have the same label map .*1\.png'):
+        read_label_maps(str(tmp_path), 0.25, 0)
 
 
 def test_an_ignored_value_that_no_map_has_is_kept(tmp_path):

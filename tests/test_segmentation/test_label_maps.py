@@ -215,14 +215,33 @@ def test_values_are_read_as_stored(tmp_path):
             dict(photometric='miniswhite'),
             'white as the lowest value.*black as the lowest',
         ),
+        (
+            np.zeros((8, 8), bool),
+            dict(photometric='miniswhite'),
+            'white as the lowest value.*black as the lowest',
+        ),
         (np.zeros((8, 8), np.int64), {}, r'\(no image format that Pillow'),
     ],
-    ids=['floats', 'pages', 'white', '64 bits'],
+    ids=['floats', 'pages', 'white', 'white of 1 bit', '64 bits'],
 )
 def test_values_that_are_not_known(stored, options, match, tmp_path):
     file = tmp_path / 'a.tif'
     tifffile.imwrite(file, stored, **dict(photometric='minisblack') | options)
     with pytest.raises(LabelMapError, match=match):
+        read_label_map(str(file))
+
+
+@pytest.mark.parametrize('values', [(0, 1, 2), (0, 2), (15,), (0, 255)])
+def test_gif_files_keep_their_levels(values, tmp_path):
+    """Their writers number the values anew."""
+    labels = np.random.default_rng(0).choice(np.uint8(values), (20, 30))
+    file = tmp_path / 'a.gif'
+    Image.fromarray(labels).save(file)
+    assert np.array_equal(read_label_map(str(file)), labels)
+    image = Image.fromarray(labels, 'P')
+    image.putpalette([0, 90, 0] * 256)
+    image.save(file)
+    with pytest.raises(LabelMapError, match='GIF file of colours'):
         read_label_map(str(file))
 
 
