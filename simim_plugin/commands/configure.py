@@ -237,6 +237,8 @@ def write_config(args: argparse.Namespace, about: str) -> Recipe:
     say('encoder', recipe.encoder.about)
     say('machine', str(recipe.machine))
     picture = args.out.with_name(f'{args.out.stem}_samples.png')
+    if args.task == 'pretraining' and Path(args.data).expanduser().is_dir():
+        _refuse_inside(picture, Path(args.data).expanduser())
     before = contents([*recipe.files, picture, args.out])
     taken = [path for path, content in before.items() if content is not None]
     if taken and not args.overwrite:
@@ -292,6 +294,16 @@ def quiet() -> Iterator[None]:
     finally:
         for one, level in levels.items():
             one.setLevel(level)
+
+
+def _refuse_inside(picture: Path, data: Path) -> None:
+    """Refuse to write the samples among the pictures that train."""
+    if picture.resolve().is_relative_to(data.resolve()):
+        raise SimimError(
+            f'The samples {picture} would be a training picture, since '
+            f'{data} holds them; run the command in another folder, or set '
+            '--out to one.'
+        )
 
 
 def say_data(recipe: Recipe) -> None:

@@ -30,7 +30,7 @@ from ..pictures.walking import (
     class_labels,
     images_by_class,
 )
-from ..text import clean
+from ..text import clean, some
 from .image_set import ImageSet
 
 
@@ -48,15 +48,21 @@ class LabelledFolder(ImageSet, CustomDataset):
             image per line: ``CLASS/NAME``, or the name alone if it is
             ``CLASS_NUMBER.EXTENSION`` as in ImageNet, for example
             ``n01440764_10026.JPEG``. Defaults to None: all images.
+        ann_file (str): text file with a line ``PATH LABEL`` for each image,
+            the path below ``data_root``. Defaults to '': labels are those of
+            the folders.
         **kwargs: ``skip_broken`` of
             :class:`simim_plugin.datasets.image_set.ImageSet`; ``pipeline``
             and other arguments of
             :class:`mmpretrain.datasets.CustomDataset`.
 
     Raises:
-        SimimError: if the folder or the list is missing, the folder holds
-            no image, or a listed image is missing.
+        SimimError: if the folder or a list is missing, the folder holds no
+            image, a listed image is missing, or a label is none.
     """
+
+    least_classes = 0
+    """The highest label of a list plus one, 0 without a list."""
 
     def __init__(
         self, data_root: str, list_file: str | None = None, **kwargs: Any
@@ -85,8 +91,9 @@ class LabelledFolder(ImageSet, CustomDataset):
                 f'The data set of {root} has an ann_file and a list_file; '
                 'set one of them to None or an empty name.'
             )
+        if self.ann_file and self.with_label:
+            return self._labelled_list(Path(root))
         if self.ann_file:
-            check_regular(self.ann_file)
             return super().load_data_list()
         if self.list_file is not None:
             labels = class_labels(root, self.extensions)
@@ -112,6 +119,44 @@ class LabelledFolder(ImageSet, CustomDataset):
                 f'metainfo.classes names {len(given)}; complete the folders, '
                 'or correct the names.'
             )
+        names = tuple(map(str, given))
+        if sorted(names) == sorted(self.folders) and names != self.folders:
+            raise SimimError(
+                f'metainfo.classes names the folders of {self.img_prefix} in '
+                f'another order ({some(names)}), and labels follow that of '
+                f'the folders ({some(self.folders)}); give the names in that '
+                'order, or leave them out.'
+            )
+
+    def _labelled_list(self, root: Path) -> list[dict]:
+        """List the images of ``ann_file``, a path and a label a line."""
+        classes = self._metainfo.get('classes')
+        most = len(classes) if classes else None
+        images: list[dict] = []
+        seen: dict[str, str] = {}
+        for number, line in read_lines(self.ann_file):
+            name, label = [*line.rsplit(maxsplit=1), ''][:2]
+            where = f'line {number} of {self.ann_file}'
+            if not label.isdecimal() or (most and int(label) >= most):
+                highest = f' to {most - 1}' if most else ''
+                raise SimimError(
+                    f'The label {label!r} in {where} is no whole number from '
+                    f'0{highest}; write a path and a label, the number of a '
+                    'class, counted from 0.'
+                )
+            if seen.setdefault(name, label) != label:
+                raise SimimError(
+                    f'{name!r} in {where} has the label {seen[name]} in an '
+                    'earlier line; remove one of them.'
+                )
+            if not (root / name).is_file():
+                raise SimimError(
+                    f'There is no image {name!r} below {root}, which {where} '
+                    'names; check data_root and the list.'
+                )
+            images.append(dict(img_path=str(root / name), gt_label=int(label)))
+        self.least_classes = 1 + max(one['gt_label'] for one in images)
+        return images
 
     def _list(self, census: Census) -> Groups:
         """List the images of class folders, or of archives without any."""
@@ -223,8 +268,8 @@ def read_lines(file: str) -> list[tuple[int, str]]:
             ]
     except (OSError, EOFError, UnicodeError, zlib.error) as error:
         raise SimimError(
-            f'Cannot read the list of images {file} ({error}); set '
-            'list_file to a text file, plain or .gz, with one name per line.'
+            f'Cannot read the list of images {file} ({error}); save it as '
+            'UTF-8 text, plain or .gz, with one name per line.'
         ) from error
     if not lines:
         raise SimimError(

@@ -76,13 +76,21 @@ class ClassCountHook(Hook):
 
     def _check(self, runner: Runner, name: str, dataset: Any) -> None:
         classes = getattr(dataset, 'metainfo', {}).get('classes')
-        if classes is None:
+        least = getattr(dataset, 'least_classes', 0)
+        if classes is None and not least:
             return
         for path, head in unwrapped(runner.model).named_modules():
             count = getattr(head, 'num_classes', None)
             if path.partition('.')[0] not in self.parts or count is None:
                 continue
-            if count != len(classes):
+            if classes is None and count < least:
+                raise SimimError(
+                    f'The list {dataset.ann_file} has labels up to '
+                    f"{least - 1}, and the model's {path} has {count} "
+                    'classes, counted from 0; correct the labels, or set '
+                    'num_classes of the model.'
+                )
+            if classes is not None and count != len(classes):
                 place = getattr(dataset, 'ann_file', '') or dataset.data_root
                 raise SimimError(
                     f"The model's {path} has {count} classes and the {name} "

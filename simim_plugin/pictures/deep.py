@@ -14,6 +14,8 @@ from PIL import Image
 
 from .levels import Window
 
+_BITS, _FORMAT = 258, 339  # tags of TIFF
+
 
 def deep_levels(
     image: Image.Image, data: bytes
@@ -38,7 +40,10 @@ def deep_levels(
     if top is not None and top > 255:
         return stored_levels(image, data), (0.0, float(top))
     if image.mode == 'F' or image.mode.startswith('I'):
-        return np.asarray(image), None
+        levels = np.asarray(image)
+        # Pillow takes unsigned levels of 32 bits for signed ones.
+        unsigned = levels.dtype == np.int32 and _unsigned(image)
+        return levels.view(np.uint32) if unsigned else levels, None
     if depth is None:
         return None
     levels = stored_levels(image, data)
@@ -97,6 +102,12 @@ def stated_top(image: Image.Image, data: bytes) -> int | None:
         # Signed levels have the highest bit, and mixed depths all bits.
         return 2 ** (bits + 1) - 1 if bits < 16 else None
     return None
+
+
+def _unsigned(image: Image.Image) -> bool:
+    """Return whether a TIFF has unsigned levels of 32 bits."""
+    tags = getattr(image, 'tag_v2', {})
+    return tags.get(_BITS) == (32,) and tags.get(_FORMAT, (1,)) == (1,)
 
 
 def _depth_of_colours(image: Image.Image) -> str | None:

@@ -199,15 +199,16 @@ def _files(data: str, out: Path) -> tuple[str, str | None]:
             "in COCO's format, or the folder that holds it."
         )
     places = [Path(data), *(p for p in Path(data).iterdir() if p.is_dir())]
-    made = {Path(f'{out}_{part}.json').absolute() for part in ('train', 'val')}
     found = sorted(
         str(file)
         for place in places
         for file in place.glob('*.json')
-        if not file.name.startswith('.')
-        and file.absolute() not in made
-        and _is_coco(file)
+        if not file.name.startswith('.') and _is_coco(file)
     )
+    made = {Path(f'{out}_{part}.json').absolute() for part in ('train', 'val')}
+    others = [file for file in found if Path(file).absolute() not in made]
+    if len(found) - len(others) == 2 and others:
+        found = others
     train = [file for file in found if _named(file, data, TRAINING)]
     rest = [file for file in found if file not in train]
     tests = [
@@ -215,8 +216,8 @@ def _files(data: str, out: Path) -> tuple[str, str | None]:
         for name in TESTS
         if (files := [file for file in rest if _named(file, data, (name,))])
     ]
-    others = {*rest} - {file for files in tests for file in files}
-    if len(train) == 1 and tests and len(tests[0]) == 1 and not others:
+    unnamed = {*rest} - {file for files in tests for file in files}
+    if len(train) == 1 and tests and len(tests[0]) == 1 and not unnamed:
         return train[0], tests[0][0]
     if len(found) == 1:
         return found[0], None

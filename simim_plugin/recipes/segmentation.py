@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 
 from ..errors import SimimError
-from ..segmentation.label_maps import IGNORED
+from ..segmentation.label_maps import IGNORED, LOOKED_AT
 from ..vit.norm import FINAL_NORM
 from .encoders import SIZES, Encoder, check_encoder
 from .label_maps import LabelMaps, Pairs
@@ -169,7 +169,10 @@ def label_settings(data: LabelMaps) -> dict[str, object]:
     left = [v for v in data.ignored if v != IGNORED]
     if values == [*range(len(values))] and not left:
         return {}
-    if values == [*range(1, len(values) + 1)] and left in ([], [0]):
+    # Maps that were not looked at may hold 0, which then has no class.
+    names = data.train.names, data.val.names
+    known = left == [0] or (not left and max(map(len, names)) <= LOOKED_AT)
+    if values == [*range(1, len(values) + 1)] and known:
         return dict(reduce_zero_label=True)
     ignored = sorted({*data.ignored, IGNORED} - {*values})
     return dict(values=values, ignored=ignored)

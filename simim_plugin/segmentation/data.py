@@ -180,9 +180,9 @@ class CheckedSegDataset(ImageSet, BaseSegDataset):
     @staticmethod
     def _check_own_map(pair: dict, by_name: dict[str, str]) -> None:
         """Refuse images such as 1.jpg and 1.png, whose map is 1.png."""
-        image, seg_map = pair['img_path'], pair.get('seg_map_path')
+        image, seg_map = pair['img_path'], pair.get('seg_map_path', '')
         other = by_name.setdefault(seg_map, image)
-        if seg_map is not None and other != image:
+        if seg_map and other != image:
             raise LabelMapError(
                 f'The images {other} and {image} have the same label map '
                 f'{seg_map} by their names; rename one of them and its label '

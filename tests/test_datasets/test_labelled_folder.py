@@ -2,9 +2,12 @@
 
 import gzip
 import shutil
+from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from mmpretrain.registry import DATASETS
@@ -18,6 +21,7 @@ from simim_plugin.datasets.labelled_folder import (
 from simim_plugin.datasets.robustness import read_wnids
 from simim_plugin.datasets.single_draw_crop import SingleDrawCrop
 from simim_plugin.errors import SimimError
+from simim_plugin.evaluation.classes import ClassCountHook
 
 NAMES = ['n01_1.JPEG', 'n01_2.JPEG', 'n02_7.JPEG', 'n03_10026.JPEG']
 
@@ -121,6 +125,71 @@ def test_a_list_and_a_file_of_annotations(root, tmp_path):
             list_file=str(tmp_path / 'list.txt'),
             ann_file=str(tmp_path / 'labels.txt'),
         )
+
+
+LABELLED = """n03/n03_1.png 2
+
+n01/b b.png\t0
+n01/b b.png 0
+"""
+
+
+@pytest.mark.parametrize('classes', [None, ('a', 'b', 'c')])
+def test_a_list_of_labels(classes, tmp_path):
+    for name in ('n03/n03_1.png', 'n01/b b.png'):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(b'')
+    file = tmp_path / 'list.txt'
+    build = partial(
+        LabelledFolder,
+        str(tmp_path),
+        ann_file=str(file),
+        metainfo=dict(classes=classes) if classes else None,
+    )
+    file.write_text(LABELLED, encoding='utf-8-sig')
+    labels = [build().get_data_info(k)['gt_label'] for k in range(3)]
+    assert labels == [2, 0, 0]
+    assert build().least_classes == 3
+    beyond = [('n01/b b.png 3', '3.* no whole number from 0 to 2')]
+    beyond = beyond if classes else []
+    for line, words in (
+        ('n01/b.png 0', r"no image 'n01/b\.png' .* line 5 of"),
+        ('n01/b b.png', r"The label 'b\.png' in line 5"),
+        ('n01/b b.png -1', "The label '-1' in line 5"),
+        ('n01/b b.png 1', "'n01/b b.png' in line 5 .* has the label 0"),
+        *beyond,
+    ):
+        file.write_text(LABELLED + line)
+        with pytest.raises(SimimError, match=words):
+            build()
+
+
+def test_labels_beyond_the_classes_of_a_head(tmp_path):
+    """A list whose labels count from 1 would test every class wrongly."""
+    (tmp_path / 'a.png').write_bytes(b'')
+    (tmp_path / 'list.txt').write_text('a.png 2')
+    listed = LabelledFolder(
+        str(tmp_path), ann_file=str(tmp_path / 'list.txt'), test_mode=True
+    )
+    model = torch.nn.Module()
+    model.head = torch.nn.Linear(3, 2)
+    runner = SimpleNamespace(
+        model=model, test_dataloader=SimpleNamespace(dataset=listed)
+    )
+    hook = ClassCountHook()
+    for count in (3, 2):
+        model.head.num_classes = count
+        if count == 3:
+            hook.before_test(runner)
+            continue
+        with pytest.raises(SimimError, match=r'up to 2, .* has 2 classes'):
+            hook.before_test(runner)
+
+
+def test_names_in_another_order_than_the_folders(root):
+    names = ('n02', 'n01', 'n03')
+    with pytest.raises(SimimError, match=r'another order \(n02, n01, n03\)'):
+        LabelledFolder(str(root), metainfo=dict(classes=names))
 
 
 def test_missing_images_of_a_list(root, tmp_path):

@@ -57,6 +57,15 @@ def test_the_files_window_is_used():
     assert np.abs(found[..., 0] - theirs).max() <= 1
 
 
+def test_levels_of_eight_bits_have_the_files_window():
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    bits = dict(BitsAllocated=8, BitsStored=8, HighBit=7)
+    bits |= dict(PixelRepresentation=0, PixelData=levels.tobytes())
+    for window, ends in (({}, (0, 255)), (WINDOW, (-160.5, 239.5))):
+        found = decode(dicom(levels, **bits, **window), window=(0, 4095))
+        assert np.abs(found[..., 0] - expected(levels, *ends)).max() <= 1
+
+
 def test_the_rescaling_comes_first():
     data = dicom(
         LEVELS + 1024, RescaleSlope=2, RescaleIntercept=-2048, **WINDOW

@@ -46,6 +46,12 @@ def test_the_rule_does_not_depend_on_the_picture(top, kind, notes):
     assert bool(notes) == (top < 65535)
 
 
+def test_unsigned_levels_of_32_bits():
+    pixels = ramp(0, 4e9, np.uint32)
+    read = decode(tiff(pixels), window=(0, 4e9))
+    assert np.abs(read[..., 0] - pixels / 4e9 * 255).max() <= 1
+
+
 @pytest.mark.parametrize('bits', [8, 10, 12, 14])
 def test_few_levels_are_warned_of(bits, notes):
     top = 2**bits - 1

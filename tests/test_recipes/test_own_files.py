@@ -59,6 +59,16 @@ def test_lists_that_are_read_are_not_replaced(tmp_path):
     assert file.read_text() == before
 
 
+def test_the_samples_are_no_training_picture(tmp_path, capsys):
+    for k in range(8):
+        picture(tmp_path / 'data' / f'{k}.png', (48, 40), k)
+    words = ['pretraining', '--data', str(tmp_path / 'data'), '--no-trial']
+    with pytest.raises(SystemExit):
+        main([*words, '--out', str(tmp_path / 'data' / 'my.py')])
+    assert 'my_samples.png would be a training' in capsys.readouterr().err
+    assert len([*(tmp_path / 'data').iterdir()]) == 8
+
+
 def test_patterns_of_archives_are_no_files(tmp_path):
     """A config of shards is written anew as any other."""
     class_folders(tmp_path / 'data', broken=False)

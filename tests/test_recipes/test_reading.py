@@ -436,6 +436,14 @@ def test_two_pictures_of_one_label_map_are_refused(name, tmp_path):
         read_label_maps(str(tmp_path), 0.25, 0)
 
 
+def test_zeros_of_maps_that_were_not_looked_at(tmp_path, monkeypatch):
+    label_maps(tmp_path, values=(1, 2))
+    data = read_label_maps(str(tmp_path), 0.25, 0)
+    assert label_settings(data) == dict(reduce_zero_label=True)
+    monkeypatch.setattr('simim_plugin.recipes.segmentation.LOOKED_AT', 4)
+    assert label_settings(data) == dict(values=[1, 2], ignored=[255])
+
+
 def test_an_ignored_value_that_no_map_has_is_kept(tmp_path):
     label_maps(tmp_path, values=(1, 2))
     data = read_label_maps(str(tmp_path), 0.25, 0, ignored=(0, 9))
