@@ -50,8 +50,8 @@ def dicom_levels(data: bytes) -> tuple[np.ndarray, Window | None, bool]:
 def decode_dicom(data: bytes, window: Window | None, name: str) -> np.ndarray:
     """Decode a DICOM file to uint8 by ``window``, else by its own one."""
     levels, stated, inverted = dicom_levels(data)
-    if levels.dtype == np.uint8 and stated:  # window is of deeper levels
-        levels, window = levels.astype(np.uint16), stated
+    if levels.dtype == np.uint8 and stated:  # they have a window, too
+        levels = levels.astype(np.uint16)
     pixels = to_eight_bits(levels, window or stated, name)
     return 255 - pixels if inverted else pixels
 

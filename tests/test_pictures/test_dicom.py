@@ -61,8 +61,12 @@ def test_levels_of_eight_bits_have_the_files_window():
     levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
     bits = dict(BitsAllocated=8, BitsStored=8, HighBit=7)
     bits |= dict(PixelRepresentation=0, PixelData=levels.tobytes())
-    for window, ends in (({}, (0, 255)), (WINDOW, (-160.5, 239.5))):
-        found = decode(dicom(levels, **bits, **window), window=(0, 4095))
+    for values, window, ends in (
+        ({}, None, (0, 255)),
+        (WINDOW, None, (-160.5, 239.5)),
+        (WINDOW, (50, 90), (50, 90)),
+    ):
+        found = decode(dicom(levels, **bits, **values), window=window)
         assert np.abs(found[..., 0] - expected(levels, *ends)).max() <= 1
 
 
