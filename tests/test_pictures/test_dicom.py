@@ -67,7 +67,7 @@ def test_levels_of_eight_bits_have_the_files_window():
         (WINDOW, (50, 90), (50, 90)),
     ):
         found = decode(dicom(levels, **bits, **values), window=window)
-        assert np.abs(found[..., 0] - expected(levels, *ends)).max() <= 1
+        assert np.abs(found[..., 0] - expected(1.0 * levels, *ends)).max() <= 1
 
 
 def test_the_rescaling_comes_first():
