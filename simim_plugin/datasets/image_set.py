@@ -141,21 +141,38 @@ def image_loaders(dataset: Any) -> Iterator[Any]:
     Args:
         dataset (Dataset): any, also wrapped or concatenated.
     """
-    for one in inner_datasets(dataset):
-        pipeline = getattr(one, '__dict__', {}).get('pipeline')
-        for step in getattr(pipeline, 'transforms', ()):
+    for _, pipeline in inner_pipelines(dataset):
+        for step in pipeline.transforms:
             if hasattr(step, 'window') and hasattr(step, 'channels'):
                 yield step
 
 
+def inner_pipelines(dataset: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield each of :func:`inner_datasets` with its pipeline, if it has one.
+
+    Args:
+        dataset (Dataset): any, also wrapped or concatenated.
+    """
+    for one in inner_datasets(dataset):
+        pipeline = _own(one).get('pipeline')
+        if hasattr(pipeline, 'transforms'):
+            yield one, pipeline
+
+
 def inner_datasets(dataset: Any) -> Iterator[Any]:
     """Yield the data sets in a wrapped or concatenated one, then itself."""
-    own = getattr(dataset, '__dict__', {})  # not what a wrapper passes on
-    inner = [own.get('dataset'), *own.get('datasets', ())]
+    own = _own(dataset)
+    # MMEngine's epochs of num_batch_per_epoch hold their set as _dataset.
+    inner = [own.get('dataset'), own.get('_dataset'), *own.get('datasets', ())]
     for one in inner:
         if one is not None:
             yield from inner_datasets(one)
     yield dataset
+
+
+def _own(dataset: Any) -> dict[str, Any]:
+    """Return the attributes of a data set, not those that it passes on."""
+    return getattr(dataset, '__dict__', {})
 
 
 def asking_for_window(part: Any) -> Iterator[MutableMapping]:

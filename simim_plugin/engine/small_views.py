@@ -9,7 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
-from ..datasets.image_set import inner_datasets
+from ..datasets.image_set import inner_pipelines
 from ..errors import SimimError
 from .loop import ExactEpochLoop
 from .unwrapping import unwrapped
@@ -37,8 +37,9 @@ class SmallViewsFirst(Hook):
         share (float): of the iterations, between 0 and 1. Defaults to 2 / 3.
 
     Raises:
-        SimimError: if the run has no step of one of the sizes, or its
-            views, model or loop have one size only.
+        SimimError: if the run has no step of one of the sizes, its views,
+            model or loop have one size only, or its training set has no
+            attribute ``pipeline``.
     """
 
     def __init__(self, scale: float = SCALE, share: float = SHARE) -> None:
@@ -80,10 +81,14 @@ class SmallViewsFirst(Hook):
                 pipeline,
                 small_pipeline(pipeline, self.scale, model.backbone),
             )
-            for one in inner_datasets(loop.dataloader.dataset)
-            # A wrapper passes on the pipeline of the set in it.
-            if (pipeline := getattr(one, '__dict__', {}).get('pipeline'))
+            for one, pipeline in inner_pipelines(loop.dataloader.dataset)
         ]
+        if not self._pipelines:
+            raise SimimError(
+                'The training set has no attribute `pipeline` with a Compose, '
+                'whose views SmallViewsFirst changes; keep the Compose there, '
+                'or remove the hook.'
+            )
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Choose the views of the first iteration, of a resumed run too."""

@@ -13,6 +13,7 @@ from mmengine.dataset import ConcatDataset
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
 from mmengine.registry import init_default_scope
+from mmengine.runner.runner import _SlicedDataset
 from PIL import Image
 
 from simim_plugin.checkpoint import CheckpointError, read_checkpoint
@@ -376,7 +377,10 @@ def test_accumulation_does_not_change_a_schedule_of_epochs():
     assert rates == pytest.approx([0, 0.5, *decay])
 
 
-def test_training_sets_of_different_levels_have_no_common_window(tmp_path):
+@pytest.mark.parametrize('few', [False, True])
+def test_training_sets_of_different_levels_have_no_common_window(
+    tmp_path, few
+):
     load = dict(type='LoadRGBImage', window='percentiles')
     parts = []
     for name, top in (('a', 1000), ('b', 40_000)):
@@ -385,6 +389,9 @@ def test_training_sets_of_different_levels_have_no_common_window(tmp_path):
             levels = np.full((40, 40), top - k, np.uint16)
             Image.fromarray(levels).save(tmp_path / name / f'{k}.png')
         parts.append(ImageFolder(str(tmp_path / name), pipeline=[load]))
+    dataset = ConcatDataset(parts)
+    if few:  # as num_batch_per_epoch does
+        dataset = _SlicedDataset(dataset, 4)
     runner = SimpleNamespace(cfg=Config(dict(test=dict(load))))
     with pytest.raises(SimimError, match=r'different levels \(\(.*; set win'):
-        SiameseIMRunner._share_window(runner, ConcatDataset(parts))
+        SiameseIMRunner._share_window(runner, dataset)

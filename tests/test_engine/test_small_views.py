@@ -7,6 +7,7 @@ import torch
 from mmengine.dataset import Compose
 from mmengine.hooks import Hook
 from mmpretrain.registry import HOOKS
+from torch.utils.data import Dataset
 
 from simim_plugin.datasets import BlockwiseMask, ImageFolder, PairedViews
 from simim_plugin.datasets.colour_draws import RADIUS
@@ -57,7 +58,7 @@ def folder(tmp_path_factory):
 def train(make_runner, tmp_path, folder):  # noqa: F811
     """Train two epochs of 6 iterations of the pictures."""
 
-    def run(name, *hooks, workers=0, accumulated=1, **options):
+    def run(name, *hooks, workers=0, accumulated=1, loader=(), **options):
         Seen.batches = []
         options = settings(workers, accumulated, **options)
         options['custom_hooks'] = [
@@ -68,6 +69,7 @@ def train(make_runner, tmp_path, folder):  # noqa: F811
         options['train_dataloader']['dataset'] = ImageFolder(
             str(folder), pipeline=PIPELINE
         )
+        options['train_dataloader'].update(loader)
         runner = make_runner(work_dir=str(tmp_path / name), **options)
         runner.folder = tmp_path / name
         runner.train()
@@ -122,6 +124,28 @@ def test_the_switch_falls_between_optimizer_steps(train):
     _, batches = train('run', hook, accumulated=3)
     sides = [views[0].shape[-1] for _, views, _ in batches]
     assert sides == [16] * 3 + [8] * 6 + [16] * 3
+
+
+def test_an_epoch_of_few_batches_has_small_views(train):
+    """MMEngine wraps the set of such an epoch."""
+    _, batches = train('run', HOOK, loader=dict(num_batch_per_epoch=3))
+    sides = [views[0].shape[-1] for _, views, _ in batches]
+    assert sides == [16] + [8] * 3 + [16] * 2
+
+
+def test_a_set_without_a_pipeline_is_refused(train, folder):
+    class Composed(Dataset):
+        def __init__(self):
+            self.steps = Compose(PIPELINE)
+
+        def __len__(self):
+            return 27
+
+        def __getitem__(self, k):
+            return self.steps(dict(img_path=str(folder / f'{k}.png')))
+
+    with pytest.raises(SimimError, match='no attribute `pipeline`'):
+        train('run', HOOK, loader=dict(dataset=Composed()))
 
 
 def test_matches_are_of_full_views(train, folder):
