@@ -13,6 +13,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from ..datasets.annotated import read_as_loaded
+from ..datasets.image_set import inner_pipelines
 from ..engine.unwrapping import unwrapped
 from ..errors import SimimError
 from ..pictures.distinct import names_in
@@ -100,13 +101,15 @@ class MaskHook(Hook):
             SimimError: if the model has a mask head and no step loads masks.
         """
         roi_head = getattr(unwrapped(runner.model), 'roi_head', None)
-        pipeline = getattr(runner.train_dataloader.dataset, 'pipeline', None)
-        if not getattr(roi_head, 'with_mask', False) or pipeline is None:
+        if not getattr(roi_head, 'with_mask', False):
             return
-        loaders = [s for s in pipeline.transforms if hasattr(s, 'with_mask')]
-        if loaders and not any(step.with_mask for step in loaders):
-            raise SimimError(
-                'The model has a mask head and the training pipeline loads '
-                'no masks; set with_mask=True of LoadAnnotations, or use '
-                f'{BOXES_ONLY} or its settings to train boxes alone.'
-            )
+        for _, pipeline in inner_pipelines(runner.train_dataloader.dataset):
+            steps = pipeline.transforms
+            loaders = [step for step in steps if hasattr(step, 'with_mask')]
+            if loaders and not any(step.with_mask for step in loaders):
+                raise SimimError(
+                    'The model has a mask head and the training pipeline '
+                    'loads no masks; set with_mask=True of LoadAnnotations, '
+                    f'or use {BOXES_ONLY} or its settings to train boxes '
+                    'alone.'
+                )

@@ -16,6 +16,7 @@ from mmdet.datasets.transforms.loading import (
 from mmdet.registry import DATASETS, HOOKS, METRICS, MODELS
 from mmdet.structures.mask import BitmapMasks, PolygonMasks
 from mmengine.config import Config
+from mmengine.dataset import RepeatDataset
 from mmengine.dataset import pseudo_collate
 from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
@@ -325,14 +326,16 @@ def test_boxes_without_masks(masks, tmp_path):
         assert sample.labels.tolist() == [0, 1]
 
 
-def test_a_mask_head_without_masks(tmp_path):
+@pytest.mark.parametrize('wrap', [lambda x: x, lambda x: RepeatDataset(x, 2)])
+def test_a_mask_head_without_masks(tmp_path, wrap):
     """A config of one's own that forgets the head."""
     boxes = [LOAD[0], dict(LOAD[1], with_mask=False)]
     hook = HOOKS.build(dict(type='MaskHook'))
     model = MODELS.build(Config.fromfile(DEMO).model)
     root = make(tmp_path)
     for pipeline in (LOAD, boxes):
-        loader = SimpleNamespace(dataset=build(root, pipeline=pipeline))
+        dataset = wrap(build(root, pipeline=pipeline))
+        loader = SimpleNamespace(dataset=dataset)
         runner = SimpleNamespace(model=model, train_dataloader=loader)
         if pipeline is LOAD:
             hook.before_train(runner)
