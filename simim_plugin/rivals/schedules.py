@@ -98,25 +98,29 @@ class StepEMAHook(EMAHook):
     """
 
     def before_train(self, runner: Runner) -> None:
-        """Follow right after the optimizer's step."""
+        """Note every step that the optimizer makes."""
         super().before_train(runner)
-        follow = super().after_train_iter
+        self._stepped = False
 
-        def average(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        def note(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
             # NonFiniteGuard takes the gradients of a step that it skips.
-            if any(
+            self._stepped = any(
                 parameter.grad is not None
                 for group in optimizer.param_groups
                 for parameter in group['params']
-            ):
-                follow(runner, runner.iter)
+            )
 
         wrapper = runner.optim_wrapper
-        self._handle = wrapper.optimizer.register_step_post_hook(average)
+        self._handle = wrapper.optimizer.register_step_post_hook(note)
 
-    def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
-        """Leave it to the optimizer's step."""
+    def after_train_iter(
+        self, runner: Runner, *args: Any, **kwargs: Any
+    ) -> None:
+        """Follow the step, after HoldBackboneHook undoes its part."""
+        if self._stepped:
+            super().after_train_iter(runner, *args, **kwargs)
+        self._stepped = False
 
     def after_train(self, runner: Runner) -> None:
-        """Follow no more."""
+        """Note no more steps."""
         self._handle.remove()

@@ -221,6 +221,18 @@ def test_an_average_stays_where_a_step_is_skipped(tmp_path):
     assert hook.ema_model.steps == 5  # of 6 steps
 
 
+def test_the_average_of_a_held_backbone_is_the_backbone(tmp_path):
+    holding = dict(type='HoldBackboneHook', epochs=1)
+    averaging = dict(type='StepEMAHook', momentum=0.25)
+    runner = trainer(tmp_path)(holding, averaging)
+    (hook,) = (h for h in runner.hooks if isinstance(h, StepEMAHook))
+    assert hook.ema_model.steps == 6
+    average = hook.ema_model.module.state_dict()
+    for name, value in runner.model.state_dict().items():
+        if name.startswith('backbone.'):
+            assert torch.equal(value, average[name]), name
+
+
 POOLS = dict(beit='mean', dino='cls', ibot='cls', msn='cls', densecl='mean')
 
 
