@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import SimimError
 from .sharding import shard_of
-from .unwrapping import unwrapped
+from .unwrapping import part_for
 
 
 @HOOKS.register_module()
@@ -28,7 +28,7 @@ class HoldBackboneHook(Hook):
         epochs (int): at least 1.
 
     Raises:
-        SimimError: for fewer epochs.
+        SimimError: for fewer epochs, or a model without backbone.
     """
 
     priority = 'VERY_HIGH'  # before checkpoints
@@ -40,21 +40,30 @@ class HoldBackboneHook(Hook):
                 '1, or leave the hook out.'
             )
         self.epochs = epochs
+        self._trained: list[Tensor] = []
         self._held: tuple[list[Tensor], list[Tensor]] | None = None
+
+    def before_train(self, runner: Runner) -> None:
+        """Find the weights that are trained."""
+        backbone = part_for(self, runner.model, 'backbone')
+        self._trained = [w for w in backbone.parameters() if w.requires_grad]
+        if not self._trained:
+            runner.logger.warning(
+                'HoldBackboneHook has no effect: no weight of the backbone '
+                'is trained.'
+            )
 
     def before_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         """Copy the weights, or let them go."""
+        if not self._trained:
+            return
         # Loops of iterations count no epochs.
         if runner.iter >= self.epochs * len(runner.train_dataloader):
             if self._held is not None:
                 runner.logger.info('The backbone is trained from here on.')
             self._held = None
         elif self._held is None:
-            held = [
-                shard_of(weight)
-                for weight in unwrapped(runner.model).backbone.parameters()
-                if weight.requires_grad
-            ]
+            held = [*map(shard_of, self._trained)]
             self._held = held, [weight.clone() for weight in held]
             runner.logger.info(
                 f'The backbone is held until epoch {self.epochs}.'

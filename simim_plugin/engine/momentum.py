@@ -10,7 +10,7 @@ from mmpretrain.registry import HOOKS
 
 from ..errors import SimimError
 from .schedule import cosine_momentum, linear_momentum
-from .unwrapping import unwrapped
+from .unwrapping import part_for, unwrapped
 
 _SCHEDULES = dict(cosine=cosine_momentum, linear=linear_momentum)
 
@@ -32,7 +32,8 @@ class MomentumHook(Hook):
             the run at four fifths of it. Defaults to 1.
 
     Raises:
-        SimimError: for another schedule or a shorter rise.
+        SimimError: for another schedule or a shorter rise, or a model
+            without target branch.
     """
 
     def __init__(
@@ -50,6 +51,10 @@ class MomentumHook(Hook):
         self.base_momentum = base_momentum
         self.schedule = schedule
         self.stretch = stretch
+
+    def before_train(self, runner: Runner) -> None:
+        """Check that the model has a target branch."""
+        part_for(self, runner.model, 'update_target')
 
     def before_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         """Move the target if an optimizer step begins here."""

@@ -9,7 +9,7 @@ from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 from torch.optim import Optimizer
 
-from ..engine.unwrapping import unwrapped
+from ..engine.unwrapping import part_for, unwrapped
 from ..errors import SimimError
 
 
@@ -25,7 +25,8 @@ class TemperatureHook(Hook):
         epochs (float): length of the line, at least 0.
 
     Raises:
-        SimimError: for a temperature of 0 or less, or a negative length.
+        SimimError: for a temperature of 0 or less, a negative length, or a
+            model whose head has no ``teacher_temperature``.
     """
 
     def __init__(self, start: float, end: float, epochs: float) -> None:
@@ -36,6 +37,10 @@ class TemperatureHook(Hook):
                 'least 0.'
             )
         self.start, self.end, self.epochs = start, end, epochs
+
+    def before_train(self, runner: Runner) -> None:
+        """Check that the head has a teacher's temperature."""
+        part_for(self, runner.model, 'head.teacher_temperature')
 
     def before_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         """Set the temperature of this step."""
@@ -58,7 +63,8 @@ class HoldLastLayerHook(Hook):
         epochs (float): above 0. Defaults to 1.
 
     Raises:
-        SimimError: for other epochs.
+        SimimError: for other epochs, or a model whose neck has no
+            ``last_layer``.
     """
 
     def __init__(self, epochs: float = 1) -> None:
@@ -71,7 +77,7 @@ class HoldLastLayerHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Drop the gradients right before the optimizer's step."""
-        layer = unwrapped(runner.model).neck.last_layer
+        layer = part_for(self, runner.model, 'neck.last_layer')
 
         def drop(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
             if runner.iter < self.epochs * len(runner.train_dataloader):

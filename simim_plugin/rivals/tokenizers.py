@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..checkpoint import CheckpointError, read_checkpoint
 from ..engine.random_state import same_random_state
 from ..engine.seeding import Draw
-from ..engine.unwrapping import unwrapped
+from ..engine.unwrapping import part_for
 from ..errors import SimimError
 
 _AT_ONCE = 8192
@@ -198,7 +198,8 @@ class DALLETokenizer(nn.Module):
 class FitTokenizerHook(Hook):
     """Fit a :class:`PatchTokenizer` on training views before the first step.
 
-    The main process fits it. A resumed run has it in its checkpoint.
+    The main process fits it. A resumed run has it in its checkpoint. Other
+    tokenizers need no fit, and stay as they are.
 
     Args:
         images (int): evenly spread training images, at least 1. Defaults to
@@ -206,7 +207,7 @@ class FitTokenizerHook(Hook):
         rounds (int): of the k-means, at least 1. Defaults to 10.
 
     Raises:
-        SimimError: for fewer images or rounds.
+        SimimError: for fewer images or rounds, or a model without tokenizer.
     """
 
     def __init__(self, images: int = 1024, rounds: int = 10) -> None:
@@ -220,7 +221,7 @@ class FitTokenizerHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Fit the tokenizer if it has no centres."""
-        tokenizer = unwrapped(runner.model).target_generator
+        tokenizer = part_for(self, runner.model, 'target_generator')
         if not isinstance(tokenizer, PatchTokenizer) or tokenizer.fitted:
             return
         if is_main_process():

@@ -16,8 +16,7 @@ from mmdet.datasets.transforms.loading import (
 from mmdet.registry import DATASETS, HOOKS, METRICS, MODELS
 from mmdet.structures.mask import BitmapMasks, PolygonMasks
 from mmengine.config import Config
-from mmengine.dataset import RepeatDataset
-from mmengine.dataset import pseudo_collate
+from mmengine.dataset import RepeatDataset, pseudo_collate
 from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 

@@ -12,6 +12,7 @@ from mmengine.config import Config
 from mmengine.dataset import ConcatDataset
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
+from mmengine.model import BaseModel
 from mmengine.registry import init_default_scope
 from mmengine.runner.runner import _SlicedDataset
 from PIL import Image
@@ -321,6 +322,41 @@ def test_a_backbone_is_held_by_iterations_where_a_loop_has_no_epochs(
 def test_a_backbone_is_held_for_an_epoch_at_least():
     with pytest.raises(SimimError, match='epochs=0'):
         HoldBackboneHook(epochs=0)
+
+
+def test_a_frozen_backbone_needs_no_hold(make_runner, tmp_path):
+    model = small_model()
+    model.backbone.requires_grad_(False)
+    make_runner(
+        model, custom_hooks=[dict(type='HoldBackboneHook', epochs=1)]
+    ).train()
+    (log,) = (tmp_path / 'run').glob('*/*.log')
+    assert 'no effect: no weight of the backbone is tr' in log.read_text()
+    assert 'from here on' not in log.read_text()
+
+
+@pytest.mark.parametrize(
+    ('hook', 'part'),
+    [
+        (dict(type='MomentumHook'), 'update_target'),
+        (dict(type='HoldBackboneHook', epochs=1), 'backbone'),
+    ],
+)
+def test_a_hook_without_its_part_is_refused(make_runner, hook, part):
+    class Other(BaseModel):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(2, 2)
+
+        def forward(self, inputs, data_samples=None, mode='loss'):
+            return dict(loss=self.layer.weight.sum())
+
+    words = f'{hook["type"]} needs {part} of the model, which Other does'
+    plain = dict(
+        constructor='DefaultOptimWrapperConstructor', paramwise_cfg={}
+    )
+    with pytest.raises(SimimError, match=words):
+        make_runner(Other(), custom_hooks=[hook], optim_wrapper=plain).train()
 
 
 def test_a_config_is_written_without_yapf(make_runner, tmp_path, monkeypatch):

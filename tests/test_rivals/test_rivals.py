@@ -233,6 +233,24 @@ def test_the_average_of_a_held_backbone_is_the_backbone(tmp_path):
             assert torch.equal(value, average[name]), name
 
 
+MISSING = {
+    'TemperatureHook': (
+        dict(start=0.1, end=0.1, epochs=1),
+        'head.teacher_temperature',
+    ),
+    'HoldLastLayerHook': ({}, 'neck.last_layer'),
+    'FitTokenizerHook': ({}, 'target_generator'),
+}
+
+
+@pytest.mark.parametrize('kind', MISSING)
+def test_a_hook_without_its_part_is_refused(kind, tmp_path):
+    options, part = MISSING[kind]
+    words = f'{kind} needs {part} of the model, which SiameseIM does not'
+    with pytest.raises(SimimError, match=words):
+        trainer(tmp_path)(dict(options, type=kind))
+
+
 POOLS = dict(beit='mean', dino='cls', ibot='cls', msn='cls', densecl='mean')
 
 
