@@ -17,8 +17,9 @@ from mmpretrain.registry import HOOKS, MODELS
 from torch import Tensor, nn
 
 from ..checkpoint import CheckpointError, read_checkpoint
+from ..datasets.image_set import inner_datasets
 from ..engine.random_state import same_random_state
-from ..engine.seeding import Draw
+from ..engine.seeding import Draw, SeededDataset
 from ..engine.unwrapping import part_for
 from ..errors import SimimError
 
@@ -230,11 +231,11 @@ class FitTokenizerHook(Hook):
             runner.logger.info(
                 f'Fitting {tokenizer.num_tokens} tokens on {count} images.'
             )
-            chosen = np.linspace(0, len(data) - 1, count).astype(int)
+            chosen = np.linspace(0, len(data) - 1, count).astype(int).tolist()
+            inner = inner_datasets(data)
+            if any(isinstance(one, SeededDataset) for one in inner):
+                chosen = [Draw(runner.seed, 0, k) for k in chosen]
             with same_random_state(runner.seed):
-                views = [
-                    data[Draw(runner.seed, 0, int(k))]['inputs'][0]
-                    for k in chosen
-                ]
+                views = [data[k]['inputs'][0] for k in chosen]
                 tokenizer.fit(torch.stack(views) / 255, self.rounds)
         broadcast(tokenizer.centres)

@@ -214,6 +214,38 @@ def test_resumes_bit_for_bit(name, monkeypatch, images, tmp_path):
             assert torch.equal(value, theirs[key]), key
 
 
+def test_beit_trains_in_a_loop_of_iterations(monkeypatch, images, tmp_path):
+    config = load('beit', 'demo', monkeypatch)
+    config.merge_from_dict(
+        dict(
+            train_cfg=dict(
+                _delete_=True, type='IterBasedTrainLoop', max_iters=2
+            ),
+            train_dataloader=dict(
+                batch_size=2,
+                num_workers=0,
+                persistent_workers=False,
+                sampler=dict(type='InfiniteSampler'),
+                dataset=dict(data_root=str(images)),
+            ),
+            model=dict(
+                target_generator=dict(num_tokens=16),
+                head=dict(num_tokens=16),
+            ),
+            auto_scale_lr=dict(enable=False),
+            param_scheduler=[],
+            default_hooks=dict(checkpoint=None),
+            log_processor=dict(by_epoch=False),
+            work_dir=str(tmp_path),
+            experiment_name='beit-iterations',
+        )
+    )
+    runner = RUNNERS.build(config)
+    runner.train()
+    assert runner.iter == 2
+    assert runner.model.target_generator.fitted
+
+
 def test_an_average_stays_where_a_step_is_skipped(tmp_path):
     averaging = dict(type='StepEMAHook', momentum=0.25)
     runner = trainer(tmp_path)(GUARD, averaging, dataset=Pairs(spoiled=[4]))
