@@ -16,6 +16,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
+from ..datasets.image_set import inner_datasets, inner_pipelines
 from ..engine.random_state import same_random_state
 from ..engine.sharding import gathered
 from ..engine.unwrapping import unwrapped
@@ -105,7 +106,8 @@ class OnlineMatches(Hook):
         """Draw the pairs, and measure the encoder that the run starts from.
 
         Raises:
-            SimimError: if the folder has no picture, or none can be read.
+            SimimError: if the folder has no picture, none can be read, or
+                the training set has no pipeline of pairs.
         """
         dataset = runner.train_dataloader.dataset
         infos = self._infos(dataset)
@@ -117,11 +119,7 @@ class OnlineMatches(Hook):
                 'which needs 20 pictures for each, or a folder.'
             )
             return
-        steps = [
-            step
-            for step in dataset.pipeline.transforms
-            if type(step).__name__ not in _LEFT_OUT
-        ]
+        steps = _steps(dataset)
         self._pairs = [
             pair
             for k in range(get_rank(), len(infos), get_world_size())
@@ -157,7 +155,12 @@ class OnlineMatches(Hook):
 
     def _infos(self, dataset: Any) -> list[dict]:
         if self.folder is None:
-            return list(getattr(dataset, 'held_out_infos', ()))
+            apart = {  # a wrapper passes on those of the set in it
+                info['img_path']: info
+                for one in inner_datasets(dataset)
+                for info in getattr(one, 'held_out_infos', ())
+            }
+            return [*apart.values()]
         paths = list_images(self.folder)
         if len(paths) < 2:
             raise SimimError(
@@ -214,6 +217,25 @@ class OnlineMatches(Hook):
                 correct = int((one.correct & one.inside).sum())
                 rows.append((count, correct, count * one.chance / 100))
         return rows
+
+
+def _steps(dataset: Any) -> list[Any]:
+    """Return the transforms that cut the pairs of a training set.
+
+    Raises:
+        SimimError: if it has none.
+    """
+    for _, pipeline in inner_pipelines(dataset):
+        return [
+            step
+            for step in pipeline.transforms
+            if type(step).__name__ not in _LEFT_OUT
+        ]
+    raise SimimError(
+        'The training set has no attribute `pipeline` with a Compose, by '
+        'which OnlineMatches cuts its pictures; keep the Compose there, or '
+        'leave the hook out.'
+    )
 
 
 def joined(rows: list[tuple[int, float, float]]) -> Share:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.dataset import Compose
+from mmengine.dataset import Compose, ConcatDataset, RepeatDataset
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import HOOKS
 from PIL import Image
@@ -256,6 +256,27 @@ def test_other_pictures_and_broken_ones(train, folder, tmp_path):
     (few / '0.png').write_bytes(b'no picture')
     with pytest.raises(SimimError, match='can read 1 of 2 pictures'):
         train(hook, dataset=pictures(folder))
+
+
+@pytest.mark.parametrize('apart', [True, False])
+@pytest.mark.parametrize(
+    'wrap',
+    [
+        lambda one: RepeatDataset(one, 2),
+        lambda one: ConcatDataset([one, one]),
+    ],
+    ids=['repeated', 'concatenated'],
+)
+def test_wrapped_training_sets(train, folder, wrap, apart):
+    dataset = pictures(folder, held_out=3 * apart)
+    hook = dict(HOOK) if apart else dict(HOOK, folder=str(folder))
+    text = printed(train(hook, dataset=wrap(dataset)))
+    assert f'{3 if apart else 32} pictures that are not trained' in text
+
+
+def test_a_set_without_a_pipeline(train, folder):
+    with pytest.raises(SimimError, match='no attribute `pipeline`'):
+        train(dict(HOOK, folder=str(folder)))
 
 
 @pytest.mark.parametrize('count', [0, 1])
