@@ -21,7 +21,7 @@ from ..errors import SimimError, Trouble
 from .agreements import AGREEMENTS, WARNINGS
 from .forms import check_forms
 from .names import RUNNER, nearest, unread_names
-from .parts import Part, find_parts, found, known_names, root_of
+from .parts import CLIPS, Part, find_parts, found, known_names, root_of
 from .rules import RULES, Rule
 from .signatures import accepted, default_of, parameter_of, read_of
 from .whole import Faults, Whole
@@ -128,6 +128,7 @@ def _names(whole: Whole) -> Iterator[str]:
     for part in whole.parts:
         yield from _unknown_type(part)
         yield from _unknown_arguments(part)
+        yield from _incomplete_clip(part)
         yield from _unknown_arch(part)
     wrapper = whole.at('optim_wrapper')
     constructor = wrapper and wrapper.get('constructor')
@@ -159,23 +160,40 @@ def _unknown_arguments(part: Part) -> Iterator[str]:
     A dictionary counts if it is certain that mmengine builds from it. Other
     code may read some names of other dictionaries before it builds.
     """
-    certain = part.registry is not None or part.kind is None
+    clips = part.made in CLIPS.values()
+    certain = part.registry is not None or part.kind is None or clips
     known = accepted(part.made) if part.made and certain else None
     if known is None:
         return
     known -= _passed(part)
+    removal = 'remove it'
+    if clips:
+        removal += f', or set {part.path}._delete_=True to inherit nothing'
     for name in part.settings.keys() - known - part.also:
         yield (
             f'{part.path}.{name} is no setting of '
             f'{getattr(part.made, "__name__", part.kind)}; '
-            f'{nearest(name, known, "remove it")}.'
+            f'{nearest(name, known, removal)}.'
         )
+
+
+def _incomplete_clip(part: Part) -> Iterator[str]:
+    """The limit that a function which clips gradients needs."""
+    made = part.made
+    if made is None or made not in CLIPS.values():
+        return
+    parameters = inspect.signature(made).parameters.values()
+    needed = {p.name for p in parameters if p.default is p.empty}
+    for name in needed - _passed(part) - part.settings.keys():
+        yield f'{part.path} lacks {name}, which {made.__name__} needs; set it.'
 
 
 def _passed(part: Part) -> frozenset[str]:
     """Arguments that mmengine itself passes."""
     if inspect.isclass(part.made) and issubclass(part.made, BaseLoop):
         return frozenset({'runner', 'dataloader', 'evaluator'})
+    if part.made in CLIPS.values():
+        return frozenset({'parameters'})
     return _PASSED.get(root_of(part.registry), frozenset())
 
 

@@ -131,6 +131,9 @@ _BELOW: dict[Any, dict[str, Any]] = {
 }
 """Registries of the dictionaries below one, by their keys."""
 
+CLIPS = dict(norm=clip_grad_norm_, value=clip_grad_value_)
+"""What mmengine calls with ``clip_grad``, by its ``type``."""
+
 _WITHOUT_SCOPE = (roots.FUNCTIONS, roots.MODEL_WRAPPERS)
 """Registries that mmengine uses without the scope of a config."""
 
@@ -188,7 +191,7 @@ def _part(value: Mapping, path: str, kind: Any, scope: str | None) -> Part:
     if kind is roots.OPTIM_WRAPPERS and 'optimizer' in value:
         made = made or 'OptimWrapper'
     if kind == 'clip_grad':
-        made = clip_grad_value_ if made == 'value' else clip_grad_norm_
+        made = CLIPS.get(made or 'norm')
     if isinstance(made, str) and registry in _WITHOUT_SCOPE:
         made = found(registry, made)
     elif isinstance(made, str) and registry is not None:

@@ -275,6 +275,30 @@ WRONG = [
     ('pretraining', 'custom_hooks.0.base_momentun=1', 'mean base_momentum'),
     ('pretraining', 'param_scheduler.warm_up=3', 'mean warmup'),
     ('pretraining', 'optim_wrapper.clip_grad.max_nrom=1', 'mean max_norm'),
+    (
+        'pretraining',
+        'optim_wrapper.clip_grad.type=norm optim_wrapper.clip_grad.max_nrom=1',
+        'max_nrom is no setting of clip_grad_norm_; did you mean max_norm',
+    ),
+    (
+        'pretraining',
+        'optim_wrapper.clip_grad.type=value '
+        'optim_wrapper.clip_grad.clip_value=0.5',
+        'max_norm is no setting of clip_grad_value_; .* set .*delete_=True',
+    ),
+    (
+        'pretraining',
+        'optim_wrapper.clip_grad._delete_=True '
+        'optim_wrapper.clip_grad.type=value',
+        'clip_grad lacks clip_value, which clip_grad_value_ needs',
+    ),
+    (
+        'pretraining',
+        'optim_wrapper.clip_grad._delete_=True '
+        'optim_wrapper.clip_grad.norm_type=1',
+        'clip_grad lacks max_norm, which clip_grad_norm_ needs',
+    ),
+    ('pretraining', 'optim_wrapper.clip_grad.parameters=1', 'parameters is'),
     ('pretraining', 'optim_wrapper.accumulate=2', 'no setting of Autocast'),
     ('pretraining', 'randomness.sede=3', 'mean seed'),
     ('pretraining', 'default_hooks.logger.intervall=3', 'mean interval'),
@@ -831,6 +855,12 @@ RIGHT = [
     ('pretraining', 'randomness.seed=None'),
     ('pretraining', 'optim_wrapper.clip_grad=None'),
     ('pretraining', 'optim_wrapper.clip_grad.max_norm=inf'),
+    (
+        'pretraining',
+        'optim_wrapper.clip_grad._delete_=True '
+        'optim_wrapper.clip_grad.type=value '
+        'optim_wrapper.clip_grad.clip_value=0.5',
+    ),
     ('pretraining', 'default_hooks.checkpoint.interval=-1'),
     ('pretraining', 'custom_hooks.0.base_momentum=1.0'),
     ('pretraining', 'custom_hooks.0.priority=LOW'),
@@ -870,4 +900,4 @@ RIGHT = [
     ('task', 'change'), RIGHT, ids=[' '.join(case) for case in RIGHT]
 )
 def test_an_unusual_setting_passes(task, change):
-    assert check(task, change) == []
+    assert check(task, *change.split()) == []
