@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.dist import master_only
+from mmengine.dist import get_world_size, master_only
 from mmengine.logging import MMLogger
 from mmengine.registry import RUNNERS
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
+from torch.utils.data import DataLoader
 
 from ..config_files import write_plainly
 from ..datasets.image_set import asking_for_window, image_loaders
@@ -175,6 +176,17 @@ class SiameseIMRunner(
         folder = Path(self.work_dir).absolute().parent / '.listings'
         return keeping_lists(folder, self.relist)
 
+    @staticmethod
+    def build_dataloader(*args: Any, **kwargs: Any) -> DataLoader:
+        """Build a loader; refuse epochs of more images than its set has.
+
+        Raises:
+            SimimError: if ``num_batch_per_epoch`` asks for more.
+        """
+        loader = ProcessMixin.build_dataloader(*args, **kwargs)
+        _check_epoch(loader)
+        return loader
+
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         """Refuse a data set that does not fill one optimizer step.
 
@@ -258,3 +270,18 @@ class SiameseIMRunner(
         if self.work_dir_lock is None and is_held(self.work_dir):
             return
         self.cfg.dump(Path(self.work_dir, 'config.py'))
+
+
+def _check_epoch(loader: DataLoader) -> None:
+    """Compare the batches of an epoch with the images that there are."""
+    dataset: Any = loader.dataset
+    # MMEngine's epochs of num_batch_per_epoch hold their set as _dataset.
+    whole = getattr(dataset, '__dict__', {}).get('_dataset')
+    if whole is None or len(dataset) <= len(whole):
+        return
+    most = len(whole) // ((loader.batch_size or 1) * get_world_size())
+    advice = f'set it to at most {most}, or leave it out'
+    raise SimimError(
+        f'num_batch_per_epoch gives an epoch {len(dataset)} images, and the '
+        f'data set has {len(whole)}; {advice if most else "leave it out"}.'
+    )

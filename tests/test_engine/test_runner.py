@@ -16,6 +16,7 @@ from mmengine.model import BaseModel
 from mmengine.registry import init_default_scope
 from mmengine.runner.runner import _SlicedDataset
 from PIL import Image
+from torch.utils.data import Subset
 
 from simim_plugin.checkpoint import CheckpointError, read_checkpoint
 from simim_plugin.datasets import ImageFolder
@@ -411,6 +412,25 @@ def test_accumulation_does_not_change_a_schedule_of_epochs():
     rates = rates_of(optimizer, scheduler, 6)
     decay = [cosine_decay(t / 4) for t in range(4)]
     assert rates == pytest.approx([0, 0.5, *decay])
+
+
+@pytest.mark.parametrize(
+    ('images', 'words'),
+    [(24, 'set it to at most 6, or'), (3, 'has 3; leave it out')],
+)
+def test_an_epoch_of_more_batches_than_images_is_refused(
+    make_runner, images, words
+):
+    dataset = Subset(Pairs(), range(images))
+    loader = dict(
+        batch_size=4,
+        dataset=dataset,
+        collate_fn=dict(type='collate_pairs'),
+        num_batch_per_epoch=7,
+        sampler=dict(type='DefaultSampler', shuffle=True),
+    )
+    with pytest.raises(SimimError, match=f'28 images, .*{words}'):
+        make_runner(train_dataloader=loader).train()
 
 
 @pytest.mark.parametrize('few', [False, True])
