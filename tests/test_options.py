@@ -138,6 +138,25 @@ def test_a_pair_takes_the_place_of_a_word(text, value):
     assert config.train_dataloader.dataset.pipeline[0].window == value
 
 
+@pytest.mark.parametrize(
+    ('key', 'words'),
+    [
+        ('items.x', 'no item of items, a list of 2; write items.0.x'),
+        ('items.2.x', 'no item of items, a list of 2; write items.0.x'),
+        ('items.-1.x', 'no item of items, a list of 2; write items.0.x'),
+        ('none.x', 'a list of 0; set none itself'),
+        ('part.items.x', 'no item of part.items, .*; write part.items.0.x'),
+    ],
+)
+def test_a_key_that_names_no_item_of_a_list(key, words):
+    items = [dict(x=1), dict(x=2)]
+    config = Config(dict(items=items, none=[], part=dict(items=items)))
+    with pytest.raises(SimimError, match=words):
+        merge(config, {key: '3'})
+    merge(config, {'items.1.x': '3'})
+    assert config['items'][1].x == 3
+
+
 def test_a_word_without_a_value():
     with pytest.raises(SimimError, match="'photos' is none; quote a value"):
         overridden('train_dataloader.dataset.data_root=/my', 'photos')

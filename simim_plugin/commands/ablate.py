@@ -22,8 +22,13 @@ from .. import __version__
 from ..config_files import ABLATION_SCALES, config_path
 from ..errors import SimimError
 from ..files import last_checkpoint, write_json
+from ..settings.rules import SEED
 from ..text import clean
-from .config_errors import add_traceback_option, explained_errors
+from .config_errors import (
+    add_traceback_option,
+    explained_errors,
+    sentence_of,
+)
 from .evaluate import digest_of
 from .options import merge
 from .row_tables import write_results
@@ -79,6 +84,8 @@ def main(
     """
     with explained_errors(argv):
         args = parse_args(argv)
+        os.environ['SIMIM_SCALE'] = args.scale  # read by all configs of rows
+        check_rows(args)
         claim_folder(args)
         if args.costs or args.curves:
             measured_costs(args)
@@ -123,10 +130,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
                 f'{word!r} in the options of ablate.py sets nothing; write '
                 'it as KEY=VALUE.'
             )
-    if args.gpus < 1:
-        raise SimimError(
-            f'--gpus is {args.gpus}; set the number of processes, 1 or more.'
-        )
+    _check_numbers(args)
     args.data = args.data or Path(DATA[args.scale][0])
     if not args.data.is_dir():
         raise SimimError(
@@ -143,6 +147,18 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         args.cfg_options = [*args.cfg_options, *EVERY_EPOCH]
     args.work_dir = args.work_dir or Path('work_dirs/ablations', args.scale)
     return args
+
+
+def _check_numbers(args: argparse.Namespace) -> None:
+    wrong = [seed for seed in args.seeds if not SEED.holds(seed)]
+    if wrong:
+        raise SimimError(
+            f'--seeds has {wrong[0]}; set each seed to 0 to {2**32 - 1:,}.'
+        )
+    if args.gpus < 1:
+        raise SimimError(
+            f'--gpus is {args.gpus}; set the number of processes, 1 or more.'
+        )
 
 
 def _parser(rows: Sequence[str]) -> argparse.ArgumentParser:
@@ -211,6 +227,34 @@ def _parser(rows: Sequence[str]) -> argparse.ArgumentParser:
     return parser
 
 
+def check_rows(args: argparse.Namespace) -> None:
+    """Check the settings of all rows before one trains.
+
+    Raises:
+        SimimError: if a row cannot take the options.
+    """
+    from .command_line import check_config
+
+    if args.budget != 'images':
+        _epochs_of_i(args)
+    options = dict(word.split('=', 1) for word in args.cfg_options)
+    for row in dict.fromkeys(args.rows):
+        if row == UNTRAINED:
+            continue
+        try:
+            check_config(config_of(row), options)
+        except Exception as error:
+            ours = isinstance(error, SimimError)
+            cause = str(error) if ours else sentence_of(error)
+            if cause is None:
+                raise
+            raise SimimError(
+                f'The --cfg-options hold for all rows, and the row {row} '
+                f'cannot take them: {cause} A row with options of its own '
+                'needs another --work-dir.'
+            ) from error
+
+
 def claim_folder(args: argparse.Namespace) -> None:
     """Write the settings that all rows share.
 
@@ -263,7 +307,6 @@ def run_row(
     done = folder / 'row.json'
     branch = 'teacher' if row in OWN_TEACHER else 'online'
     print(f'[{row}, seed {seed}]', flush=True)
-    os.environ['SIMIM_SCALE'] = args.scale  # read by the configs of all rows
     _check_config(row, folder)
     if done.is_file():
         print(clean(f'  done before: {done}'), flush=True)
@@ -460,6 +503,24 @@ def measured_costs(args: argparse.Namespace) -> dict[str, float]:
 
 def _epochs(args: argparse.Namespace, row: str) -> int:
     """Return the epochs of a row within the budget of row (i)."""
+    epochs = _epochs_of_i(args)
+    name = BUDGETS[args.budget]
+    share = measured_costs(args).get(f'{row}: {name}, / (i)', 1.0)
+    whole = max(1, round(epochs / share))
+    print(
+        f'  {whole} epochs cost {whole * share / epochs:.2f} of the '
+        f'{args.budget} of row i',
+        flush=True,
+    )
+    return whole
+
+
+def _epochs_of_i(args: argparse.Namespace) -> int:
+    """Return the epochs of row (i).
+
+    Raises:
+        SimimError: if the options set no number.
+    """
     config = Config.fromfile(config_of('i'))
     epochs = str(config.train_cfg.max_epochs)
     for word in args.cfg_options:
@@ -470,12 +531,4 @@ def _epochs(args: argparse.Namespace, row: str) -> int:
             f'train_cfg.max_epochs={epochs} in --cfg-options is no number of '
             'epochs; set it to at least 1.'
         )
-    name = BUDGETS[args.budget]
-    share = measured_costs(args).get(f'{row}: {name}, / (i)', 1.0)
-    whole = max(1, round(int(epochs) / share))
-    print(
-        f'  {whole} epochs cost {whole * share / int(epochs):.2f} of the '
-        f'{args.budget} of row i',
-        flush=True,
-    )
-    return whole
+    return int(epochs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -14,7 +15,12 @@ from mmengine.utils import import_modules_from_strings
 from ..config_files import config_path
 from ..engine import SiameseIMRunner
 from ..errors import SimimError
-from ..settings import apply_img_size, check_forms
+from ..settings import (
+    apply_img_size,
+    check_forms,
+    check_settings,
+    fit_channels,
+)
 from ..text import clean
 from .config_errors import add_traceback_option
 from .options import add_options, merge
@@ -96,6 +102,24 @@ def apply_options(config: Config, args: argparse.Namespace) -> None:
             loader.setdefault('pin_memory', torch.cuda.is_available())
             if loader.get('num_workers', 0) == 0:
                 loader.persistent_workers = False
+
+
+def check_config(name: str, options: Mapping[str, str]) -> None:
+    """Check the settings of a config before a command trains with it.
+
+    Args:
+        name (str): file or packaged name of the config.
+        options (Mapping[str, str]): of ``--cfg-options``, by dotted keys.
+
+    Raises:
+        SimimError: for an option that the config cannot take, or a wrong
+            setting.
+    """
+    config = find_config(name)
+    merge(config, options)
+    apply_img_size(config)
+    fit_channels(config)
+    check_settings(dict(config.items()), config.text)
 
 
 def build_runner(config: Config) -> SiameseIMRunner:

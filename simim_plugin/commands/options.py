@@ -69,9 +69,33 @@ def merge(config: Config, options: Mapping[str, str]) -> None:
     Args:
         config (Config): is changed.
         options (Mapping[str, str]): values by dotted keys.
+
+    Raises:
+        SimimError: if a key names no item of a list, or the brackets of a
+            value are not balanced.
     """
+    for key in options:
+        _check_items(config, key)
     values = {key: _value(config, key, options[key]) for key in options}
     config.merge_from_dict(values)
+
+
+def _check_items(config: Config, key: str) -> None:
+    """Refuse a key that enters a list without the number of an item."""
+    names = key.split('.')
+    for depth in range(1, len(names)):
+        items = _setting(config, names[:depth])
+        if not isinstance(items, list) or names[depth] in map(
+            str, range(len(items))
+        ):
+            continue
+        path = '.'.join(names[:depth])
+        rest = names[depth + names[depth].lstrip('-').isdigit() :]
+        advice = f'write {".".join([path, "0", *rest])}'
+        raise SimimError(
+            f'{key} of --cfg-options names no item of {path}, a list of '
+            f'{len(items)}; {advice if items else f"set {path} itself"}.'
+        )
 
 
 def _value(config: Config, key: str, text: str) -> Any:

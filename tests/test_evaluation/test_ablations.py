@@ -1,6 +1,7 @@
 """The ablation command: equal options for all rows, and one table."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -259,10 +260,11 @@ def test_an_interrupted_command_resumes_row_by_row(away, capsys):
 
 
 def test_rows_that_would_not_compare_are_refused(away, capsys):
-    options = ['--cfg-options', 'model.x=1', 'model.y=2']
+    model = ['model.neck.depth=1', 'model.projector.depth=1']
+    options = ['--cfg-options', *model]
     main(['i', *options], tools=away)
     with pytest.raises(SystemExit):
-        main(['j', '--cfg-options', 'model.x=1', 'model.y=3'], tools=away)
+        main(['j', *options[:2], 'model.projector.depth=2'], tools=away)
     assert 'other options (--cfg-options; see' in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(['j', *options, '--gpus', '2'], tools=away)
@@ -280,6 +282,7 @@ def test_rows_that_would_not_compare_are_refused(away, capsys):
         (['z'], 'no row called z; the rows are untrained, mae, a, b'),
         (['i', '--tasks', 'knn,finetune'], 'not compared by finetune'),
         (['i', '--gpus', '0'], '--gpus is 0'),
+        (['i', '--seeds', '0', '-1'], '--seeds has -1; set each seed to'),
         (['i', '--data', 'nowhere'], 'no images at nowhere'),
         (['i', '--curves'], 'reads data/demo/train and data/demo/val'),
         (
@@ -291,6 +294,23 @@ def test_rows_that_would_not_compare_are_refused(away, capsys):
 def test_bad_options_are_a_sentence(away, words, sentence):
     with pytest.raises(SimimError, match=sentence):
         parse_args(words)
+
+
+@pytest.mark.parametrize(
+    ('option', 'sentence'),
+    [
+        ('param_scheduler.warmup=0', 'dino .* write param_scheduler.0.warmup'),
+        ('model.projector.depth=1', 'dino .*model.projector is no setting'),
+        ('model.backbone.x=1', 'row i .*backbone.x is no setting of'),
+        ('model.type.x=1', r'row i .*Cannot read the config \(TypeError'),
+    ],
+)
+def test_options_of_all_rows_are_checked_first(away, capsys, option, sentence):
+    with pytest.raises(SystemExit):
+        main(['i', 'dino', '--cfg-options', option], tools=away)
+    assert re.search(sentence, capsys.readouterr().err)
+    assert not calls(away)
+    assert not (away / 'work_dirs').exists()
 
 
 def test_every_packaged_row_is_known_and_described():
