@@ -67,14 +67,18 @@ class CheckpointMixin(Runner):
     def load_or_resume(self) -> None:
         """Resume from the latest whole checkpoint if no file is given.
 
+        A training removes what a killed process was writing. The lock keeps
+        other trainings out of the work directory; the main process has it.
+
         Raises:
             CheckpointError: if there are checkpoints and none can be read.
         """
+        if self.work_dir_lock is not None:
+            for part in Path(self.work_dir).glob('*.pth.part'):
+                part.unlink()
         if self.resumes_latest:
             found: list[Any] = [None]
             if is_main_process():
-                for part in Path(self.work_dir).glob('*.pth.part'):
-                    part.unlink()  # a killed process was writing it
                 length = len(self.train_dataloader)
                 found = [latest_checkpoint(self.work_dir, length, self.logger)]
             broadcast_object_list(found)

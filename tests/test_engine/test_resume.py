@@ -218,6 +218,17 @@ def test_a_broken_latest_checkpoint_is_skipped(run, tmp_path):
     assert runner.iter == 12
 
 
+@pytest.mark.parametrize('resume', [False, True])
+def test_half_a_checkpoint_is_removed(run, tmp_path, resume):
+    """That of a killed process, at any start but that of a test."""
+    run()
+    half = tmp_path / 'run' / 'iter_13.pth.part'
+    half.write_bytes(b'half')
+    file = tmp_path / 'run' / 'iter_9.pth'
+    run(resume=resume, load_from=str(file))
+    assert not half.exists()
+
+
 def test_no_checkpoint_starts_a_run_and_no_readable_one_is_an_error(
     run, tmp_path
 ):
