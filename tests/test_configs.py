@@ -337,6 +337,38 @@ def test_img_size_scales_every_size_of_a_task(name):
     assert again._cfg_dict == config._cfg_dict
 
 
+@pytest.mark.parametrize(
+    ('row', 'counts'),
+    [
+        ('a', [192]),
+        ('b', [192]),
+        ('symmetric', [149]),
+        ('target-random', [149, 128]),
+        ('mocov3', [192]),
+        ('mae', []),
+    ],
+)
+def test_img_size_sets_the_grids_of_variants(row, counts, monkeypatch):
+    monkeypatch.setenv('SIMIM_SCALE', 'demo')
+    config = load(f'siamese_im_row-{row}')
+    config.img_size = 128
+    apply_img_size(config)
+    steps = config.train_dataloader.dataset.pipeline
+    masks = [step for step in steps if 'num_masked' in step]
+    assert [mask.num_masked for mask in masks] == counts
+    assert all(mask.grid == (16, 16) for mask in masks)
+    assert 128 in numbers(steps[1])
+    check_settings(config)
+
+
+def test_img_size_does_not_set_a_smaller_target_view(monkeypatch):
+    monkeypatch.setenv('SIMIM_SCALE', 'demo')
+    config = load('siamese_im_row-target-half')
+    config.img_size = 128
+    with pytest.raises(SimimError, match=r'img_size=128 .* SmallTargetViews'):
+        apply_img_size(config)
+
+
 def test_another_patch_size_sets_the_grid_of_a_pretraining():
     config = load(
         'siamese_im_vit-small-p16_1xb256-accum4-amp-coslr-400e_folder'

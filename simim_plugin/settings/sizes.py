@@ -12,6 +12,7 @@ from .channels import backbone_of
 _MASKS = ('BlockwiseMask', 'RandomMask')
 _SIZES = {
     'PairedViews': 'size',
+    'SameView': 'size',
     'EvaluationCrop': 'size',
     'torchvision/Resize': 'size',
     'torchvision/CenterCrop': 'size',
@@ -46,8 +47,8 @@ def apply_img_size(config: Any) -> None:
 
     Every size in pixels changes by one factor: those of the encoder, the
     transforms, the padding and the sliding windows. In a pretraining, the
-    grids of the decoder and of the masks follow, and a mask keeps its share
-    of the patches; they follow another ``patch_size`` as well. Nothing
+    grids of the decoder and of the masks follow, and each mask keeps its
+    share of the patches; they follow another ``patch_size`` as well. Nothing
     changes if the encoder has this size already, or if the config has no
     ``img_size``.
 
@@ -77,8 +78,7 @@ def apply_img_size(config: Any) -> None:
             'multiple of it.'
         )
     _check_last_sizes(config, before, size)
-    if model.get('type') == 'SiameseIM':
-        _set_grids(config, size // patch)
+    _set_grids(config, size // patch)
     if size == before:
         return
     for path in _OF_MODEL:
@@ -110,16 +110,16 @@ def _check_last_sizes(config: Any, before: int, size: int) -> None:
     """Refuse crops of another size than the encoder's images."""
     for part in _transforms(config):
         kind = part['type'].rpartition('.')[2]
-        if kind == 'MultiCropViews':
+        if kind in ('MultiCropViews', 'SmallTargetViews'):
             raise SimimError(
-                f'img_size={size} sets one size, and MultiCropViews has its '
-                'own for each crop; leave img_size out, and set those sizes, '
-                'model.backbone.img_size and the grids of the masks.'
+                f'img_size={size} sets one size, and {kind} has its own for '
+                'each view; leave img_size out, and set those sizes, '
+                'model.backbone.img_size and the grids.'
             )
         found = part.get(_SIZES.get(kind, ''))
         if isinstance(found, (list, tuple)) and len({*found}) == 1:
             found = found[0]
-        sets = 'Crop' in kind or kind == 'PairedViews'
+        sets = 'Crop' in kind or kind in ('PairedViews', 'SameView')
         if sets and isinstance(found, int) and found != before:
             raise SimimError(
                 f'img_size={size} changes every size from that of '
@@ -129,29 +129,40 @@ def _check_last_sizes(config: Any, before: int, size: int) -> None:
 
 
 def _set_grids(config: Any, side: int) -> None:
-    """Give the decoder and the masks of a pretraining another grid."""
-    model = config['model']
-    neck: Any = model.get('neck') or {}
+    """Give the decoder and the masks of a pretraining another grid.
+
+    Raises:
+        SimimError: if they have more than one grid.
+    """
+    neck: Any = config['model'].get('neck') or {}
+    if str(neck.get('type')).endswith('MAEPretrainDecoder'):
+        neck['num_patches'] = side**2
     masks = [
         part
         for part in _transforms(config)
         if part['type'].rpartition('.')[2] in _MASKS
     ]
-    grids = [tuple(part.get('grid') or ()) for part in (neck, *masks)]
-    if len(masks) != 1 or len({*grids}) > 1 or len({*grids[0]}) != 1:
+    parts = [*[neck] * ('grid' in neck), *masks]
+    if not parts:
+        return
+    given = [part.get('grid') or () for part in parts]
+    grids = [(n, n) if isinstance(n, int) else tuple(n) for n in given]
+    square = len({*grids}) == len({*grids[0]}) == 1
+    if not (masks and square):
         raise SimimError(
-            'img_size sets the square grid of model.neck and of one mask, '
-            f'and they have {", ".join(map(str, grids))}; leave img_size out, '
-            'or set the same grid in both.'
+            'img_size sets one square grid of model.neck and the masks, which '
+            f'have {", ".join(map(str, given))}; leave img_size out, or set '
+            'the same grid in all.'
         )
-    (mask,), (old, _) = masks, grids[0]
+    old = grids[0][0]
     if old == side:
         return
-    neck['grid'] = mask['grid'] = (side, side)
-    if 'num_masked' in mask:
-        mask['num_masked'] = _share(mask['num_masked'], old * old, side * side)
-    if 'min_block' in mask:
-        mask['min_block'] = math.ceil(mask['min_block'] * side**2 / old**2)
+    for part in parts:
+        part['grid'] = (side, side)
+        if 'num_masked' in part:
+            part['num_masked'] = _share(part['num_masked'], old**2, side**2)
+        if 'min_block' in part:
+            part['min_block'] = math.ceil(part['min_block'] * side**2 / old**2)
 
 
 def _share(count: int, of: int, now: int) -> int:
