@@ -28,6 +28,7 @@ from ..checkpoint import read_weights
 from ..checkpoint.families import described
 from ..checkpoint.names import OFFICIAL, OURS
 from ..config_files import config_path, write_plainly
+from ..datasets.local_cifar10 import steps_of_files
 from ..errors import SimimError
 from ..evaluation import robustness_average
 from ..files import complete_file, last_checkpoint, write_json
@@ -627,17 +628,7 @@ def _read_folders(dataset: dict, root: Path, size: int) -> None:
         size (int): of the encoder's images. Others are resized to it.
     """
     split = 'train' if dataset['split'] == 'train' else 'val'
-    pipeline = [
-        dict(type='LoadRGBImage'),
-        dict(
-            type='ResizeEdge',
-            scale=size,
-            backend='pillow',
-            interpolation='bicubic',
-        ),
-        dict(type='CenterCrop', crop_size=size),
-        *dataset['pipeline'],
-    ]
+    pipeline = [*steps_of_files(size), *dataset['pipeline']]
     dataset.clear()
     dataset.update(
         type='LabelledFolder', data_root=str(root / split), pipeline=pipeline

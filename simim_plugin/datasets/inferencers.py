@@ -3,10 +3,12 @@
 They read every file by ``mmcv.imread`` before the pipeline starts, whose
 formats, levels and orientation differ. The replacement holds for the whole
 process, but only pipelines that begin with ``LoadRGBImage`` get the file.
+That of ``LocalCIFAR10``, which holds no files, begins with it here.
 """
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Iterator
 from functools import wraps
@@ -23,11 +25,13 @@ from mmpretrain.visualization import UniversalVisualizer
 from ..inference import as_drawn, drawing, drawn_names, take_folders
 from ..pictures import decode_to_draw, naming
 from .loading import LoadRGBImage
+from .local_cifar10 import steps_of_files
 
 
 def replace_preprocess() -> None:
     """Replace the method of the inferencers that read images."""
     for kind in (FeatureExtractor, ImageClassificationInferencer):
+        kind._init_pipeline = _from_files(kind._init_pipeline)
         kind.preprocess = _by_pipeline(kind.preprocess)
         take_folders(kind, _is_ours)
     stock = ImageClassificationInferencer.visualize
@@ -37,6 +41,21 @@ def replace_preprocess() -> None:
 def _is_ours(inferencer: Any) -> bool:
     transforms = getattr(inferencer.pipeline, 'transforms', [None])
     return isinstance(transforms[0], LoadRGBImage)
+
+
+def _from_files(stock: Callable[..., Any]) -> Callable[..., Any]:
+    """Let the pipeline of ``LocalCIFAR10`` take files of any size."""
+
+    @wraps(stock)
+    def init_pipeline(self: Any, cfg: Any) -> Any:
+        dataset = cfg.test_dataloader.dataset
+        if str(dataset.get('type')).rpartition('.')[2] == 'LocalCIFAR10':
+            cfg = copy.deepcopy(cfg)
+            dataset = cfg.test_dataloader.dataset
+            dataset.pipeline = [*steps_of_files(), *dataset.pipeline]
+        return stock(self, cfg)
+
+    return init_pipeline
 
 
 def _by_pipeline(stock: Callable[..., Iterator]) -> Callable[..., Iterator]:

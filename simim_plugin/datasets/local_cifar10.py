@@ -11,6 +11,25 @@ from mmpretrain.registry import DATASETS
 from ..files import check_regular
 
 
+def steps_of_files(size: int = 32) -> list[dict]:
+    """Return the steps that make files images as those of CIFAR-10.
+
+    Args:
+        size (int): height and width, to which others are resized. Defaults
+            to that of CIFAR-10.
+    """
+    return [
+        dict(type='LoadRGBImage'),
+        dict(
+            type='ResizeEdge',
+            scale=size,
+            backend='pillow',
+            interpolation='bicubic',
+        ),
+        dict(type='CenterCrop', crop_size=size),
+    ]
+
+
 @DATASETS.register_module()
 class LocalCIFAR10(CIFAR10):
     """MMPretrain's ``CIFAR10`` that never downloads.

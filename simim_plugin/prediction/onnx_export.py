@@ -229,6 +229,18 @@ def _batches(predictor: Predictor) -> Iterator[dict]:
         yield model.data_preprocessor(batch, False)
 
 
+def _first(predictor: Predictor, model: str, advice: str) -> dict:
+    """Return the first picture, if all have one size."""
+    first, *others = _batches(predictor)
+    shape = first['inputs'].shape
+    if any(batch['inputs'].shape != shape for batch in others):
+        raise SimimError(
+            f'The graph of a {model} has a fixed size, and this config gives '
+            f'pictures several: {advice}.'
+        )
+    return first
+
+
 def _pixels_of(config: Config) -> str:
     channels = config.model.backbone.get('in_channels', 3)
     return 'RGB' if channels == 3 else f'{channels} channels'
@@ -236,7 +248,11 @@ def _pixels_of(config: Config) -> str:
 
 def _classifier(predictor: Predictor, config: Config) -> Plan:
     model = predictor.inferencer.model
-    example = next(_batches(predictor))['inputs']
+    example = _first(
+        predictor,
+        'classifier',
+        'let its test pipeline resize and crop them to one',
+    )['inputs']
 
     class Graph(nn.Module):
         def __init__(self) -> None:
@@ -265,7 +281,7 @@ def _classifier(predictor: Predictor, config: Config) -> Plan:
             task='classification',
             input=f'images (batch, {example.shape[1]}, {height}, {width}) '
             f'float32, {_pixels_of(config)}, levels 0 to 255, resized and '
-            'cropped as the pipeline of the config does',
+            'cropped as by the test pipeline',
             output='scores (batch, classes), 0 to 1',
         ),
         compare,
@@ -348,14 +364,13 @@ def _detector(predictor: Predictor, config: Config) -> Plan:
     from .detector_graph import DetectorGraph
 
     model = predictor.inferencer.model
-    data = next(_batches(predictor))
+    data = _first(
+        predictor,
+        'detector',
+        'set pad_size_divisor of the data_preprocessor to the larger edge of '
+        'Resize',
+    )
     example = data['inputs']
-    if len({batch['inputs'].shape for batch in _batches(predictor)}) > 1:
-        raise SimimError(
-            'The graph of a detector has a fixed size, and this config gives '
-            'pictures several: set pad_size_divisor of the data_preprocessor '
-            'to the larger edge of Resize.'
-        )
     size = torch.tensor(data['data_samples'][0].img_shape, dtype=torch.float32)
     names = ['boxes', 'scores', 'labels']
     output = (

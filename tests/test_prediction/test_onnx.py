@@ -15,6 +15,7 @@ from simim_plugin.commands import convert as command
 from simim_plugin.prediction import onnx_export
 
 from .conftest import (
+    CIFAR,
     FINETUNED,
     LINEAR,
     SEG_LINEAR,
@@ -44,16 +45,18 @@ def refused(capsys, *args) -> str:
 
 
 @pytest.mark.parametrize(
-    ('name', 'task', 'classes'),
+    ('name', 'task', 'classes', 'size'),
     [
-        (FINETUNED, 'classification', 8),
-        (LINEAR, 'classification', 8),
-        (UPERNET, 'segmentation', 14),
-        (SEG_LINEAR, 'segmentation', 14),
+        (FINETUNED, 'classification', 8, 64),
+        (LINEAR, 'classification', 8, 64),
+        (CIFAR[0], 'classification', 10, 32),
+        (CIFAR[1], 'classification', 10, 32),
+        (UPERNET, 'segmentation', 14, 64),
+        (SEG_LINEAR, 'segmentation', 14, 64),
     ],
-    ids=['ft', 'linear', 'upernet', 'seg-linear'],
+    ids=['ft', 'linear', 'cifar-ft', 'cifar-linear', 'upernet', 'seg-linear'],
 )
-def test_any_batch(name, task, classes, checkpoint, tmp_path, capsys):
+def test_any_batch(name, task, classes, size, checkpoint, tmp_path, capsys):
     """The file takes levels, has any batch size and says how to use it."""
     out = tmp_path / 'graph.onnx'
     convert(name, checkpoint(name), out)
@@ -66,7 +69,7 @@ def test_any_batch(name, task, classes, checkpoint, tmp_path, capsys):
     assert 'levels 0 to 255' in about['input']
     session = onnxruntime.InferenceSession(str(out))
     draw = np.random.default_rng(0)
-    images = draw.uniform(0, 255, (5, 3, 64, 64)).astype(np.float32)
+    images = draw.uniform(0, 255, (5, 3, size, size)).astype(np.float32)
     (every,) = session.run(None, dict(images=images))
     assert every.shape[:2] == (5, classes)
     if task == 'classification':
@@ -154,6 +157,12 @@ def test_other_values_are_not_written(
             'set pad_size_divisor',
         ),
         (
+            FINETUNED,
+            'test_dataloader = dict(dataset=dict(pipeline=['
+            '{{_base_.load}}, {{_base_.pack}}]))',
+            'let its test pipeline resize',
+        ),
+        (
             VITDET,
             'model = dict(test_cfg=dict(rcnn=dict(nms=dict('
             "type='soft_nms'))))",
@@ -165,7 +174,7 @@ def test_other_values_are_not_written(
             "mode='slide'",
         ),
     ],
-    ids=['canvas', 'soft-nms', 'whole'],
+    ids=['canvas', 'sizes', 'soft-nms', 'whole'],
 )
 def test_no_graph(base, line, words, checkpoint, tmp_path, capsys):
     config = tmp_path / 'mine.py'

@@ -9,18 +9,23 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmpretrain.registry import TRANSFORMS
 from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from simim_plugin import config_path
 from simim_plugin.commands import predict as command
+from simim_plugin.commands.evaluate import _read_folders
 from simim_plugin.errors import SimimError
+from simim_plugin.models import SiameseIMViT
 from simim_plugin.prediction import find_pictures
 from simim_plugin.prediction.names import class_names
 from simim_plugin.visualization import predictions as drawing
 
 from .conftest import (
+    CIFAR,
     FINETUNED,
     LINEAR,
     SEG_LINEAR,
@@ -118,6 +123,36 @@ def test_classes_are_those_of_the_inferencer(folder, checkpoint, tmp_path):
     assert row['predictions'][0]['score'] == pytest.approx(
         wanted['pred_score'], abs=1e-5
     )
+
+
+@pytest.mark.parametrize('name', CIFAR, ids=['ft', 'linear'])
+def test_classes_of_cifar(name, folder, checkpoint, tmp_path, monkeypatch):
+    """Pictures of any size become 32 px, as in an evaluation of folders."""
+    weights, seen = checkpoint(name), []
+    stock = SiameseIMViT.forward
+
+    def forward(self, x):
+        seen.append(x)
+        return stock(self, x)
+
+    monkeypatch.setattr(SiameseIMViT, 'forward', forward)
+    out, file = tmp_path / 'out', folder / 'turned.jpg'
+    assert run(name, weights, file, '--out', out)[0] == 0
+    (row,) = json.loads((out / 'predictions.json').read_text())
+    assert (row['width'], row['height']) == SIZES['turned.jpg']
+    config = Config.fromfile(config_path(name))
+    dataset = config.test_dataloader.dataset
+    _read_folders(dataset, tmp_path, 32)
+    read = Compose([TRANSFORMS.build(step) for step in dataset.pipeline])
+    wanted = read(dict(img_path=str(file)))['inputs']
+    (found,) = seen
+    assert found.shape == (1, 3, 32, 32)
+    mean, std = (
+        config.model.data_preprocessor[name] for name in ('mean', 'std')
+    )
+    levels = found[0] * torch.tensor(std)[:, None, None]
+    levels += torch.tensor(mean)[:, None, None]
+    assert (levels - wanted).abs().max() < 0.01
 
 
 @pytest.mark.parametrize('masks', [True, False], ids=['masks', 'boxes'])
