@@ -59,12 +59,26 @@ class ClassCountHook(Hook):
 
         Raises:
             SimimError: if a head has another number of classes, or the
-                checkpoint was trained on the same ones in another order.
+                checkpoint was trained on the same ones in another order, or
+                on others, some of which have the same names.
         """
         dataset = runner.test_dataloader.dataset
         self._check(runner, 'test', dataset)
+        weights = unwrapped(runner.model).named_parameters()
+        if any(name.partition('.')[0] in self.parts for name, _ in weights):
+            self._check_names(dataset)
+        leave_out_large_topk(getattr(runner, 'test_loop', None), dataset)
+
+    def _check_names(self, dataset: Any) -> None:
+        """Compare the names of a trained head's classes with the test set's.
+
+        Names that share none are those of another vocabulary, such as the
+        numbers of WordNet.
+        """
         classes = list(getattr(dataset, 'metainfo', {}).get('classes') or ())
-        if classes != self.trained and sorted(classes) == sorted(self.trained):
+        if classes == self.trained or len(classes) != len(self.trained):
+            return
+        if sorted(classes) == sorted(self.trained):
             raise SimimError(
                 'The classes of the test set are in another order than those '
                 f'of the checkpoint ({", ".join(self.trained[:3])}, ...): '
@@ -72,7 +86,20 @@ class ClassCountHook(Hook):
                 'metainfo=dict(classes=...) of the data set to the order of '
                 'the checkpoint.'
             )
-        leave_out_large_topk(getattr(runner, 'test_loop', None), dataset)
+        if not {*classes}.isdisjoint(self.trained):
+            label, known, found = next(
+                (k, *pair)
+                for k, pair in enumerate(
+                    zip(self.trained, classes, strict=True)
+                )
+                if pair[0] != pair[1]
+            )
+            raise SimimError(
+                'The test set has other classes than the checkpoint: label '
+                f'{label} is {found} in the set and {known} in the '
+                'checkpoint; test on the classes of the training, or set '
+                'metainfo=dict(classes=...) of the data set to their names.'
+            )
 
     def _check(self, runner: Runner, name: str, dataset: Any) -> None:
         classes = getattr(dataset, 'metainfo', {}).get('classes')

@@ -228,8 +228,9 @@ def test_a_checkpoint_of_another_order(case):
     build, _ = case
     dataset = build()
     classes = [*dataset.metainfo['classes']]
+    model = nn.ModuleDict(dict(roi_head=nn.Linear(1, 1)))
     runner = SimpleNamespace(
-        model=nn.Module(), test_dataloader=SimpleNamespace(dataset=dataset)
+        model=model, test_dataloader=SimpleNamespace(dataset=dataset)
     )
     hook = ClassCountHook(parts=('roi_head',))
     for trained in (None, classes, ['cat', 'dog']):

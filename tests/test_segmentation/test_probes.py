@@ -130,6 +130,32 @@ def test_heads_of_another_class_count(stage):
     assert 'data/pets has 2' in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ('trained', 'words'),
+    [
+        (('cat', 'dog', 'sky'), ''),
+        (('n01', 'n02', 'n03'), ''),
+        (('cat', 'dog'), ''),  # of another model
+        (('dog', 'cat', 'sky'), 'another order'),
+        (('cat', 'cow', 'dog'), 'label 1 is dog in the set and cow in the'),
+    ],
+    ids=['same', 'wnids', 'count', 'order', 'others'],
+)
+def test_names_of_classes(trained, words):
+    """A head without weights is of no training, so it may have any."""
+    hook: Hook = ClassCountHook(parts=('decode_head',))
+    run = Run(('cat', 'dog', 'sky'))
+    meta = dict(dataset_meta=dict(classes=trained))
+    hook.after_load_checkpoint(run, dict(meta=meta))
+    if words:
+        with pytest.raises(SimimError, match=words):
+            hook.before_test(run)
+    else:
+        hook.before_test(run)
+    run.model.decode_head = KNNSegHead(DIMS, CLASSES)
+    hook.before_test(run)
+
+
 @pytest.mark.parametrize(('rank', 'expected'), [(0, 8), (1, 4), (2, 0)])
 def test_repeated_images_are_remembered_once(rank, expected, monkeypatch):
     """Three images of two processes, and one process without any."""
