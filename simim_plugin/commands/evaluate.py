@@ -33,7 +33,7 @@ from ..errors import SimimError
 from ..evaluation import robustness_average
 from ..files import complete_file, last_checkpoint, write_json
 from ..pictures.walking import class_folders
-from ..recipes.configuring import Choices, make_recipe
+from ..recipes.configuring import Choices, Recipe, make_recipe
 from ..recipes.file_lists import is_list
 from ..text import clean
 from ..vit import ARCHES
@@ -198,6 +198,7 @@ class Evaluation:
         self.scale = SCALES[self.encoder.scale]
         self.data = args.data or Path(self.scale.data)
         self.own = {task for task in args.tasks if self._is_own(task)}
+        self.recipes: dict[str, Recipe] = {}
         self._check_options()
         self._check_data()
         self.settings |= dict(
@@ -245,12 +246,6 @@ class Evaluation:
 
     def _check_options(self) -> None:
         """Refuse options that no config has, and missing ones."""
-        known = {
-            key
-            for task in self.args.tasks
-            for name in self._packaged(task)
-            for key in Config.fromfile(config_path(f'{name}.py'))
-        }
         tasks = [
             task
             for key in self.args.cfg_options
@@ -261,17 +256,7 @@ class Evaluation:
                 f'--cfg-options has options of {", ".join(tasks)}, and '
                 f'--tasks is {", ".join(self.args.tasks)}; correct one.'
             )
-        unused = [
-            key
-            for key in self.args.cfg_options
-            if key.rpartition(':')[2].partition('.')[0] not in known
-        ]
-        if unused:
-            raise SimimError(
-                f'No config of {", ".join(self.args.tasks)} has '
-                f'{", ".join(unused)}; correct --cfg-options, or add the '
-                'task that it is for to --tasks.'
-            )
+        self._check_keys()
         self._check_effects()
         channels = self.options.get('in_channels', 3)
         needed = [
@@ -287,6 +272,34 @@ class Evaluation:
                 f'channel: --cfg-options {values}.'
             )
         self._read_statistics(needed)
+
+    def _check_keys(self) -> None:
+        """Refuse options whose first word no config of their tasks has."""
+        known: dict[str, set[str]] = {}
+        for option in self.args.cfg_options:
+            task, _, key = option.rpartition(':')
+            tasks = [task] if task else self.args.tasks
+            for name in tasks:
+                known[name] = known.get(name) or self._keys(name)
+            if not any(key.partition('.')[0] in known[name] for name in tasks):
+                other = ', or add the task that it is for to --tasks'
+                raise SimimError(
+                    f'No config of {", ".join(tasks)} has {key}; correct '
+                    f'--cfg-options{"" if task else other}.'
+                )
+
+    def _keys(self, task: str) -> set[str]:
+        """Return the first words of the keys of a task's configs."""
+        if task not in self.own:
+            files = [
+                config_path(f'{name}.py') for name in self._packaged(task)
+            ]
+            return {key for file in files for key in Config.fromfile(file)}
+        if self._begun(task):
+            return {*Config.fromfile(self._own_file(task))}
+        written = self._recipe(task).written
+        base = Config.fromfile(config_path(written.base))
+        return {*base, *(key.partition('.')[0] for key in written.settings)}
 
     def _read_statistics(self, keys: Sequence[str]) -> None:
         """Let the mean and the std of ``--cfg-options`` count."""
@@ -467,18 +480,51 @@ class Evaluation:
                 self._move(dataset)
         return self._with_options(config, task)
 
+    def _own_file(self, task: str) -> Path:
+        """Return the config that is written for the images."""
+        return self._result(task).with_name('own.py')
+
+    def _begun(self, task: str) -> bool:
+        """Whether a training by the written config has a checkpoint."""
+        file = self._own_file(task)
+        return file.is_file() and any(file.parent.glob('training/*.pth'))
+
+    def _recipe(self, task: str) -> Recipe:
+        """Choose the settings for the images and the machine."""
+        if task not in self.recipes:
+            choices = Choices(
+                method=task,
+                encoder=str(self.source),
+                branch=self.args.branch,
+                num_heads=self.args.num_heads,
+                val_share=self.args.val_share,
+                seed=self.args.seed,
+            )
+            self.recipes[task] = make_recipe(
+                'classification',
+                str(self.data),
+                self._own_file(task),
+                choices,
+            )
+        return self.recipes[task]
+
     def _own_config(self, task: str) -> Config:
-        """Write and read a config for the images and the machine."""
-        choices = Choices(
-            method=task,
-            encoder=str(self.source),
-            branch=self.args.branch,
-            num_heads=self.args.num_heads,
-            val_share=self.args.val_share,
-            seed=self.args.seed,
-        )
-        file = self._result(task).with_name('own.py')
-        recipe = make_recipe('classification', str(self.data), file, choices)
+        """Write and read a config for the images and the machine.
+
+        That of a training which was begun stays, since a machine of other
+        free memory would give it another batch.
+        """
+        file = self._own_file(task)
+        if self._begun(task):
+            config = Config.fromfile(file)
+            backbone = config.model.backbone
+            source = str(self.source.absolute())  # it may have moved
+            if isinstance(backbone.pretrained, dict):
+                backbone.pretrained['file'] = source
+            else:
+                backbone.pretrained = source
+            return config
+        recipe = self._recipe(task)
         recipe.write(file)
         print(clean(f'  {recipe.data}'), flush=True)
         for warning in recipe.plan.warnings:

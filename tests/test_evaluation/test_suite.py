@@ -1,6 +1,7 @@
 """The evaluation command: its configs, its images, its table."""
 
 import json
+import shutil
 from itertools import product
 from pathlib import Path
 
@@ -50,6 +51,7 @@ from simim_plugin.datasets.robustness import (
 from simim_plugin.demo.data import make_demo_data
 from simim_plugin.errors import SimimError
 from simim_plugin.files import last_checkpoint
+from simim_plugin.recipes import machine
 from simim_plugin.settings import check_settings, fit_channels
 from simim_plugin.vit.arches import BASE, LARGE, MICRO, known_encoder
 
@@ -133,6 +135,23 @@ def test_options_of_one_task(demo):
 def test_options_that_no_task_has_are_refused(demo, key):
     with pytest.raises(SimimError, match=f'No config of knn has {key}; cor'):
         evaluation(demo, '--cfg-options', f'{key}=1')
+
+
+@pytest.mark.parametrize('own', [False, True], ids=['packaged', 'own'])
+def test_options_that_the_named_task_lacks_are_refused(demo, tmp_path, own):
+    words = ['--tasks', 'knn,linear', '--work-dir', str(tmp_path / 'out')]
+    if own:
+        data = class_folders(tmp_path / 'data', broken=False)
+        words += ['--data', str(data)]
+    words.append('--cfg-options')
+    with pytest.raises(
+        SimimError, match=r'No config of knn has train_cfg\.a;'
+    ):
+        evaluation(demo, *words, 'knn:train_cfg.a=1')
+    assert not (tmp_path / 'out').exists()
+    run = evaluation(demo, *words, 'linear:train_cfg.max_epochs=7')
+    config = run._config('linear', *run._configs('linear'))
+    assert config.train_cfg.max_epochs == 7
 
 
 def test_cifar_is_read_from_folders_where_they_are_there(demo, tmp_path):
@@ -233,6 +252,36 @@ def test_images_of_ones_own_are_divided_and_evaluated(demo, tmp_path):
     ]
     assert parts[0] == parts[1] and parts[2] == parts[3]
     assert len({*parts[0], *parts[2]}) == 20
+
+
+@pytest.mark.parametrize('branch', ['online', 'target'])
+def test_a_begun_training_keeps_its_config(
+    demo, tmp_path, monkeypatch, branch
+):
+    """Though the free memory gives another batch; its weights may move."""
+    data = class_folders(tmp_path / 'data', broken=False)
+    files = [tmp_path / f'{name}.pth' for name in ('a', 'b')]
+    weights = [str(shutil.copy(demo / 'encoder.pth', file)) for file in files]
+    words = ['--data', str(data), '--tasks', 'finetune', '--branch', branch]
+    words += ['--work-dir', str(tmp_path / 'out')]
+
+    def config(file, free):
+        monkeypatch.setattr(machine, '_available', lambda: free)
+        run = Evaluation(parse_args([file, *words]), TOOLS)
+        return run._config('finetune', *run._configs('finetune'))
+
+    first = config(weights[0], 64 * 2**30)
+    small = config(weights[0], 2**30)
+    batches = [c.train_dataloader.batch_size for c in (first, small)]
+    assert batches[0] > batches[1]
+    training = tmp_path / 'out' / 'finetune' / 'training'
+    training.mkdir()
+    (training / 'epoch_1.pth').touch()
+    files[0].unlink()
+    again = config(weights[1], 64 * 2**30)
+    assert again.train_dataloader.batch_size == batches[1]
+    source = again.model.backbone.pretrained
+    assert (source if branch == 'online' else source.file) == weights[1]
 
 
 @pytest.fixture
