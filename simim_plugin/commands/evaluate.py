@@ -33,6 +33,7 @@ from ..errors import SimimError
 from ..evaluation import robustness_average
 from ..files import complete_file, last_checkpoint, write_json
 from ..pictures.walking import class_folders
+from ..recipes.class_folders import is_divided
 from ..recipes.configuring import Choices, Recipe, make_recipe
 from ..recipes.file_lists import is_list
 from ..text import clean
@@ -498,7 +499,8 @@ class Evaluation:
                 branch=self.args.branch,
                 num_heads=self.args.num_heads,
                 val_share=self.args.val_share,
-                seed=self.args.seed,
+                # It divides the images, and other data refuse one.
+                seed=0 if is_divided(str(self.data)) else self.args.seed,
             )
             self.recipes[task] = make_recipe(
                 'classification',

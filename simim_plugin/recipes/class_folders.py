@@ -97,8 +97,7 @@ def read_class_folders(
     """
     if val_root:
         return _two_folders(root, val_root)
-    names = class_folders(root) if os.path.isdir(root) else []
-    train, val = part_named(names, TRAINING), part_named(names, TESTS)
+    names, train, val = _parts(root)
     if train and val:
         return _two_folders(os.path.join(root, train), os.path.join(root, val))
     if train and len(names) == 1:
@@ -139,6 +138,18 @@ def read_class_folders(
         check_lines(lines, root)
     ours, theirs = counts
     return Labelled(root, root, lists, ours, theirs, seen, seen.broken)
+
+
+def is_divided(root: str) -> bool:
+    """Whether a folder has one part to train and one to test on."""
+    _, train, val = _parts(root)
+    return bool(train and val)
+
+
+def _parts(root: str) -> tuple[list[str], str | None, str | None]:
+    """Return the sub-folders, and those that train and test."""
+    names = class_folders(root) if os.path.isdir(root) else []
+    return names, part_named(names, TRAINING), part_named(names, TESTS)
 
 
 def _refuse_parts(root: str, names: Sequence[str]) -> None:

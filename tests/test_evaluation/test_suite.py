@@ -221,8 +221,9 @@ def test_images_of_ones_own_get_a_config_of_their_own(demo, tmp_path):
         (both / 'train', {'knn', 'linear', 'logistic', 'finetune'}),
     ):
         place = ['--data', str(folder), '--work-dir', str(tmp_path / 'out')]
-        run = evaluation(demo, *tasks, *place)
+        run = evaluation(demo, *tasks, *place, '--seed', '1')
         assert run.own == own, folder
+        assert run._config('linear', 'of its own').randomness.seed == 1
         (tmp_path / 'out' / 'settings.json').unlink()
     with pytest.raises(SimimError, match='leave robustness out of --tasks'):
         evaluation(demo, '--tasks', 'finetune,robustness', *place)
