@@ -207,12 +207,13 @@ class Evaluation:
             encoder=self.options,
             family=self.family.name,
             names=weights.form.name,
-            data=str(self.data),
+            data=str(self.data.resolve()),
         )
         if self.own:
             self.settings['val_share'] = args.val_share
         if 'robustness' in args.tasks:
-            self.settings['robustness_data'] = str(args.robustness_data)
+            folder = args.robustness_data.resolve()
+            self.settings['robustness_data'] = str(folder)
         self._claim_folder()
         if args.branch in ('target', 'teacher'):
             # The scripts read the online branch, so this one gets a file.
@@ -336,21 +337,9 @@ class Evaluation:
                 f'There are no images at {self.data}; it needs '
                 f'{self.scale.layout}, or name another folder by --data.'
             )
+        self._check_classifier()
         if 'robustness' not in tasks:
             return
-        if 'finetune' in self.own:
-            raise SimimError(
-                f'The images at {self.data} have classes of their own, and '
-                'the robustness sets those of the packaged config; leave '
-                'robustness out of --tasks.'
-            )
-        tuned = self.fine_tuned or 'finetune' in tasks
-        if not tuned and not self._result('finetune').is_file():
-            raise SimimError(
-                f'Robustness needs a fine-tuned classifier, and '
-                f'{self.checkpoint} is an encoder alone; add finetune to '
-                '--tasks.'
-            )
         for name in self._configs('robustness'):
             if not self._result('robustness', name).is_file():
                 config = self._config('robustness', name)
@@ -358,15 +347,53 @@ class Evaluation:
                 dataset.update(pipeline=[], lazy_init=True)
                 DATASETS.build(dataset).check_folders()
 
+    def _check_classifier(self) -> None:
+        """Refuse a robustness that is not that of the fine-tuned weights."""
+        tasks = self.args.tasks
+        tuned = self._result('finetune').is_file()
+        others = (
+            self._result('robustness', name).is_file()
+            for name in self._packaged('robustness')
+        )
+        if 'finetune' in tasks and not tuned and any(others):
+            raise SimimError(
+                f'{self.args.work_dir} has the robustness of the classifier '
+                f'in {self.checkpoint}, and finetune trains another; choose '
+                'another --work-dir.'
+            )
+        if 'robustness' not in tasks:
+            return
+        if 'finetune' in self.own or (tuned and self._is_own('finetune')):
+            raise SimimError(
+                f'The images at {self.data} have classes of their own, and '
+                'the robustness sets those of the packaged config; leave '
+                'robustness out of --tasks.'
+            )
+        if not (self.fine_tuned or tuned or 'finetune' in tasks):
+            raise SimimError(
+                f'Robustness needs a fine-tuned classifier, and '
+                f'{self.checkpoint} is an encoder alone; add finetune to '
+                '--tasks.'
+            )
+
     def _claim_folder(self) -> None:
         """Write the settings; refuse a folder of another evaluation."""
         file = self.args.work_dir / 'settings.json'
         known = json.loads(file.read_text()) if file.is_file() else {}
+        for key in {'data', 'robustness_data'} & known.keys():
+            # Earlier versions wrote them as typed.
+            known[key] = str(Path(known[key]).resolve())
         ours = json.loads(json.dumps(self.settings))  # as lists, not tuples
-        if any(known.get(key, value) != value for key, value in ours.items()):
+        changed = [
+            key
+            for key, value in ours.items()
+            if known.get(key, value) != value
+        ]
+        if changed:
             raise SimimError(
                 f'{self.args.work_dir} holds an evaluation of other weights, '
-                f'data or options ({file}); choose another --work-dir.'
+                f'data or options ({", ".join(changed)}; see {file}); choose '
+                'another --work-dir.'
             )
         write_json(file, known | ours)
 

@@ -488,6 +488,35 @@ def test_options_without_an_effect_are_refused(demo, tmp_path):
             evaluation(demo, '--tasks', 'knn', option, value)
 
 
+def test_robustness_of_two_classifiers_needs_two_folders(demo, tmp_path):
+    """That of the given file is none of the one that finetune trains."""
+    state = torch.load(demo / 'encoder.pth')['state_dict']
+    state['head.fc.weight'] = torch.zeros(8, 128)
+    torch.save(dict(state_dict=state), tmp_path / 'tuned.pth')
+    words = [str(tmp_path / 'tuned.pth'), '--data', str(demo / 'data/demo')]
+    words += ['--work-dir', str(tmp_path / 'out'), '--tasks']
+    run = Evaluation(parse_args([*words, 'knn']), TOOLS)
+    done = run._result('robustness', *run._packaged('robustness'))
+    done.parent.mkdir(parents=True)
+    done.touch()
+    for tasks in ('finetune,robustness', 'finetune'):
+        with pytest.raises(SimimError, match='finetune trains another; cho'):
+            Evaluation(parse_args([*words, tasks]), TOOLS)
+    run._result('finetune').parent.mkdir()
+    run._result('finetune').touch()
+    Evaluation(parse_args([*words, 'finetune,robustness']), TOOLS)
+
+
+def test_a_classifier_of_ones_own_images_has_no_robustness(demo, tmp_path):
+    data = class_folders(tmp_path / 'data', broken=False)
+    words = ['--work-dir', str(tmp_path / 'out'), '--data', str(data)]
+    run = evaluation(demo, *words, '--tasks', 'finetune')
+    run._result('finetune').parent.mkdir()
+    run._result('finetune').touch()
+    with pytest.raises(SimimError, match='leave robustness out of --tasks'):
+        evaluation(demo, *words, '--tasks', 'robustness')
+
+
 def test_robustness_data_is_looked_for_before_fine_tuning(demo, tmp_path):
     words = ['--tasks', 'finetune,robustness']
     words += ['--robustness-data', str(tmp_path)]
@@ -529,6 +558,32 @@ def test_folder_of_another_evaluation_is_refused(demo):
     again.append('test_cfg.classifier.ks=(1,3)')
     for _ in range(2):
         evaluation(demo, *again)
+
+
+@pytest.mark.parametrize('task', ['knn', 'robustness'])
+def test_a_relative_folder_is_that_of_the_current_directory(
+    demo, tmp_path, monkeypatch, task
+):
+    monkeypatch.setattr(Evaluation, '_check_data', lambda self: None)
+    option = '--robustness-data' if task == 'robustness' else '--data'
+    words = [str(demo / 'encoder.pth'), '--work-dir', str(tmp_path / 'out')]
+    words += ['--tasks', task, option, 'here']
+    for place in ('a', 'b'):
+        (tmp_path / place / 'here').mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / 'a')
+    Evaluation(parse_args(words), TOOLS)
+    words[-1] = str(tmp_path / 'a' / 'here')
+    Evaluation(parse_args(words), TOOLS)
+    # A folder of an earlier version
+    file = tmp_path / 'out' / 'settings.json'
+    settings = json.loads(file.read_text())
+    (key,) = (key for key, value in settings.items() if value == words[-1])
+    file.write_text(json.dumps(settings | {key: 'here'}))
+    Evaluation(parse_args(words), TOOLS)
+    words[-1] = 'here'
+    monkeypatch.chdir(tmp_path / 'b')
+    with pytest.raises(SimimError, match=rf'{key}; see .*--work-dir'):
+        Evaluation(parse_args(words), TOOLS)
 
 
 def test_robustness_data_is_a_setting(demo, monkeypatch):
