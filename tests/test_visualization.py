@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from simim_plugin import config_path
-from simim_plugin.checkpoint import CheckpointError
+from simim_plugin.checkpoint import CheckpointError, load_backbone
 from simim_plugin.commands.visualize import (
     find_images,
     main,
@@ -48,6 +48,7 @@ from simim_plugin.visualization.tokens import (
 )
 
 from .test_checkpoint.families import saved
+from .test_checkpoint.helpers import HEADS, our_vit
 
 GRID = (4, 6)
 KNN = 'siamese_im_vit-micro-p8_knn_demo.py'
@@ -505,6 +506,24 @@ def test_encoder_for_another_size(checkpoint):
         FrozenEncoder(checkpoint, size=101)
 
 
+@pytest.mark.parametrize('absolute', [False, True])
+def test_relative_bias_for_another_size(tmp_path, absolute):
+    """As it is loaded into a backbone of that size."""
+    options = dict(relative_bias=True, absolute_positions=absolute)
+    vit = our_vit(img_size=32, **options)
+    file = tmp_path / 'vit.pth'
+    torch.save(vit.state_dict(), file)
+    encoder = FrozenEncoder(file, size=48, num_heads=HEADS)
+    other = our_vit(img_size=48, **options)
+    load_backbone(other, file)
+    state = encoder.backbone.state_dict()
+    for name, value in other.state_dict().items():
+        torch.testing.assert_close(state[name], value, msg=name)
+    side = 48 // other.patch_embed.projection.kernel_size[0]
+    image = np.full((48, 48, 3), 128, np.uint8)
+    assert encoder([image]).shape[:3] == (1, side, side)
+
+
 def of_channels(folder, channels):
     """Save an encoder and two pictures of N channels."""
     arch = dict(
@@ -609,7 +628,12 @@ def test_command_draws_pairs_and_curves(photos, tmp_path):
         (['pca', '{file}', '{text}'], 'notes.txt (no image format'),
         (['pca', '{file}', '{photos}', '--limit', '65'], '1 to 64'),
         (['pca', '{file}', '{photos}', '--size', '60'], 'pass --size 64'),
+        (['pca', '{file}', '{photos}', '--size', '0'], 'pass --size 8'),
         (['pca', '{file}', '{photos}', '--num-heads', '3'], '--num-heads'),
+        (['pca', '{file}', '{photos}', '--num-heads', '0'], 'one attention'),
+        (['pca', '{file}', '{photos}', '--std', '0', '0', '0'], 'std above'),
+        (['pca', '{file}', '{photos}', '--std', '-1', '2', '2'], 'std above'),
+        (['pca', '{file}', '{photos}', '--mean', *['nan'] * 3], 'finite'),
         (['pca', '{text}', '{photos}'], 'Cannot read the checkpoint'),
         (['match', '{file}', '{one}', '--across'], 'need pairs of images'),
         (['pair', '{photos}', '--config', KNN], 'name a pretraining config'),

@@ -333,9 +333,14 @@ def _heads(
     """Return the number of attention heads.
 
     Raises:
-        CheckpointError: if the file does not state it, or the tensors have
-            another.
+        CheckpointError: if it is below 1, the file does not state it, or
+            the tensors have another.
     """
+    if given is not None and given < 1:
+        raise CheckpointError(
+            f'An encoder has one attention head or more, and --num-heads is '
+            f'{given}; set the number of the training of {file}.'
+        )
     table = state.get('layers.0.attn.bias_table')
     norm = state.get('layers.0.attn.q_norm.weight')
     frequencies = state.get(_FREQUENCIES)

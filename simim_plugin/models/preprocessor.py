@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ class PairDataPreprocessor(SelfSupDataPreprocessor):
 
     Raises:
         SimimError: unless both of ``mean`` and ``std`` are given, with as
-            many values, or neither.
+            many values that normalise, or neither.
     """
 
     def __init__(
@@ -98,15 +99,21 @@ def check_statistics(
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
 ) -> None:
-    """Refuse a mean without a std of as many channels.
+    """Refuse statistics that normalise nothing.
 
     Raises:
-        SimimError: naming both.
+        SimimError: naming both, unless they have as many channels, and all
+            values are finite and those of the std above 0.
     """
     if mean is None or std is None or len(mean) != len(std):
         raise SimimError(
             f'{type(preprocessor).__name__} has mean={mean} and std={std}; '
             'set both, with one value for each channel, or neither.'
+        )
+    if not all(map(isfinite, (*mean, *std))) or min(std, default=1) <= 0:
+        raise SimimError(
+            f'{type(preprocessor).__name__} has mean={mean} and std={std}; '
+            'set finite values, and those of std above 0.'
         )
 
 

@@ -20,8 +20,9 @@ from ..checkpoint.portable import Portable
 from ..errors import SimimError
 from ..evaluation.features import encode_images, frozen
 from ..models import PairDataPreprocessor
-from ..vit import ExtendedAttention
+from ..vit import ExtendedAttention, PlainViT
 from ..vit.layers import queries_keys_values
+from ..vit.relative import resize_bias
 
 
 class FrozenEncoder(BaseModel):
@@ -32,7 +33,7 @@ class FrozenEncoder(BaseModel):
             :func:`simim_plugin.checkpoint.load_backbone`.
         size (int, optional): height and width of the images, pixels; the
             checkpoint's own if None. Position embeddings are interpolated
-            (bicubic).
+            (bicubic), and tables of relative position bias (bilinear).
         num_heads (int, optional): attention heads, needed if neither the
             file nor the width determines them.
         branch (str): see :func:`simim_plugin.checkpoint.load_backbone`.
@@ -68,7 +69,7 @@ class FrozenEncoder(BaseModel):
             )
         super().__init__(PairDataPreprocessor(mean, std))
         self.channels = channels
-        size = size or max(plain.size)
+        size = max(plain.size) if size is None else size
         if size % plain.patch or size < plain.patch:
             raise SimimError(
                 f'Images of {size} px are no whole number of patches of '
@@ -78,6 +79,8 @@ class FrozenEncoder(BaseModel):
         self.size = size
         self.patch = plain.patch
         self.backbone = plain.backbone
+        if plain.options.get('relative_bias') and (size, size) != plain.size:
+            self.backbone = _for_size(plain, size)
         self.to(get_device())
 
     @property
@@ -147,3 +150,20 @@ class FrozenEncoder(BaseModel):
         finally:
             handle.remove()
         return shares[0].cpu()
+
+
+def _for_size(plain: Portable, size: int) -> PlainViT:
+    """Return an encoder of relative position bias for another size."""
+    options = {'final_norm': False, **plain.options, 'out_type': 'raw'}
+    backbone = PlainViT(**options, img_size=size)
+    grids = plain.backbone.patch_resolution, backbone.patch_resolution
+    state = plain.backbone.state_dict()
+    backbone.load_state_dict(
+        {
+            name: resize_bias(state[name], *grids)
+            if name.endswith('.bias_table')
+            else state[name]
+            for name in backbone.state_dict()
+        }
+    )
+    return backbone

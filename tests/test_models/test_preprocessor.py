@@ -31,6 +31,22 @@ def test_half_of_the_statistics_is_refused(made, mean, std):
         made(mean=mean, std=std)
 
 
+@pytest.mark.parametrize('made', CLASSES)
+@pytest.mark.parametrize(
+    ('mean', 'std'),
+    [
+        ([1.0] * 3, [0.0, 1.0, 1.0]),
+        ([1.0] * 3, [-1.0] * 3),
+        ([1.0] * 3, [float('inf')] * 3),
+        ([float('nan')] * 3, [1.0] * 3),
+    ],
+    ids=['zero', 'negative', 'infinite', 'nan'],
+)
+def test_statistics_that_normalise_nothing_are_refused(made, mean, std):
+    with pytest.raises(SimimError, match=f'{made.__name__} has .* std above'):
+        made(mean=mean, std=std)
+
+
 @pytest.mark.parametrize('channels', [1, 3, 5])
 def test_both_normalise_and_neither_leaves_the_levels(channels):
     views = torch.full((2, channels, 4, 4), 7, dtype=torch.uint8)
