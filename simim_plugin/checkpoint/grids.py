@@ -42,7 +42,7 @@ def grid_of(
     count = len(table)
     side = isqrt(count)
     if given is not None:
-        if given[0] * given[1] == count:
+        if min(given) > 0 and given[0] * given[1] == count:
             return given[0], given[1]
         raise CheckpointError(
             f'The checkpoint {file} has positions of {count} patches, which '

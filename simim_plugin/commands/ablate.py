@@ -30,6 +30,7 @@ from .config_errors import (
     sentence_of,
 )
 from .evaluate import digest_of
+from .numbers import seed_number
 from .options import merge
 from .row_tables import write_results
 from .rows import (
@@ -176,7 +177,11 @@ def _parser(rows: Sequence[str]) -> argparse.ArgumentParser:
     parser.add_argument('--scale', choices=ABLATION_SCALES, default='demo')
     parser.add_argument('--data', type=Path, help='folder of the images')
     parser.add_argument(
-        '--seeds', type=int, nargs='+', default=[0], help='one run for each'
+        '--seeds',
+        type=seed_number,
+        nargs='+',
+        default=[0],
+        help='one run for each',
     )
     parser.add_argument(
         '--tasks',

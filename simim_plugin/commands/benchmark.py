@@ -14,6 +14,7 @@ from ..config_files import ABLATION_SCALES
 from ..environment import require
 from ..files import write_json
 from .config_errors import add_traceback_option, explained_errors
+from .numbers import whole
 
 PARTS = {
     'step': 'the training step beside a plain ViT',
@@ -168,22 +169,30 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         '"seconds a step: WALL cpu CPU"',
         metavar='COMMAND',
     )
-    add('img-size', 'pixels a side, in place of those of the config', type=int)
-    add('masked', 'masked patches, in place of those of the config', type=int)
+    add(
+        'img-size',
+        'pixels a side, in place of those of the config',
+        type=whole(),
+    )
+    add(
+        'masked',
+        'masked patches, in place of those of the config',
+        type=whole(),
+    )
     add(
         'scale',
         'of the configs (in1k)',
         choices=ABLATION_SCALES,
         default='in1k',
     )
-    add('batch-size', 'images per training step (8)', type=int, default=8)
-    add('tokens', 'tokens of the loss (12544)', type=int, default=12544)
-    add('patches', 'patches a side (64)', type=int, default=64)
+    add('batch-size', 'images per training step (8)', type=whole(), default=8)
+    add('tokens', 'tokens of the loss (12544)', type=whole(), default=12544)
+    add('patches', 'patches a side (64)', type=whole(), default=64)
     add('bf16', 'autocast to bf16', action='store_true')
     parser.add_argument(
-        '--rounds', type=int, default=5, help='counted runs of each (5)'
+        '--rounds', type=whole(), default=5, help='counted runs of each (5)'
     )
-    parser.add_argument('--threads', type=int, help='of torch')
+    parser.add_argument('--threads', type=whole(), help='of torch')
     parser.add_argument('--json', type=Path, help='file for the figures')
 
 

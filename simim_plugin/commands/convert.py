@@ -17,6 +17,7 @@ from ..errors import SimimError
 from ..settings import check_settings, fit_channels
 from .command_line import find_config
 from .config_errors import add_traceback_option, explained_errors
+from .numbers import whole
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -97,7 +98,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         '--grid',
-        type=int,
+        type=whole(),
         nargs=2,
         metavar=('ROWS', 'COLUMNS'),
         help='patches of learned positions that are no square',

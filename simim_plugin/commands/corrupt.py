@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from ..datasets.corruptions import make_corruptions
 from ..errors import one_line_errors
 from ..text import clean
+from .numbers import whole
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--seed', type=int, default=0, help='at least 0')
     parser.add_argument(
         '--workers',
-        type=int,
+        type=whole(0),
         default=os.cpu_count(),
         help='processes; 0 works in this one',
     )

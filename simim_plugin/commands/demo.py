@@ -15,6 +15,7 @@ from typing import Any
 from ..errors import one_line_errors
 from ..files import write_json
 from ..text import clean
+from .numbers import seed_number, whole
 from .running import run_script
 
 CONFIG = 'siamese_im_vit-micro-p8_demo.py'
@@ -77,15 +78,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         '--pairs',
-        type=int,
+        type=whole(),
         default=200,
         help='pairs of views whose patches are matched',
     )
     seeds = parser.add_mutually_exclusive_group()
-    seeds.add_argument('--seed', type=int, default=0, help='of the run')
+    seeds.add_argument(
+        '--seed', type=seed_number, default=0, help='of the run'
+    )
     seeds.add_argument(
         '--seeds',
-        type=int,
+        type=seed_number,
         nargs='+',
         help='several runs, each in its own folder',
     )

@@ -40,6 +40,7 @@ from ..text import clean
 from ..vit import ARCHES
 from .command_line import find_config
 from .config_errors import add_traceback_option, explained_errors
+from .numbers import seed_number, whole
 from .options import add_options, merge
 from .protocols import (
     PAPER,
@@ -83,7 +84,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         SimimError: if a task does not exist.
     """
     args = _parser().parse_args(argv)
-    args.seed = int(args.cfg_options.pop('randomness.seed', args.seed))
+    args.seed = _seed_of(args)
     args.tasks = args.tasks.split(',')
     unknown = sorted(set(args.tasks) - set(TASKS))
     if unknown:
@@ -95,6 +96,24 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         args.work_dir = Path('work_dirs', 'evaluation', args.checkpoint.stem)
     args.work_dir = args.work_dir.absolute()
     return args
+
+
+def _seed_of(args: argparse.Namespace) -> int:
+    """Return the seed, which an option of the configs may set, too."""
+    text = args.cfg_options.pop('randomness.seed', str(args.seed))
+    try:
+        value = seed_number(text)
+    except argparse.ArgumentTypeError as error:
+        raise SimimError(
+            f'The randomness.seed of --cfg-options: {error}; correct it, or '
+            'set --seed.'
+        ) from error
+    if args.seed not in (0, value):
+        raise SimimError(
+            f'--seed is {args.seed} and the randomness.seed of --cfg-options '
+            f'{value}; leave out one of them.'
+        )
+    return value
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -148,9 +167,11 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         help='attention heads, of an encoder whose file does not state them',
     )
-    parser.add_argument('--seed', type=int, default=0, help='of all tasks')
     parser.add_argument(
-        '--gpus', type=int, default=1, help='processes, one on each GPU'
+        '--seed', type=seed_number, default=0, help='of all tasks'
+    )
+    parser.add_argument(
+        '--gpus', type=whole(), default=1, help='processes, one on each GPU'
     )
     add_options(parser, 'override settings of every config that has them')
     add_traceback_option(parser)

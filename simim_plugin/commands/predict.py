@@ -18,6 +18,7 @@ from ..settings import changed_too_late, check_settings, fit_channels
 from ..text import clean
 from .command_line import find_config
 from .config_errors import add_traceback_option, explained_errors
+from .numbers import share, whole
 from .options import add_options, merge
 
 TOP, THRESHOLD = 5, 0.3
@@ -76,13 +77,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         '--top',
-        type=_positive,
+        type=whole(),
         default=TOP,
         help='classes of a picture, of a classifier. Defaults to 5',
     )
     parser.add_argument(
         '--score-thr',
-        type=_share,
+        type=share,
         default=THRESHOLD,
         help='smallest score of an object that is drawn; the JSON file has '
         "all that the config's test_cfg keeps. Defaults to 0.3",
@@ -92,6 +93,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         '--device',
+        type=_device,
         default='cuda' if torch.cuda.is_available() else 'cpu',
         help='Defaults to the GPU if there is one',
     )
@@ -172,17 +174,12 @@ def check_empty(out: Path) -> None:
         )
 
 
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f'{text} is not a number from 1')
-    return int(text)
-
-
-def _share(text: str) -> float:
+def _device(text: str) -> str:
     try:
-        share = float(text)
-    except ValueError:
-        share = -1.0
-    if not 0 <= share <= 1:
-        raise argparse.ArgumentTypeError(f'{text} is not from 0 to 1')
-    return share
+        torch.empty(1, device=text).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().partition('\n')[0]
+        raise argparse.ArgumentTypeError(
+            f'{text} is no device that works here ({reason})'
+        ) from error
+    return text

@@ -31,6 +31,7 @@ from ..visualization.tokens import draw_across, draw_attention, draw_tokens
 from ..visualization.views import draw_matches, draw_pair
 from .command_line import find_config
 from .config_errors import add_traceback_option, explained_errors
+from .numbers import seed_number
 
 Captioned = list[tuple[str, Figure]]
 
@@ -317,7 +318,7 @@ def _add_images(parser: argparse.ArgumentParser, limit: int) -> None:
         f'{limit}',
     )
     parser.add_argument(
-        '--seed', type=int, default=0, help='of all random draws'
+        '--seed', type=seed_number, default=0, help='of all random draws'
     )
     _add_out(parser)
 

@@ -120,6 +120,17 @@ def test_options_go_where_they_belong(demo):
     assert 'randomness.seed' not in run.settings['cfg_options']
 
 
+@pytest.mark.parametrize('text', ['abc', '-1', '4294967296', '1.5'])
+def test_seeds_of_the_options(text):
+    words = ['a.pth', '--cfg-options', f'randomness.seed={text}']
+    with pytest.raises(SimimError, match=f': {text} is not a whole number fr'):
+        parse_args(words)
+    words[-1] = 'randomness.seed=4'
+    assert parse_args([*words, '--seed', '4']).seed == 4
+    with pytest.raises(SimimError, match=r'--seed is 3 and .* leave out one'):
+        parse_args([*words, '--seed', '3'])
+
+
 def test_options_of_one_task(demo):
     words = ['--tasks', 'knn,linear', '--cfg-options']
     run = evaluation(demo, *words, 'knn:test_cfg.pool=cls')
