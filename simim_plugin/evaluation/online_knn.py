@@ -19,7 +19,7 @@ from ..checkpoint.families import family_of
 from ..checkpoint.loading import BRANCHES
 from ..checkpoint.names import OURS
 from ..datasets.image_set import image_loaders
-from ..datasets.labelled_folder import check_same_classes
+from ..datasets.labelled_folder import LabelledFolder, check_same_classes
 from ..engine.random_state import same_random_state
 from ..engine.sharding import gathered
 from ..engine.unwrapping import unwrapped
@@ -92,8 +92,9 @@ class OnlineKNN(Hook):
 
         Raises:
             SimimError: if the model has no such branch, the folders have
-                other classes or one only, or one is missing or has fewer
-                images than there are processes.
+                other classes or one only, one is missing or has fewer
+                images than there are processes, or all images that vote
+                are of one class.
         """
         model = unwrapped(runner.model)
         backbone = _encoder(model, self.branch).backbone
@@ -126,6 +127,8 @@ class OnlineKNN(Hook):
                     'it more images, or raise max_train and max_val.'
                 )
             chosen = np.linspace(0, len(dataset) - 1, count).astype(int)
+            if dataset is datasets[0]:
+                _check_votes(dataset, chosen.tolist(), folder)
             share = chosen[get_rank() :: get_world_size()]
             self._loaders.append(
                 image_loader(
@@ -194,6 +197,23 @@ def _encoder(model: Any, branch: str) -> _Encoder:
             )
         backbone = target['backbone']
     return _Encoder(backbone, model.data_preprocessor)
+
+
+def _check_votes(
+    dataset: LabelledFolder, chosen: list[int], folder: str
+) -> None:
+    """Refuse to let images of one class vote.
+
+    Raises:
+        SimimError: naming the setting.
+    """
+    labels = (dataset.get_data_info(k)['gt_label'] for k in chosen)
+    first = next(labels)
+    if all(label == first for label in labels):
+        raise SimimError(
+            f'OnlineKNN takes {len(chosen)} images of {folder} to vote, all '
+            'of one class; raise max_train.'
+        )
 
 
 @contextmanager

@@ -209,6 +209,12 @@ def test_one_class_is_refused_before_training(train, folders):
     assert train.runner.iter == 0
 
 
+def test_votes_of_one_class_are_refused_before_training(train, folders):
+    with pytest.raises(SimimError, match=r'of one class; raise max_train'):
+        train(dict(type='OnlineKNN', **folders, max_train=1))
+    assert train.runner.iter == 0
+
+
 def test_the_encoder_of_mae_sees_the_whole_image():
     arch = dict(
         embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=32
