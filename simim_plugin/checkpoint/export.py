@@ -16,7 +16,7 @@ from .. import __version__
 from ..environment import require
 from ..text import clean
 from ..vit.arches import known_encoder
-from .families import stated_images
+from .families import statement
 from .hugging_face_export import write_folder
 from .loading import Weights, read_weights
 from .names import (
@@ -198,13 +198,9 @@ def _write_plugin(
     file: Path, state: StateDict, model: Portable, images: Tensor
 ) -> Written:
     meta = dict(
+        statement(model.family, model.options, model.grid),
         simim_plugin_version=__version__,
-        num_attention_heads=model.num_heads,
-        layer_norm_eps=model.eps,
-        simim_plugin_family=model.family.name,
     )
-    if model.family.known:
-        meta['simim_plugin_images'] = stated_images(model.family)
     torch.save(dict(state_dict=_own(state), meta=meta), file)
     again = read_weights(file)
     _check_tensors(again.state, state, file)

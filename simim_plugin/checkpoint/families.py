@@ -14,8 +14,17 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from ..vit.arches import ARCHES, known_encoder
+from ..vit.layers import ROTARY_KINDS
 from .joining import StateDict, blocks_of
 from .reading import CheckpointError
+from .statement import (
+    ACTIVATIONS,
+    BACKBONE,
+    FAMILY,
+    GRID,
+    IMAGES,
+    stated_options,
+)
 
 _IMAGENET = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 _HALF = (127.5,) * 3, (127.5,) * 3
@@ -57,14 +66,29 @@ class Family(NamedTuple):
 _OF_IMAGES = ('mean', 'std', 'crop', 'interpolation', 'pool')
 
 
-def stated_images(family: Family) -> dict[str, Any]:
-    """Return how a family reads images, as plain values for a file."""
-    values = {name: getattr(family, name) for name in _OF_IMAGES}
-    return {k: [*v] if isinstance(v, tuple) else v for k, v in values.items()}
+def statement(
+    family: Family, options: Mapping[str, Any], grid: Iterable[int]
+) -> dict[str, Any]:
+    """Return what a file states of its encoder, as plain values of ``meta``.
+
+    Args:
+        family (Family): of the encoder.
+        options (Mapping[str, Any]): of :func:`encoder_options`.
+        grid (Iterable[int]): rows and columns of the positions.
+    """
+    stated = stated_options(options)
+    stated |= {FAMILY: family.name, GRID: [*grid]}
+    if family.known:
+        values = {name: getattr(family, name) for name in _OF_IMAGES}
+        stated[IMAGES] = {
+            key: [*value] if isinstance(value, tuple) else value
+            for key, value in values.items()
+        }
+    return stated
 
 
 def with_images(family: Family, stated: Mapping[str, Any]) -> Family:
-    """Return a family that reads images as :func:`stated_images` says.
+    """Return a family that reads images as :func:`statement` says.
 
     Raises:
         CheckpointError: for values of another type.
@@ -76,8 +100,9 @@ def with_images(family: Family, stated: Mapping[str, Any]) -> Family:
         values['crop'] = float(values.get('crop', family.crop))
     except (TypeError, ValueError) as error:
         raise CheckpointError(
-            'The entry simim_plugin_images of the checkpoint has another '
-            f'form than an export of this package ({error}); export it again.'
+            'The checkpoint states mean, std or crop of its images in '
+            f'another form than this package writes ({error}); export it '
+            'again.'
         ) from error
     return family._replace(known=True, **values)
 
@@ -137,17 +162,50 @@ def described(family: Family) -> str:
     return text
 
 
+_OWN = ('target.backbone.', 'projector.embed.', 'layers.0.attn.rel_pos_h')
+"""Beginnings of tensors, below ``backbone`` or not, that only the models of
+this package have: a second encoder, SiameseIM's projector, ViTDet."""
+
+
 def family_of(form: str, state: StateDict) -> Family:
     """Return the family of an encoder.
 
     The names of MAE, MoCo-v3 and DINO (iBOT) identify them, and the head
     identifies MSN.
     AugReg has the names and the shapes of a plain ViT.
+    The options of a model of this package do not make it another family.
 
     Args:
         form (str): name of the format of the names.
         state (Mapping[str, Tensor]): under our names.
     """
+    has = {name.removeprefix('backbone.') for name in state}
+    if form == 'MMPretrain' and any(name.startswith(_OWN) for name in has):
+        family = BY_NAME[_by_parts(form, state)]
+        placed = {'pos_embed', 'layers.0.attn.bias_table', _FREQUENCIES}
+        if placed & has:
+            return family
+        # Its config states the rotary positions, and is missing.
+        eps = BY_NAME[_by_options(state)].eps
+        return family._replace(rotary='dinov3', eps=eps)
+    name = _by_options(state) or _by_parts(form, state)
+    return BY_NAME.get(name, PLAIN)
+
+
+def _by_parts(form: str, state: StateDict) -> str:
+    """Return a family by the parts beside an encoder without options."""
+    name = form.replace('MMPretrain', 'SiameseIM')
+    name = name.removeprefix('released ')
+    if any(name.startswith('projector.fc') for name in state):
+        name = 'MSN'
+    if 'backbone.ln1.weight' in state:
+        rivals = (name for part, name in _RIVALS if part in state)
+        name = next(rivals, name)
+    return name
+
+
+def _by_options(state: StateDict) -> str:
+    """Return a family by the options of an encoder, '' if it has none."""
     has = {name.removeprefix('backbone.') for name in state}
     scaled = 'layers.0.attn.gamma1.weight' in has
     table = state.get('backbone.pos_embed')
@@ -173,17 +231,9 @@ def family_of(form: str, state: StateDict) -> Family:
         name = 'DeiT-III'
     elif 'registers' in has:
         name = 'DeiT'
-    elif 'cls_token' not in has:
-        name = 'I-JEPA'
     else:
-        name = form.replace('MMPretrain', 'SiameseIM')
-        name = name.removeprefix('released ')
-        if any(name.startswith('projector.fc') for name in state):
-            name = 'MSN'
-        if 'ln1.weight' in has:
-            rivals = (name for part, name in _RIVALS if part in state)
-            name = next(rivals, name)
-    return BY_NAME.get(name, PLAIN)
+        name = '' if 'cls_token' in has else 'I-JEPA'
+    return name
 
 
 def encoder_options(
@@ -230,26 +280,30 @@ def encoder_options(
         ),
         patch_size=kernel.shape[2],
     )
+    stated = _untraced(about)
+    final_norm = 'ln1.weight' in state or (
+        stated.get('final_norm', _FREQUENCIES in state) is True
+    )
     cases = dict(
         in_channels=(kernel.shape[1], 3),
         num_registers=(_count(state.get('registers')), 0),
         with_cls_token=('cls_token' in state, True),
         absolute_positions=('pos_embed' in state, True),
         relative_bias=('layers.0.attn.bias_table' in state, False),
-        rotary=(family.rotary, ''),
+        rotary=(rotary_of(state, about, family), ''),
         qk_norm=('layers.0.attn.q_norm.weight' in state, False),
         attn_norm=('layers.0.attn.norm.weight' in state, False),
         ffn_type=('swiglu' if gated else 'origin', 'origin'),
         ffn_norm=('layers.0.ffn.norm.weight' in state, False),
         qkv_bias=('layers.0.attn.qkv.bias' in state, True),
         pre_norm=('pre_norm.weight' in state, False),
-        final_norm=('ln1.weight' in state or _FREQUENCIES in state, False),
+        final_norm=(final_norm, False),
         # CAPI's has no weights.
-        final_norm_affine=(
-            'ln1.weight' in state or _FREQUENCIES not in state,
-            True,
+        final_norm_affine=('ln1.weight' in state or not final_norm, True),
+        interpolate_antialias=(
+            stated.get('interpolate_antialias', family.antialias) is True,
+            False,
         ),
-        interpolate_antialias=(family.antialias, False),
     )
     options |= {
         name: value for name, (value, off) in cases.items() if value != off
@@ -257,24 +311,51 @@ def encoder_options(
     if 'layers.0.attn.gamma1.weight' in state:
         options['layer_scale_init_value'] = 1.0
     act = _activation(about, file, gated)
-    if act is not None:
+    if act != ACTIVATIONS['gelu']:
         options['layer_cfgs'] = dict(act_cfg=act)
+    return dict(options, norm_cfg=_norm(state, about, file, family))
+
+
+def _untraced(about: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the stated options that the tensors do not show."""
+    stated = about.get(BACKBONE)
+    return stated if isinstance(stated, Mapping) else {}
+
+
+def _norm(
+    state: StateDict, about: Mapping[str, Any], file: str, family: Family
+) -> dict[str, Any]:
+    """Return the config of the norms.
+
+    Raises:
+        CheckpointError: for an eps that is none.
+    """
     eps = about.get('layer_norm_eps', family.eps)
     if type(eps) not in (int, float) or not 0 < eps <= 1:
         raise CheckpointError(
-            f'The config.json of {file} has layer_norm_eps={eps!r:.80}, which '
-            'is no number above 0 and at most 1; get the folder again from '
-            'its source.'
+            f'The description of {file} has layer_norm_eps={eps!r:.80}, which '
+            'is no number above 0 and at most 1; get it again from its '
+            'source.'
         )
     kind = 'RMSNorm' if _FREQUENCIES in state else 'LN'
-    return dict(options, norm_cfg=dict(type=kind, eps=eps))
+    stated = _untraced(about).get('norm')
+    return dict(type=stated if stated in ('RMSNorm', 'LN') else kind, eps=eps)
 
 
-_ACTIVATIONS = {
-    'quick_gelu': dict(type='mmpretrain.QuickGELU'),
-    'gelu_pytorch_tanh': dict(type='GELU', approximate='tanh'),
-}
-"""Hugging Face's names of activations other than GELU."""
+def rotary_of(
+    state: StateDict, about: Mapping[str, Any], family: Family
+) -> str:
+    """Return the kind of rotary positions, '' for none.
+
+    Args:
+        state (Mapping[str, Tensor]): below ``backbone.``, without it.
+        about (Mapping[str, Any]): what the file states of its model.
+        family (Family): of the encoder.
+    """
+    if _FREQUENCIES in state:
+        return 'capi'
+    rotary = _untraced(about).get('rotary')
+    return rotary if rotary in ('', *ROTARY_KINDS) else family.rotary
 
 
 def options_text(options: Mapping[str, Any]) -> str:
@@ -291,24 +372,25 @@ def options_text(options: Mapping[str, Any]) -> str:
 
 def _activation(
     about: Mapping[str, Any], file: str, gated: bool
-) -> dict | None:
-    """Return the config of an activation that is not GELU.
+) -> dict[str, Any]:
+    """Return the config of an activation, GELU for SwiGLU's own.
 
     Raises:
         CheckpointError: for one that no option builds.
     """
-    name = about.get('hidden_act', 'gelu')
+    quick = 'quickgelu' in f'{about.get("architecture")} {Path(file).name}'
+    name = about.get('hidden_act', 'quick_gelu' if quick else 'gelu')
     if gated and about.get('model_type') == 'dinov3_vit':
         known = name == 'silu'
     else:
-        known = name == 'gelu' or name in [*_ACTIVATIONS]
+        known = name in [*ACTIVATIONS]
     if not known:
         raise CheckpointError(
-            f'The config.json of {file} has hidden_act={name!r:.80}, which '
+            f'The description of {file} has hidden_act={name!r:.80}, which '
             'the ViT of this package does not have; use an encoder that '
             'docs/encoders.md lists.'
         )
-    return _ACTIVATIONS.get(name) if not gated else None
+    return ACTIVATIONS['gelu' if gated else name]
 
 
 def _hidden(state: StateDict) -> tuple[int, bool]:

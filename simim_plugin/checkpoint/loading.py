@@ -32,6 +32,7 @@ from .families import (
     family_of,
     is_rope_vit,
     options_text,
+    rotary_of,
     with_images,
 )
 from .grids import Grid, bias_grid, grid_of, with_row
@@ -46,6 +47,7 @@ from .names import (
 )
 from .preprocessing import beside, preprocessing
 from .reading import CheckpointError, read_checkpoint
+from .statement import BACKBONE, FAMILY, IMAGES, stated_by_run
 
 _SAME_CONFIG = 'use the config that the checkpoint was made with'
 _RESIZE = 'resize_patches=True resizes the patch kernel'
@@ -73,7 +75,7 @@ class Weights:
         form (Format): the names in the file.
         state (dict[str, Tensor]): ``backbone.cls_token`` and so on.
         about (Mapping[str, Any]): the ``config`` (Hugging Face) or ``meta``
-            entry of the file.
+            entry of the file, and what the config of a run states.
         choice (str): a clause that names the entry of the tensors, and the
             others, '' if there is no choice.
         stated (Mapping[str, Any]): see :func:`preprocessing`.
@@ -109,10 +111,10 @@ class Weights:
     def family(self) -> Family:
         """How the authors of the encoder read images and features."""
         family = family_of(self.form.name, self.state)
-        named = self.about.get('simim_plugin_family')  # an export of ours
+        named = self.about.get(FAMILY)
         if isinstance(named, str):
             family = BY_NAME.get(named, family)
-        kept = self.about.get('simim_plugin_images')
+        kept = self.about.get(IMAGES)
         if isinstance(kept, Mapping):
             family = with_images(family, kept)
         stated = dict(self.stated)
@@ -122,6 +124,11 @@ class Weights:
         elif family is PLAIN:
             family = family._replace(pool=pool)
         return family._replace(known=True, **stated) if stated else family
+
+    @property
+    def rotary(self) -> str:
+        """The kind of the encoder's rotary positions, '' for none."""
+        return rotary_of(self.part('backbone'), self.about, self.family)
 
     def options(self, num_heads: int | None = None) -> dict[str, Any]:
         """Return the arguments of a backbone that these tensors fill.
@@ -199,6 +206,7 @@ def read_weights(
     about = about if isinstance(about, Mapping) else {}
     about = about.get('vision_config', about)  # of CLIP and SigLIP
     about = about if isinstance(about, Mapping) else {}
+    about = {**stated_by_run(about.get('cfg')), **about}
     if about.get('simim_plugin_final_norm') is False:  # ln1 is 1, 0
         for name in ('weight', 'bias'):
             state.pop(f'backbone.ln1.{name}', None)
@@ -565,18 +573,19 @@ def check_fit(
 
 
 def _check_rotary(backbone: Any, weights: Weights) -> None:
-    """Refuse rotary positions that the family of a file does not have.
+    """Refuse rotary positions that a file does not have.
 
-    They leave no trace in the tensors. Files of this package have those of
-    their config.
+    They leave no trace in the tensors. A file of this package that does not
+    state them has those of its config.
 
     Raises:
         CheckpointError: naming the setting.
     """
     rotary = getattr(backbone, 'rotary', None)
     kind = '' if rotary is None else rotary.kind
-    wanted = weights.family.rotary
-    if weights.form.name != OURS.name and kind != wanted:
+    wanted = weights.rotary
+    stated = BACKBONE in weights.about or FAMILY in weights.about
+    if kind != wanted and (stated or weights.form.name != OURS.name):
         raise CheckpointError(
             f'The checkpoint {weights.file} is of {weights.family.name}, '
             f'which needs rotary={wanted or None!r} in the backbone, not '

@@ -80,6 +80,7 @@ class Portable(nn.Module):
             rows, columns = grid_of(table[0, extra:], weights.file, grid)
         elif 'layers.0.attn.bias_table' in encoder:
             rows, columns = bias_grid(encoder['layers.0.attn.bias_table'])
+        self.grid = rows, columns
         self.size = rows * self.patch, columns * self.patch
         self.backbone = self._build_backbone()
         state = weights.unknown()

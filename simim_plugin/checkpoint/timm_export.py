@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .portable import Portable
 from .reading import CheckpointError
+from .statement import ACTIVATIONS
 
 _DINOV3 = dict(
     use_abs_pos_emb=False,
@@ -154,8 +155,9 @@ def _vit_arguments(
             named[packed] = named.pop(name)
     act = options.get('layer_cfgs', {}).get('act_cfg')
     if act is not None:
-        quick = act['type'].endswith('QuickGELU')
-        arguments['act_layer'] = 'quick_gelu' if quick else 'gelu_tanh'
+        name = next(k for k, known in ACTIVATIONS.items() if known == act)
+        name = name.replace('gelu_pytorch_tanh', 'gelu_tanh')
+        arguments['act_layer'] = name
     return arguments
 
 

@@ -446,6 +446,23 @@ def test_exports(tmp_path, kind, to):
         assert torch.allclose(again, value, atol=1e-7), name
 
 
+@pytest.mark.parametrize('to', ['plugin', 'slim', 'timm', 'onnx'])
+@pytest.mark.parametrize('kind', ['clip', 'siglip'])
+def test_exports_keep_the_activation_of_hugging_face(tmp_path, kind, to):
+    name, options, _ = HUGGING_FACE[kind]
+    config = getattr(hf, f'{name}Config')(
+        **COMMON, intermediate_size=4 * DIMS, **options
+    )
+    model = scramble(getattr(hf, f'{name}Model')(config))
+    model.save_pretrained(tmp_path / 'hf')
+    out = tmp_path / f'out.{"onnx" if to == "onnx" else "pth"}'
+    assert 'differ by at most' in convert(tmp_path / 'hf', out, to)
+    if to in ('plugin', 'slim'):
+        source, again = read_weights(tmp_path / 'hf'), read_weights(out)
+        assert again.options() == source.options()
+        assert again.options()['layer_cfgs']['act_cfg']
+
+
 @pytest.mark.parametrize('to', ['timm', 'hf'])
 def test_no_library_has_capi(tmp_path, to):
     _, file = saved('capi', tmp_path)

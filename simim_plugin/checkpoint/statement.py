@@ -1,0 +1,125 @@
+"""What a checkpoint of this package states of its encoder.
+
+The tensors show most options of a backbone. Entries of ``meta`` hold the
+others. An export writes them; a run has them in the text of its config,
+which is parsed and not run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ..runs.changes import settings
+from ..vit import PlainViT
+
+_OURS = ('SiameseIMViT', 'SiameseIMViTDet', 'SiameseIMSegViT')
+_POOLS = dict(cls_token='cls', avg_featmap='mean')
+FAMILY = 'simim_plugin_family'
+BACKBONE = 'simim_plugin_backbone'
+IMAGES = 'simim_plugin_images'
+GRID = 'simim_plugin_grid'
+ACTIVATIONS: dict[str, dict[str, Any]] = {
+    'gelu': dict(type='GELU'),
+    'quick_gelu': dict(type='mmpretrain.QuickGELU'),
+    'gelu_pytorch_tanh': dict(type='GELU', approximate='tanh'),
+    'relu': dict(type='ReLU'),
+    'silu': dict(type='SiLU'),
+}
+"""Hugging Face's names of activations."""
+
+
+def stated_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries of ``meta`` for the options of a backbone.
+
+    Args:
+        options (Mapping[str, Any]): as a config has them, of
+            :class:`simim_plugin.vit.PlainViT`.
+    """
+    norm = options.get('norm_cfg') or dict(type='LN', eps=1e-6)
+    rotary = options.get('rotary') or ''
+    untraced = dict(
+        rotary='dinov3' if rotary is True else str(rotary).lower(),
+        norm=_bare(norm.get('type')),
+        final_norm=bool(options.get('final_norm', False)),
+        interpolate_antialias=bool(
+            options.get('interpolate_antialias', False)
+        ),
+    )
+    stated: dict[str, Any] = {
+        BACKBONE: untraced,
+        'layer_norm_eps': norm.get('eps', 1e-5),
+        'hidden_act': _activation(options.get('layer_cfgs') or {}),
+    }
+    arch = options.get('arch', 'base')
+    if isinstance(arch, str):
+        arch = PlainViT.arch_zoo.get(arch.lower(), {})
+    if 'num_heads' in arch:
+        stated['num_attention_heads'] = arch['num_heads']
+    return stated
+
+
+def stated_by_run(text: Any) -> dict[str, Any]:
+    """Return the entries of ``meta`` that the config of a run amounts to.
+
+    Args:
+        text (str): ``meta['cfg']`` of a checkpoint.
+
+    Returns:
+        dict[str, Any]: empty if the text is no config with a backbone of
+        this package.
+    """
+    try:
+        config = settings(text) if isinstance(text, str) else {}
+        return _of_config(config)
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+def _of_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries for a config; other forms raise TypeErrors."""
+    model = config.get('model') or {}
+    backbone = model.get('backbone') or {}
+    backbone = backbone.get('module', backbone)  # of LoRAModel
+    if _bare(backbone.get('type')) not in _OURS:
+        return {}
+    stated = stated_options(backbone)
+    given = model.get('data_preprocessor') or config.get('data_preprocessor')
+    given = given or {}
+    channels = backbone.get('in_channels', 3)
+    mean, std = given.get('mean'), given.get('std')
+    if mean is None or std is None:  # the images keep their levels
+        mean, std = [0.0] * channels, [1.0] * channels
+    stated[IMAGES] = dict(mean=mean, std=std)
+    pool = _POOLS.get(backbone.get('out_type', ''))
+    if pool is not None:
+        stated[IMAGES]['pool'] = pool
+    size = backbone.get('pretrain_img_size', backbone.get('img_size', 224))
+    sides = size if isinstance(size, list) else [size] * 2
+    patch = backbone.get('patch_size', 16)
+    stated[GRID] = [side // patch for side in sides]
+    return stated
+
+
+def _activation(layers: Mapping | Iterable[Mapping]) -> str:
+    """Return the name of the activation of layers."""
+    given = [layers] if isinstance(layers, Mapping) else [*layers]
+    names = {
+        _name(layer.get('act_cfg') or ACTIVATIONS['gelu']) for layer in given
+    }
+    return ' and '.join(sorted(names))
+
+
+def _name(config: Mapping[str, Any]) -> str:
+    """Return the name of an activation, its type if it is not known."""
+    plain = {k: v for k, v in config.items() if v != 'none'}
+    plain['type'] = _bare(plain.get('type'))
+    for name, known in ACTIVATIONS.items():
+        if plain == {**known, 'type': _bare(known['type'])}:
+            return name
+    return plain['type']
+
+
+def _bare(kind: Any) -> str:
+    """Return the name of a type without its scope."""
+    return str(kind).rpartition('.')[2]

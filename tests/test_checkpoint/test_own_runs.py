@@ -1,0 +1,127 @@
+"""Checkpoints of runs are read with the options that they were trained with.
+
+Some leave no trace in the tensors, and others look like another method.
+"""
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmpretrain.registry import MODELS
+
+from simim_plugin.checkpoint import read_weights
+from simim_plugin.checkpoint.export import convert
+from simim_plugin.checkpoint.portable import Portable
+from simim_plugin.config_files import config_path
+
+from .helpers import scramble
+
+QUICK = dict(act_cfg=dict(type='mmpretrain.QuickGELU'))
+TANH = dict(act_cfg=dict(type='GELU', approximate='tanh'))
+SHOWN = {
+    'registers': dict(num_registers=4),
+    'swiglu': dict(ffn_type='swiglu'),
+    'scale': dict(layer_scale_init_value=1e-5),
+    'pre-norm': dict(pre_norm=True),
+    'bias': dict(relative_bias=True),
+    'attn-norm': dict(attn_norm=True),
+    'no cls token': dict(with_cls_token=False),
+    'final norm': dict(final_norm=True),
+}
+UNTRACED = {
+    'dinov3': dict(rotary='dinov3'),
+    'default rotary': dict(rotary=True, absolute_positions=False),
+    'eva02': dict(rotary='eva02', ffn_type='swiglu', pre_norm=True),
+    'capi': dict(rotary='capi', num_registers=4),
+    'eps': dict(norm_cfg=dict(type='LN', eps=1e-3), pre_norm=True),
+    'rms': dict(norm_cfg=dict(type='RMSNorm')),
+    'quick': dict(layer_cfgs=QUICK),
+    'tanh': dict(layer_cfgs=TANH),
+    'relu': dict(layer_cfgs=dict(act_cfg=dict(type='ReLU'))),
+    'filtered': dict(interpolate_antialias=True),
+    'heads': dict(
+        arch=dict(
+            embed_dims=128,
+            num_layers=4,
+            num_heads=8,
+            feedforward_channels=512,
+        )
+    ),
+    'norm without weights': dict(final_norm=True, final_norm_affine=False),
+}
+
+
+def pretraining(folder, options, with_config=True, **statistics):
+    """Save a pretraining as a run does; return the file and its encoder."""
+    config = Config.fromfile(config_path('siamese_im_vit-micro-p8_demo.py'))
+    config.model.backbone.update(options)
+    config.model.data_preprocessor.update(statistics)
+    init_default_scope('mmpretrain')
+    model = scramble(MODELS.build(config.model))
+    content = dict(state_dict=model.state_dict(), meta=dict(epoch=1))
+    if with_config:
+        content['meta']['cfg'] = config.pretty_text
+    torch.save(content, folder / 'epoch_1.pth')
+    return folder / 'epoch_1.pth', model.backbone
+
+
+@torch.no_grad()
+def same(file, backbone, size=48):
+    plain = Portable(read_weights(file))
+    view = torch.randn(2, 3, size, size)
+    difference = plain(view).tokens - backbone(view)[0]
+    return difference.abs().max() < 1e-5
+
+
+@pytest.mark.parametrize('name', SHOWN)
+@pytest.mark.parametrize('with_config', [True, False])
+def test_options_make_no_other_method(tmp_path, name, with_config):
+    file, backbone = pretraining(tmp_path, SHOWN[name], with_config)
+    family = read_weights(file).family
+    assert (family.name, family.pool) == ('SiameseIM', 'mean')
+    assert family.mean == pytest.approx((123.675, 116.28, 103.53))
+    assert same(file, backbone)
+
+
+@pytest.mark.parametrize('name', UNTRACED)
+@pytest.mark.parametrize('to', [None, 'plugin', 'slim'])
+def test_options_without_a_trace(tmp_path, name, to):
+    file, backbone = pretraining(tmp_path, UNTRACED[name])
+    if to is not None:
+        convert(file, tmp_path / to, to)
+        file = tmp_path / to
+    assert read_weights(file).family.name == 'SiameseIM'
+    assert same(file, backbone)
+    if name == 'filtered':
+        assert same(file, backbone, 80)
+
+
+def test_statistics_are_those_of_the_run(tmp_path):
+    half = dict(mean=[127.5] * 3, std=[127.5] * 3)
+    file, _ = pretraining(tmp_path, {}, **half)
+    convert(file, tmp_path / 'slim.pth', 'slim')
+    for found in (file, tmp_path / 'slim.pth'):
+        family = read_weights(found).family
+        assert (family.mean, family.std) == ((127.5,) * 3, (127.5,) * 3)
+        assert (family.name, family.crop) == ('SiameseIM', 224 / 256)
+
+
+@pytest.mark.parametrize(
+    ('name', 'to'),
+    [('quick', 'timm'), ('tanh', 'timm'), ('relu', 'timm'), ('tanh', 'onnx')],
+)
+def test_exports_to_other_libraries(tmp_path, name, to):
+    file, _ = pretraining(tmp_path, UNTRACED[name])
+    out = tmp_path / f'out.{"onnx" if to == "onnx" else "pth"}'
+    assert 'differ by at most' in convert(file, out, to)
+
+
+@pytest.mark.parametrize(
+    'text', ['model = 1', 'x', 'model = dict(backbone={[1]})', '\0', 7]
+)
+def test_a_text_that_is_no_config_states_nothing(tmp_path, text):
+    file, backbone = pretraining(tmp_path, {})
+    content = torch.load(file)
+    content['meta']['cfg'] = text
+    torch.save(content, file)
+    assert same(file, backbone)
