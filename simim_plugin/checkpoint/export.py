@@ -141,6 +141,10 @@ def _write(
     whole = weights.form.name in (OURS.name, OFFICIAL.name)
     if branch != 'online' or not whole:
         state = {name: state[name] for name in model.state_dict()}
+    table = state.get('backbone.pos_embed')
+    if table is not None and table.shape != model.backbone.pos_embed.shape:
+        table = model.backbone.pos_embed.to(table)  # of the cls token's row
+        state = {**state, 'backbone.pos_embed': table}
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         written = WRITERS[to](Path(folder, out.name), state, model, images)

@@ -64,35 +64,50 @@ def grid_of(
 
 
 def with_row(
-    table: Tensor, file: str, given: Grid | None, goal: Grid
+    table: Tensor,
+    file: str,
+    given: Grid | None,
+    goal: Grid | None,
+    added: bool,
+    bare: bool,
 ) -> Tensor:
-    """Return a table with the cls token's row, if its grid is no square.
+    """Return a table with the cls token's row.
 
     A table of a square number of rows was given such a row, as one of timm's
-    without it. If its grid is R x (R + 2), it had the row.
+    without it. If its grid is no square, it had the row.
 
     Args:
         table (Tensor): (1, 1 + N, C), (1, N, C) or (1, 2 + N, C).
         file (str): the source, for the error.
-        given (tuple[int, int], optional): the grid that the user names.
-        goal (tuple[int, int]): the grid of the model.
+        given (tuple[int, int], optional): the grid that the file states or
+            the user names.
+        goal (tuple[int, int], optional): the grid of the model.
+        added (bool): whether the table was given a row.
+        bare (bool): whether tables of such encoders lack the row.
 
     Raises:
         CheckpointError: if both readings are possible.
     """
-    rows, patches = table.shape[1], prod(given or goal)
+    known = given or goal
+    rows, patches = table.shape[1], prod(known) if known else 0
     if rows == patches:
         return torch.cat([torch.zeros_like(table[:, :1]), table], dim=1)
-    if rows != patches + 2 or table[:, 0].any():
+    had_row = known is not None and rows == patches + 2
+    if not added or rows == patches + 1:
         return table
-    if given is None:
-        side = isqrt(rows - 1)
-        raise CheckpointError(
-            f'The checkpoint {file} has positions of {goal[0]} x {goal[1]} '
-            f'patches and a cls token, or of {side} x {side} patches; pass '
-            'grid=(rows, columns).'
-        )
-    return table[:, 1:]
+    if fixed_grid(table[0, 1:]) is not None:
+        return table
+    if (had_row and given) or fixed_grid(table[0, 2:]) is not None:
+        return table[:, 1:]
+    if given or (bare and not had_row):
+        return table
+    grid = ' x '.join(map(str, goal)) if goal and had_row else rows - 2
+    side = isqrt(rows - 1)
+    raise CheckpointError(
+        f'The checkpoint {file} has positions of {grid} patches and a cls '
+        f'token, or of {side} x {side} patches; pass grid=(rows, columns), '
+        'or --grid of tools/convert.py, whose result states it.'
+    )
 
 
 def bias_grid(table: Tensor) -> Grid:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ from .names import (
 )
 from .preprocessing import beside, preprocessing
 from .reading import CheckpointError, read_checkpoint
-from .statement import BACKBONE, FAMILY, IMAGES, stated_by_run
+from .statement import BACKBONE, FAMILY, IMAGES, stated_by_run, stated_grid
 
 _SAME_CONFIG = 'use the config that the checkpoint was made with'
 _RESIZE = 'resize_patches=True resizes the patch kernel'
@@ -79,6 +80,7 @@ class Weights:
         choice (str): a clause that names the entry of the tensors, and the
             others, '' if there is no choice.
         stated (Mapping[str, Any]): see :func:`preprocessing`.
+        row_added (bool): see :class:`Found`.
     """
 
     file: str
@@ -87,6 +89,7 @@ class Weights:
     about: Mapping[str, Any]
     choice: str = ''
     stated: Mapping[str, Any] = field(default_factory=dict)
+    row_added: bool = False
 
     def shape(self) -> tuple[int, int, int]:
         """Return the encoder's width, depth and patch size in pixels.
@@ -126,6 +129,32 @@ class Weights:
         return family._replace(known=True, **stated) if stated else family
 
     @property
+    def grid(self) -> Grid | None:
+        """The grid that the file states, if its positions can be of it."""
+        table = self.state.get('backbone.pos_embed')
+        kernel = self.state.get(f'backbone.{_PATCHES}')
+        if table is None or kernel is None:
+            return None
+        grid = stated_grid(self.about, kernel.shape[-1])
+        if grid is None:
+            return None
+        rows = table.shape[1] - self.row_added
+        return grid if rows - prod(grid) in (0, 1) else None
+
+    def with_row(
+        self, table: Tensor, given: Grid | None, goal: Grid | None
+    ) -> Tensor:
+        """Return the positions with the row of the cls token.
+
+        See :func:`simim_plugin.checkpoint.grids.with_row`.
+        """
+        if self.form.name == OURS.name:
+            return table
+        bare = {'registers', 'layers.0.attn.gamma1.weight'}
+        is_bare = any(f'backbone.{name}' in self.state for name in bare)
+        return with_row(table, self.file, given, goal, self.row_added, is_bare)
+
+    @property
     def rotary(self) -> str:
         """The kind of the encoder's rotary positions, '' for none."""
         return rotary_of(self.part('backbone'), self.about, self.family)
@@ -135,14 +164,27 @@ class Weights:
 
         See :func:`encoder_options`.
         """
-        self.shape()
+        about = self.about
+        if self.shape()[0] == 384 and self._by_moco:
+            about = {'num_attention_heads': 12, **about}
         return encoder_options(
             self.part('backbone'),
-            self.about,
+            about,
             self.file,
             num_heads,
             self.family,
         )
+
+    @property
+    def _by_moco(self) -> bool:
+        """Whether it is a MoCo-v3 of its authors or of MMPretrain.
+
+        Their ViT-S has 12 heads, and that of our MoCo-v3 has 6.
+        """
+        parts = ('momentum_encoder.', 'target.backbone.')
+        has = [any(n.startswith(part) for n in self.state) for part in parts]
+        moco = self.form.name == OURS.name and self.family.name == 'MoCo-v3'
+        return self.form.name == 'MoCo-v3' or (moco and has == [True, False])
 
     def needed_options(self, num_heads: int | None) -> str:
         """Return a clause that names the options of a backbone."""
@@ -197,7 +239,7 @@ def read_weights(
     if content is None:
         content = read_checkpoint(file)
     content = {**beside(file), **content}
-    form, state, taken, others = from_any(content, file, entry)
+    form, state, taken, others, row_added = from_any(content, file, entry)
     _check_tensors(state, file)
     if BRANCHES[branch] == 'target':
         state = {_swap_branches(name): value for name, value in state.items()}
@@ -226,7 +268,7 @@ def read_weights(
         choice = f'entry {taken}, not {", ".join(others)} (entry=NAME chooses)'
         if taken == 'state_dict' and 'ema_state_dict' in others:
             choice += '; MMEngine saves the average as state_dict'
-    return Weights(str(file), form, state, about, choice, stated)
+    return Weights(str(file), form, state, about, choice, stated, row_added)
 
 
 def _check_tensors(state: StateDict, file: str | Path) -> None:
@@ -616,16 +658,17 @@ def _adapt(
             dropped.append(_NORMS[norm])
     extra = int('cls_token' in wanted)
     table = encoder.get('pos_embed')
+    grid = grid or weights.grid
+    goal = tuple(getattr(backbone, 'patch_resolution', ()))
+    if table is not None and 'cls_token' in encoder:
+        table = weights.with_row(table, grid, goal)
     if not extra and encoder.pop('cls_token', None) is not None:
         dropped.append('cls token')
         table = None if table is None else table[:, 1:]
     resized += _adapt_bias(backbone, wanted, encoder)
     _zero_biases(wanted, encoder)
     if table is not None and not weights.unknown():
-        goal = tuple(backbone.patch_resolution)
         ours = weights.form.name == OURS.name
-        if extra and not ours:
-            table = with_row(table, weights.file, grid, goal)
         found = grid_of(table[0, extra:], weights.file, grid, goal, ours)
         if found != goal:
             antialias = getattr(backbone, 'interpolate_antialias', False)

@@ -395,12 +395,15 @@ class Found(NamedTuple):
             ``outside.NAME``.
         entry (str): of the file that holds the tensors, '' for its top.
         others (list[str]): further entries with tensors.
+        row_added (bool): the encoder's positions were given a row for the
+            cls token.
     """
 
     form: Format
     state: dict[str, Tensor]
     entry: str
     others: list[str]
+    row_added: bool = False
 
 
 def from_any(
@@ -439,15 +442,22 @@ def from_any(
         else _rename(name, form, 0, 1) or f'unknown.{name}': value
         for name, value in state.items()
     }
-    if form.name == 'Detectron2' and 'backbone.pos_embed' in renamed:
+    table = renamed.get('backbone.pos_embed')
+    if form.name == 'Detectron2' and table is not None:
         # It keeps the row of the cls token, but not the token.
-        renamed['backbone.pos_embed'] = renamed['backbone.pos_embed'][:, 1:]
+        renamed['backbone.pos_embed'] = table[:, 1:]
     elif form.name != OURS.name:
         place_tokens(renamed)
         if form.name == 'CAPI':
             add_biases(renamed)
         _refuse_unknown(renamed, file)
-    return Found(form, renamed, taken, others)
+    placed = renamed.get('backbone.pos_embed')
+    added = (
+        table is not None
+        and placed is not None
+        and placed.numel() > table.numel()
+    )
+    return Found(form, renamed, taken, others, added)
 
 
 def _as_plain(state: StateDict) -> dict[str, Tensor]:

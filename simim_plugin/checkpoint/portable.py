@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..vit import PlainViT
-from .grids import Grid, bias_grid, grid_of, with_row
+from .grids import Grid, bias_grid, grid_of
 from .loading import Weights, check_fit
-from .names import OURS, StateDict
+from .names import StateDict
 
 DEFAULT_GRID = (16, 16)
 """The grid of encoders with rotary positions, whose files state none."""
@@ -71,11 +71,12 @@ class Portable(nn.Module):
         self.fc_norm = 'ln2.weight' in encoder
         self.qkv_bias = 'layers.0.attn.qkv.bias' in encoder
         extra = int('cls_token' in encoder)
+        grid = grid or weights.grid
         rows, columns = grid or DEFAULT_GRID
         if 'pos_embed' in encoder:
             table = encoder['pos_embed']
-            if extra and grid and weights.form.name != OURS.name:
-                table = with_row(table, weights.file, grid, grid)
+            if extra:
+                table = weights.with_row(table, grid, None)
                 encoder['pos_embed'] = table
             rows, columns = grid_of(table[0, extra:], weights.file, grid)
         elif 'layers.0.attn.bias_table' in encoder:

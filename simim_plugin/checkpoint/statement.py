@@ -76,6 +76,31 @@ def stated_by_run(text: Any) -> dict[str, Any]:
         return {}
 
 
+def stated_grid(
+    about: Mapping[str, Any], patch: int
+) -> tuple[int, int] | None:
+    """Return the rows and columns of patches that a file states, or None.
+
+    Args:
+        about (Mapping[str, Any]): the ``meta`` of a file of ours, or the
+            ``config.json`` of Hugging Face or timm.
+        patch (int): side of a patch, pixels.
+    """
+    timm = about.get('pretrained_cfg', about)
+    size = timm.get('input_size') if isinstance(timm, Mapping) else None
+    if isinstance(size, list | tuple):
+        size = [*size][1:]
+    size = about.get('image_size', size)
+    sides = [size] * 2 if isinstance(size, int) else size
+    grid = about.get(GRID)
+    if grid is None and isinstance(sides, list | tuple):
+        grid = [x // patch if isinstance(x, int) else 0 for x in sides]
+    if not isinstance(grid, list) or len(grid) != 2:
+        return None
+    rows, columns = (x if type(x) is int else 0 for x in grid)
+    return (rows, columns) if rows > 0 and columns > 0 else None
+
+
 def _of_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the entries for a config; other forms raise TypeErrors."""
     model = config.get('model') or {}

@@ -344,6 +344,49 @@ def in_moco(state):
     )
 
 
+def in_mmpretrain_moco(state):
+    """Name the tensors as MMPretrain's MoCo-v3 does."""
+    vit = SiameseIMViT(
+        arch='small', img_size=SIZE, patch_size=PATCH, final_norm=True
+    )
+    torch.save(state, 'timm.pth')
+    load_backbone(vit, 'timm.pth')
+    return dict(
+        state_dict=wrap(vit.state_dict(), 'backbone.')
+        | wrap(vit.state_dict(), 'momentum_encoder.module.0.')
+        | {'head.predictor.fc0.weight': torch.ones(3, 3)}
+    )
+
+
+@pytest.mark.parametrize(
+    ('rename', 'branch'),
+    [
+        (in_moco, 'online'),
+        (in_moco, 'target'),
+        (in_mmpretrain_moco, 'online'),
+    ],
+)
+def test_the_small_vit_of_moco_v3_has_12_heads(
+    tmp_path, monkeypatch, rename, branch
+):
+    monkeypatch.chdir(tmp_path)
+    options = dict(img_size=SIZE, patch_size=PATCH, num_classes=0)
+    vit = timm.models.VisionTransformer(embed_dim=384, num_heads=12, **options)
+    scramble(vit)
+    torch.save(rename(vit.state_dict()), 'moco.pth')
+    convert('moco.pth', 'slim.pth', 'slim', branch=branch)
+    for file in ('moco.pth', 'slim.pth'):
+        weights = read_weights(
+            file, branch if file == 'moco.pth' else 'online'
+        )
+        assert weights.family.name == 'MoCo-v3'
+        backbone = SiameseIMViT(img_size=SIZE, **weights.options())
+        load_backbone(backbone, 'slim.pth')
+        with torch.no_grad():
+            wanted = vit.forward_features(images())
+            assert equal(backbone.eval()(images())[0], wanted), file
+
+
 def in_dino(state):
     """Name the tensors as the training of DINO does, and of iBOT."""
     masked = {'module.backbone.masked_embed': torch.ones(1, DIMS)}

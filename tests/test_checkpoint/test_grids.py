@@ -6,12 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mmpretrain.models.utils import resize_pos_embed
 
-from simim_plugin.checkpoint import CheckpointError, load_backbone
+from simim_plugin.checkpoint import (
+    CheckpointError,
+    load_backbone,
+    read_weights,
+)
 from simim_plugin.checkpoint.export import convert
 from simim_plugin.checkpoint.grids import fixed_grid, grid_of
+from simim_plugin.checkpoint.portable import Portable
 from simim_plugin.models.positions import absolute_table
 
-from .helpers import PATCH, our_vit, wrap
+from .helpers import HEADS, PATCH, images, our_vit, timm_vit, wrap
 
 SIDES = st.integers(2, 12)
 
@@ -82,3 +87,68 @@ def test_exports_keep_the_grid(tmp_path, to):
     ending = '.onnx' if to == 'onnx' else ''
     report = convert(file, tmp_path / f'out{ending}', to, num_heads=4)
     assert f'images of {3 * PATCH} x {5 * PATCH}' in report
+
+
+# With the cls token's row, (4, 6) has as many rows as 5 x 5 without it.
+LEARNED = [(4, 6), (4, 9), (3, 5), (2, 7)]
+
+
+def learned(folder, grid, **options):
+    """Save an encoder of timm; return the file and the model."""
+    vit = timm_vit(img_size=(grid[0] * PATCH, grid[1] * PATCH), **options)
+    torch.save(vit.state_dict(), folder / 'learned.pth')
+    return folder / 'learned.pth', vit
+
+
+def view(grid):
+    return images(72)[..., : grid[0] * PATCH, : grid[1] * PATCH]
+
+
+@pytest.mark.parametrize('options', [{}, dict(no_embed_class=True)])
+@pytest.mark.parametrize('to', ['hf', 'slim', 'plugin'])
+@pytest.mark.parametrize('grid', LEARNED)
+@torch.no_grad()
+def test_exports_state_the_grid(tmp_path, grid, to, options):
+    """The next reader needs no grid, to load it or to convert it."""
+    file, vit = learned(tmp_path, grid, **options)
+    out, last = tmp_path / 'out', tmp_path / 'last.pth'
+    convert(file, out, to, num_heads=HEADS, grid=grid)
+    wanted = vit.forward_features(view(grid))
+    assert read_weights(out).grid == grid
+    found = Portable(read_weights(out))(view(grid)).tokens
+    assert (found - wanted).abs().max() < 1e-5
+    assert f'{grid[0] * PATCH} x {grid[1] * PATCH}' in convert(
+        out, last, 'timm'
+    )
+    for size in (grid, (8, 8)):
+        one, two = (
+            our_vit(final_norm=True, img_size=[n * PATCH for n in size])
+            for _ in range(2)
+        )
+        load_backbone(one, file, grid=grid)
+        load_backbone(two, out)
+        assert torch.equal(one.pos_embed, two.pos_embed)
+
+
+@pytest.mark.parametrize('goal', [None, (4, 6), (8, 8)])
+def test_two_possible_grids_are_refused(tmp_path, goal):
+    file, vit = learned(tmp_path, (4, 6))
+    with pytest.raises(CheckpointError, match=r'a cls token, or of 5 x 5 pa'):
+        if goal is None:
+            convert(file, tmp_path / 'out', 'slim', num_heads=HEADS)
+        else:
+            size = [n * PATCH for n in goal]
+            load_backbone(our_vit(final_norm=True, img_size=size), file)
+    convert(file, tmp_path / 'o', 'slim', num_heads=HEADS, grid=(4, 6))
+    bare, vit = learned(tmp_path, (5, 5), no_embed_class=True)
+    convert(bare, tmp_path / 'bare', 'slim', num_heads=HEADS, grid=(5, 5))
+    found = Portable(read_weights(tmp_path / 'bare')).backbone
+    assert torch.equal(found.pos_embed[:, 1:], vit.pos_embed)
+    assert not found.pos_embed[:, 0].any()
+
+
+def test_fixed_positions_show_the_row(tmp_path):
+    file, vit = learned(tmp_path, (4, 6))
+    table = absolute_table((4, 6), 64).float()
+    torch.save({**vit.state_dict(), 'pos_embed': table}, file)
+    assert Portable(read_weights(file), HEADS).grid == (4, 6)
