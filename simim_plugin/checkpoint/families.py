@@ -16,6 +16,7 @@ from torch import Tensor
 from ..vit.arches import ARCHES, known_encoder
 from ..vit.layers import ROTARY_KINDS
 from .joining import StateDict, blocks_of
+from .preprocessing import WEIGHT_FILES
 from .reading import CheckpointError
 from .statement import (
     ACTIVATIONS,
@@ -49,6 +50,7 @@ class Family(NamedTuple):
         rotary (str): kind of rotary positions, '' for none.
         interpolation (str): of the resized image.
         known (bool): whether the file states mean and std.
+        named (bool): whether only the name of the file shows the family.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Family(NamedTuple):
     rotary: str = ''
     interpolation: str = 'bicubic'
     known: bool = True
+    named: bool = False
 
 
 _OF_IMAGES = ('mean', 'std', 'crop', 'interpolation', 'pool')
@@ -148,8 +151,9 @@ def described(family: Family) -> str:
         ' '.join(f'{value:.1f}' for value in values)
         for values in (family.mean, family.std)
     )
+    by_name = ' (by its name)' if family.named else ''
     text = (
-        f'{family.name}: {pool}, mean {mean}, std {std}, '
+        f'{family.name}{by_name}: {pool}, mean {mean}, std {std}, '
         f'{family.interpolation}, centre crop of {100 * family.crop:.1f} % of '
         'the short edge'
     )
@@ -158,6 +162,13 @@ def described(family: Family) -> str:
             '. Its file does not state mean and std, which AugReg has as '
             '127.5: set mean and std of model.data_preprocessor if these are '
             'wrong'
+        )
+    if family.name == PLAIN.name and family.pool == 'mean':
+        text += (
+            '. DINO, iBOT and MoCo-v3 have the same tensors, and the cls '
+            'token as their feature: put dino, ibot or moco into the name of '
+            'such a file, or add --cfg-options knn:test_cfg.pool=cls to '
+            'tools/evaluate.py'
         )
     return text
 
@@ -378,7 +389,7 @@ def _activation(
     Raises:
         CheckpointError: for one that no option builds.
     """
-    quick = 'quickgelu' in f'{about.get("architecture")} {Path(file).name}'
+    quick = 'quickgelu' in _words(about, file)
     name = about.get('hidden_act', 'quick_gelu' if quick else 'gelu')
     if gated and about.get('model_type') == 'dinov3_vit':
         known = name == 'silu'
@@ -494,7 +505,33 @@ def is_rope_vit(family: Family, about: Mapping[str, Any], file: str) -> bool:
         about (Mapping[str, Any]): what the file states of its model.
         file (str): the source.
     """
-    names = (str(about.get('architecture', '')), Path(file).stem)
-    return family.name == 'DeiT-III' and any(
-        'rope' in re.split(r'[^a-z]+', name.lower()) for name in names
-    )
+    rope = 'rope' in _words(about, file)
+    return rope and family.name == 'DeiT-III'
+
+
+_WORDS = dict(dino='DINO', ibot='DINO', moco='MoCo-v3', mocov='MoCo-v3')
+"""Words of names without digits, and the families that they are of."""
+
+
+def named_family(about: Mapping[str, Any], file: str) -> Family:
+    """Return the family of an encoder that looks like a plain ViT.
+
+    The backbones of DINO, iBOT and MoCo-v3 do; their names tell them apart.
+
+    Args:
+        about (Mapping[str, Any]): what the file states of its model.
+        file (str): the source.
+    """
+    words = _words(about, file)
+    names = {family for word, family in _WORDS.items() if word in words}
+    if len(names) != 1:
+        return PLAIN
+    return BY_NAME[names.pop()]._replace(named=True)
+
+
+def _words(about: Mapping[str, Any], file: str) -> list[str]:
+    """Return the words in the names of a model and of its file or folder."""
+    path = Path(file).absolute()
+    path = path.parent if path.name in WEIGHT_FILES else path
+    name = f'{about.get("architecture", "")} {path.name}'
+    return re.split(r'[^a-z]+', name.lower())

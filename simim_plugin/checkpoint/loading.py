@@ -32,6 +32,7 @@ from .families import (
     encoder_options,
     family_of,
     is_rope_vit,
+    named_family,
     options_text,
     rotary_of,
     with_images,
@@ -121,11 +122,12 @@ class Weights:
         if isinstance(kept, Mapping):
             family = with_images(family, kept)
         stated = dict(self.stated)
-        pool = stated.pop('global_pool', family.pool)
+        pool = stated.pop('global_pool', None)
         if family is PLAIN and self.about.get('model_type') == 'vit_msn':
             family = family_of('MSN', self.state)
         elif family is PLAIN:
-            family = family._replace(pool=pool)
+            family = named_family(self.about, self.file)
+            family = family._replace(pool=pool or family.pool)
         return family._replace(known=True, **stated) if stated else family
 
     @property

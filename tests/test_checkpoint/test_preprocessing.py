@@ -102,6 +102,52 @@ def test_the_line_tells_the_family(tmp_path, logged):
     assert re.search(r'plain ViT: .* does not state mean and std.*set', line)
 
 
+@pytest.mark.parametrize(
+    ('name', 'family', 'pool'),
+    [
+        ('dino_deitsmall16_pretrain.pth', 'DINO', 'cls'),
+        ('iBOT-teacher.pth', 'DINO', 'cls'),
+        ('moco_v3_linear.pth', 'MoCo-v3', 'cls'),
+        ('mocov3-vit-b.pth', 'MoCo-v3', 'cls'),
+        ('checkpoint_teacher.pth', 'plain ViT', 'mean'),
+        ('dino_or_ibot_or_moco.pth', 'plain ViT', 'mean'),
+        ('dinov2_like.pth', 'plain ViT', 'mean'),
+        ('dinosaurs.pth', 'plain ViT', 'mean'),
+    ],
+)
+def test_names_of_backbones_alone(tmp_path, logged, name, family, pool):
+    """They have the tensors of a plain ViT."""
+    torch.save(dict(state_dict=timm_vit().state_dict()), tmp_path / name)
+    found = read_weights(tmp_path / name).family
+    assert (found.name, found.pool) == (family, pool)
+    line = line_of(tmp_path / name, logged)
+    if pool == 'cls':
+        assert f'{family} (by its name): cls token' in line
+        assert 'does not state' not in line
+    else:
+        assert '--cfg-options knn:test_cfg.pool=cls' in line
+
+
+@pytest.mark.parametrize('inside', ['', 'model.safetensors'])
+def test_the_name_of_a_folder(tmp_path, inside):
+    folder = tmp_path / 'vit_small_patch16_224.dino'
+    hugging_face_vit().save_pretrained(folder)
+    assert read_weights(folder / inside).family.name == 'DINO'
+    hf.ViTImageProcessor().save_pretrained(folder)
+    family = read_weights(folder / inside).family
+    assert (family.mean, family.pool, family.named) == (HALF, 'cls', True)
+
+
+@pytest.mark.parametrize('config', [{}, AUGREG])
+def test_the_activation_in_the_name_of_timm(tmp_path, config):
+    timm_folder(tmp_path, **config)
+    assert 'layer_cfgs' not in read_weights(tmp_path).options(HEADS)
+    about = dict(config, architecture='vit_base_patch16_clip_quickgelu_224')
+    (tmp_path / 'config.json').write_text(json.dumps(about))
+    options = read_weights(tmp_path).options(HEADS)
+    assert options['layer_cfgs']['act_cfg']['type'].endswith('QuickGELU')
+
+
 @pytest.mark.parametrize('to', ['plugin', 'slim'])
 def test_an_export_reads_images_as_its_source(tmp_path, to):
     source = tmp_path / 'source'
