@@ -70,17 +70,19 @@ _OF_IMAGES = ('mean', 'std', 'crop', 'interpolation', 'pool')
 
 
 def statement(
-    family: Family, options: Mapping[str, Any], grid: Iterable[int]
+    family: Family, options: Mapping[str, Any], grid: Iterable[int] | None
 ) -> dict[str, Any]:
     """Return what a file states of its encoder, as plain values of ``meta``.
 
     Args:
         family (Family): of the encoder.
         options (Mapping[str, Any]): of :func:`encoder_options`.
-        grid (Iterable[int]): rows and columns of the positions.
+        grid (Iterable[int], optional): rows and columns of the positions.
     """
     stated = stated_options(options)
-    stated |= {FAMILY: family.name, GRID: [*grid]}
+    stated[FAMILY] = family.name
+    if grid is not None:
+        stated[GRID] = [*grid]
     if family.known:
         values = {name: getattr(family, name) for name in _OF_IMAGES}
         stated[IMAGES] = {

@@ -35,6 +35,7 @@ from .families import (
     named_family,
     options_text,
     rotary_of,
+    statement,
     with_images,
 )
 from .grids import Grid, bias_grid, grid_of, with_row
@@ -196,6 +197,23 @@ class Weights:
             return _SAME_CONFIG
         return f'the file is for a backbone of {options_text(options)}'
 
+    def encoder_file(self, num_heads: int | None = None) -> dict[str, Any]:
+        """Return the content of a file of the encoder alone.
+
+        Args:
+            num_heads (int, optional): see :func:`encoder_options`.
+
+        Raises:
+            CheckpointError: see :meth:`options`.
+        """
+        encoder = self.part('backbone')
+        if {'cls_token', 'pos_embed'} <= encoder.keys():
+            table = encoder['pos_embed']
+            encoder['pos_embed'] = self.with_row(table, self.grid, None)
+        meta = statement(self.family, self.options(num_heads), self.grid)
+        state = {f'backbone.{name}': x for name, x in encoder.items()}
+        return dict(state_dict=state, meta=meta)
+
     def part(self, name: str) -> dict[str, Tensor]:
         """Return the tensors below ``name``, without that prefix."""
         return {
@@ -346,6 +364,7 @@ def load_backbone(
     if channels is not None:
         resized += _adapt_channels(backbone, encoder, channels)
     fitting, left_out = _fill(backbone, encoder, weights, partial, stays_new)
+    backbone.loaded_family = weights.family.name
     misfits = len(encoder) + len(weights.unknown()) - fitting
     dropped += ['misfits'] * misfits
     dropped += _groups(weights, {'backbone', 'unknown'})
@@ -515,6 +534,8 @@ def load_weights(
     }
     check_fit(wanted, state, file)
     model.load_state_dict(state, strict=False)  # without fixed buffers
+    if backbone is not None:
+        backbone.loaded_family = weights.family.name
     _report(len(state), weights, 'online', resized, dropped)
 
 

@@ -240,7 +240,7 @@ class Evaluation:
             # The scripts read the online branch, so this one gets a file.
             self.checkpoint = args.work_dir / f'{args.branch}.pth'
             with complete_file(self.checkpoint) as part:
-                torch.save(weights.part('backbone'), part)
+                torch.save(weights.encoder_file(args.num_heads), part)
 
     def _is_own(self, task: str) -> bool:
         """Whether the images are not those that a packaged config is for.

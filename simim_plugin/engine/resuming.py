@@ -13,9 +13,11 @@ from typing import Any
 
 from mmengine.dist import broadcast_object_list, is_main_process, master_only
 from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmpretrain.models import BaseSelfSupervisor
 
 from ..checkpoint import CheckpointError, load_weights, read_checkpoint
 from ..checkpoint.loading import check_fit
+from ..checkpoint.statement import FAMILY
 from ..datasets.fingerprint import fingerprint_of
 from ..errors import SimimError, Trouble
 from ..files import complete_file
@@ -168,6 +170,9 @@ class CheckpointMixin(Runner):
             check_optimizer(wrapper, checkpoint, filename, same)
             self._check_schedules(checkpoint, filename)
             model.load_state_dict(state)
+            if hasattr(model, 'backbone'):
+                family = checkpoint['meta'].get(FAMILY)
+                model.backbone.loaded_family = family
             self.logger.info(f'Loaded the checkpoint {filename!r}')
         else:
             load_weights(model, filename, checkpoint)
@@ -301,6 +306,18 @@ class CheckpointMixin(Runner):
                     f'length, {change}; set it to the new length, too.'
                 )
 
+    def _family(self) -> dict[str, str]:
+        """Return the family of a trained task's encoder for ``meta``.
+
+        A pretraining makes an encoder of its own method.
+        """
+        model = unwrapped(self.model)
+        backbone = getattr(model, 'backbone', None)
+        family = getattr(backbone, 'loaded_family', None)
+        if isinstance(model, BaseSelfSupervisor) or family is None:
+            return {}
+        return {FAMILY: family}
+
     @master_only
     def save_checkpoint(
         self, out_dir: str, filename: str, *args: Any, **kwargs: Any
@@ -321,6 +338,7 @@ class CheckpointMixin(Runner):
             kwargs.get('meta') or {},
             layout=layout,
             moved=moved_parameters(self.optim_wrapper),
+            **self._family(),
         )
         file = Path(out_dir, filename)
         with complete_file(file) as part:

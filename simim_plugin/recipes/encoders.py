@@ -94,15 +94,17 @@ class Encoder:
         Args:
             out (Written): is changed.
             channels (int): of the pictures. Above 3 no family has values, so
-                levels from 0 to 255 become -1 to 1.
+                levels from 0 to 255 become -1 to 1, unless the file states
+                its own.
         """
+        values = len(self.family.mean)
         for key in ('mean', 'std'):
             name = f'model.data_preprocessor.{key}'
-            if channels > 3:
+            if channels > 3 and channels != values:
                 out.set(
                     name, [127.5] * channels, 'levels 0 to 255 become -1 to 1'
                 )
-            elif self.family.mean != PLAIN.mean:
+            elif self.family.mean != PLAIN.mean and values in (3, channels):
                 out.set(name, [*getattr(self.family, key)])
 
     def changes(self, backbone: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,12 +7,20 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from mmpretrain.registry import MODELS
+from mmpretrain.registry import DATASETS, MODELS
+from mmpretrain.structures import DataSample
+from torch.utils.data import Dataset
 
-from simim_plugin.checkpoint import read_weights
+from simim_plugin.checkpoint import (
+    CheckpointError,
+    load_backbone,
+    read_weights,
+)
 from simim_plugin.checkpoint.export import convert
 from simim_plugin.checkpoint.portable import Portable
 from simim_plugin.config_files import config_path
+from simim_plugin.engine import SiameseIMRunner
+from simim_plugin.models import SiameseIMViT
 
 from .helpers import scramble
 
@@ -114,6 +122,87 @@ def test_exports_to_other_libraries(tmp_path, name, to):
     file, _ = pretraining(tmp_path, UNTRACED[name])
     out = tmp_path / f'out.{"onnx" if to == "onnx" else "pth"}'
     assert 'differ by at most' in convert(file, out, to)
+
+
+@DATASETS.register_module()
+class LabelledNoise(Dataset):
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, k):
+        sample = DataSample().set_gt_label(k % 2)
+        return dict(inputs=torch.randn(3, 48, 48), data_samples=sample)
+
+
+def classifier(folder, source, epochs, **options):
+    """Train a classifier of noise with an encoder; return its file."""
+    backbone = dict(
+        type='SiameseIMViT',
+        img_size=48,
+        out_type='avg_featmap',
+        pretrained=str(source),
+        **read_weights(source).options(),
+    )
+    model = dict(
+        type='ImageClassifier',
+        backbone=backbone,
+        head=dict(type='LinearClsHead', num_classes=2, in_channels=128),
+        data_preprocessor=dict(mean=[1.0, 2.0, 3.0], std=[4.0] * 3),
+    )
+    config = Config(
+        dict(
+            model=model,
+            work_dir=str(folder),
+            train_dataloader=dict(
+                batch_size=2,
+                dataset=dict(type='LabelledNoise'),
+                sampler=dict(type='DefaultSampler', shuffle=False),
+                collate_fn=dict(type='default_collate'),
+            ),
+            train_cfg=dict(by_epoch=True, max_epochs=epochs),
+            optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01)),
+            default_scope='mmpretrain',
+            experiment_name=folder.name + str(epochs),
+            **options,
+        )
+    )
+    init_default_scope('mmpretrain')
+    runner = SiameseIMRunner.from_cfg(config)
+    runner.train()
+    return folder / f'epoch_{epochs}.pth'
+
+
+def test_a_fine_tuned_encoder_keeps_its_family(tmp_path):
+    """Registers would make it a DeiT."""
+    source, _ = pretraining(tmp_path, dict(num_registers=4, rotary='dinov3'))
+    first = classifier(tmp_path / 'run', source, 1)
+    again = classifier(
+        tmp_path / 'run',
+        source,
+        2,
+        resume=True,
+        load_from=str(first),
+        extend=True,
+    )
+    for file in (first, again):
+        weights = read_weights(file)
+        family = weights.family
+        assert (family.name, family.pool) == ('SiameseIM', 'mean')
+        assert (family.mean, family.std) == ((1.0, 2.0, 3.0), (4.0,) * 3)
+        assert weights.options()['rotary'] == 'dinov3'
+        config = dict(weights.options(), rotary=None)
+        with pytest.raises(CheckpointError, match="needs rotary='dinov3'"):
+            load_backbone(SiameseIMViT(img_size=48, **config), file)
+
+
+def test_the_target_alone_keeps_its_options(tmp_path):
+    file, _ = pretraining(tmp_path, UNTRACED['quick'])
+    weights = read_weights(file, 'target')
+    torch.save(weights.encoder_file(), tmp_path / 'target.pth')
+    again = read_weights(tmp_path / 'target.pth')
+    assert again.options() == weights.options()
+    assert again.family == weights.family
+    assert again.grid == (6, 6)
 
 
 @pytest.mark.parametrize(
