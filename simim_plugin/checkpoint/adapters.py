@@ -14,6 +14,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from .reading import CheckpointError
+from .statement import parsed
 
 
 def adapted(model: nn.Module) -> Iterator[nn.Module]:
@@ -37,7 +38,8 @@ def load_adapters(
         bool: whether the model has adapters and the file holds them.
 
     Raises:
-        CheckpointError: if the config does not name the encoder.
+        CheckpointError: if the config does not name the encoder, or the
+            adapters have another rank or alpha.
     """
     parts = list(adapted(model))
     wanted = model.state_dict()
@@ -53,6 +55,7 @@ def load_adapters(
                 'set pretrained of the module in LoRAModel to the weights '
                 'that they were trained on.'
             )
+    _check_sizes(parts, wanted, state, content.get('meta'), file)
     model.load_state_dict(state)
     print_log(
         f'Loaded {len(state)} tensors of {file}, the adapters and the head; '
@@ -60,6 +63,57 @@ def load_adapters(
         'current',
     )
     return True
+
+
+def _check_sizes(
+    parts: list[Any],
+    wanted: Mapping[str, Tensor],
+    state: Mapping[str, Any],
+    meta: Any,
+    file: str | Path,
+) -> None:
+    """Refuse adapters of another rank or alpha, which is in no tensor.
+
+    Raises:
+        CheckpointError: naming a tensor or both alphas.
+    """
+    for name, value in wanted.items():
+        found = [*getattr(state[name], 'shape', ())]
+        if found != [*value.shape]:
+            raise CheckpointError(
+                f'The checkpoint {file} has {name} of shape {found}, not '
+                f'{[*value.shape]}; set rank of LoRAModel, and the head, to '
+                'those of its run.'
+            )
+    own = [[part.alpha, *_alphas(part.targets)] for part in parts]
+    text = meta.get('cfg') if isinstance(meta, Mapping) else None
+    trained = [*_trained_alphas(parsed(text).get('model'))]
+    if trained and trained != own:
+        raise CheckpointError(
+            f'The adapters of {file} were trained with alpha={trained}, and '
+            f'LoRAModel has {own} (the first of all, then by target); set '
+            'alpha to that of its run.'
+        )
+
+
+def _alphas(targets: Any) -> list[tuple[Any, Any]]:
+    return [
+        (target.get('type'), target.get('alpha'))
+        for target in (targets if isinstance(targets, list | tuple) else ())
+        if isinstance(target, Mapping)
+    ]
+
+
+def _trained_alphas(node: Any) -> Iterator[list[Any]]:
+    """Yield the alphas of every ``LoRAModel`` in a config."""
+    if isinstance(node, list):
+        node = dict(enumerate(node))
+    if not isinstance(node, Mapping):
+        return
+    if str(node.get('type')).rpartition('.')[2] == 'LoRAModel':
+        yield [node.get('alpha', 1), *_alphas(node.get('targets', ()))]
+    for part in node.values():
+        yield from _trained_alphas(part)
 
 
 def merged(model: nn.Module) -> dict[str, Tensor]:

@@ -70,9 +70,20 @@ def stated_by_run(text: Any) -> dict[str, Any]:
         this package.
     """
     try:
-        config = settings(text) if isinstance(text, str) else {}
-        return _of_config(config)
-    except (ValueError, TypeError, AttributeError, RecursionError):
+        return _of_config(parsed(text))
+    except (ValueError, TypeError, AttributeError):
+        return {}
+
+
+def parsed(text: Any) -> dict[str, Any]:
+    """Parse the config of a run, {} if it is none. It may come from anywhere.
+
+    Args:
+        text (str): ``meta['cfg']`` of a checkpoint.
+    """
+    try:
+        return settings(text) if isinstance(text, str) else {}
+    except (ValueError, TypeError, RecursionError, MemoryError):
         return {}
 
 

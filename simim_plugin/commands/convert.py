@@ -10,9 +10,11 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
+from .. import __version__
 from ..checkpoint import load_weights
 from ..checkpoint.adapters import adapted, merged
 from ..checkpoint.export import WRITERS, convert
+from ..checkpoint.statement import FAMILY, stated_by_run
 from ..errors import SimimError
 from ..settings import check_settings, fit_channels
 from .command_line import find_config
@@ -131,7 +133,12 @@ def merged_content(config: Config, args: argparse.Namespace) -> dict[str, Any]:
             '--to onnx.'
         )
     load_weights(model, args.source)
-    return dict(state_dict=merged(model))
+    meta = stated_by_run(config.pretty_text)
+    family = getattr(model.backbone, 'loaded_family', None)
+    if family is not None:
+        meta[FAMILY] = family
+    meta['simim_plugin_version'] = __version__
+    return dict(state_dict=merged(model), meta=meta)
 
 
 def _check(config: Config, *names: str) -> None:

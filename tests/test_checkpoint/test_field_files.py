@@ -334,10 +334,26 @@ def test_adapters_are_tested_and_exported(tmp_path):
     command.main([*words, '--config', str(config)])
     plain = our_vit(out_type='avg_featmap')
     load_backbone(plain, out)
+    family = read_weights(out).family
+    assert (family.name, family.pool) == ('SiameseIM', 'mean')
+    assert family.mean == tuple(settings.data_preprocessor.mean)
     with torch.no_grad():
         found = plain.eval()(pictures)[0]
         features = model.backbone(pictures)[0]
     torch.testing.assert_close(found, features)
+    for name in ('rank', 'alpha'):
+        changed = Config.fromfile(config)
+        changed.model.backbone[name] = 2
+        torch.save(
+            dict(
+                state_dict=model.state_dict(),
+                meta=dict(cfg=Config.fromfile(config).pretty_text),
+            ),
+            trained,
+        )
+        load_weights(MODELS.build(settings), trained)
+        with pytest.raises(CheckpointError, match=f'set {name}'):
+            load_weights(MODELS.build(changed.model), trained)
     del settings.backbone.module['pretrained']
     with pytest.raises(CheckpointError, match='without their encoder'):
         load_weights(MODELS.build(settings), trained)
