@@ -22,7 +22,7 @@ from simim_plugin.config_files import config_path
 from simim_plugin.engine import SiameseIMRunner
 from simim_plugin.models import SiameseIMViT
 
-from .helpers import scramble
+from .helpers import our_vit, scramble, wrap
 
 QUICK = dict(act_cfg=dict(type='mmpretrain.QuickGELU'))
 TANH = dict(act_cfg=dict(type='GELU', approximate='tanh'))
@@ -193,6 +193,13 @@ def test_a_fine_tuned_encoder_keeps_its_family(tmp_path):
         config = dict(weights.options(), rotary=None)
         with pytest.raises(CheckpointError, match="needs rotary='dinov3'"):
             load_backbone(SiameseIMViT(img_size=48, **config), file)
+
+
+def test_a_detector_without_a_cls_token_is_no_i_jepa(tmp_path):
+    state = our_vit(with_cls_token=False).state_dict()
+    state['layers.0.attn.rel_pos_h'] = torch.zeros(7, 16)
+    torch.save(wrap(state, 'backbone.'), tmp_path / 'iter_9.pth')
+    assert read_weights(tmp_path / 'iter_9.pth').family.name == 'SiameseIM'
 
 
 def test_the_target_alone_keeps_its_options(tmp_path):
