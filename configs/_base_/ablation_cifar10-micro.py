@@ -2,8 +2,7 @@
 # recipe, not the paper's. One rule scales the recipe of every method: warm-up,
 # rise of temperatures and held layers have their share of the 400 epochs of
 # ablation_in1k.py, and 1 - momentum is four times its value. One rule chose
-# the learning rates (docs/results.md), but for iBOT, which still has
-# SiameseIM's.
+# the learning rates (docs/results.md).
 _base_ = ['./siamese_im.py', './runtime.py', './vit_micro.py',
           './ablation_micro.py']
 
@@ -49,7 +48,7 @@ default_hooks = dict(checkpoint=dict(interval=1, max_keep_ckpts=1))
 local = dict(size=16, number=4)
 rivals = dict(
     lr_mocov3=5e-4, lr_densecl=5e-4, lr_msn=2e-3, lr_beit=2e-3,
-    lr_supervised=5e-4, lr_dino=5e-4,
+    lr_supervised=5e-4, lr_dino=5e-4, lr_ibot=5e-4,
     queue=4096, outputs=2048, patch_outputs=2048, dropped=19,
     momentum_mocov3=0.96, momentum_dino=0.984,
     warmup_dino=0.05, warmup_msn=0.075, temperature_epochs=0.25, held=0.015,
