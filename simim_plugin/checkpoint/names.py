@@ -451,11 +451,8 @@ def from_any(
         if form.name == 'CAPI':
             add_biases(renamed)
         _refuse_unknown(renamed, file)
-    placed = renamed.get('backbone.pos_embed')
-    added = (
-        table is not None
-        and placed is not None
-        and placed.numel() > table.numel()
+    added = table is not None and (
+        renamed['backbone.pos_embed'].numel() > table.numel()
     )
     return Found(form, renamed, taken, others, added)
 

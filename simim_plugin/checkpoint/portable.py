@@ -70,18 +70,8 @@ class Portable(nn.Module):
         self.final_norm = 'ln1.weight' in encoder
         self.fc_norm = 'ln2.weight' in encoder
         self.qkv_bias = 'layers.0.attn.qkv.bias' in encoder
-        extra = int('cls_token' in encoder)
-        grid = grid or weights.grid
-        rows, columns = grid or DEFAULT_GRID
-        if 'pos_embed' in encoder:
-            table = encoder['pos_embed']
-            if extra:
-                table = weights.with_row(table, grid, None)
-                encoder['pos_embed'] = table
-            rows, columns = grid_of(table[0, extra:], weights.file, grid)
-        elif 'layers.0.attn.bias_table' in encoder:
-            rows, columns = bias_grid(encoder['layers.0.attn.bias_table'])
-        self.grid = rows, columns
+        self.grid = _place(encoder, weights, grid or weights.grid)
+        rows, columns = self.grid
         self.size = rows * self.patch, columns * self.patch
         self.backbone = self._build_backbone()
         state = weights.unknown()
@@ -133,6 +123,21 @@ class Portable(nn.Module):
         if self.head is None:
             return Features(tokens, pooled)
         return Features(tokens, self.head['fc'](pooled))
+
+
+def _place(
+    encoder: dict[str, Tensor], weights: Weights, grid: Grid | None
+) -> Grid:
+    """Return the grid of the positions; give them the cls token's row."""
+    if 'pos_embed' in encoder:
+        extra = int('cls_token' in encoder)
+        if extra:
+            table = weights.with_row(encoder['pos_embed'], grid, None)
+            encoder['pos_embed'] = table
+        return grid_of(encoder['pos_embed'][0, extra:], weights.file, grid)
+    if 'layers.0.attn.bias_table' in encoder:
+        return bias_grid(encoder['layers.0.attn.bias_table'])
+    return grid or DEFAULT_GRID
 
 
 def released_forward(

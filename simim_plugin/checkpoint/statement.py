@@ -14,6 +14,7 @@ from ..runs.changes import settings
 from ..vit import PlainViT
 
 _OURS = ('SiameseIMViT', 'SiameseIMViTDet', 'SiameseIMSegViT')
+_MOST_CHANNELS = 1000
 _POOLS = dict(cls_token='cls', avg_featmap='mean')
 FAMILY = 'simim_plugin_family'
 BACKBONE = 'simim_plugin_backbone'
@@ -71,7 +72,7 @@ def stated_by_run(text: Any) -> dict[str, Any]:
     """
     try:
         return _of_config(parsed(text))
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, ArithmeticError):
         return {}
 
 
@@ -122,11 +123,13 @@ def _of_config(config: Mapping[str, Any]) -> dict[str, Any]:
     stated = stated_options(backbone)
     given = model.get('data_preprocessor') or config.get('data_preprocessor')
     given = given or {}
-    channels = backbone.get('in_channels', 3)
+    stated[IMAGES] = {}
+    channels = min(backbone.get('in_channels', 3), _MOST_CHANNELS)
     mean, std = given.get('mean'), given.get('std')
     if mean is None or std is None:  # the images keep their levels
         mean, std = [0.0] * channels, [1.0] * channels
-    stated[IMAGES] = dict(mean=mean, std=std)
+    if isinstance(mean, list) and isinstance(std, list):
+        stated[IMAGES] |= dict(mean=mean, std=std)
     pool = _POOLS.get(backbone.get('out_type', ''))
     if pool is not None:
         stated[IMAGES]['pool'] = pool

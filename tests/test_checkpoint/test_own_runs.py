@@ -213,7 +213,11 @@ def test_the_target_alone_keeps_its_options(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'text', ['model = 1', 'x', 'model = dict(backbone={[1]})', '\0', 7]
+    'text',
+    [
+        *('model = 1', 'x', 'model = dict(backbone={[1]})', '\0', 7),
+        "model = dict(backbone=dict(type='SiameseIMViT', patch_size=0))",
+    ],
 )
 def test_a_text_that_is_no_config_states_nothing(tmp_path, text):
     file, backbone = pretraining(tmp_path, {})
