@@ -113,7 +113,7 @@ def test_lists_and_annotations(tmp_path, kind):
         file = str(put(kind, tmp_path / name))
         with pytest.raises(SimimError, match=f'{kind}, not a regular file'):
             LabelledFolder(root, list_file=file)
-    with pytest.raises(OSError, match=f'{kind}, not a regular file'):
+    with pytest.raises(SimimError, match=f'{kind}, not a regular file'):
         LabelledFolder(root, ann_file=file)
     put(kind, tmp_path / 'cifar-10-batches-py' / 'data_batch_1')
     with pytest.raises(OSError, match=f'{kind}, not a regular file'):

@@ -22,7 +22,6 @@ from .. import __version__
 from ..config_files import ABLATION_SCALES, config_path
 from ..errors import SimimError
 from ..files import last_checkpoint, write_json
-from ..settings.rules import SEED
 from ..text import clean
 from .config_errors import (
     add_traceback_option,
@@ -131,7 +130,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
                 f'{word!r} in the options of ablate.py sets nothing; write '
                 'it as KEY=VALUE.'
             )
-    _check_numbers(args)
+    if args.gpus < 1:
+        raise SimimError(
+            f'--gpus is {args.gpus}; set the number of processes, 1 or more.'
+        )
     args.data = args.data or Path(DATA[args.scale][0])
     if not args.data.is_dir():
         raise SimimError(
@@ -148,18 +150,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         args.cfg_options = [*args.cfg_options, *EVERY_EPOCH]
     args.work_dir = args.work_dir or Path('work_dirs/ablations', args.scale)
     return args
-
-
-def _check_numbers(args: argparse.Namespace) -> None:
-    wrong = [seed for seed in args.seeds if not SEED.holds(seed)]
-    if wrong:
-        raise SimimError(
-            f'--seeds has {wrong[0]}; set each seed to 0 to {2**32 - 1:,}.'
-        )
-    if args.gpus < 1:
-        raise SimimError(
-            f'--gpus is {args.gpus}; set the number of processes, 1 or more.'
-        )
 
 
 def _parser(rows: Sequence[str]) -> argparse.ArgumentParser:

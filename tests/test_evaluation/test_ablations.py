@@ -282,7 +282,6 @@ def test_rows_that_would_not_compare_are_refused(away, capsys):
         (['z'], 'no row called z; the rows are untrained, mae, a, b'),
         (['i', '--tasks', 'knn,finetune'], 'not compared by finetune'),
         (['i', '--gpus', '0'], '--gpus is 0'),
-        (['i', '--seeds', '0', '-1'], '--seeds has -1; set each seed to'),
         (['i', '--data', 'nowhere'], 'no images at nowhere'),
         (['i', '--curves'], 'reads data/demo/train and data/demo/val'),
         (
