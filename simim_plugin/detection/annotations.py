@@ -418,7 +418,7 @@ def _kind(instance: dict, item: dict) -> str:
         return OTHER
     except ValueError:  # of nothing
         return FEW_POINTS
-    # A box over more than a pixel, or points in a pixel, are in fractions.
+    # Points of 0 and 1 alone, in a box of one pixel, outline that pixel.
     inner = {value for polygon in filled for value in polygon} - {0, 1}
     large = max(instance['bbox']) > 1
     if high <= 1 and item['width'] > 1 and (inner or large):
