@@ -300,7 +300,8 @@ def save(image: Image.Image, out: Path, folder: str, picture: Picture) -> None:
 
 def _labels(sample: Any) -> np.ndarray:
     """Return the label map (H, W) of a data sample."""
-    return sample.pred_sem_seg.data[0].cpu().numpy()
+    # A head of one channel predicts 0 and 1 as floats.
+    return sample.pred_sem_seg.data[0].long().cpu().numpy()
 
 
 def _runs(masks: Tensor | None) -> list[dict] | None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose
+from mmengine.registry import MODELS, init_default_scope
 from mmpretrain.registry import TRANSFORMS
 from PIL import Image
 from pycocotools import mask as coco_mask
@@ -243,6 +244,32 @@ def test_label_maps(name, folder, checkpoint, tmp_path):
         for k in found:
             assert colours[labels == k][0].tolist() == legend[k]['colour']
         assert result(out / 'drawn', row).is_file()
+
+
+def test_label_maps_of_one_channel(folder, tmp_path):
+    """A head with a sigmoid predicts the classes 0 and 1."""
+    config = tmp_path / 'one.py'
+    config.write_text(
+        f'_base_ = {config_path(SEG_LINEAR)!r}\n'
+        'model = dict(decode_head=dict(num_classes=2, out_channels=1, '
+        'threshold=0.5, loss_decode=dict(use_sigmoid=True)))'
+    )
+    init_default_scope('mmseg')
+    torch.manual_seed(0)
+    model = MODELS.build(Config.fromfile(config).model)
+    torch.nn.init.normal_(model.decode_head.conv_seg.weight)
+    meta = dict(dataset_meta=dict(classes=('ground', 'disc')))
+    weights, out = tmp_path / 'one.pth', tmp_path / 'out'
+    torch.save(dict(meta=meta, state_dict=model.state_dict()), weights)
+    assert run(config, weights, folder / 'ä.png', '--out', out)[0] == 0
+    (row,) = json.loads((out / 'predictions.json').read_text())
+    labels = np.asarray(Image.open(out / row['label_map']))
+    assert labels.shape == SIZES['ä.png'][::-1]
+    assert {one['name']: one['pixels'] for one in row['classes']} == {
+        'ground': (labels == 0).sum(),
+        'disc': (labels == 1).sum(),
+    }
+    assert result(out / 'drawn', row).is_file()
 
 
 def test_channels_of_the_config(checkpoint, tmp_path):
