@@ -31,6 +31,7 @@ from .annotations import (
     read_annotations,
     reason_left_out,
 )
+from .ground_truth import COCO_ADDRESS
 from .loading import LoadInstances
 
 
@@ -104,7 +105,17 @@ class _Checked(ImageSet):
         return item
 
     def file_name(self, image: dict) -> str:
-        """Return the path of an image below the prefix of the data set."""
+        """Return the path of an image below the prefix of the data set.
+
+        Raises:
+            SimimError: if the image has the address of COCO's image alone.
+        """
+        if 'file_name' not in image:
+            raise SimimError(
+                f'In the annotation file {self.ann_file} the image with the '
+                f'id {image["id"]} has no file_name; add it, or use '
+                "type='CheckedLVISDataset' for a file of LVIS."
+            )
         return image['file_name']
 
     def _check_masks(
@@ -246,8 +257,8 @@ class CheckedLVISDataset(_Checked, LVISV1Dataset):
     def file_name(self, image: dict) -> str:
         """Return LVIS's path: the split and the name of COCO's image."""
         if 'coco_url' not in image:
-            return image['file_name']
-        return image['coco_url'].replace('http://images.cocodataset.org/', '')
+            return super().file_name(image)
+        return image['coco_url'].removeprefix(COCO_ADDRESS)
 
 
 @DATA_SAMPLERS.register_module()

@@ -11,9 +11,15 @@ import codecs
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
+
+from ..errors import SimimError
+
+COCO_ADDRESS = 'http://images.cocodataset.org/'
+"""Start of the ``coco_url`` of images, before their paths."""
 
 
 @contextmanager
@@ -41,6 +47,53 @@ def without_mark(file: str | None) -> Iterator[str | None]:
             with open(copy, 'wb') as out:
                 shutil.copyfileobj(opened, out)
             yield copy
+
+
+def check_images(
+    samples: Sequence[Mapping[str, Any]],
+    listed: Mapping[Any, Mapping[str, Any]],
+    file: str | None,
+) -> None:
+    """Check that the annotations of a metric are those of the test's images.
+
+    Many tools count the images of each part of a set from 1, so that an
+    equal id alone may be that of another image.
+
+    Args:
+        samples (Sequence[Mapping]): of a test, with ``img_id`` and, if it is
+            known, ``img_path``.
+        listed (Mapping): from each id to the image of the annotations.
+        file (str, optional): of the annotations, for the error.
+
+    Raises:
+        SimimError: if an id is missing, or is that of another file.
+    """
+    for sample in samples:
+        number, path = sample['img_id'], sample.get('img_path')
+        image = listed.get(number)
+        if image is not None and (path is None or _is_of(image, path)):
+            continue
+        name = image and (image.get('file_name') or image.get('coco_url'))
+        fault = f'has {name} with' if image else 'has no image with'
+        raise SimimError(
+            f'The annotation file {file} of the evaluation {fault} the id '
+            f'{number}, which is {path or "an image"} in the data set; set '
+            'ann_file of the evaluator to that of the data set.'
+        )
+
+
+def _is_of(image: Mapping[str, Any], path: str) -> bool:
+    """Return whether an image of annotations is the file at a path."""
+    names = [
+        image.get('file_name'),
+        image.get('coco_url', '').removeprefix(COCO_ADDRESS),
+    ]
+    path = unicodedata.normalize('NFC', path)
+    return not any(names) or any(
+        path.endswith(unicodedata.normalize('NFC', name))
+        for name in names
+        if name
+    )
 
 
 def number_annotations(dataset: dict[str, Any]) -> None:

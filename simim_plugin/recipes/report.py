@@ -162,6 +162,7 @@ def _detected(sample: Mapping[str, Any], count: int) -> dict[str, Any]:
     )
     return dict(
         path=sample['img_path'],
+        number=sample['img_id'],
         turned=sample.get('upright', True),
         shape=tuple(sample['ori_shape']),
         predicted=predicted,
@@ -260,7 +261,9 @@ def run_test(file: Path, checkpoint: Path, seed: int = 0) -> Tested:
         curves = {}
         if task == 'detection':
             found = Path(f'{boxes}.bbox.json')
-            curves = _curves(evaluators[0]['ann_file'], found, classes)
+            truth = evaluators[0]['ann_file']
+            numbers = [one['number'] for one in kept]
+            curves = _curves(truth, found, classes, numbers)
             metrics = metrics or none_found(evaluators)
     return Tested(task, classes, metrics, kept, curves)
 
@@ -328,9 +331,15 @@ def _classes(runner: Any) -> list[str]:
 
 
 def _curves(
-    annotations: str, found: Path, classes: Sequence[str]
+    annotations: str,
+    found: Path,
+    classes: Sequence[str],
+    images: Sequence[Any] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Return precision at 101 steps of recall by class, at IoU 0.5."""
+    """Return precision at 101 steps of recall by class, at IoU 0.5.
+
+    ``images`` are the ids of those that were tested, None for all.
+    """
     import contextlib
     import io
 
@@ -352,6 +361,7 @@ def _curves(
         test = COCOeval(truth, truth.loadRes(boxes), 'bbox')
         ids = [truth.getCatIds(catNms=[name])[0] for name in classes]
         test.params.catIds = ids
+        test.params.imgIds = images or test.params.imgIds
         test.evaluate()  # sorts the ids
         test.accumulate()
     precision = test.eval['precision'][0, :, :, 0, -1]  # (101, K)

@@ -802,4 +802,5 @@ WARNINGS: tuple[Callable[[Whole], Faults], ...] = (
     erased_pixels,
     dense.padded_crops,
     dense.detector_images,
+    dense.evaluated_annotations,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -288,6 +289,25 @@ def detector_classes(whole: Whole) -> Faults:
             heads[0].get('num_classes'),
             *(f'{part.path}.num_classes', part.get('num_classes')),
         )
+
+
+def evaluated_annotations(whole: Whole) -> Faults:
+    """Warn about an evaluation by other annotations than the data set's."""
+    for name in ('val', 'test'):
+        data = whole.at(f'{name}_dataloader.dataset')
+        checked = {'CheckedCocoDataset', 'CheckedLVISDataset'}
+        if data is None or not checked & {*data.names}:
+            continue
+        root, own = data.get('data_root') or '', data.get('ann_file') or ''
+        own = os.path.join(root, own)
+        for part in whole.each(f'{name}_evaluator'):
+            file = part.get('ann_file')
+            if file and os.path.realpath(file) != os.path.realpath(own):
+                yield (
+                    f'{part.path}.ann_file is {file} and {data.path} reads '
+                    f'{own}; set both to one file, unless they list the same '
+                    'images by the same ids.'
+                )
 
 
 _UNCUT = (

@@ -670,6 +670,19 @@ def test_images_without_a_name(tmp_path):
     assert '1 of 4 images without file_name' in refused(root)
 
 
+def test_images_with_an_address_alone(tmp_path):
+    """LVIS's file has no file_name, and a COCO set does not guess it."""
+    root = make(tmp_path)
+    content = content_of(root)
+    for image in content['images']:
+        name = image.pop('file_name')
+        image['coco_url'] = f'http://images.cocodataset.org/{name}'
+    write(root, content)
+    message = refused(root)
+    assert 'the image with the id 0 has no file_name' in message
+    assert 'CheckedLVISDataset' in message
+
+
 def test_flags_of_other_tools_and_numbers_with_a_point(tmp_path):
     root = make(tmp_path)
     content = content_of(root)

@@ -124,3 +124,67 @@ def test_negatives_of_some_images_alone_are_refused(tmp_path):
     stored['images'][0]['neg_category_ids'] = []
     with pytest.raises(SimimError, match='1 of 2 images without neg_cat'):
         evaluate(tmp_path, 'lvis', stored)
+
+
+@pytest.mark.parametrize('kind', METRIC)
+def test_images_that_are_not_tested_do_not_count(kind, tmp_path):
+    """``indices`` tests the first images of a file."""
+    found = [((0, 0.9), (1, 0.8))]
+    assert evaluate(tmp_path, kind, content(count=3), found) == 1
+    missed = [((0, 0.9), (1, 0.8)), ((0, 0.9),)]
+    assert evaluate(tmp_path, kind, content(count=3), missed) < 1
+
+
+def built(tmp_path, kind, stored):
+    file = tmp_path / 'all.json'
+    file.write_text(json.dumps(stored))
+    metric = METRICS.build(dict(type=METRIC[kind], ann_file=str(file)))
+    metric.dataset_meta = dict(classes=('disc', 'bar'), labels_by_name=True)
+    return metric
+
+
+def a_sample(number, path) -> dict:
+    given = dict(
+        bboxes=torch.zeros(0, 4), labels=torch.zeros(0), scores=torch.zeros(0)
+    )
+    return dict(
+        img_id=number,
+        img_path=path,
+        ori_shape=(SIDE, SIDE),
+        pred_instances=given,
+    )
+
+
+@pytest.mark.parametrize('kind', METRIC)
+def test_annotations_of_other_images_are_refused(kind, tmp_path):
+    """The ids of two parts of a set are often the same."""
+    stored = content(count=2)
+    for image in stored['images']:
+        image['file_name'] = f'val/é{image["id"]}.jpg'
+    metric = built(tmp_path, kind, stored)
+    decomposed = 'data/val/e\u03010.jpg'
+    metric.process({}, [a_sample(0, decomposed)])
+    for number, path, words in (
+        (1, 'data/test/é1.jpg', 'has val/é1.jpg with the id 1'),
+        (7, 'data/val/é7.jpg', 'has no image with the id 7'),
+    ):
+        with pytest.raises(SimimError, match=words) as caught:
+            metric.process({}, [a_sample(number, path)])
+        assert path in str(caught.value)
+        assert '\n' not in str(caught.value)
+
+
+def test_images_are_known_by_their_address(tmp_path):
+    """LVIS's file has the address of COCO's image alone."""
+    stored = content()
+    address = 'http://images.cocodataset.org/val2017/0.jpg'
+    stored['images'][0]['coco_url'] = address
+    metric = built(tmp_path, 'lvis', stored)
+    metric.process({}, [a_sample(0, 'data/lvis_v1/val2017/0.jpg')])
+    with pytest.raises(SimimError, match='evaluation has http'):
+        metric.process({}, [a_sample(0, 'data/lvis_v1/train2017/0.jpg')])
+
+
+def test_lvis_needs_a_file():
+    with pytest.raises(SimimError, match='no ann_file'):
+        METRICS.build(dict(type='NumPy2LVISMetric'))

@@ -753,6 +753,15 @@ def test_erased_pixels_of_another_preprocessing_are_a_warning():
     )
 
 
+@pytest.mark.parametrize('changed', ['dataset', 'evaluator'])
+def test_an_evaluation_by_another_file_is_a_warning(changed):
+    """Each part of a set often counts its images from 1."""
+    place = 'evaluator' if changed == 'evaluator' else 'dataloader.dataset'
+    (warning,) = check('detection', f'test_{place}.ann_file=other.json')
+    assert warning.startswith('test_evaluator.ann_file is ')
+    assert 'other.json' in warning
+
+
 @pytest.mark.parametrize(
     ('task', 'change', 'words'), SIZES, ids=[' '.join(s[:2]) for s in SIZES]
 )
