@@ -255,11 +255,12 @@ def _name_predictions(kind: Any) -> None:
     kind.pred2dict = pred2dict
 
 
-def _write_all_classes(kind: Any) -> None:
-    """Let ``MMSegInferencer`` write label maps of more than 256 classes.
+def _name_label_maps(kind: Any) -> None:
+    """Let ``MMSegInferencer`` write label maps of all classes, and name them.
 
-    MMSegmentation writes 8 bits, in which class 256 is 0. Such maps are
-    written again, in 16 bits.
+    MMSegmentation numbers them, and writes 8 bits, in which class 256 is 0.
+    Here they have the names of their pictures; those of arrays keep their
+    numbers. Maps of more than 256 classes have 16 bits.
     """
     stock = kind.postprocess
     if hasattr(stock, '__wrapped__'):
@@ -273,21 +274,26 @@ def _write_all_classes(kind: Any) -> None:
         return_datasample: bool = False,
         pred_out_dir: str = '',
     ) -> Any:
-        first = self.num_pred_imgs
-        result = stock(
+        if pred_out_dir and is_ours(self.model):
+            files = [sample.get('img_path') for sample in preds]
+            names = drawn_names(self, files)
+            for k, (sample, name) in enumerate(zip(preds, names, strict=True)):
+                name = name or f'{self.num_pred_imgs + k:08}_pred'
+                _write_label_map(sample, os.path.join(pred_out_dir, name))
+            pred_out_dir = ''
+        return stock(
             self, preds, visualization, return_datasample, pred_out_dir
         )
-        if self.num_pred_imgs == first or not is_ours(self.model):
-            return result
-        for number, sample in enumerate(preds if pred_out_dir else ()):
-            labels = sample.pred_sem_seg.cpu().numpy().data[0]
-            if labels.max() > 255:
-                name = f'{first + number:08}_pred.png'
-                image = Image.fromarray(labels.astype(np.uint16))
-                image.save(os.path.join(pred_out_dir, name))
-        return result
 
     kind.postprocess = postprocess
+
+
+def _write_label_map(sample: Any, path: str) -> None:
+    """Write the classes of the pixels to a PNG file, without its ending."""
+    labels = sample.pred_sem_seg.cpu().numpy().data[0]
+    kind = np.uint16 if labels.max() > 255 else np.uint8
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    Image.fromarray(labels.astype(kind)).save(f'{path}.png')
 
 
 def correct_segmentation() -> None:
@@ -302,7 +308,7 @@ def correct_segmentation() -> None:
     from mmseg.apis import MMSegInferencer, inference
 
     correct_inferencer(MMSegInferencer)
-    _write_all_classes(MMSegInferencer)
+    _name_label_maps(MMSegInferencer)
     stock = inference._preprare_data
     if hasattr(stock, '__wrapped__'):
         return

@@ -1,5 +1,6 @@
 """MMSegmentation's functions for inference, with what a run of ours wrote."""
 
+import shutil
 from pathlib import Path
 
 import mmcv
@@ -119,11 +120,33 @@ def test_inferencer(paths, expected, tmp_path):
     folder = str(Path(files[0]).parent)
     assert len(inferencer(folder)['predictions']) == 4
     out = tmp_path / 'out'
-    inferencer(files, out_dir=str(out))
-    assert len([*(out / 'pred').iterdir()]) == 4
-    for file in files:
+    inferencer([*files, arrays[0]], out_dir=str(out))
+    assert len([*(out / 'pred').iterdir()]) == 5
+    for file, wanted in zip(files, expected, strict=True):
         drawn = Image.open(out / 'vis' / Path(file).name)
         assert drawn.size == Image.open(file).size
+        labels = Image.open(out / 'pred' / f'{Path(file).stem}.png')
+        assert np.array_equal(labels, wanted)
+    (number,) = (out / 'pred').glob('*_pred.png')  # of the array
+    assert np.array_equal(Image.open(number), expected[0])
+
+
+def test_label_maps_of_two_folders(paths, expected, tmp_path):
+    """None replaces another, with samples as results, too."""
+    config, weights, files = paths
+    for name, file in zip('ab', files, strict=False):
+        (tmp_path / name).mkdir()
+        shutil.copy(file, tmp_path / name / '0.png')
+    inferencer = MMSegInferencer(
+        config, weights=weights, device='cpu', show_progress=False
+    )
+    given = [str(tmp_path / name / '0.png') for name in 'ab']
+    out = tmp_path / 'out'
+    found = inferencer(given, out_dir=str(out), return_datasamples=True)
+    assert len(found) == 2
+    for name, wanted in zip('ab', expected, strict=False):
+        labels = Image.open(out / 'pred' / name / '0.png.png')
+        assert np.array_equal(labels, wanted)
 
 
 def test_classes_beyond_255_are_written(paths, tmp_path, monkeypatch):
