@@ -6,6 +6,7 @@ import pickle
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -503,6 +504,21 @@ def test_frozen_features_draw_nothing(tmp_path, capsys):
     assert capsys.readouterr().err == (
         'error: The test of this config draws no pictures: leave out '
         '--show-dir.\n'
+    )
+
+
+def test_pictures_of_several_processes_are_refused(
+    tmp_path, monkeypatch, capsys
+):
+    """The libraries draw those of the first process alone."""
+    name = 'siamese_im_vit-micro-p8_ft-1xb64-amp-coslr-10e_demo.py'
+    runner = SimpleNamespace(world_size=2)
+    monkeypatch.setattr(testing, 'build_runner', lambda _: runner)
+    with pytest.raises(SystemExit):
+        testing.main([name, 'file.pth', '--show-dir', str(tmp_path)])
+    assert capsys.readouterr().err == (
+        'error: --show-dir draws the pictures of one process, and 2 test; '
+        'leave out --launcher, or --show-dir.\n'
     )
 
 

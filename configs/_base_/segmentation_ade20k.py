@@ -73,6 +73,7 @@ custom_hooks = [
     dict(type='mmpretrain.ClassCountHook',
          parts=('decode_head', 'auxiliary_head')),
     dict(type='OneChannelHook'),
+    dict(type='OneSizeHook'),
 ]
 default_hooks = dict(
     logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),

@@ -35,7 +35,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
     with explained_errors(argv):
         args = parse_args(argv)
-        metrics = build_runner(configure(args)).test()
+        runner = build_runner(configure(args))
+        if args.show_dir and runner.world_size > 1:
+            raise SimimError(
+                f'--show-dir draws the pictures of one process, and '
+                f'{runner.world_size} test; leave out --launcher, or '
+                '--show-dir.'
+            )
+        metrics = runner.test()
         if args.out is not None and is_main_process():
             write_json(args.out, plain_numbers(metrics))
 

@@ -31,7 +31,7 @@ _COMPARED = (
 _WATCHING = '|'.join(
     (
         *('ThroughputHook', 'CollapseMonitor', 'OnlineKNN', 'OnlineMatches'),
-        *('ClassCountHook', 'MaskHook', 'OneChannelHook'),
+        *('ClassCountHook', 'MaskHook', 'OneChannelHook', 'OneSizeHook'),
         *('MultiScaleTestHook', 'NamedPicturesHook', 'SafeCheckpointHook'),
         *('CheckpointHook', 'LoggerHook', 'IterTimerHook', 'RuntimeInfoHook'),
         *('EmptyCacheHook', 'PrepareTTAHook', r'\w*ProfilerHook'),

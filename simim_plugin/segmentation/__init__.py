@@ -30,6 +30,7 @@ from .hooks import (
     AsLoadedVisualizationHook,
     MultiScaleTestHook,
     OneChannelHook,
+    OneSizeHook,
 )
 from .probes import KNNSegHead, KNNSegLoop, LinearSegHead
 
@@ -44,6 +45,7 @@ __all__ = [
     'LoadLabelMap',
     'MultiScaleTestHook',
     'OneChannelHook',
+    'OneSizeHook',
     'SiameseIMSegViT',
 ]
 

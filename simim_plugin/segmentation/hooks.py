@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from mmengine.hooks import Hook
@@ -18,6 +19,7 @@ from mmseg.structures import SegDataSample
 from ..datasets.annotated import read_as_loaded
 from ..engine.unwrapping import unwrapped
 from ..errors import SimimError
+from ..pictures.distinct import names_in
 
 
 @HOOKS.register_module()
@@ -40,6 +42,39 @@ class OneChannelHook(Hook):
                             f'{name}.loss_decode.use_sigmoid=True, or '
                             f'{name}.out_channels=2.'
                         )
+
+
+@HOOKS.register_module()
+class OneSizeHook(Hook):
+    """Refuse an evaluation whose batches hold images of several sizes.
+
+    MMSegmentation does not pad them to one size, since the windows of a
+    sliding test would move.
+    """
+
+    def before_val_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None
+    ) -> None:
+        """Compare the images of a batch."""
+        self._check('val', data_batch)
+
+    def before_test_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None
+    ) -> None:
+        """Compare the images of a batch."""
+        self._check('test', data_batch)
+
+    def _check(self, part: str, data_batch: dict | None) -> None:
+        images = (data_batch or {}).get('inputs', ())
+        # With several scales, an item is the list of the views of one.
+        sizes = {tuple(x.shape[1:]) for x in images if hasattr(x, 'shape')}
+        if len(sizes) > 1:
+            (height, width), (rows, columns) = sorted(sizes)[:2]
+            raise SimimError(
+                f'A batch of {part}_dataloader has images of {width} x '
+                f'{height} and {columns} x {rows} pixels, after its pipeline; '
+                f'set {part}_dataloader.batch_size to 1.'
+            )
 
 
 class MultiScaleModel(SegTTAModel):
@@ -87,12 +122,28 @@ class AsLoadedVisualizationHook(SegVisualizationHook):
     """MMSegmentation's visualization hook, on images as they were loaded.
 
     MMSegmentation turns images by their EXIF orientation, also where the
-    label maps are of the stored ones. Arguments are those of
-    :class:`mmseg.engine.SegVisualizationHook`.
+    label maps are of the stored ones, and numbers the pictures of a test.
+    With ``save_dir`` of the visualizer, which ``--show-dir`` sets, the
+    pictures of a test have the names of
+    :func:`simim_plugin.pictures.distinct.distinct_names` in that folder.
+    Arguments are those of :class:`mmseg.engine.SegVisualizationHook`.
     """
 
     drawn = 0
     """Pictures of the test so far."""
+
+    folder: str | None = None
+    """Of the pictures of the test."""
+
+    names: Mapping[str, str] = MappingProxyType({})
+    """From the paths of the test's images to the names of pictures."""
+
+    def before_test(self, runner: Runner) -> None:
+        """Name the pictures, so that none replaces another."""
+        given = runner.cfg.get('visualizer') or {}
+        self.folder = given.get('save_dir')
+        if self.draw and self.folder:
+            self.names = names_in(runner.test_dataloader.dataset)
 
     def after_val_iter(
         self,
@@ -104,7 +155,8 @@ class AsLoadedVisualizationHook(SegVisualizationHook):
         """Draw the first image of every ``interval``-th batch."""
         step = runner.iter + batch_idx
         if self.draw and step % self.interval == 0:
-            self._draw('val', outputs[0], step)
+            name = f'val_{Path(outputs[0].img_path).name}'
+            self._draw(name, outputs[0], step)
 
     def after_test_iter(
         self,
@@ -116,14 +168,26 @@ class AsLoadedVisualizationHook(SegVisualizationHook):
         """Draw all images of a batch."""
         for sample in outputs if self.draw else ():
             self.drawn += 1
-            self._draw('test', sample, self.drawn)
+            path = sample.img_path
+            name, file = f'test_{Path(path).name}', None
+            if self.folder:
+                name = self.names.get(path, Path(path).stem)
+                file = str(Path(self.folder, f'{name}.png'))
+            self._draw(name, sample, self.drawn, file)
 
-    def _draw(self, mode: str, sample: SegDataSample, step: int) -> None:
+    def _draw(
+        self,
+        name: str,
+        sample: SegDataSample,
+        step: int,
+        file: str | None = None,
+    ) -> None:
         self._visualizer.add_datasample(
-            f'{mode}_{Path(sample.img_path).name}',
+            name,
             read_as_loaded(sample, self.backend_args),
             data_sample=sample,
             show=self.show,
             wait_time=self.wait_time,
+            out_file=file,
             step=step,
         )

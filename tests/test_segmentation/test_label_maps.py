@@ -17,6 +17,7 @@ from mmseg.structures import SegDataSample
 from PIL import Image
 
 from simim_plugin import config_path
+from simim_plugin.errors import SimimError
 from simim_plugin.segmentation import label_maps
 from simim_plugin.segmentation.label_maps import (
     LabelMapError,
@@ -352,6 +353,18 @@ def test_a_softmax_over_one_channel_is_refused():
         hook.before_train(SimpleNamespace(model=model))
     model = MODELS.build(two_classes(**SIGMOID).model)
     hook.before_train(SimpleNamespace(model=model))
+
+
+@pytest.mark.parametrize('part', ['val', 'test'])
+def test_a_batch_of_several_sizes_is_refused(part):
+    hook = HOOKS.build(dict(type='OneSizeHook'))
+    check = getattr(hook, f'before_{part}_iter')
+    small, large = torch.zeros(3, 64, 80), torch.zeros(3, 64, 90)
+    check(None, 0, dict(inputs=[small, small]))
+    check(None, 0, dict(inputs=[[small, large], [small, large]]))  # scales
+    with pytest.raises(SimimError, match='of 80 x 64 and 90 x 64') as caught:
+        check(None, 0, dict(inputs=[small, large]))
+    assert f'set {part}_dataloader.batch_size to 1' in str(caught.value)
 
 
 def test_more_classes_than_a_byte_counts_are_refused(tmp_path):

@@ -20,6 +20,7 @@ from simim_plugin.commands import train as training
 from simim_plugin.commands.command_line import build_runner
 from simim_plugin.demo.data import make_demo_data
 from simim_plugin.models import SiameseIMViT
+from simim_plugin.pictures.distinct import distinct_names
 from simim_plugin.segmentation import label_maps
 
 from ..test_packaging import make_site, run, source, wheel  # noqa: F401
@@ -136,6 +137,8 @@ def test_predictions_are_drawn(trained, scenes, tmp_path):
     testing.main(list(map(str, args)))
     pictures = list((tmp_path / 'drawn').rglob('*.png'))
     assert len(pictures) == 3
+    names = distinct_names(map(str, (scenes / 'val').rglob('*.*'))).values()
+    assert {*pictures} == {tmp_path / 'drawn' / f'{n}.png' for n in names}
     for picture in pictures:  # truth and prediction
         assert Image.open(picture).size == (128, 64)
 
