@@ -36,6 +36,7 @@ from ..pictures.walking import class_folders
 from ..recipes.class_folders import is_divided
 from ..recipes.configuring import Choices, Recipe, make_recipe
 from ..recipes.file_lists import is_list
+from ..settings import changed_too_late
 from ..text import clean
 from ..vit import ARCHES
 from .command_line import find_config
@@ -472,6 +473,8 @@ class Evaluation:
         file, metrics = folder / 'config.py', folder / 'metrics.json'
         folder.mkdir(parents=True, exist_ok=True)
         config = self._config(task, name)
+        for warning in self._late_options(config, task):
+            print(clean(f'  warning: {warning}'), flush=True)
         write_plainly(config)
         config.dump(file)
         weights = self.checkpoint
@@ -582,25 +585,36 @@ class Evaluation:
         return Config.fromfile(file)
 
     def _with_options(self, config: Config, task: str) -> Config:
-        """Set the seed and ``--cfg-options`` in place; return the config.
+        """Set the seed and ``--cfg-options`` in place; return the config."""
+        config.randomness.seed = self.args.seed
+        merge(config, self._options_of(config, task))
+        return config
+
+    def _options_of(self, config: Config, task: str) -> dict[str, str]:
+        """Return the options of a task that its config has.
 
         An option ``TASK:KEY=VALUE`` is of that task.
         """
-        config.randomness.seed = self.args.seed
         options = {
             key.rpartition(':')[2]: value
             for key, value in self.args.cfg_options.items()
             if key.rpartition(':')[0] in ('', task)
         }
-        merge(
-            config,
-            {
-                key: value
-                for key, value in options.items()
-                if key.partition('.')[0] in config  # a test has no train_cfg
-            },
-        )
-        return config
+        return {
+            key: value
+            for key, value in options.items()
+            if key.partition('.')[0] in config  # a test has no train_cfg
+        }
+
+    def _late_options(self, config: Config, task: str) -> list[str]:
+        """Return warnings about options that reach nothing.
+
+        The config is written with its names beside their uses, so that the
+        scripts cannot tell.
+        """
+        read = Config.fromfile(config.filename)
+        merge(read, self._options_of(read, task))
+        return [*changed_too_late(read)]
 
     def _move(self, dataset: dict) -> None:
         """Point a data set to the folders that the command names."""

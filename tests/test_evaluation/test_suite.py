@@ -120,6 +120,19 @@ def test_options_go_where_they_belong(demo):
     assert 'randomness.seed' not in run.settings['cfg_options']
 
 
+def test_options_that_come_too_late_are_named(demo, tmp_path, monkeypatch):
+    """The config has used the pipeline when the option changes its name."""
+    words = ['--work-dir', str(tmp_path), '--cfg-options']
+    words += ['test_pipeline.2.size=99', 'test_dataloader.num_workers=0']
+    run = evaluation(demo, *words)
+    (name,) = run._configs('knn')
+    (warning,) = run._late_options(run._config('knn', name), 'knn')
+    assert warning.startswith('The change of test_pipeline by an option')
+    words[-2] = 'test_dataloader.batch_size=4'
+    run = evaluation(demo, '--work-dir', str(tmp_path / 'in'), *words[2:])
+    assert run._late_options(run._config('knn', name), 'knn') == []
+
+
 @pytest.mark.parametrize('text', ['abc', '-1', '4294967296', '1.5'])
 def test_seeds_of_the_options(text):
     words = ['a.pth', '--cfg-options', f'randomness.seed={text}']
