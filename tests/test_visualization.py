@@ -12,10 +12,12 @@ import torch
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
+from mmengine.config import Config
 from PIL import Image
 
 from simim_plugin import config_path
 from simim_plugin.checkpoint import CheckpointError, load_backbone
+from simim_plugin.commands import visualize as commands
 from simim_plugin.commands.visualize import (
     find_images,
     main,
@@ -619,9 +621,36 @@ def test_command_draws_pairs_and_curves(photos, tmp_path):
     assert out.read_text().count('<figure>') == 1
 
 
+def test_levels_are_those_of_the_training(checkpoint, tmp_path, monkeypatch):
+    """Images of 12 bits, by the window of a config or of an option."""
+    folder = tmp_path / 'deep'
+    folder.mkdir()
+    levels = np.random.default_rng(0).integers(1024, 3072, (80, 80))
+    Image.fromarray(levels.astype(np.int32)).save(folder / 'a.tif')
+    shades, seen = (levels - 1024) / 2048 * 255, []
+
+    def shown(image):
+        seen.append(image)
+        return image
+
+    monkeypatch.setattr(commands, 'as_shown', shown)
+    config = Config.fromfile(config_path('siamese_im_vit-micro-p8_demo.py'))
+    config.train_dataloader.dataset.pipeline[0].window = (1024, 3072)
+    config.dump(tmp_path / 'mine.py')
+    given, out = str(tmp_path / 'mine.py'), str(tmp_path / 'out.png')
+    main(['pair', str(folder), '--config', given, '--out', out])
+    assert np.abs(seen[0][..., 0] - shades).max() < 1
+    seen.clear()
+    words = [str(checkpoint), str(folder), '--window', '1024', '3072']
+    for picture in ('pca', 'attention', 'match'):
+        main([picture, *words, '--out', out])
+    assert min(np.ptp(image) for image in seen) > 200
+
+
 @pytest.mark.parametrize(
     ('words', 'sentence'),
     [
+        (['pca', '{file}', '{photos}', '--window', '9', '3'], 'higher level'),
         (['pca', '{file}', '{photos}', '--out', 'x.jpg'], 'use --out x.png'),
         (['pca', '{file}', '/none'], 'no image or folder at /none'),
         (['pca', '{file}', '{empty}'], 'There is no image'),

@@ -19,7 +19,7 @@ from ..datasets import LoadRGBImage, PairedViews
 from ..datasets.paired_views import resize
 from ..errors import SimimError
 from ..evaluation import draw_pairs, match_patches
-from ..pictures import as_shown
+from ..pictures import Window, as_shown
 from ..pictures.walking import EXTENSIONS, list_images
 from ..settings import fit_channels
 from ..settings.channels import channels_of
@@ -127,6 +127,8 @@ def pairs(args: argparse.Namespace) -> Captioned:
     except (AttributeError, ValueError) as error:
         raise _no_pairs(args.config) from error
     transform = Compose(remove_transform(pipeline, 'PackInputs'))
+    loaders = [s for s in transform.transforms if isinstance(s, LoadRGBImage)]
+    load = [*loaders, LoadRGBImage(channels=channels_of(config))][0]
     paths = find_images(args.images, args.limit)
     drawn = draw_pairs(transform, [str(path) for path in paths], args.seed)
     if not all({'geometry', 'mask'} <= pair.keys() for pair in drawn):
@@ -135,7 +137,7 @@ def pairs(args: argparse.Namespace) -> Captioned:
         (
             path.name,
             draw_pair(
-                as_shown(read_image(path, channels_of(config))),
+                as_shown(load(dict(img_path=str(path)))['img']),
                 [as_shown(view) for view in pair['img']],
                 pair['geometry'],
                 pair['mask'],
@@ -152,7 +154,7 @@ def matches(args: argparse.Namespace) -> Captioned:
     paths = find_images(args.images, args.limit, even=args.across)
     encoder = encoder_of(args)
     if args.across:
-        images = squares(paths, encoder)
+        images = squares(paths, encoder, args.window)
         features = encoder(images)
         images = [as_shown(image) for image in images]
         return [
@@ -163,7 +165,8 @@ def matches(args: argparse.Namespace) -> Captioned:
             for i in range(0, len(paths), 2)
         ]
     views = PairedViews(size=encoder.size, crop_scale=(0.2, 1.0))
-    transform = Compose([LoadRGBImage(channels=encoder.channels), views])
+    load = LoadRGBImage(channels=encoder.channels, window=args.window)
+    transform = Compose([load, views])
     drawn = draw_pairs(transform, [str(path) for path in paths], args.seed)
     found = match_patches(encoder, drawn, grid=encoder.grid)
     figure = draw_matches(
@@ -177,7 +180,7 @@ def tokens(args: argparse.Namespace) -> Captioned:
     """Draw the patch tokens of all images as colours."""
     paths = find_images(args.images, args.limit)
     encoder = encoder_of(args)
-    images = squares(paths, encoder)
+    images = squares(paths, encoder, args.window)
     names = ', '.join(path.name for path in paths)
     shown = [as_shown(image) for image in images]
     return [(names, draw_tokens(shown, encoder(images)))]
@@ -187,7 +190,7 @@ def attentions(args: argparse.Namespace) -> Captioned:
     """Draw the attention of the cls token in each image."""
     paths = find_images(args.images, args.limit)
     encoder = encoder_of(args)
-    images = squares(paths, encoder)
+    images = squares(paths, encoder, args.window)
     return [
         (path.name, draw_attention(as_shown(image), shares))
         for path, image, shares in zip(
@@ -218,10 +221,20 @@ def encoder_of(args: argparse.Namespace) -> FrozenEncoder:
     )
 
 
-def squares(paths: Sequence[Path], encoder: FrozenEncoder) -> list[np.ndarray]:
-    """Read images for an encoder, see :func:`square`."""
+def squares(
+    paths: Sequence[Path],
+    encoder: FrozenEncoder,
+    window: Window | None = None,
+) -> list[np.ndarray]:
+    """Read images for an encoder, see :func:`read_image` and :func:`square`.
+
+    Args:
+        paths (Sequence[Path]): of the images.
+        encoder (FrozenEncoder): which takes them.
+        window (tuple[float, float], optional): of its training.
+    """
     return [
-        square(read_image(path, encoder.channels), encoder.size)
+        square(read_image(path, encoder.channels, window), encoder.size)
         for path in paths
     ]
 
@@ -274,17 +287,22 @@ def find_images(
     return found
 
 
-def read_image(path: Path, channels: int = 3) -> np.ndarray:
+def read_image(
+    path: Path, channels: int = 3, window: Window | None = None
+) -> np.ndarray:
     """Read an image as (H, W, N) uint8, RGB if N is 3.
 
     Args:
         path (Path): of the image.
         channels (int): N. Defaults to 3.
+        window (tuple[float, float], optional): as in
+            :class:`simim_plugin.datasets.LoadRGBImage`. Defaults to None.
 
     Raises:
         SimimError: if it cannot be read.
     """
-    return LoadRGBImage(channels=channels)(dict(img_path=str(path)))['img']
+    load = LoadRGBImage(channels=channels, window=window)
+    return load(dict(img_path=str(path)))['img']
 
 
 def square(image: np.ndarray, size: int) -> np.ndarray:
@@ -354,6 +372,14 @@ def _add_encoder(parser: argparse.ArgumentParser, limit: int) -> None:
             'encoder of other channels than three. Defaults to that of the '
             "encoder's family",
         )
+    parser.add_argument(
+        '--window',
+        nargs=2,
+        type=float,
+        metavar=('LOW', 'HIGH'),
+        help='levels that become black and white in images of more than 8 '
+        'bits, as in the training of the encoder',
+    )
     _add_images(parser, limit)
 
 
