@@ -14,6 +14,7 @@ from PIL import Image
 
 from simim_plugin.checkpoint import CheckpointError
 from simim_plugin.commands import train as training
+from simim_plugin.recipes import report
 
 from ..test_checkpoint.helpers import Malicious
 from . import DEMO
@@ -136,6 +137,18 @@ def test_inferencer(paths, expected, tmp_path):
         drawn = Path(out, 'vis', Path(file).name)
         assert Image.open(drawn).size == Image.open(file).size
         assert Path(out, 'preds', f'{Path(file).stem}.json').is_file()
+
+
+def test_a_report_of_the_first_images(paths, tmp_path):
+    """Without a file of its own the metric takes the objects of the set."""
+    config, weights, _ = paths
+    given = Config.fromfile(config)
+    given.test_dataloader.dataset.indices = 2
+    given.test_evaluator.ann_file = None
+    given.dump(tmp_path / 'first.py')
+    tested = report.run_test(tmp_path / 'first.py', Path(weights))
+    assert [*tested.curves] == [*CLASSES]
+    assert 'coco/bbox_mAP' in tested.metrics
 
 
 def test_pictures_of_arrays_have_their_colours(paths):
