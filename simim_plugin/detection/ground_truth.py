@@ -90,7 +90,7 @@ def _is_of(image: Mapping[str, Any], path: str) -> bool:
     ]
     path = unicodedata.normalize('NFC', path)
     return not any(names) or any(
-        path.endswith(unicodedata.normalize('NFC', name))
+        f'/{path}'.endswith('/' + unicodedata.normalize('NFC', name))
         for name in names
         if name
     )

@@ -30,6 +30,7 @@ class NumPy2LVISMetric(LVISMetric):
     """
 
     cat_ids: list[int] | None
+    _lvis_api: Any
 
     def __init__(
         self, ann_file: str | None = None, *args: Any, **kwargs: Any

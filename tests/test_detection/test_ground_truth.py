@@ -166,6 +166,7 @@ def test_annotations_of_other_images_are_refused(kind, tmp_path):
     metric.process({}, [a_sample(0, decomposed)])
     for number, path, words in (
         (1, 'data/test/é1.jpg', 'has val/é1.jpg with the id 1'),
+        (0, 'data/interval/é0.jpg', 'has val/é0.jpg with the id 0'),
         (7, 'data/val/é7.jpg', 'has no image with the id 7'),
     ):
         with pytest.raises(SimimError, match=words) as caught:
