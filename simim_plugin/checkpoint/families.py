@@ -391,8 +391,7 @@ def _activation(
     Raises:
         CheckpointError: for one that no option builds.
     """
-    quick = 'quickgelu' in _words(about, file)
-    name = about.get('hidden_act', 'quick_gelu' if quick else 'gelu')
+    name = stated_activation(about, file) or 'gelu'
     if gated and about.get('model_type') == 'dinov3_vit':
         known = name == 'silu'
     else:
@@ -404,6 +403,17 @@ def _activation(
             'docs/encoders.md lists.'
         )
     return ACTIVATIONS['gelu' if gated else name]
+
+
+def stated_activation(about: Mapping[str, Any], file: str) -> Any:
+    """Return the activation that a file or its name states, '' for none.
+
+    Args:
+        about (Mapping[str, Any]): what the file states of its model.
+        file (str): the source.
+    """
+    quick = 'quickgelu' in _words(about, file)
+    return about.get('hidden_act', 'quick_gelu' if quick else '')
 
 
 def _hidden(state: StateDict) -> tuple[int, bool]:
@@ -451,7 +461,13 @@ def _heads(
             f'The tensors of {file} are for {stated} attention heads, not '
             f'{given}; leave --num-heads out.'
         )
-    heads = given or about.get('num_attention_heads') or stated
+    of_file = about.get('num_attention_heads')
+    if given and type(of_file) is int and given != of_file:
+        raise CheckpointError(
+            f'{file} states {of_file} attention heads, not {given}; leave '
+            '--num-heads out.'
+        )
+    heads = given or of_file or stated
     if not heads and 'pos_embed' not in state:
         heads = width // 64  # DINOv3, ViT-H+ too
     known = known_encoder(width, depth)

@@ -35,6 +35,7 @@ from .families import (
     named_family,
     options_text,
     rotary_of,
+    stated_activation,
     statement,
     with_images,
 )
@@ -50,7 +51,14 @@ from .names import (
 )
 from .preprocessing import beside, preprocessing
 from .reading import CheckpointError, read_checkpoint
-from .statement import BACKBONE, FAMILY, IMAGES, stated_by_run, stated_grid
+from .statement import (
+    BACKBONE,
+    FAMILY,
+    IMAGES,
+    activation_of,
+    stated_by_run,
+    stated_grid,
+)
 
 _SAME_CONFIG = 'use the config that the checkpoint was made with'
 _RESIZE = 'resize_patches=True resizes the patch kernel'
@@ -168,8 +176,8 @@ class Weights:
         See :func:`encoder_options`.
         """
         about = self.about
-        if self.shape()[0] == 384 and self._by_moco:
-            about = {'num_attention_heads': 12, **about}
+        if self.stated_heads:
+            about = {**about, 'num_attention_heads': self.stated_heads}
         return encoder_options(
             self.part('backbone'),
             about,
@@ -177,6 +185,14 @@ class Weights:
             num_heads,
             self.family,
         )
+
+    @property
+    def stated_heads(self) -> int:
+        """The attention heads of the file or its method, 0 if not known."""
+        stated = self.about.get('num_attention_heads')
+        if not stated and self._by_moco and self.shape()[0] == 384:
+            return 12
+        return stated if type(stated) is int else 0
 
     @property
     def _by_moco(self) -> bool:
@@ -358,7 +374,7 @@ def load_backbone(
             encoder is missing, mis-shaped or unknown.
     """
     weights = read_weights(file, branch, entry=entry)
-    _check_rotary(backbone, weights)
+    _check_untraced(backbone, weights)
     encoder = weights.part('backbone')
     resized, dropped = _adapt(backbone, encoder, weights, resize_patches, grid)
     if channels is not None:
@@ -521,7 +537,7 @@ def load_weights(
     resized: list[str] = []
     backbone: Any = getattr(model, 'backbone', None)
     if hasattr(backbone, 'pos_embed'):
-        _check_rotary(backbone, weights)
+        _check_untraced(backbone, weights)
         encoder = weights.part('backbone')
         resized, norms = _adapt(backbone, encoder, weights)
         dropped += norms
@@ -553,7 +569,9 @@ def load_model(
     Raises:
         CheckpointError: if any tensor is missing, mis-shaped or unknown.
     """
-    state = read_weights(path).state
+    weights = read_weights(path)
+    _check_untraced(model.backbone, weights)
+    state = weights.state
     state.pop(UNREAD, None)
     new = model.get_parameter(f'backbone.{_PATCHES}').shape[1]
     adapted = adapt_all_channels(state, new, channels)
@@ -635,6 +653,34 @@ def check_fit(
             f'{len(wanted)} tensors {listing}; {hint}; see '
             f'{Trouble.NO_FIT}.'
         )
+
+
+def _check_untraced(backbone: Any, weights: Weights) -> None:
+    """Refuse a backbone of other options than a file states.
+
+    These options leave no trace in the tensors, which would load and compute
+    other features.
+
+    Raises:
+        CheckpointError: naming the setting.
+    """
+    _check_rotary(backbone, weights)
+    arch = getattr(backbone, 'arch_settings', {})
+    rows = (
+        ('{} attention heads', weights.stated_heads, arch.get('num_heads')),
+        (
+            'the activation {}',
+            stated_activation(weights.about, weights.file),
+            activation_of(backbone),
+        ),
+    )
+    for words, stated, own in rows:
+        if stated and own and stated != own:  # 0 and '' are not known
+            raise CheckpointError(
+                f'The checkpoint {weights.file} was trained with '
+                f'{words.format(stated)}, and the backbone has {own}; '
+                f'{weights.needed_options(None)}.'
+            )
 
 
 def _check_rotary(backbone: Any, weights: Weights) -> None:

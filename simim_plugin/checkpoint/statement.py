@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from mmcv.cnn.bricks.transformer import FFN
+from torch import nn
+
 from ..runs.changes import settings
 from ..vit import PlainViT
 
@@ -149,9 +152,34 @@ def _activation(layers: Mapping | Iterable[Mapping]) -> str:
     return ' and '.join(sorted(names))
 
 
+def activation_of(vit: nn.Module) -> str:
+    """Return the name of the activation of a ViT's MLPs, '' for SwiGLU.
+
+    Args:
+        vit (nn.Module): the encoder.
+    """
+    found = [
+        part.layers[0][1] for part in vit.modules() if isinstance(part, FFN)
+    ]
+    names = {
+        _name(
+            dict(
+                type=type(part).__name__,
+                approximate=getattr(part, 'approximate', 'none'),
+            )
+        )
+        for part in found
+    }
+    return ' and '.join(sorted(names))
+
+
 def _name(config: Mapping[str, Any]) -> str:
     """Return the name of an activation, its type if it is not known."""
-    plain = {k: v for k, v in config.items() if v != 'none'}
+    plain = {
+        key: value
+        for key, value in config.items()
+        if value != 'none' and key != 'inplace'
+    }
     plain['type'] = _bare(plain.get('type'))
     for name, known in ACTIVATIONS.items():
         if plain == {**known, 'type': _bare(known['type'])}:

@@ -385,6 +385,9 @@ def test_the_small_vit_of_moco_v3_has_12_heads(
         with torch.no_grad():
             wanted = vit.forward_features(images())
             assert equal(backbone.eval()(images())[0], wanted), file
+    six = SiameseIMViT(arch='small', img_size=SIZE, patch_size=PATCH)
+    with pytest.raises(CheckpointError, match='trained with 12 attention'):
+        load_backbone(six, 'moco.pth', branch=branch)
 
 
 def in_dino(state):

@@ -14,9 +14,11 @@ from torch.utils.data import Dataset
 from simim_plugin.checkpoint import (
     CheckpointError,
     load_backbone,
+    load_weights,
     read_weights,
 )
 from simim_plugin.checkpoint.export import convert
+from simim_plugin.checkpoint.loading import load_model
 from simim_plugin.checkpoint.portable import Portable
 from simim_plugin.config_files import config_path
 from simim_plugin.engine import SiameseIMRunner
@@ -26,6 +28,9 @@ from .helpers import our_vit, scramble, wrap
 
 QUICK = dict(act_cfg=dict(type='mmpretrain.QuickGELU'))
 TANH = dict(act_cfg=dict(type='GELU', approximate='tanh'))
+MICRO = dict(
+    embed_dims=128, num_layers=4, num_heads=4, feedforward_channels=512
+)
 SHOWN = {
     'registers': dict(num_registers=4),
     'swiglu': dict(ffn_type='swiglu'),
@@ -102,6 +107,45 @@ def test_options_without_a_trace(tmp_path, name, to):
     assert same(file, backbone)
     if name == 'filtered':
         assert same(file, backbone, 80)
+
+
+@pytest.mark.parametrize(
+    ('name', 'words'),
+    [
+        ('heads', 'trained with 8 attention heads, .* has 4'),
+        ('quick', 'with the activation quick_gelu, .* has gelu; .*QuickGELU'),
+        ('tanh', 'with the activation gelu_pytorch_tanh, .* has gelu'),
+        ('relu', 'with the activation relu, .* has gelu'),
+    ],
+)
+def test_another_option_without_a_trace_is_refused(tmp_path, name, words):
+    file, _ = pretraining(tmp_path, UNTRACED[name])
+    options = read_weights(file).options()
+    fits = SiameseIMViT(img_size=48, **options)
+    load_backbone(fits, file)
+    plain = SiameseIMViT(
+        img_size=48, arch=MICRO, patch_size=options['patch_size']
+    )
+    with pytest.raises(CheckpointError, match=words):
+        load_backbone(plain, file)
+    model = MODELS.build(
+        Config.fromfile(config_path('siamese_im_vit-micro-p8_demo.py')).model
+    )
+    for load in (load_model, load_weights):
+        with pytest.raises(CheckpointError, match=words):
+            load(model, file)
+
+
+def test_an_activation_in_place_is_the_same(tmp_path):
+    relu = dict(layer_cfgs=dict(act_cfg=dict(type='ReLU', inplace=True)))
+    file, backbone = pretraining(tmp_path, relu)
+    load_backbone(backbone, file)
+
+
+def test_other_heads_than_a_file_states_are_refused(tmp_path):
+    file, _ = pretraining(tmp_path, {})
+    with pytest.raises(CheckpointError, match='states 4 attention heads, not'):
+        read_weights(file).options(8)
 
 
 def test_statistics_are_those_of_the_run(tmp_path):
