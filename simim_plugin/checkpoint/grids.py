@@ -110,23 +110,44 @@ def with_row(
     )
 
 
-def bias_grid(table: Tensor) -> Grid:
-    """Return the grid of a table of relative position bias, a square.
+def bias_grid(
+    table: Tensor,
+    file: str,
+    given: Grid | None = None,
+    goal: Grid | None = None,
+    ours: bool = False,
+) -> Grid:
+    """Return the grid of a table of relative position bias.
+
+    Without a grid that is given, the rule is that of learned positions in
+    :func:`grid_of`.
 
     Args:
-        table (Tensor): ((2 R - 1)^2 + 3, heads).
+        table (Tensor): ((2 R - 1) (2 C - 1) + 3, heads).
+        file (str): the source, for the error.
+        given (tuple[int, int], optional): the grid that the file states or
+            the user names.
+        goal (tuple[int, int], optional): the grid of the model.
+        ours (bool): whether the file is of this package.
 
     Raises:
-        CheckpointError: if its rows are those of no square.
+        CheckpointError: if it is not known, or the table is not of it.
     """
-    side = (isqrt(max(len(table) - PLACELESS, 0)) + 1) // 2
-    if not side or bias_rows((side, side)) != len(table):
-        raise CheckpointError(
-            f'A table of relative position bias has {len(table)} rows, which '
-            'is that of no square grid; get the checkpoint again from its '
-            'source.'
-        )
-    return side, side
+    count = len(table)
+    side = (isqrt(max(count - PLACELESS, 0)) + 1) // 2
+    candidates = [given] if given else [goal, (side, side)]
+    if not (given or ours):
+        candidates.reverse()
+    for grid in candidates:
+        if grid and min(grid) > 0 and bias_rows(grid) == count:
+            return grid
+    what, how = 'do not show their grid', 'pass'
+    if given:
+        what, how = f'are of no grid of {given[0]} x {given[1]}', 'correct'
+    raise CheckpointError(
+        f'The checkpoint {file} has {count} rows of relative position bias, '
+        f'which {what}; {how} grid=(rows, columns).'
+    )
 
 
 def fixed_grid(table: Tensor) -> Grid | None:

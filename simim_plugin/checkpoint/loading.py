@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ..errors import SimimError, Trouble
 from ..text import clean, some
 from ..vit import resize_table
-from ..vit.relative import resize_bias
+from ..vit.relative import bias_rows, resize_bias
 from .adapters import load_adapters
 from .channels import adapt_all_channels, adapt_channels
 from .families import (
@@ -142,15 +142,19 @@ class Weights:
     @property
     def grid(self) -> Grid | None:
         """The grid that the file states, if its positions can be of it."""
-        table = self.state.get('backbone.pos_embed')
         kernel = self.state.get(f'backbone.{_PATCHES}')
-        if table is None or kernel is None:
+        if kernel is None:
             return None
         grid = stated_grid(self.about, kernel.shape[-1])
-        if grid is None:
-            return None
-        rows = table.shape[1] - self.row_added
-        return grid if rows - prod(grid) in (0, 1) else None
+        return grid if grid and self._can_be_of(grid) else None
+
+    def _can_be_of(self, grid: Grid) -> bool:
+        table = self.state.get('backbone.pos_embed')
+        bias = self.state.get('backbone.layers.0.attn.bias_table')
+        if table is not None:
+            rows = table.shape[1] - self.row_added
+            return rows - prod(grid) in (0, 1)
+        return bias is not None and len(bias) == bias_rows(grid)
 
     def with_row(
         self, table: Tensor, given: Grid | None, goal: Grid | None
@@ -734,7 +738,7 @@ def _adapt(
     if not extra and encoder.pop('cls_token', None) is not None:
         dropped.append('cls token')
         table = None if table is None else table[:, 1:]
-    resized += _adapt_bias(backbone, wanted, encoder)
+    resized += _adapt_bias(backbone, encoder, weights, grid)
     _zero_biases(wanted, encoder)
     if table is not None and not weights.unknown():
         ours = weights.form.name == OURS.name
@@ -757,20 +761,26 @@ def _adapt(
 
 
 def _adapt_bias(
-    backbone: VisionTransformer, wanted: StateDict, encoder: dict[str, Tensor]
+    backbone: VisionTransformer,
+    encoder: dict[str, Tensor],
+    weights: Weights,
+    grid: Grid | None,
 ) -> list[str]:
     """Resize tables of relative position bias in place; describe it."""
-    names = [name for name in encoder if name.endswith('bias_table')]
-    changed = [
+    wanted = backbone.state_dict()
+    names = [
         name
-        for name in names
-        if name in wanted and wanted[name].shape != encoder[name].shape
+        for name in encoder
+        if name.endswith('bias_table') and name in wanted
     ]
-    if not changed:
+    if not names:
         return []
-    old = bias_grid(encoder[changed[0]])
     new = tuple(backbone.patch_resolution)
-    for name in changed:
+    ours = weights.form.name == OURS.name
+    old = bias_grid(encoder[names[0]], weights.file, grid, new, ours)
+    if old == new:
+        return []
+    for name in names:
         encoder[name] = resize_bias(encoder[name], old, new)
     return [f'relative bias {_change(old, new)}']
 

@@ -136,7 +136,8 @@ def _place(
             encoder['pos_embed'] = table
         return grid_of(encoder['pos_embed'][0, extra:], weights.file, grid)
     if 'layers.0.attn.bias_table' in encoder:
-        return bias_grid(encoder['layers.0.attn.bias_table'])
+        table = encoder['layers.0.attn.bias_table']
+        return bias_grid(table, weights.file, grid)
     return grid or DEFAULT_GRID
 
 

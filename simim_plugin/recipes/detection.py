@@ -198,10 +198,11 @@ def _table_side(encoder: Encoder) -> int | None:
     """Return the rows of the grid of positions, None without one."""
     if encoder.file is None:
         return None
-    state = read_weights(encoder.file, encoder.branch).state
+    weights = read_weights(encoder.file, encoder.branch)
+    state = weights.state
     bias = state.get('backbone.layers.0.attn.bias_table')
     if bias is not None:
-        return bias_grid(bias)[0]
+        return bias_grid(bias, weights.file, weights.grid)[0]
     table = state.get('backbone.pos_embed')
     if table is None:
         return None

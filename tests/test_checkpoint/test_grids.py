@@ -12,9 +12,10 @@ from simim_plugin.checkpoint import (
     read_weights,
 )
 from simim_plugin.checkpoint.export import convert
-from simim_plugin.checkpoint.grids import fixed_grid, grid_of
+from simim_plugin.checkpoint.grids import bias_grid, fixed_grid, grid_of
 from simim_plugin.checkpoint.portable import Portable
 from simim_plugin.models.positions import absolute_table
+from simim_plugin.vit.relative import resize_bias
 
 from .helpers import HEADS, PATCH, images, our_vit, timm_vit, wrap
 
@@ -43,6 +44,39 @@ def test_the_grid_of_a_learned_table():
         grid_of(table, 'x', given=(9, 9))
     with pytest.raises(CheckpointError, match=r'96 patches.*pass grid='):
         grid_of(table[:96], 'x', goal=(14, 14))
+
+
+def test_the_grid_of_a_relative_bias():
+    """2 x 14 patches have as many rows as 5 x 5."""
+    table = torch.randn(84, 2)
+    assert bias_grid(table, 'x') == (5, 5)
+    assert bias_grid(table, 'x', goal=(2, 14)) == (5, 5)
+    assert bias_grid(table, 'x', goal=(2, 14), ours=True) == (2, 14)
+    assert bias_grid(table, 'x', given=(14, 2)) == (14, 2)
+    assert bias_grid(table[:24], 'x', goal=(2, 4)) == (2, 4)
+    with pytest.raises(CheckpointError, match='no grid of 4 x 8; correct'):
+        bias_grid(table, 'x', given=(4, 8))
+    with pytest.raises(CheckpointError, match=r'108 rows.*; pass grid='):
+        bias_grid(torch.randn(108, 2), 'x', goal=(5, 5))
+
+
+@pytest.mark.parametrize('grid', [(4, 8), (2, 14)])
+@torch.no_grad()
+def test_a_relative_bias_keeps_its_grid(tmp_path, grid):
+    options = dict(relative_bias=True, absolute_positions=False)
+    vit = our_vit(img_size=[n * PATCH for n in grid], **options)
+    file, out = save(vit, tmp_path / 'a.pth'), tmp_path / 'out.pth'
+    report = convert(file, out, 'slim', num_heads=HEADS, grid=grid)
+    assert f'images of {grid[0] * PATCH} x {grid[1] * PATCH}:' in report
+    assert read_weights(out).grid == grid
+    one, two = (our_vit(img_size=5 * PATCH, **options) for _ in range(2))
+    load_backbone(one, file, grid=grid)
+    load_backbone(two, out)
+    tables = [x.layers[0].attn.bias_table for x in (vit, one, two)]
+    assert torch.equal(tables[1], resize_bias(tables[0], grid, (5, 5)))
+    assert torch.equal(tables[1], tables[2])
+    with pytest.raises(CheckpointError, match='no grid of 6 x 8; correct'):
+        convert(file, tmp_path / 'b', 'slim', num_heads=HEADS, grid=(6, 8))
 
 
 def encoder(rows, columns):
