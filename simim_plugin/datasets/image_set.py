@@ -159,15 +159,34 @@ def inner_pipelines(dataset: Any) -> Iterator[tuple[Any, Any]]:
             yield one, pipeline
 
 
+def without_pipeline(dataset: Any) -> Iterator[Any]:
+    """Yield the innermost data sets whose images pass no pipeline.
+
+    Args:
+        dataset (Dataset): any, also wrapped or concatenated.
+    """
+    if hasattr(_own(dataset).get('pipeline'), 'transforms'):
+        return
+    inner = _inside(dataset)
+    if not inner:
+        yield dataset
+    for one in inner:
+        yield from without_pipeline(one)
+
+
 def inner_datasets(dataset: Any) -> Iterator[Any]:
     """Yield the data sets in a wrapped or concatenated one, then itself."""
+    for one in _inside(dataset):
+        yield from inner_datasets(one)
+    yield dataset
+
+
+def _inside(dataset: Any) -> list[Any]:
+    """Return the data sets that a wrapper holds."""
     own = _own(dataset)
     # MMEngine's epochs of num_batch_per_epoch hold their set as _dataset.
     inner = [own.get('dataset'), own.get('_dataset'), *own.get('datasets', ())]
-    for one in inner:
-        if one is not None:
-            yield from inner_datasets(one)
-    yield dataset
+    return [one for one in inner if one is not None]
 
 
 def _own(dataset: Any) -> dict[str, Any]:

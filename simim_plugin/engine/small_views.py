@@ -9,7 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
-from ..datasets.image_set import inner_pipelines
+from ..datasets.image_set import inner_pipelines, without_pipeline
 from ..errors import SimimError
 from .loop import ExactEpochLoop
 from .unwrapping import unwrapped
@@ -38,8 +38,8 @@ class SmallViewsFirst(Hook):
 
     Raises:
         SimimError: if the run has no step of one of the sizes, its views,
-            model or loop have one size only, or its training set has no
-            attribute ``pipeline``.
+            model or loop have one size only, or a part of its training set
+            has no attribute ``pipeline``.
     """
 
     def __init__(self, scale: float = SCALE, share: float = SHARE) -> None:
@@ -75,20 +75,23 @@ class SmallViewsFirst(Hook):
                 'SmallViewsFirst changes it; use SiameseIM, or remove the '
                 'hook.'
             )
+        dataset = loop.dataloader.dataset
+        bare = next(without_pipeline(dataset), None)
+        if bare is not None:
+            raise SimimError(
+                f'The {type(bare).__name__} of the training set has no '
+                'attribute `pipeline` with a Compose, whose views '
+                'SmallViewsFirst changes; keep the Compose there, or remove '
+                'the hook.'
+            )
         self._pipelines = [
             (
                 one,
                 pipeline,
                 small_pipeline(pipeline, self.scale, model.backbone),
             )
-            for one, pipeline in inner_pipelines(loop.dataloader.dataset)
+            for one, pipeline in inner_pipelines(dataset)
         ]
-        if not self._pipelines:
-            raise SimimError(
-                'The training set has no attribute `pipeline` with a Compose, '
-                'whose views SmallViewsFirst changes; keep the Compose there, '
-                'or remove the hook.'
-            )
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Choose the views of the first iteration, of a resumed run too."""

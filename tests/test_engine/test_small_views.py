@@ -7,7 +7,7 @@ import torch
 from mmengine.dataset import Compose
 from mmengine.hooks import Hook
 from mmpretrain.registry import HOOKS
-from torch.utils.data import Dataset
+from torch.utils.data import ConcatDataset, Dataset
 
 from simim_plugin.datasets import BlockwiseMask, ImageFolder, PairedViews
 from simim_plugin.datasets.colour_draws import RADIUS
@@ -146,6 +146,12 @@ def test_a_set_without_a_pipeline_is_refused(train, folder):
 
     with pytest.raises(SimimError, match='no attribute `pipeline`'):
         train('run', HOOK, loader=dict(dataset=Composed()))
+    # Its views would keep their size among the small ones of the other set.
+    mixed = ConcatDataset(
+        [ImageFolder(str(folder), pipeline=PIPELINE), Composed()]
+    )
+    with pytest.raises(SimimError, match='The Composed of the training set'):
+        train('mixed', HOOK, loader=dict(dataset=mixed))
 
 
 def test_matches_are_of_full_views(train, folder):
