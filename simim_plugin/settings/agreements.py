@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from . import dense, losses, wrappers
 from .channels import channels_of
 from .forms import compiling, custom_keys
+from .names import nearest
 from .parts import Part
-from .signatures import default_of
+from .signatures import accepted, default_of
 from .whole import Encoder, Faults, Whole, differs, pair, value_of
 
 # Runs
@@ -692,6 +693,21 @@ def classifier(whole: Whole) -> Faults:
         )
 
 
+def counted_classes(whole: Whole) -> Faults:
+    """ClassCountHook looks at parts that the model has."""
+    model = whole.at('model')
+    known = accepted(model.made) if model and model.made else None
+    if model is None or known is None:
+        return
+    for hook in whole.named('ClassCountHook'):
+        for part in hook.get('parts') or ():
+            if part not in known:
+                yield (
+                    f'{hook.path}.parts names {part!r}, which {model.short} '
+                    f'does not have; {nearest(part, known, "name its heads")}.'
+                )
+
+
 AGREEMENTS: tuple[Callable[[Whole], Faults], ...] = (
     logger_copies,
     training_sets,
@@ -729,6 +745,7 @@ AGREEMENTS: tuple[Callable[[Whole], Faults], ...] = (
     views,
     image_sizes,
     classifier,
+    counted_classes,
     square_images,
     losses.class_weights,
     losses.smoothed_classes,

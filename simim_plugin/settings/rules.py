@@ -358,6 +358,9 @@ RULES: dict[str, Rule] = {
     'OnlineKNN.max_val': either(count(), None),
     'OnlineKNN.pool': either(one_of('mean', 'cls'), None),
     'OnlineKNN.branch': one_of('online', 'target', 'student', 'teacher'),
+    'ClassCountHook.parts': each(
+        Rule(lambda value: isinstance(value, str), 'a part of the model')
+    ),
     'VisualizationHook.interval': count(),
     'DetVisualizationHook.interval': count(),
     'SegVisualizationHook.interval': count(),

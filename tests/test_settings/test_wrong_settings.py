@@ -111,6 +111,17 @@ WRONG = [
     ),
     # Settings without effect
     (
+        'tuning',
+        'custom_hooks.0.parts=heads,',
+        "parts names 'heads', which ImageClassifier does not have; .*mean head",
+    ),
+    (
+        'detection',
+        'custom_hooks.0.parts=roi_head,masks',
+        "parts names 'masks', which MaskRCNN does not have; name its heads",
+    ),
+    ('tuning', 'custom_hooks.0.parts=head', 'a list, each a part of the'),
+    (
         'row_a',
         'train_dataloader.dataset.pipeline.1.target=[]',
         'target is no setting of SameView',
