@@ -113,7 +113,7 @@ WRONG = [
     (
         'tuning',
         'custom_hooks.0.parts=heads,',
-        "parts names 'heads', which ImageClassifier does not have; .*mean head",
+        "parts names 'heads', which ImageClassifier does not have; did",
     ),
     (
         'detection',
