@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.dist import broadcast_object_list, is_main_process, master_only
+from mmengine.hooks import EMAHook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmpretrain.models import BaseSelfSupervisor
 
@@ -144,7 +145,10 @@ class CheckpointMixin(Runner):
             CheckpointError: if the file is unsafe, broken or does not fit.
         """
         checkpoint = read_checkpoint(filename)
-        self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+        averaging = [h for h in self.hooks if isinstance(h, EMAHook)]
+        for hook in self.hooks:
+            if self._resume or hook not in averaging:
+                hook.after_load_checkpoint(self, checkpoint)
         model = unwrapped(self.model)
         if self._resume:
             state = checkpoint.get('state_dict', {})
@@ -176,6 +180,11 @@ class CheckpointMixin(Runner):
             self.logger.info(f'Loaded the checkpoint {filename!r}')
         else:
             load_weights(model, filename, checkpoint)
+            # An average starts from these weights. In a file its hook finds
+            # them as state_dict only, which other libraries do not write.
+            loaded = dict(state_dict=model.state_dict())
+            for average in averaging:
+                average.after_load_checkpoint(self, loaded)
         self._has_loaded = True
         return checkpoint
 

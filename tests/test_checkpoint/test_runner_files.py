@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from mmengine.hooks import EMAHook
 
 from simim_plugin.checkpoint import CheckpointError, to_official
 
@@ -20,6 +21,21 @@ def test_load_from_a_released_file(make_runner, tmp_path):  # noqa: F811
     runner.load_or_resume()
     for name, value in model.backbone.state_dict().items():
         assert torch.equal(runner.model.backbone.state_dict()[name], value)
+
+
+def test_an_average_starts_from_a_released_file(make_runner, tmp_path):  # noqa: F811
+    """MMEngine's hook knows no other entry than state_dict."""
+    model = scramble(small_model())
+    file = tmp_path / 'released.pth'
+    torch.save(dict(model=to_official(model.state_dict())), file)
+    runner = make_runner(custom_hooks=[dict(type='EMAHook')])
+    runner.call_hook('before_run')
+    runner.load_checkpoint(str(file))
+    (hook,) = (h for h in runner.hooks if isinstance(h, EMAHook))
+    average = hook.ema_model.module.state_dict()
+    for name, value in runner.model.state_dict().items():
+        assert torch.equal(average[name], value)
+    assert torch.equal(average['backbone.cls_token'], model.backbone.cls_token)
 
 
 def test_resume_needs_the_state_of_a_run(make_runner, tmp_path):  # noqa: F811
