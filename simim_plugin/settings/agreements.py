@@ -125,6 +125,27 @@ def checkpoints(whole: Whole) -> Faults:
             )
 
 
+def counted_checkpoints(whole: Whole) -> Faults:
+    """A loop of iterations ends the epoch in which it counts none."""
+    run = whole.at('train_cfg')
+    if run is None or not _counts_iterations(run):
+        return
+    for part in whole.named('CheckpointHook'):
+        if part.get('interval', -1) > 0 and part.get('by_epoch', True):
+            yield (
+                f'{part.path}.by_epoch is True, and train_cfg counts '
+                'iterations, so that no checkpoint would be written before '
+                'the end; set by_epoch to False and interval to iterations.'
+            )
+
+
+def _counts_iterations(run: Part) -> bool:
+    """Return whether a training loop knows no epochs."""
+    if run.get('type') is None:
+        return run.get('by_epoch', True) is False
+    return 'IterBasedTrainLoop' in run.names
+
+
 def best_checkpoint(whole: Whole) -> Faults:
     """The best checkpoint is that of a validation."""
     for part in whole.named('CheckpointHook'):
@@ -718,6 +739,7 @@ AGREEMENTS: tuple[Callable[[Whole], Faults], ...] = (
     seeded_samplers,
     several_images,
     checkpoints,
+    counted_checkpoints,
     best_checkpoint,
     schedules,
     whole_steps,
@@ -770,6 +792,19 @@ def stock_warm_up(whole: Whole) -> Faults:
             )
 
 
+def measured_epochs(whole: Whole) -> Faults:
+    """Warn about hooks that count epochs in a loop of iterations."""
+    run = whole.at('train_cfg')
+    if run is None or not _counts_iterations(run):
+        return
+    for part in whole.named('OnlineKNN', 'OnlineMatches'):
+        yield (
+            f'{part.path}.interval counts epochs, and train_cfg iterations: '
+            'the hook measures after the last one only, and OnlineMatches '
+            'before the first one, too.'
+        )
+
+
 def late_steps(whole: Whole) -> Faults:
     """Warn about a schedule that falls after the run, or that rises."""
     run, wrapper = whole.at('train_cfg'), whole.at('optim_wrapper.optimizer')
@@ -815,6 +850,7 @@ def erased_pixels(whole: Whole) -> Faults:
 
 WARNINGS: tuple[Callable[[Whole], Faults], ...] = (
     stock_warm_up,
+    measured_epochs,
     late_steps,
     erased_pixels,
     dense.padded_crops,

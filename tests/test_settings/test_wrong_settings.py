@@ -111,6 +111,11 @@ WRONG = [
     ),
     # Settings without effect
     (
+        'upernet',
+        'default_hooks.checkpoint.by_epoch=True',
+        'no checkpoint would be written before the end; set by_epoch to',
+    ),
+    (
         'tuning',
         'custom_hooks.0.parts=heads,',
         "parts names 'heads', which ImageClassifier does not have; did",
@@ -647,11 +652,15 @@ def test_a_schedule_of_epochs_needs_its_end_in_a_run_of_iterations():
     config = Config(config_of(NAMES['pretraining']).to_dict())
     config.train_cfg = dict(type='IterBasedTrainLoop', max_iters=48)
     config.train_dataloader.sampler = dict(type='InfiniteSampler')
+    config.default_hooks.checkpoint.by_epoch = False
     words = 'param_scheduler counts epochs, and train_cfg iterations'
     with pytest.raises(SimimError, match=words):
         check_settings(config)
     config.param_scheduler.end = 20
     assert words not in str(check_settings(config))
+    config.custom_hooks += [dict(type='OnlineMatches', interval=2)]
+    words = 'custom_hooks.4.interval counts epochs, and train_cfg iterations'
+    assert words in str(check_settings(config))
 
 
 def test_only_a_relative_bias_fixes_the_size_of_tested_images():
