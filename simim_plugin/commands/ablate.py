@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -86,6 +87,7 @@ def main(
         args = parse_args(argv)
         os.environ['SIMIM_SCALE'] = args.scale  # read by all configs of rows
         check_rows(args)
+        check_evaluation(args)
         claim_folder(args)
         if args.costs or args.curves:
             measured_costs(args)
@@ -250,6 +252,57 @@ def check_rows(args: argparse.Namespace) -> None:
             ) from error
 
 
+def check_evaluation(args: argparse.Namespace) -> None:
+    """Check the options of the evaluation before a row trains.
+
+    Raises:
+        SimimError: if no task of the evaluation can take them.
+    """
+    from .evaluate import Evaluation
+    from .evaluate import parse_args as evaluation_args
+
+    if not args.evaluation_options:
+        return
+    tasks = _evaluated(args)
+    if not tasks:
+        raise SimimError(
+            '--evaluation-options is for tasks of evaluate.py, and --tasks '
+            f'is {args.tasks}; leave it out.'
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        words = _evaluation_words(args, tasks, Path(folder))
+        try:
+            for seed in args.seeds:
+                own = [config_of('i'), f'--seed={seed}', *words]
+                parsed = evaluation_args(own)
+            Evaluation(parsed, Path('tools')).check()
+        except SimimError as error:
+            raise SimimError(
+                f'A row cannot be evaluated with --evaluation-options: {error}'
+            ) from error
+
+
+def _evaluated(args: argparse.Namespace) -> list[str]:
+    """Return the tasks that ``tools/evaluate.py`` runs."""
+    tasks = args.tasks.split(',')
+    ours = (MATCHES, CONTENT_MATCHES, SEGMENTATION)
+    evaluated = [task for task in tasks if task not in ours]
+    if SEGMENTATION in tasks and not evaluated:
+        evaluated = ['knn']  # writes the encoder of a branch to a file
+    return evaluated
+
+
+def _evaluation_words(
+    args: argparse.Namespace, tasks: Sequence[str], folder: Path
+) -> list[str]:
+    """Return options of ``tools/evaluate.py``."""
+    words = ['--tasks', ','.join(tasks), '--data', str(args.data)]
+    words += ['--work-dir', str(folder)]
+    if args.evaluation_options:
+        words += ['--cfg-options', *args.evaluation_options]
+    return words
+
+
 def claim_folder(args: argparse.Namespace) -> None:
     """Write the settings that all rows share.
 
@@ -345,10 +398,7 @@ def _figures(
     else:
         weights = str(_pretrain(args, row, seed, folder, tools))
     tasks = args.tasks.split(',')
-    ours = (MATCHES, CONTENT_MATCHES, SEGMENTATION)
-    evaluated = [task for task in tasks if task not in ours]
-    if SEGMENTATION in tasks and not evaluated:
-        evaluated = ['knn']  # writes the encoder of a branch to a file
+    evaluated = _evaluated(args)
     figures = {}
     if evaluated:
         figures = _evaluate(
@@ -373,13 +423,10 @@ def _evaluate(
     tools: Path,
 ) -> dict[str, float]:
     """Return the figures of the tasks of ``tools/evaluate.py``."""
-    options = ['--tasks', ','.join(tasks), '--data', str(args.data)]
-    options += ['--work-dir', str(folder / 'evaluation')]
-    options += ['--seed', str(seed), f'--gpus={args.gpus}']
+    options = ['--seed', str(seed), f'--gpus={args.gpus}']
     if branch != 'online':
         options += ['--branch', branch]
-    if args.evaluation_options:
-        options += ['--cfg-options', *args.evaluation_options]
+    options += _evaluation_words(args, tasks, folder / 'evaluation')
     run_script(
         tools / 'evaluate.py', [weights, *options], folder / 'evaluation.log'
     )

@@ -95,6 +95,11 @@ def apply_options(config: Config, args: argparse.Namespace) -> None:
     check_forms(dict(config.items()))
     if any(key.startswith('custom_imports') for key in args.cfg_options):
         import_modules_from_strings(**config.custom_imports)
+    adapt_loaders(config)
+
+
+def adapt_loaders(config: Config) -> None:
+    """Adapt the data loaders to the machine and their workers, in place."""
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         loader = config.get(name)
         if loader:
@@ -117,6 +122,19 @@ def check_config(name: str, options: Mapping[str, str]) -> None:
     """
     config = find_config(name)
     merge(config, options)
+    check_merged(config)
+
+
+def check_merged(config: Config) -> None:
+    """Check the settings of a config that has its options already.
+
+    Args:
+        config (Config): its sizes and loaders are adapted as before a run.
+
+    Raises:
+        SimimError: for a wrong setting.
+    """
+    adapt_loaders(config)
     apply_img_size(config)
     fit_channels(config)
     check_settings(dict(config.items()), config.text)

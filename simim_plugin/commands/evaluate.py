@@ -39,7 +39,7 @@ from ..recipes.file_lists import is_list
 from ..settings import changed_too_late
 from ..text import clean
 from ..vit import ARCHES
-from .command_line import find_config
+from .command_line import check_merged, find_config
 from .config_errors import add_traceback_option, explained_errors
 from .numbers import seed_number, whole
 from .options import add_options, merge
@@ -419,11 +419,26 @@ class Evaluation:
             )
         write_json(file, known | ours)
 
+    def check(self) -> None:
+        """Check the settings of all tasks that are not done.
+
+        Raises:
+            SimimError: for a setting that one cannot take.
+        """
+        for task in self.args.tasks:
+            for name in self._configs(task):
+                if not self._result(task, name).is_file():
+                    check_merged(self._config(task, name))
+
     def run(self) -> dict[str, Any]:
         """Run all tasks, and return the content of ``results.json``.
 
         Finished tasks are kept, and an interrupted training is resumed.
+
+        Raises:
+            SimimError: if a setting is wrong, or a task fails.
         """
+        self.check()
         print(f'The encoder is read as {clean(described(self.family))}.')
         file = self.args.work_dir / 'results.json'
         results: dict[str, Any] = dict(
@@ -473,6 +488,7 @@ class Evaluation:
         file, metrics = folder / 'config.py', folder / 'metrics.json'
         folder.mkdir(parents=True, exist_ok=True)
         config = self._config(task, name)
+        self._report_recipe(task)
         for warning in self._late_options(config, task):
             print(clean(f'  warning: {warning}'), flush=True)
         write_plainly(config)
@@ -577,12 +593,16 @@ class Evaluation:
             else:
                 backbone.pretrained = source
             return config
-        recipe = self._recipe(task)
-        recipe.write(file)
-        print(clean(f'  {recipe.data}'), flush=True)
-        for warning in recipe.plan.warnings:
-            print(clean(f'  warning: {warning}'), flush=True)
+        self._recipe(task).write(file)
         return Config.fromfile(file)
+
+    def _report_recipe(self, task: str) -> None:
+        """Print what a written config reads, unless it was written before."""
+        if task in self.own and not self._begun(task):
+            recipe = self._recipe(task)
+            print(clean(f'  {recipe.data}'), flush=True)
+            for warning in recipe.plan.warnings:
+                print(clean(f'  warning: {warning}'), flush=True)
 
     def _with_options(self, config: Config, task: str) -> Config:
         """Set the seed and ``--cfg-options`` in place; return the config."""

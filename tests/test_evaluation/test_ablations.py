@@ -312,6 +312,38 @@ def test_options_of_all_rows_are_checked_first(away, capsys, option, sentence):
     assert not (away / 'work_dirs').exists()
 
 
+@pytest.mark.parametrize(
+    ('words', 'sentence'),
+    [
+        (['test_cfg.x=1'], 'cannot be evaluated .*test_cfg.x is no setting'),
+        (['knn:test_cfg.pool=max'], "pool is 'max'; set it to one of"),
+        (['linear:lr=1'], 'has options of linear, and --tasks is knn'),
+        (['randomness.seed=3', '--seeds', '0', '4'], '--seed is 4 and'),
+        (['a=1', '--tasks', 'matches'], 'for tasks of evaluate.py, and'),
+    ],
+)
+def test_options_of_the_evaluation_are_checked_first(
+    away, capsys, words, sentence
+):
+    for name in ('train/a', 'train/b', 'val/a', 'val/b'):
+        (away / 'data/demo' / name).mkdir(parents=True)
+    options = ['--tasks', 'knn', '--evaluation-options', *words]
+    with pytest.raises(SystemExit):
+        main(['i', *options], tools=away)
+    assert re.search(sentence, capsys.readouterr().err)
+    assert not calls(away)
+    assert not (away / 'work_dirs').exists()
+
+
+def test_rows_without_loader_workers(away):
+    for name in ('train/a', 'train/b', 'val/a', 'val/b'):
+        (away / 'data/demo' / name).mkdir(parents=True)
+    words = ['--cfg-options', 'train_dataloader.num_workers=0']
+    words += ['--evaluation-options', 'test_dataloader.num_workers=0']
+    main(['i', *words, '--tasks', 'knn'], tools=away)
+    assert calls(away)
+
+
 def test_every_packaged_row_is_known_and_described():
     rows = row_names()
     files = [

@@ -155,6 +155,14 @@ def test_options_of_one_task(demo):
         evaluation(demo, '--tasks', 'linear', *words[2:], 'knn:test_cfg.a=1')
 
 
+def test_options_of_later_tasks_are_checked_first(demo):
+    words = ['--tasks', 'knn,linear', '--cfg-options']
+    run = evaluation(demo, *words, 'linear:optim_wrapper.optimizer.lrr=1')
+    with pytest.raises(SimimError, match='lrr is no setting of ProbeLARS'):
+        run.run()
+    assert not list(run.args.work_dir.glob('*/config.py'))
+
+
 @pytest.mark.parametrize('key', ['train_cfg.max_epochs', 'tset_cfg.pool'])
 def test_options_that_no_task_has_are_refused(demo, key):
     with pytest.raises(SimimError, match=f'No config of knn has {key}; cor'):
