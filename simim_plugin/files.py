@@ -118,6 +118,11 @@ def write_json(path: Path, content: Any) -> None:
         part.write_text(json.dumps(content, indent=1) + '\n')
 
 
+def read_json(path: Path, missing: Any) -> Any:
+    """Read a JSON file, or return ``missing`` where there is no file."""
+    return json.loads(path.read_text()) if path.is_file() else missing
+
+
 def last_checkpoint(work_dir: Path) -> Path:
     """Return the checkpoint that a run noted last, in its work directory.
 

@@ -31,7 +31,7 @@ from ..config_files import config_path, write_plainly
 from ..datasets.local_cifar10 import steps_of_files
 from ..errors import SimimError
 from ..evaluation import robustness_average
-from ..files import complete_file, last_checkpoint, write_json
+from ..files import complete_file, last_checkpoint, read_json, write_json
 from ..pictures.walking import class_folders
 from ..recipes.class_folders import is_divided
 from ..recipes.configuring import Choices, Recipe, make_recipe
@@ -401,7 +401,7 @@ class Evaluation:
     def _claim_folder(self) -> None:
         """Write the settings; refuse a folder of another evaluation."""
         file = self.args.work_dir / 'settings.json'
-        known = json.loads(file.read_text()) if file.is_file() else {}
+        known = read_json(file, {})
         for key in {'data', 'robustness_data'} & known.keys():
             # Earlier versions wrote them as typed.
             known[key] = str(Path(known[key]).resolve())
@@ -441,12 +441,8 @@ class Evaluation:
         self.check()
         print(f'The encoder is read as {clean(described(self.family))}.')
         file = self.args.work_dir / 'results.json'
-        results: dict[str, Any] = dict(
-            checkpoint=str(self.args.checkpoint), tasks={}
-        )
-        if file.is_file():
-            results = json.loads(file.read_text())
-        results |= self.settings
+        begun = dict(checkpoint=str(self.args.checkpoint), tasks={})
+        results = read_json(file, begun) | self.settings
         for task in sorted(self.args.tasks, key=TASKS.index):
             print(f'[{task}]', flush=True)
             parts = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import cast
 
@@ -30,7 +29,7 @@ from ..evaluation.features import (
     folder_dataset,
     image_loader,
 )
-from ..files import write_json
+from ..files import read_json, write_json
 from ..visualization.encoder import FrozenEncoder
 
 IMAGES = 1000
@@ -132,7 +131,7 @@ def learning_curve(
         SimimError: if a folder of the images is missing, or both have other
             classes.
     """
-    points = json.loads(file.read_text()) if file.is_file() else []
+    points = read_json(file, [])
     known = {point['epoch'] for point in points}
     checkpoints = {
         int(found.stem.removeprefix('epoch_')): found

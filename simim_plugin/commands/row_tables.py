@@ -9,7 +9,7 @@ from itertools import cycle, dropwhile, takewhile
 from pathlib import Path
 from typing import Any
 
-from ..files import complete_file, write_json
+from ..files import complete_file, read_json, write_json
 from .rows import (
     COSTED,
     METRICS,
@@ -34,8 +34,7 @@ def write_results(work_dir: Path) -> None:
     """Write ``results.json``, the table and the plot of the rows so far."""
     results = collect(work_dir)
     write_json(work_dir / 'results.json', results)
-    file = work_dir / 'costs.json'
-    costs = json.loads(file.read_text()) if file.is_file() else {}
+    costs = read_json(work_dir / 'costs.json', {})
     with complete_file(work_dir / 'results.md') as page:
         page.write_text(table(results, costs) + '\n')
     with complete_file(work_dir / 'results.png') as picture:

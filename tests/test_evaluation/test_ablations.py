@@ -13,9 +13,9 @@ from mmpretrain.registry import MODELS
 from PIL import Image
 
 from simim_plugin.benchmarks import timing, training
-from simim_plugin.commands import ablate
-from simim_plugin.commands.ablate import main, measured_costs, parse_args
+from simim_plugin.commands.ablate import main, parse_args
 from simim_plugin.commands.row_figures import learning_curve, matched_share
+from simim_plugin.commands.row_runs import RowRun, measured_costs
 from simim_plugin.commands.row_tables import (
     collect,
     describe,
@@ -167,7 +167,9 @@ def test_curves_of_rows_that_are_done_go_on(away, monkeypatch):
     (folder / 'costs.json').write_text(json.dumps(costs))
     followed = []
     monkeypatch.setattr(
-        ablate, '_follow', lambda *args: followed.append(args[2:])
+        RowRun,
+        '_follow',
+        lambda run, last: followed.append((run.folder, last)),
     )
     for _ in range(2):
         words = ['untrained', 'i', '--curves', '--work-dir', 'rows']
