@@ -28,7 +28,7 @@ def test_the_table_has_all_methods():
 def test_the_command_prints_the_rows(monkeypatch, capsys):
     peaks = [Peak(16, 2, 1.0), Peak(16, 4, 1.1), Peak(64, 4, 1.5)]
 
-    def measure(kind, encoder, bf16=False):
+    def measure(kind, encoder):
         return peaks
 
     monkeypatch.setattr(memory, 'measure_peaks', measure)

@@ -66,7 +66,7 @@ class Peak(NamedTuple):
     gib: float
 
 
-def measure_peaks(kind: str, encoder: str, bf16: bool = False) -> list[Peak]:
+def measure_peaks(kind: str, encoder: str) -> list[Peak]:
     """Train some steps of several sizes and batches, in a new process.
 
     Each holds more than the one before, so the peak of the process is its.
@@ -74,7 +74,6 @@ def measure_peaks(kind: str, encoder: str, bf16: bool = False) -> list[Peak]:
     Args:
         kind (str): key of ``KINDS``.
         encoder (str): one of ``ENCODERS``.
-        bf16 (bool): train under autocast.
     """
     known = KINDS[kind]
     (small, big), (few, many) = known.sizes, known.batches
@@ -83,9 +82,7 @@ def measure_peaks(kind: str, encoder: str, bf16: bool = False) -> list[Peak]:
     points = [(small, few), (small, many), (big, many)]
     context = multiprocessing.get_context('spawn')
     ours, theirs = context.Pipe()
-    job = context.Process(
-        target=_train, args=(known, encoder, points, bf16, theirs)
-    )
+    job = context.Process(target=_train, args=(known, encoder, points, theirs))
     job.start()
     theirs.close()
     try:
@@ -122,15 +119,14 @@ def _train(
     kind: Kind,
     encoder: str,
     points: Sequence[tuple[int, int]],
-    bf16: bool,
     answer: Any,
 ) -> None:
     """Train steps of noise of some sizes and batches; send the peaks, GiB."""
     from ..recipes.configuring import Choices, make_recipe
     from ..recipes.trial import try_step
 
-    name = 'bf16' if bf16 else 'fp32'
-    machine = Machine('CPU', 2.0**20, 1, False, Precision(name, 'as asked'))
+    precision = Precision('fp32', 'as asked')
+    machine = Machine('CPU', 2.0**20, 1, False, precision)
     with tempfile.TemporaryDirectory() as folder:
         data = _write_pictures(Path(folder, 'data'), kind.task)
         weights = _write_encoder(Path(folder, 'encoder.pth'), encoder)
@@ -168,10 +164,8 @@ def _write_pictures(root: Path, task: str) -> Path:
     images, annotations = [], []
     for k in range(_PICTURES):
         pixels = noise.integers(0, 256, (96, 96, 3), np.uint8)
-        folder = {
-            'segmentation': 'images',
-            'detection': 'images',
-        }.get(task, f'class{k % 2}')
+        dense = task in ('detection', 'segmentation')
+        folder = 'images' if dense else f'class{k % 2}'
         path = root / folder / f'{k}.png'
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(path)
@@ -197,12 +191,7 @@ def _write_pictures(root: Path, task: str) -> Path:
     return root
 
 
-def measured_table(
-    kinds: Sequence[str] = tuple(KINDS),
-    encoders: Sequence[str] = ENCODERS,
-    bf16: bool = False,
-) -> Iterator[tuple[str, str, Held, list[Peak]]]:
-    """Yield the rows of the table, and the peaks that made them."""
-    for kind, encoder in product(kinds, encoders):
-        peaks = measure_peaks(kind, encoder, bf16)
-        yield kind, encoder, fit_held(peaks), peaks
+def measured_table() -> Iterator[tuple[str, str, Held]]:
+    """Yield the rows of the table."""
+    for kind, encoder in product(KINDS, ENCODERS):
+        yield kind, encoder, fit_held(measure_peaks(kind, encoder))

@@ -11,18 +11,16 @@ from torch import nn
 from ..config_files import config_path
 from ..engine.collapse import feature_figures
 from .timing import DEVICE, median_seconds
-from .training import RECIPE, pretraining_step
+from .training import pretraining_step
 
 
-def measure_monitors(
-    config: str = RECIPE, batch: int = 8, rounds: int = 5
-) -> dict[str, float]:
+def measure_monitors(config: str, batch: int, rounds: int) -> dict[str, float]:
     """Time a step, a measurement of CollapseMonitor, and NonFiniteGuard.
 
     Args:
         config (str): name of a packaged pretraining config.
-        batch (int): images per step. Defaults to 8.
-        rounds (int): counted runs of each. Defaults to 5.
+        batch (int): images per step.
+        rounds (int): counted runs of each.
 
     Returns:
         dict[str, float]: milliseconds, and shares of a step in percent, for

@@ -7,20 +7,24 @@ usually written. Both run in turns, in one process on one thread.
 from __future__ import annotations
 
 import os
-import random
 from functools import partial
 from pathlib import Path
 
 import torchvision.transforms as T
 from mmengine.config import Config
 from mmpretrain.registry import TRANSFORMS
-from PIL import Image, ImageFilter
+from PIL import Image
 from torch import Tensor
 
 from .. import rivals  # noqa: F401  # registers components
 from ..config_files import config_path
-from ..datasets import ImageFolder
-from .pipeline import _one_thread, _run
+from .pipeline import (
+    first_paths,
+    one_thread,
+    pillow_blur,
+    pillow_colours,
+    run_all,
+)
 from .timing import median_seconds
 
 RECIPE = 'siamese_im_rival-dino.py'
@@ -62,12 +66,7 @@ class PillowCropPipeline:
             (small, 10, 0.55, 0.1),
         ]
         self.flip = T.RandomHorizontalFlip()
-        self.colour = T.Compose(
-            [
-                T.RandomApply([T.ColorJitter(0.4, 0.4, 0.2, 0.1)], p=0.8),
-                T.RandomGrayscale(p=0.2),
-            ]
-        )
+        self.colour = pillow_colours()
         self.to_tensor = T.ToTensor()
 
     def __call__(self, path: str) -> list[Tensor]:
@@ -78,22 +77,16 @@ class PillowCropPipeline:
             solarise = T.RandomSolarize(128, p=solarised)
             for _ in range(number):
                 view = self.colour(self.flip(crop(image)))
-                if random.random() < blurred:
-                    radius = random.uniform(0.1, 2.0)
-                    view = view.filter(ImageFilter.GaussianBlur(radius))
+                view = pillow_blur(view, blurred)
                 views.append(self.to_tensor(solarise(view)))
         return views
 
 
-def measure_multi_crop(
-    images: str | Path, num_images: int = 100, rounds: int = 5
-) -> dict[str, float]:
+def measure_multi_crop(images: str | Path, rounds: int) -> dict[str, float]:
     """Measure the time of the views of DINO and of the yardstick.
 
     Args:
-        images (str | Path): folder of images; the first ``num_images`` by
-            path are read.
-        num_images (int): images per round.
+        images (str | Path): folder of images; see :func:`first_paths`.
         rounds (int): rounds over the images, after one uncounted.
 
     Returns:
@@ -103,13 +96,12 @@ def measure_multi_crop(
     Raises:
         FileNotFoundError: if the folder is missing or has no image.
     """
-    folder = ImageFolder(str(images), indices=num_images)
-    paths = [folder.get_data_info(k)['img_path'] for k in range(len(folder))]
+    paths = first_paths(images)
     actions = dict(
-        ours=partial(_run, CropPipeline(), paths),
-        yardstick=partial(_run, PillowCropPipeline(), paths),
+        ours=partial(run_all, CropPipeline(), paths),
+        yardstick=partial(run_all, PillowCropPipeline(), paths),
     )
-    with _one_thread():
+    with one_thread():
         seconds = median_seconds(actions, rounds)
     return dict(
         images=len(paths),

@@ -30,6 +30,8 @@ from ..datasets.colour_draws import defer_colours
 from .timing import median_seconds, peak_megabytes
 
 RECIPE = 'siamese_im_vit-base-p16_8xb512-amp-coslr-1600e_in1k.py'
+MOST_IMAGES = 100
+"""Images of a round, at most."""
 
 
 class PairPipeline:
@@ -69,12 +71,7 @@ class PillowPairPipeline:
         self.crop = T.RandomResizedCrop(
             224, scale=(0.08, 1), interpolation=T.InterpolationMode.BICUBIC
         )
-        self.colour = T.Compose(
-            [
-                T.RandomApply([T.ColorJitter(0.4, 0.4, 0.2, 0.1)], p=0.8),
-                T.RandomGrayscale(p=0.2),
-            ]
-        )
+        self.colour = pillow_colours()
         self.solarize = T.RandomSolarize(128, p=0.2)
         self.to_tensor = T.ToTensor()
         self.normalize = T.Normalize(
@@ -95,7 +92,7 @@ class PillowPairPipeline:
         clock('crop')
         online, target = self.colour(online), self.colour(target)
         clock('colour')
-        online, target = self._blur(online, 1.0), self._blur(target, 0.1)
+        online, target = pillow_blur(online, 1.0), pillow_blur(target, 0.1)
         clock('blur')
         target = self.solarize(target)
         clock('solarize')
@@ -107,11 +104,21 @@ class PillowPairPipeline:
         clock('mask')
         return *views, mask
 
-    def _blur(self, image: Image.Image, prob: float) -> Image.Image:
-        if random.random() >= prob:
-            return image
-        radius = random.uniform(0.1, 2.0)
-        return image.filter(ImageFilter.GaussianBlur(radius))
+
+def pillow_colours() -> Callable[[Image.Image], Image.Image]:
+    """Return the colour jitter and the loss of colour of both yardsticks."""
+    jitter = T.ColorJitter(0.4, 0.4, 0.2, 0.1)
+    return T.Compose(
+        [T.RandomApply([jitter], p=0.8), T.RandomGrayscale(p=0.2)]
+    )
+
+
+def pillow_blur(image: Image.Image, prob: float) -> Image.Image:
+    """Blur an image with a probability."""
+    if random.random() >= prob:
+        return image
+    radius = random.uniform(0.1, 2.0)
+    return image.filter(ImageFilter.GaussianBlur(radius))
 
 
 class _Clock:
@@ -138,15 +145,11 @@ class _Clock:
         }
 
 
-def measure_pipeline(
-    images: str | Path, num_images: int = 100, rounds: int = 5
-) -> dict[str, Any]:
+def measure_pipeline(images: str | Path, rounds: int) -> dict[str, Any]:
     """Measure time and memory of the pair pipeline and the yardstick.
 
     Args:
-        images (str | Path): folder of images; the first ``num_images`` by
-            path are read.
-        num_images (int): images per round.
+        images (str | Path): folder of images; see :func:`first_paths`.
         rounds (int): rounds over the images, after one uncounted.
 
     Returns:
@@ -162,15 +165,14 @@ def measure_pipeline(
     Raises:
         FileNotFoundError: if the folder is missing or has no image.
     """
-    folder = ImageFolder(str(images), indices=num_images)
-    paths = [folder.get_data_info(k)['img_path'] for k in range(len(folder))]
+    paths = first_paths(images)
     ours, yardstick = PairPipeline(), PillowPairPipeline()
     actions = dict(
-        ours=partial(_run, ours, paths),
-        yardstick=partial(_run, yardstick, paths),
-        deferred=partial(_run, PairPipeline(defer=True), paths),
+        ours=partial(run_all, ours, paths),
+        yardstick=partial(run_all, yardstick, paths),
+        deferred=partial(run_all, PairPipeline(defer=True), paths),
     )
-    with _one_thread():
+    with one_thread():
         seconds = median_seconds(actions, rounds)
     parts_ms = yardstick.clock.milliseconds()
     normalize = len(paths) * parts_ms['normalize'] / 1e3
@@ -192,7 +194,18 @@ def measure_pipeline(
     )
 
 
-def _run(pipeline: Callable[[str], object], paths: Sequence[str]) -> None:
+def first_paths(images: str | Path) -> list[str]:
+    """Return the first ``MOST_IMAGES`` of a folder, by path.
+
+    Raises:
+        FileNotFoundError: if the folder is missing or has no image.
+    """
+    folder = ImageFolder(str(images), indices=MOST_IMAGES)
+    return [folder.get_data_info(k)['img_path'] for k in range(len(folder))]
+
+
+def run_all(pipeline: Callable[[str], object], paths: Sequence[str]) -> None:
+    """Run a pipeline on each path."""
     for path in paths:
         pipeline(path)
 
@@ -203,11 +216,12 @@ def _one_round(
     """Prepare a round for a new process, on one thread."""
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
-    return partial(_run, kind(), paths)
+    return partial(run_all, kind(), paths)
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
+    """Let torch and OpenCV compute in this thread alone."""
     torch_threads, cv2_threads = torch.get_num_threads(), cv2.getNumThreads()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)  # no thread beside this one

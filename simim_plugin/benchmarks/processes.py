@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ..errors import SimimError
 from ..runs.batch_norm import spanning
 from .timing import DEVICE, Timed
-from .training import RECIPE, pretraining_step
+from .training import pretraining_step
 
 KINDS = ('one', 'apart', 'together')
 """One process alone; two at once without an exchange; two that exchange the
@@ -29,7 +29,7 @@ _Times = dict[str, list[list[tuple[float, float]]]]
 
 
 def measure_processes(
-    config: str = RECIPE, batch: int = 8, rounds: int = 5, bf16: bool = False
+    config: str, batch: int, rounds: int, bf16: bool = False
 ) -> dict[str, float]:
     """Measure a step of two processes over gloo beside that of one.
 
@@ -37,9 +37,9 @@ def measure_processes(
     kinds are timed in turns.
 
     Args:
-        config (str): packaged pretraining config. Defaults to ViT-B/16.
-        batch (int): images per step and process. Defaults to 8.
-        rounds (int): counted steps of each kind. Defaults to 5.
+        config (str): packaged pretraining config.
+        batch (int): images per step and process.
+        rounds (int): counted steps of each kind.
         bf16 (bool): under autocast. Defaults to False.
 
     Returns:

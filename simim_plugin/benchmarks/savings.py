@@ -147,15 +147,13 @@ def target_update(listed: bool) -> _Action:
     return run
 
 
-def measure_savings(
-    tokens: int = 12544, batch: int = 32, rounds: int = 9
-) -> dict[str, float]:
+def measure_savings(tokens: int, batch: int, rounds: int) -> dict[str, float]:
     """Measure the parts beside plainer code, in turns.
 
     Args:
-        tokens (int): M of the loss. Defaults to 12544 (64 x 196).
-        batch (int): B of the others; data samples are 512. Defaults to 32.
-        rounds (int): counted runs of each. Defaults to 9.
+        tokens (int): M of the loss.
+        batch (int): B of the others; data samples are 512.
+        rounds (int): counted runs of each.
 
     Returns:
         dict[str, float]: milliseconds, ratios, and MB of the loss and the
@@ -195,19 +193,16 @@ def _loss(tokens: int, plain: bool) -> _Action:
     return plain_loss(tokens) if plain else dense_loss(tokens)
 
 
-def measure_refill(
-    images: str, batch: int = 16, rounds: int = 5, workers: int = 2
-) -> dict[str, float]:
+def measure_refill(images: str, batch: int, rounds: int) -> dict[str, float]:
     """Measure how long the first step of an epoch waits for its batch.
 
     Instead of a training step the process sleeps for the time that
-    ``workers`` loaders need for a batch.
+    two loaders need for a batch.
 
     Args:
         images (str): folder of images.
-        batch (int): images a step. Defaults to 16.
-        rounds (int): counted epochs of each kind. Defaults to 5.
-        workers (int): persistent loader processes. Defaults to 2.
+        batch (int): images a step.
+        rounds (int): counted epochs of each kind.
 
     Returns:
         dict[str, float]: medians of the seconds of the first wait, where the
@@ -219,7 +214,7 @@ def measure_refill(
     dataset['indices'] = 8 * batch
     settings = dict(
         batch_size=batch,
-        num_workers=workers,
+        num_workers=2,
         persistent_workers=True,
         sampler=dict(type='SeededSampler', shuffle=True),
         collate_fn=dict(type='collate_pairs'),

@@ -96,13 +96,10 @@ def median_seconds(
         taken = time.perf_counter() - start[0], time.process_time() - start[1]
         seconds[name].append(taken)
     load = os.getloadavg()[0]
-    medians = {}
-    for name, values in seconds.items():
-        wall, cpu = zip(*values[1:], strict=True)
-        medians[name] = Timed(
-            statistics.median(wall), statistics.median(cpu), load
-        )
-    return medians
+    return {
+        name: middle([Timed(*taken, load) for taken in values[1:]])
+        for name, values in seconds.items()
+    }
 
 
 def middle(values: Sequence[Timed]) -> Timed:

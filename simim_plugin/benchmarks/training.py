@@ -177,14 +177,11 @@ def _mask_of(config: Config) -> Any:
 
 
 def plain_vit_step(
-    batch: int,
-    bf16: bool,
-    config: str = RECIPE,
-    img_size: int | None = None,
+    batch: int, bf16: bool, config: str, img_size: int | None
 ) -> Callable[[], object]:
     """Prepare the yardstick: a step of MMPretrain's classifier.
 
-    Its ViT has the shape of the encoder of a packaged config, ViT-B/16.
+    Its ViT has the shape of the encoder of a packaged config.
     """
     init_default_scope('mmpretrain')
     encoder = changed_config(config, img_size).model.backbone
@@ -240,18 +237,18 @@ def _optimizer_step(
 
 
 def measure_steps(
-    batch: int = 8,
-    rounds: int = 5,
-    config: str = RECIPE,
-    img_size: int | None = None,
-    masked: int | None = None,
+    config: str,
+    batch: int,
+    rounds: int,
+    img_size: int | None,
+    masked: int | None,
 ) -> dict[str, float]:
     """Measure time and memory of a training step in fp32 and bf16.
 
     Args:
-        batch (int): images per step. Defaults to 8.
-        rounds (int): counted steps of each kind. Defaults to 5.
-        config (str): packaged pretraining config. Defaults to ViT-B/16.
+        config (str): packaged pretraining config.
+        batch (int): images per step.
+        rounds (int): counted steps of each kind.
         img_size (int, optional): as for :func:`changed_config`.
         masked (int, optional): likewise.
 
@@ -289,18 +286,15 @@ def measure_steps(
 
 
 def measure_compiled(
-    config: str = RECIPE,
-    batch: int = 8,
-    rounds: int = 5,
-    bf16: bool = False,
+    config: str, batch: int, rounds: int, bf16: bool
 ) -> dict[str, float]:
     """Measure a step with its parts compiled beside the plain one.
 
     Args:
         config (str): packaged pretraining config.
-        batch (int): images per step. Defaults to 8.
-        rounds (int): counted steps of each kind. Defaults to 5.
-        bf16 (bool): under autocast. Defaults to False.
+        batch (int): images per step.
+        rounds (int): counted steps of each kind.
+        bf16 (bool): under autocast.
 
     Returns:
         dict[str, float]: seconds, their ratio, and those of the first step.
@@ -320,18 +314,15 @@ def measure_compiled(
 
 
 def measure_activations(
-    config: str = RECIPE,
-    batch: int = 8,
-    rounds: int = 5,
-    bf16: bool = False,
+    config: str, batch: int, rounds: int, bf16: bool
 ) -> dict[str, float]:
     """Measure a step that computes the backbone's activations again.
 
     Args:
         config (str): packaged pretraining config.
-        batch (int): images per step. Defaults to 8.
-        rounds (int): counted steps of each kind. Defaults to 5.
-        bf16 (bool): under autocast. Defaults to False.
+        batch (int): images per step.
+        rounds (int): counted steps of each kind.
+        bf16 (bool): under autocast.
 
     Returns:
         dict[str, float]: seconds and MB of both steps, and their ratios.
@@ -353,41 +344,18 @@ def measure_activations(
     return found
 
 
-def measure_variants(
-    scale: str, batch: int = 4, rounds: int = 3
-) -> dict[str, float]:
-    """Measure a step of the efficiency rows and of row (i).
-
-    Args:
-        scale (str): of the configs.
-        batch (int): images per step. Defaults to 4.
-        rounds (int): counted steps of each. Defaults to 3.
-
-    Returns:
-        dict[str, float]: see :func:`measure_methods`.
-    """
-    files = {row: f'siamese_im_row-{row}.py' for row in ('i', *EFFICIENT)}
-    return measure_methods(files, scale, batch, rounds)
+def variant_files() -> dict[str, str]:
+    """Return the configs of row (i) and of the efficiency rows, by name."""
+    return {row: f'siamese_im_row-{row}.py' for row in ('i', *EFFICIENT)}
 
 
-def measure_rivals(
-    scale: str, batch: int = 4, rounds: int = 3
-) -> dict[str, float]:
-    """Measure a step of every rival, of MAE and of row (i).
-
-    Args:
-        scale (str): of the configs.
-        batch (int): images per step. Defaults to 4.
-        rounds (int): counted steps of each. Defaults to 3.
-
-    Returns:
-        dict[str, float]: see :func:`measure_methods`.
-    """
+def rival_files() -> dict[str, str]:
+    """Return the configs of row (i), of MAE and of every rival, by name."""
     files = {row: f'siamese_im_row-{row}.py' for row in ('i', 'mae')}
     first = Path(config_path('siamese_im_rival-dino.py'))
     for file in sorted(first.parent.glob('*.py')):
         files[file.stem.removeprefix('siamese_im_rival-')] = file.name
-    return measure_methods(files, scale, batch, rounds)
+    return files
 
 
 def measure_methods(
@@ -508,12 +476,12 @@ def random_tokens(tokens: int, dim: int) -> tuple[Tensor, Tensor]:
     return prediction.requires_grad_(), target
 
 
-def measure_loss(tokens: int = 12544, rounds: int = 5) -> dict[str, float]:
+def measure_loss(tokens: int, rounds: int) -> dict[str, float]:
     """Measure time and memory of the loss and its M x M form.
 
     Args:
-        tokens (int): M, divisible by 8. Defaults to 12544 (64 x 196).
-        rounds (int): counted runs of each. Defaults to 5.
+        tokens (int): M, divisible by 8.
+        rounds (int): counted runs of each.
 
     Returns:
         dict[str, float]: milliseconds, MB, ratios, and growth with M.

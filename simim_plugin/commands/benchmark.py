@@ -202,46 +202,38 @@ def measure(part: str, args: argparse.Namespace) -> dict[str, float]:
 
     batch, rounds = args.batch_size, args.rounds
     sizes = args.img_size, args.masked
+    how = args.config or training.RECIPE, batch, rounds
     match part:
         case 'step':
-            config = args.config or training.RECIPE
-            return training.measure_steps(batch, rounds, config, *sizes)
+            return training.measure_steps(*how, *sizes)
         case 'peer':
             from .peer import measure_peer
 
-            config = args.config or training.RECIPE
-            how = config, batch, rounds, args.bf16
-            return measure_peer(args.peer, *how, *sizes)
+            return measure_peer(args.peer, *how, args.bf16, *sizes)
         case 'processes':
             from ..benchmarks.processes import measure_processes
 
-            config = args.config or training.RECIPE
-            return measure_processes(config, batch, rounds, args.bf16)
+            return measure_processes(*how, args.bf16)
         case 'loss':
             return training.measure_loss(args.tokens, rounds)
         case 'pipeline':
             return _measure_pipeline(args.images, rounds)
         case 'multi-crop':
             return _measure_multi_crop(args.images, rounds)
-        case 'variants':
-            return training.measure_variants(args.scale, batch, rounds)
-        case 'rivals':
-            return training.measure_rivals(args.scale, batch, rounds)
+        case 'variants' | 'rivals':
+            rivals = part == 'rivals'
+            files = training.rival_files if rivals else training.variant_files
+            return training.measure_methods(files(), args.scale, batch, rounds)
         case 'compile':
-            config = args.config or training.RECIPE
-            return training.measure_compiled(config, batch, rounds, args.bf16)
+            return training.measure_compiled(*how, args.bf16)
         case 'activations':
-            config = args.config or training.RECIPE
-            return training.measure_activations(
-                config, batch, rounds, args.bf16
-            )
+            return training.measure_activations(*how, args.bf16)
         case 'savings':
             return savings.measure_savings(args.tokens, batch, rounds)
         case 'refill':
             return savings.measure_refill(args.images, batch, rounds)
         case 'monitors':
-            config = args.config or training.RECIPE
-            return monitors.measure_monitors(config, batch, rounds)
+            return monitors.measure_monitors(*how)
         case 'memory':
             return _measure_memory()
     library, _, what = part.partition('-')
@@ -255,7 +247,7 @@ def _measure_memory() -> dict[str, float]:
     from ..benchmarks.memory import measured_table
 
     figures = {}
-    for kind, encoder, held, _ in measured_table():
+    for kind, encoder, held in measured_table():
         name = f'memory: {kind}, {encoder}, '
         figures[name + 'GiB fixed'] = held.fixed
         figures[name + 'MiB an image'] = held.image
@@ -292,14 +284,14 @@ def _measure_segmentation(
 def _measure_multi_crop(images: str, rounds: int) -> dict[str, float]:
     from ..benchmarks.multi_crop import measure_multi_crop
 
-    measured = measure_multi_crop(images, rounds=rounds)
+    measured = measure_multi_crop(images, rounds)
     return {f'multi-crop: {name}': x for name, x in measured.items()}
 
 
 def _measure_pipeline(images: str, rounds: int) -> dict[str, float]:
-    from ..benchmarks import pipeline
+    from ..benchmarks.pipeline import measure_pipeline
 
-    measured = pipeline.measure_pipeline(images, rounds=rounds)
+    measured = measure_pipeline(images, rounds)
     parts = {
         'ours': measured.pop('parts_ms'),
         'yardstick': measured.pop('yardstick_parts_ms'),

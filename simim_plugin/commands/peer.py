@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import statistics
 import subprocess
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import torch
 
+from ..benchmarks.timing import Timed, median_seconds, middle
+from ..benchmarks.training import (
+    changed_config,
+    pretraining_step,
+    step_settings,
+)
 from ..errors import SimimError
-
-if TYPE_CHECKING:
-    from ..benchmarks.timing import Timed
 
 _LINE = re.compile(r'seconds a step[: ]\s*(\S+)\s+cpu\s+(\S+)')
 
@@ -47,13 +48,6 @@ def measure_peer(
     Raises:
         SimimError: if the program fails or prints no time.
     """
-    from ..benchmarks.timing import Timed, median_seconds
-    from ..benchmarks.training import (
-        changed_config,
-        pretraining_step,
-        step_settings,
-    )
-
     settings = dict(
         batch_size=batch,
         threads=torch.get_num_threads(),
@@ -65,20 +59,15 @@ def measure_peer(
         config, batch, bf16, img_size=img_size, masked=masked
     )
     step()  # the first one is slower
-    ours: list[Timed] = []
-    theirs: list[Timed] = []
+    times: list[tuple[Timed, Timed]] = []
     for _ in range(rounds):
-        ours.append(median_seconds(dict(ours=step), 1)['ours'])
-        theirs.append(_run(words, os.getloadavg()[0]))
-    both = []
-    for times in (ours, theirs):
-        wall = statistics.median(float(value) for value in times)
-        cpu = statistics.median(value.cpu for value in times)
-        both.append(Timed(wall, cpu, times[-1].load))
+        ours = median_seconds(dict(ours=step), 1)['ours']
+        times.append((ours, _run(words, os.getloadavg()[0])))
+    ours, theirs = map(middle, zip(*times, strict=True))
     return {
-        'ours: seconds a step': both[0],
-        'peer: seconds a step': both[1],
-        'peer / ours': both[1] / both[0],
+        'ours: seconds a step': ours,
+        'peer: seconds a step': theirs,
+        'peer / ours': theirs / ours,
     }
 
 
@@ -105,8 +94,6 @@ def peer_words(command: str, settings: Mapping[str, object]) -> list[str]:
 
 def _run(words: list[str], load: float) -> Timed:
     """Run the program once and return the time that it prints."""
-    from ..benchmarks.timing import Timed
-
     threads = dict(OMP_NUM_THREADS=str(torch.get_num_threads()))
     try:
         done = subprocess.run(

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from simim_plugin.benchmarks import pipeline
 from simim_plugin.benchmarks.multi_crop import (
     CropPipeline,
     PillowCropPipeline,
@@ -19,13 +20,14 @@ from simim_plugin.benchmarks.pipeline import (
 
 
 def test_figures_of_both_pipelines_agree_with_their_parts(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(pipeline, 'MOST_IMAGES', 2)
     for k in range(3):
         pixels = np.random.default_rng(k).integers(0, 256, (90, 80, 3), 'u1')
         Image.fromarray(pixels).save(tmp_path / f'{k}.jpg')
     threads = torch.get_num_threads()
-    figures = measure_pipeline(tmp_path, num_images=2, rounds=1)
+    figures = measure_pipeline(tmp_path, rounds=1)
     assert torch.get_num_threads() == threads
     assert figures['images'] == 2
     ours = figures['images_per_second']
@@ -44,9 +46,9 @@ def test_figures_of_both_pipelines_agree_with_their_parts(
 def test_yardstick_is_the_whole_recipe(tmp_path: Path) -> None:
     path = tmp_path / 'red.png'
     Image.new('RGB', (50, 40), (255, 0, 0)).save(path)
-    pipeline = PillowPairPipeline()
-    pipeline.colour = pipeline.solarize = lambda image: image
-    online, target, mask = pipeline(str(path))
+    yardstick = PillowPairPipeline()
+    yardstick.colour = yardstick.solarize = lambda image: image
+    online, target, mask = yardstick(str(path))
     red = torch.tensor([0.515 / 0.229, -0.456 / 0.224, -0.406 / 0.225])
     for view in (online, target):
         assert view.shape == (3, 224, 224)
@@ -72,7 +74,7 @@ def test_many_crops_are_the_same_recipe(
     assert [view.shape for view in views] == [(3, s, s) for s in sizes]
     for mine, other in zip(views, theirs, strict=True):
         assert torch.allclose(mine / 255, other, atol=1e-6)
-    figures = measure_multi_crop(tmp_path, num_images=1, rounds=1)
+    figures = measure_multi_crop(tmp_path, rounds=1)
     assert figures['images'] == 1
     spent, theirs = figures['ms_an_image'], figures['yardstick_ms_an_image']
     assert figures['ratio'] == pytest.approx(theirs / spent)
