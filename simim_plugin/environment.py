@@ -285,6 +285,13 @@ def cpu_has_bf16(info: str = '/proc/cpuinfo') -> bool | None:
     return bool(words & {'amx_bf16', 'avx512_bf16', 'bf16'})
 
 
+def usable_cores() -> int:
+    """Return the number of CPU cores that this process may use."""
+    if hasattr(os, 'sched_getaffinity'):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def resident_peak() -> int:
     """Return the largest resident memory of this process so far, bytes."""
     status = Path('/proc/self/status')

@@ -24,6 +24,7 @@ from ..environment import (
     cpu_has_bf16,
     distribution_of,
     distributions,
+    usable_cores,
 )
 from .imports import explain, probe
 
@@ -140,8 +141,8 @@ class Checkup:
         ]
         return [
             f'Python {platform.python_version()} ({sys.executable})',
-            f'{platform.system()} {platform.machine()}, {cores()} CPU cores, '
-            f'bf16 {bf16[cpu_has_bf16()]}',
+            f'{platform.system()} {platform.machine()}, {usable_cores()} CPU '
+            f'cores, bf16 {bf16[cpu_has_bf16()]}',
             *(gpus or ['no GPU in use']),
             f'{_gib(_free("."))} free on the disk of {Path.cwd()}',
             f'{_gib(_free(SHARED))} of shared memory',
@@ -291,13 +292,6 @@ def _in_one(findings: list[Finding]) -> list[Finding]:
         names, f'{names} are not installed', f'pip install {" ".join(words)}'
     )
     return [merged, *(f for f in findings if f not in missing)]
-
-
-def cores() -> int:
-    """Return the number of CPU cores that this process may use."""
-    if hasattr(os, 'sched_getaffinity'):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _layout() -> str | None:

@@ -13,7 +13,14 @@ from typing import Any
 from ..detection.annotations import read_annotations
 from ..errors import SimimError
 from ..text import some
-from .splitting import TESTS, TRAINING, balance, check_share, divide
+from .splitting import (
+    TESTS,
+    TRAINING,
+    Counted,
+    balance,
+    check_share,
+    divide,
+)
 from .survey import (
     Survey,
     refuse_broken_tests,
@@ -41,7 +48,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Boxes:
+class Boxes(Counted):
     """Annotated pictures to train on and to test on.
 
     Args:
@@ -67,15 +74,6 @@ class Boxes:
     images: tuple[int, int]
     side: float
     read: list[str]
-
-    @property
-    def classes(self) -> list[str]:
-        """The names of the classes, in the order of their labels."""
-        return [*self.counts]
-
-    def of_each_class(self) -> list[str]:
-        """Return the names of the classes and their training counts."""
-        return [f'{name} {count}' for name, count in self.counts.items()]
 
     def __str__(self) -> str:
         """Return one line: pictures, objects, classes and their balance."""

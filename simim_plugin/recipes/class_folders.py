@@ -21,6 +21,7 @@ from ..text import some
 from .splitting import (
     TESTS,
     TRAINING,
+    Counted,
     balance,
     check_share,
     divide,
@@ -37,7 +38,7 @@ from .survey import (
 
 
 @dataclass(frozen=True)
-class Labelled:
+class Labelled(Counted):
     """Labelled pictures to train on and to test on.
 
     Args:
@@ -59,15 +60,6 @@ class Labelled:
     tested: dict[str, int]
     pictures: Survey
     broken: list[str]
-
-    @property
-    def classes(self) -> list[str]:
-        """The names of the classes, in the order of their labels."""
-        return [*self.counts]
-
-    def of_each_class(self) -> list[str]:
-        """Return the names of the classes and their training counts."""
-        return [f'{name} {count}' for name, count in self.counts.items()]
 
     def __str__(self) -> str:
         """Return one line: pictures, classes and their balance."""
@@ -175,8 +167,8 @@ def _two_folders(train: str, val: str) -> Labelled:
     if ours.keys() != theirs.keys():
         other = sorted(ours.keys() ^ theirs.keys())
         raise SimimError(
-            f'{train} and {val} have other classes ({", ".join(other[:3])}'
-            f'{", ..." if len(other) > 3 else ""} is in one of them only); '
+            f'{train} and {val} have other classes ({some(other)} is in one '
+            'of them only); '
             'give both the same sub-folders.'
         )
     refuse_shared(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from ..vit.norm import FINAL_NORM
 from .class_folders import Labelled
 from .encoders import SIZES, Encoder, check_encoder
 from .machine import Machine, fit_batch, need
@@ -20,6 +19,7 @@ from .plans import (
 from .tuning import (
     Tuning,
     set_encoder,
+    set_epochs,
     set_optimizer,
     set_tuning,
     skip_broken,
@@ -168,10 +168,9 @@ def _set_model(
     patch: int,
 ) -> None:
     backbone = 'model.backbone'
-    changes = encoder.changes(dict(arch=name, patch_size=patch))
-    if method == 'finetune':  # it has a norm of its own
-        for key in FINAL_NORM:
-            changes.pop(key, None)
+    packaged = dict(arch=name, patch_size=patch)
+    # Fine-tuning has a norm of its own.
+    changes = encoder.changes(packaged, final_norm=method != 'finetune')
     set_encoder(out, encoder, changes, data.pictures.channels)
     if method == 'linear':
         out.set(f'{backbone}.frozen_stages', encoder.depth)
@@ -224,11 +223,6 @@ def _set_schedule(
         rule = f'0.1 x {plan.total} / 256, by LARS'
     trained = tuning if method == 'finetune' else None
     set_optimizer(out, plan, rule, encoder, trained)
-    out.set('param_scheduler.warmup', plan.warmup, 'epochs')
-    out.set(
-        'train_cfg.max_epochs',
-        plan.epochs,
-        f'{plan.steps} steps of {plan.total} of {plan.images} pictures',
-    )
+    set_epochs(out, plan)
     out.set('train_cfg.val_interval', max(1, plan.epochs // 10))
     out.set('default_hooks.checkpoint.interval', max(1, plan.epochs // 10))

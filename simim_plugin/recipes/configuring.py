@@ -133,19 +133,18 @@ def check_choices(task: str, choices: Choices) -> str:
             f'{task} has no method {method!r}; choose one of '
             f'{", ".join(METHODS[task])}.'
         )
+    tunes = method in ('finetune', 'vitdet', 'upernet')
     uses = dict(
         masks=task == 'detection',
         classes=task == 'segmentation',
         ignored=task == 'segmentation',
-        freeze=task != 'pretraining'
-        and method in ('finetune', 'vitdet', 'upernet'),
-        encoder_lr=task != 'pretraining'
-        and method in ('finetune', 'vitdet', 'upernet'),
+        freeze=tunes,
+        encoder_lr=tunes,
         epochs=method not in UNTRAINED,
         batch_size=method not in UNTRAINED,
         branch=choices.encoder is not None,
         num_heads=choices.encoder is not None,
-        lora=method in ('finetune', 'vitdet', 'upernet'),
+        lora=tunes,
         val_data=task != 'pretraining',
     )
     default = Choices()
@@ -337,10 +336,8 @@ class Order:
     def head(self, data: Any) -> list[str]:
         """Return the first lines of the config."""
         by = self.about or f'simim_plugin.configure, {self.task}'
-        return [
-            f'{date.today()}: {clean(by)}',
-            *_wrapped(clean(str(data))),
-        ]
+        about = textwrap.wrap(clean(str(data)), 76, break_long_words=False)
+        return [f'{date.today()}: {clean(by)}', *about]
 
     def tuning(self) -> Tuning:
         """Return how the encoder is trained."""
@@ -512,7 +509,3 @@ def _check_size(size: int, encoder: Encoder, task: str) -> None:
             f'--img-size {size} is no whole number of patches of {patch} px, '
             f'two or more; set {max(size // patch, 2) * patch}.'
         )
-
-
-def _wrapped(text: str, width: int = 76) -> list[str]:
-    return textwrap.wrap(text, width, break_long_words=False)

@@ -9,7 +9,6 @@ from typing import Any
 from ..checkpoint import read_weights
 from ..checkpoint.grids import bias_grid
 from ..detection.schedule import schedule
-from ..vit.norm import FINAL_NORM
 from .boxes import Boxes, Part
 from .encoders import SIZES, WIDTHS, Encoder, check_encoder
 from .machine import Machine, fit_batch, need
@@ -25,6 +24,7 @@ from .plans import (
 from .tuning import (
     Tuning,
     set_encoder,
+    set_iterations,
     set_optimizer,
     set_tuning,
     skip_broken,
@@ -79,16 +79,7 @@ def plan_detection(
         lr = recipe = light_lr(encoder.width)
     steps = 5_000 if machine.gpu else 600
     epochs = epochs or epochs_for(images, total, steps, 12, 400)
-    plan = Plan(
-        images,
-        batch,
-        accumulated,
-        epochs,
-        lr,
-        warmup=0,
-        recipe_lr=recipe,
-        room=room,
-    )
+    plan = Plan(images, batch, accumulated, epochs, lr, 0, recipe, room)
     warn(plan, 'detection', data.counts, 'training objects')
     return plan
 
@@ -108,7 +99,7 @@ def write_detection(
     out = Written(base, about)
     out.set('img_size', *size)
     out.set('classes', data.classes, f'{len(data.classes)} with objects')
-    _set_model(out, data, encoder, name, size[0])
+    _set_model(out, data, encoder, name)
     set_tuning(out, encoder, tuning)
     for loader, part, kind in (
         ('train_dataloader', data.train, 'training'),
@@ -139,10 +130,8 @@ def _base_of(
         return _LIGHT.format('' if data.masks else '-faster'), 'micro'
     if not data.masks:
         return _BOXES_ALONE, 'base'
-    name = encoder.name if encoder.name in SIZES[:4] else 'base'
-    return f'siamese_im_vit-{name}-p16_vitdet-16xb4-amp-100e_coco.py', str(
-        name
-    )
+    name = str(encoder.name if encoder.name in SIZES[:4] else 'base')
+    return f'siamese_im_vit-{name}-p16_vitdet-16xb4-amp-100e_coco.py', name
 
 
 def _root(part: Part) -> str:
@@ -162,14 +151,11 @@ def _below(path: str, root: str) -> str:
     return path if inside.startswith(os.pardir) else inside
 
 
-def _set_model(
-    out: Written, data: Boxes, encoder: Encoder, name: str, size: int
-) -> None:
+def _set_model(out: Written, data: Boxes, encoder: Encoder, name: str) -> None:
     backbone, count = 'model.backbone', len(data.classes)
-    changes = encoder.changes(dict(arch=name, patch_size=_PATCH))
-    # Kernels are resized, and the last norm is left out.
-    for key in ('patch_size', *FINAL_NORM):
-        changes.pop(key, None)
+    packaged = dict(arch=name, patch_size=_PATCH)
+    changes = encoder.changes(packaged, final_norm=False)
+    changes.pop('patch_size', None)  # kernels are resized
     if encoder.name is None:
         quarter = encoder.depth / 4
         last = [round((k + 1) * quarter) - 1 for k in range(4)]
@@ -227,13 +213,7 @@ def _set_schedule(
     every -= every % plan.accumulated
     rule = lr_rule(plan, *_RECIPE, encoder.file, machine.gpu)
     set_optimizer(out, plan, rule, encoder, tuning)
-    out.set(
-        'train_cfg.max_iters',
-        iterations,
-        f'{plan.epochs} epochs of {plan.images} pictures',
-    )
-    out.set('train_cfg.val_interval', min(every, iterations))
-    out.set('default_hooks.checkpoint.interval', min(every, iterations))
+    set_iterations(out, plan, iterations, min(every, iterations))
     warmup = max(1, min(250, iterations // 20))
     out.set(
         'param_scheduler',

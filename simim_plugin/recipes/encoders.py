@@ -11,6 +11,7 @@ from ..checkpoint import read_weights
 from ..checkpoint.families import PLAIN, Family, described
 from ..errors import SimimError
 from ..vit.arches import ARCHES, MICRO, known_encoder
+from ..vit.norm import FINAL_NORM
 from .written import Written
 
 SIZES = ('tiny', 'small', 'base', 'large', 'huge')
@@ -107,16 +108,20 @@ class Encoder:
             elif self.family.mean != PLAIN.mean and values in (3, channels):
                 out.set(name, [*getattr(self.family, key)])
 
-    def changes(self, backbone: Mapping[str, Any]) -> dict[str, Any]:
+    def changes(
+        self, backbone: Mapping[str, Any], final_norm: bool = True
+    ) -> dict[str, Any]:
         """Return the options that a backbone of a config does not have.
 
         Args:
             backbone (Mapping[str, Any]): its settings.
+            final_norm (bool): with those of the final norm. Defaults to True.
         """
         options: dict[str, Any] = {
             name: value
             for name, value in self.options.items()
             if name not in ('arch', 'patch_size', 'norm_cfg')
+            and (final_norm or name not in FINAL_NORM)
         }
         known = backbone.get('arch')
         if self.name is None:
@@ -149,19 +154,18 @@ def check_encoder(encoder: Encoder, using: str | None) -> None:
         )
 
 
-def no_encoder(arch: str, patch: int = 16) -> Encoder:
-    """Return an encoder that begins with nothing.
+def no_encoder(arch: str) -> Encoder:
+    """Return an encoder of patches of 16 px that begins with nothing.
 
     Args:
         arch (str): one of ``SIZES``.
-        patch (int): side of a patch, pixels. Defaults to 16.
     """
     if arch not in SIZES:
         raise SimimError(
             f'There is no arch {arch!r}; set --arch to one of '
             f'{", ".join(SIZES)}.'
         )
-    options = dict(arch=dict(ARCHES[arch]), patch_size=patch)
+    options = dict(arch=dict(ARCHES[arch]), patch_size=16)
     return Encoder(None, 'online', options, PLAIN, f'a new ViT of arch {arch}')
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from ..environment import cpu_has_bf16
+from ..environment import cpu_has_bf16, usable_cores
 from ..errors import SimimError, Trouble
 from ..vit.arches import BASE, MICRO, SMALL, TINY
 
@@ -64,9 +64,7 @@ class Machine:
 
 def this_machine() -> Machine:
     """Return the first GPU, or the processor if there is none."""
-    cores = os.cpu_count() or 1
-    if hasattr(os, 'sched_getaffinity'):
-        cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     if torch.cuda.is_available():
         free, _ = torch.cuda.mem_get_info()
         name = torch.cuda.get_device_name()

@@ -13,7 +13,7 @@ from .file_lists import below, common_folder, is_list, read_list
 from .machine import Machine, fit_batch, need
 from .plans import Plan, epochs_for, power_of_two, square_root_lr, warn
 from .survey import Survey, survey
-from .tuning import skip_broken
+from .tuning import set_epochs, skip_broken
 from .written import Code, Written
 
 SIZES = (64, 96, 128, 160, 192, 224)
@@ -209,12 +209,7 @@ def _set_schedule(out: Written, encoder: Encoder, plan: Plan) -> None:
         f'{plan.total} images in a step',
     )
     out.set('auto_scale_lr.base_batch_size', plan.total)
-    out.set('param_scheduler.warmup', plan.warmup, 'epochs')
-    out.set(
-        'train_cfg.max_epochs',
-        plan.epochs,
-        f'{plan.steps} steps of {plan.total} of {plan.images} pictures',
-    )
+    set_epochs(out, plan)
     if encoder.file:  # as docs/encoders.md continues
         out.set(
             'momentum_hook',

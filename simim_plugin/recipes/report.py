@@ -32,9 +32,7 @@ from ..visualization.style import (
     new_figure,
     title,
 )
-from .samples import add_legend, colour, draw_box, draw_mask
-
-IGNORED = 255  # in MMSegmentation
+from .samples import IGNORED, add_legend, draw_box, draw_labels
 
 SHOWN = 6
 """Pictures on each page of the best and the worst."""
@@ -221,13 +219,12 @@ _TASKS = dict(
 )
 
 
-def run_test(file: Path, checkpoint: Path, seed: int = 0) -> Tested:
+def run_test(file: Path, checkpoint: Path) -> Tested:
     """Test a model on the test set of its config.
 
     Args:
         file (Path): the config.
         checkpoint (Path): of the trained model.
-        seed (int): of the Runner.
 
     Raises:
         SimimError: for a config whose test predicts nothing for a picture.
@@ -473,10 +470,7 @@ def _draw_result(
         size = labels.shape[1], labels.shape[0]
         image = _as_read(data, result)
         axes.imshow(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
-        present = [int(v) for v in np.unique(labels) if v != IGNORED]
-        for value in present:
-            draw_mask(axes, labels == value, colour(value))
-        names = ', '.join(tested.classes[v] for v in present[:3])
+        names = draw_labels(axes, labels, tested.classes)
         score = f'predicted, IoU {result["score"]:.2f}'
         name = f'truth: {names}' if truth else score
         title(axes, '', name)

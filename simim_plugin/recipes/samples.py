@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from mmengine.config import Config
 from mmengine.dataset import worker_init_fn
-from mmengine.registry import DefaultScope
+from mmengine.registry import DATASETS, DefaultScope
 from mmengine.utils import import_modules_from_strings
 
 from ..settings import apply_img_size, fit_channels
@@ -29,21 +29,19 @@ from ..visualization.style import (
     title,
 )
 
+IGNORED = 255  # in MMSegmentation
 SHOWN = 12
 _COLUMNS = 4
 NAMED = 12
 """Classes whose colours are named."""
 
 
-def draw_samples(
-    file: Path, classes: Sequence[str] = (), seed: int = 0
-) -> Figure:
+def draw_samples(file: Path, classes: Sequence[str] = ()) -> Figure:
     """Draw training samples of a config, after its transforms.
 
     Args:
         file (Path): the config.
         classes (Sequence[str]): names of the labels.
-        seed (int): of the choice and the transforms.
 
     Raises:
         SimimError: for wrong settings, pictures or annotations.
@@ -56,10 +54,10 @@ def draw_samples(
     given = config.model.get('data_preprocessor') or {}
     reverse = bool(given.get('bgr_to_rgb'))
     with DefaultScope.overwrite_default_scope(config.default_scope):
-        dataset = _built(loader.dataset)
-        worker_init_fn(0, 1, seed, 0)  # the transforms draw from it
+        dataset = DATASETS.build(loader.dataset)
+        worker_init_fn(0, 1, 0, 0)  # the transforms draw from it
         count = min(SHOWN, len(dataset))
-        order = np.random.default_rng(seed).permutation(len(dataset))[:count]
+        order = np.random.default_rng(0).permutation(len(dataset))[:count]
         samples = [dataset[int(k)] for k in order]
     rows = -(-count // _COLUMNS)
     views = isinstance(samples[0]['inputs'], (list, tuple))
@@ -88,12 +86,6 @@ def add_legend(figure: Figure, classes: Sequence[str]) -> None:
     )
 
 
-def _built(settings: Any) -> Any:
-    from mmengine.registry import DATASETS
-
-    return DATASETS.build(settings)
-
-
 def draw_sample(
     axes: Axes, sample: dict[str, Any], classes: Sequence[str], reverse: bool
 ) -> None:
@@ -118,7 +110,8 @@ def draw_sample(
     if 'gt_instances' in about:
         _draw_objects(axes, about.gt_instances, classes)
     elif 'gt_sem_seg' in about:
-        _draw_labels(axes, about.gt_sem_seg.data[0].numpy(), classes)
+        labels = about.gt_sem_seg.data[0].numpy()
+        title(axes, '', draw_labels(axes, labels, classes) or 'no class')
     elif 'gt_label' in about:
         label = int(about.gt_label[0])
         title(axes, '', classes[label] if classes else str(label))
@@ -208,14 +201,13 @@ def _border(mask: np.ndarray) -> np.ndarray:
     return mask & ~inside
 
 
-def _draw_labels(
-    axes: Axes, labels: np.ndarray, classes: Sequence[str]
-) -> None:
-    """Tint a label map; ignored pixels stay as they are."""
-    from ..segmentation.label_maps import IGNORED
+def draw_labels(axes: Axes, labels: np.ndarray, classes: Sequence[str]) -> str:
+    """Tint a label map, and return the names of its first classes.
 
+    Ignored pixels stay as they are.
+    """
     present = [int(v) for v in np.unique(labels) if v != IGNORED]
     for value in present:
         draw_mask(axes, labels == value, colour(value))
     names = [classes[v] if v < len(classes) else str(v) for v in present]
-    title(axes, '', ', '.join(names[:3]) or 'no class')
+    return ', '.join(names[:3])

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 
 from ..errors import SimimError
 from ..segmentation.label_maps import IGNORED, LOOKED_AT
-from ..vit.norm import FINAL_NORM
 from .encoders import SIZES, Encoder, check_encoder
 from .label_maps import LabelMaps, Pairs
 from .machine import Machine, fit_batch, need
@@ -20,7 +19,13 @@ from .plans import (
     square_root_lr,
     warn,
 )
-from .tuning import Tuning, set_encoder, set_optimizer, set_tuning
+from .tuning import (
+    Tuning,
+    set_encoder,
+    set_iterations,
+    set_optimizer,
+    set_tuning,
+)
 from .written import Code, Written
 
 SIDES = (64, 128, 224, 256, 384, 512)
@@ -85,16 +90,7 @@ def plan_segmentation(
         lr = recipe = light_lr(encoder.width)
     steps = 5_000 if machine.gpu else 400
     epochs = epochs or epochs_for(images, total, steps, 20, 400)
-    plan = Plan(
-        images,
-        batch,
-        accumulated,
-        epochs,
-        lr,
-        warmup=0,
-        recipe_lr=recipe,
-        room=room,
-    )
+    plan = Plan(images, batch, accumulated, epochs, lr, 0, recipe, room)
     warn(plan, 'segmentation')
     return plan
 
@@ -134,10 +130,8 @@ def _set_model(
     out: Written, data: LabelMaps, encoder: Encoder, method: str, name: str
 ) -> None:
     backbone, count = 'model.backbone', len(data.classes)
-    changes = encoder.changes(dict(arch=name, patch_size=16))
-    if method == 'upernet':
-        for key in FINAL_NORM:
-            changes.pop(key, None)
+    packaged = dict(arch=name, patch_size=16)
+    changes = encoder.changes(packaged, final_norm=method != 'upernet')
     set_encoder(out, encoder, changes, data.pictures.channels)
     heads = ['decode_head']
     if method == 'upernet':
@@ -252,10 +246,4 @@ def _set_schedule(
             'by_epoch=False)]'
         ),
     )
-    out.set(
-        'train_cfg.max_iters',
-        iterations,
-        f'{plan.epochs} epochs of {plan.images} pictures',
-    )
-    out.set('train_cfg.val_interval', every)
-    out.set('default_hooks.checkpoint.interval', every)
+    set_iterations(out, plan, iterations, every)

@@ -62,6 +62,21 @@ def divide(
     return sorted(train), sorted(val)
 
 
+class Counted:
+    """A data set whose classes are counted, in the order of their labels."""
+
+    counts: dict[str, int]
+
+    @property
+    def classes(self) -> list[str]:
+        """The names of the classes, in the order of their labels."""
+        return [*self.counts]
+
+    def of_each_class(self) -> list[str]:
+        """Return the names of the classes and their training counts."""
+        return [f'{name} {count}' for name, count in self.counts.items()]
+
+
 def balance(counts: Mapping[str, int]) -> str:
     """Return the numbers of the smallest and the largest class in words."""
     least = min(counts, key=counts.__getitem__)

@@ -117,14 +117,11 @@ def unreadable(count: int) -> str:
     return f'{count} picture{"s" * (count != 1)} cannot be read'
 
 
-def survey(
-    files: Sequence[str], progress: bool = True, every: bool = False
-) -> Survey:
+def survey(files: Sequence[str], every: bool = False) -> Survey:
     """Decode the pictures of a data set, or evenly spaced ones of many.
 
     Args:
         files (Sequence[str]): their paths, at least one.
-        progress (bool): show a bar. Defaults to True.
         every (bool): decode all of many if one of the spaced ones is broken,
             so that ``broken`` is whole. Defaults to False.
 
@@ -133,9 +130,9 @@ def survey(
             of channels other than 1 and 3.
     """
     index = np.linspace(0, len(files) - 1, min(MOST, len(files))).astype(int)
-    seen, broken = _look_at([files[k] for k in index], progress)
+    seen, broken = _look_at([files[k] for k in index])
     if every and broken and len(files) > MOST:
-        seen, broken = _look_at(files, progress)
+        seen, broken = _look_at(files)
     if not seen:
         raise SimimError(
             f'None of the {len(files)} pictures can be read, such as '
@@ -151,9 +148,7 @@ def survey(
     return Survey(len(files), seen, broken)
 
 
-def _look_at(
-    files: Sequence[str], progress: bool
-) -> tuple[list[Picture], list[str]]:
+def _look_at(files: Sequence[str]) -> tuple[list[Picture], list[str]]:
     """Decode pictures; return those that are readable, and other files."""
     places = _places(files)
     chunks = [files[k : k + _CHUNK] for k in range(0, len(files), _CHUNK)]
@@ -164,7 +159,7 @@ def _look_at(
             chunks,
             'Looking at the pictures',
             transient=True,
-            disable=not (progress and on_terminal()),
+            disable=not on_terminal(),
         ):
             members = [places.get(path) for path in chunk]
             looked = pool.map(look, chunk, members)

@@ -100,6 +100,28 @@ def set_optimizer(
     out.set('auto_scale_lr.base_batch_size', plan.total)
 
 
+def set_epochs(out: Written, plan: Plan) -> None:
+    """Set the warm-up and the length of a run that counts epochs."""
+    out.set('param_scheduler.warmup', plan.warmup, 'epochs')
+    about = f'{plan.steps} steps of {plan.total} of {plan.images} pictures'
+    out.set('train_cfg.max_epochs', plan.epochs, about)
+
+
+def set_iterations(out: Written, plan: Plan, count: int, every: int) -> None:
+    """Set the length of a run that counts iterations.
+
+    Args:
+        out (Written): is changed.
+        plan (Plan): of the run.
+        count (int): its iterations.
+        every (int): iterations between checkpoints, and between tests.
+    """
+    about = f'{plan.epochs} epochs of {plan.images} pictures'
+    out.set('train_cfg.max_iters', count, about)
+    out.set('train_cfg.val_interval', every)
+    out.set('default_hooks.checkpoint.interval', every)
+
+
 def skip_broken(out: Written, dataset: str, pictures: Survey) -> None:
     """Let a data set skip twice the share of pictures that were broken.
 
