@@ -53,6 +53,14 @@ def some(names: Iterable[object]) -> str:
     return ', '.join(words[:3]) + (', ...' if len(words) > 3 else '')
 
 
+def markdown_table(rows: Iterable[Iterable[object]]) -> str:
+    """Return a table in Markdown; the first row is its head."""
+    lines = [[*map(str, row)] for row in rows]
+    text = [f'| {" | ".join(cells)} |' for cells in lines]
+    text.insert(1, '|---' * len(lines[0]) + '|')
+    return '\n'.join(text)
+
+
 def on_terminal() -> bool:
     """Return whether a bar can be drawn: rich leaves empty lines in files."""
     return sys.stdout.isatty()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 import math
-import shlex
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -31,6 +29,7 @@ from ..recipes.trial import Trial, try_step
 from ..text import clean, in_words
 from ..visualization.saving import save_figures
 from .config_errors import add_traceback_option, explained_errors
+from .options import add_encoder_options, typed_command
 from .report import LEARNED, METRICS
 from .running import run_script, train_on
 
@@ -53,8 +52,7 @@ def main(
     """
     with explained_errors(argv):
         args = parse_args(argv)
-        words = sys.argv[1:] if argv is None else argv
-        about = shlex.join(['python', 'tools/configure.py', *words])
+        about = typed_command('configure', argv)
         recipe = write_config(args, about)
         if args.run:
             run_recipe(recipe, args.out, tools, about)
@@ -110,6 +108,28 @@ def _parser() -> argparse.ArgumentParser:
         'weights, and a picture of samples as the model will see them.'
     )
     parser.add_argument('task', choices=[*METHODS])
+    _add_data_options(parser)
+    _add_training_options(parser)
+    parser.add_argument(
+        '--out', type=Path, help='the config. Defaults to my_TASK.py'
+    )
+    parser.add_argument(
+        '--no-trial', action='store_true', help='do not try a step'
+    )
+    parser.add_argument(
+        '--overwrite',
+        action='store_true',
+        help='replace the config and the files beside it',
+    )
+    parser.add_argument(
+        '--run', action='store_true', help='train, test and report at once'
+    )
+    add_traceback_option(parser)
+    return parser
+
+
+def _add_data_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the pictures and their annotations."""
     parser.add_argument(
         '--data',
         required=True,
@@ -122,52 +142,13 @@ def _parser() -> argparse.ArgumentParser:
         help='a second list, folder, archive or COCO file, to test on',
     )
     parser.add_argument(
-        '--method',
-        help='; '.join(f'{t}: {", ".join(m)}' for t, m in METHODS.items()),
-    )
-    parser.add_argument('--encoder', help='weights to start from')
-    parser.add_argument(
-        '--branch',
-        choices=['online', 'target', 'student', 'teacher'],
-        default='online',
-        help='the encoder to take, of a file with two',
-    )
-    parser.add_argument('--num-heads', type=int, help='of the encoder')
-    parser.add_argument(
-        '--arch', help='of a new encoder: tiny, small, base, large or huge'
-    )
-    parser.add_argument(
-        '--out', type=Path, help='the config. Defaults to my_TASK.py'
-    )
-    parser.add_argument('--img-size', type=int, help='side, pixels')
-    parser.add_argument('--batch-size', type=int, help='of a micro-step')
-    parser.add_argument('--epochs', type=int, help='length of the training')
-    parser.add_argument(
-        '--hours', type=float, help='length, by the time of a trial step'
-    )
-    parser.add_argument(
         '--val-share',
         type=float,
-        default=0.2,
+        default=Choices.val_share,
         help='share to test on, of data in one part. Defaults to 0.2',
     )
     parser.add_argument(
         '--seed', type=int, default=0, help='of the division of the data'
-    )
-    parser.add_argument(
-        '--freeze', action='store_true', help='do not train the encoder'
-    )
-    parser.add_argument(
-        '--encoder-lr',
-        type=float,
-        default=1.0,
-        help='factor of the learning rate of the encoder, such as 0.1',
-    )
-    parser.add_argument(
-        '--lora',
-        type=int,
-        metavar='RANK',
-        help='train adapters of this rank in the place of the encoder',
     )
     parser.add_argument(
         '--masks',
@@ -184,19 +165,40 @@ def _parser() -> argparse.ArgumentParser:
         help='values of no class in label maps; others: all that --classes '
         'does not list',
     )
+
+
+def _add_training_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the encoder and of its training."""
     parser.add_argument(
-        '--no-trial', action='store_true', help='do not try a step'
+        '--method',
+        help='; '.join(f'{t}: {", ".join(m)}' for t, m in METHODS.items()),
+    )
+    parser.add_argument('--encoder', help='weights to start from')
+    add_encoder_options(parser, 'take')
+    parser.add_argument(
+        '--arch', help='of a new encoder: tiny, small, base, large or huge'
+    )
+    parser.add_argument('--img-size', type=int, help='side, pixels')
+    parser.add_argument('--batch-size', type=int, help='of a micro-step')
+    parser.add_argument('--epochs', type=int, help='length of the training')
+    parser.add_argument(
+        '--hours', type=float, help='length, by the time of a trial step'
     )
     parser.add_argument(
-        '--overwrite',
-        action='store_true',
-        help='replace the config and the files beside it',
+        '--freeze', action='store_true', help='do not train the encoder'
     )
     parser.add_argument(
-        '--run', action='store_true', help='train, test and report at once'
+        '--encoder-lr',
+        type=float,
+        default=1.0,
+        help='factor of the learning rate of the encoder, such as 0.1',
     )
-    add_traceback_option(parser)
-    return parser
+    parser.add_argument(
+        '--lora',
+        type=int,
+        metavar='RANK',
+        help='train adapters of this rank in the place of the encoder',
+    )
 
 
 def choices_of(args: argparse.Namespace) -> Choices:

@@ -14,6 +14,7 @@ from .. import __version__
 from ..checkpoint import load_weights
 from ..checkpoint.adapters import adapted, merged
 from ..checkpoint.export import WRITERS, convert
+from ..checkpoint.loading import BRANCHES
 from ..checkpoint.statement import FAMILY, stated_by_run
 from ..errors import SimimError
 from ..settings import check_settings, fit_channels
@@ -87,7 +88,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         '--branch',
-        choices=['online', 'target', 'student', 'teacher'],
+        choices=[*BRANCHES],
         help='the encoder to convert, of a file with two. Defaults to online',
     )
     parser.add_argument(

@@ -37,18 +37,19 @@ from ..recipes.class_folders import is_divided
 from ..recipes.configuring import Choices, Recipe, make_recipe
 from ..recipes.file_lists import is_list
 from ..settings import changed_too_late
-from ..text import clean
+from ..text import clean, markdown_table
 from ..vit import ARCHES
 from .command_line import check_merged, find_config
 from .config_errors import add_traceback_option, explained_errors
 from .numbers import seed_number, whole
-from .options import add_options, merge
+from .options import add_encoder_options, add_options, merge
 from .protocols import (
     PAPER,
     PREFIX,
     SCALES,
     TASKS,
     classes_of,
+    dictionaries,
     find_encoder,
     fit_model,
 )
@@ -157,17 +158,7 @@ def _parser() -> argparse.ArgumentParser:
         help='folder of results and logs. Defaults to '
         'work_dirs/evaluation/NAME',
     )
-    parser.add_argument(
-        '--branch',
-        choices=['online', 'target', 'student', 'teacher'],
-        default='online',
-        help='the encoder to evaluate, of a file with two',
-    )
-    parser.add_argument(
-        '--num-heads',
-        type=int,
-        help='attention heads, of an encoder whose file does not state them',
-    )
+    add_encoder_options(parser, 'evaluate')
     parser.add_argument(
         '--seed', type=seed_number, default=0, help='of all tasks'
     )
@@ -536,7 +527,7 @@ class Evaluation:
         config = Config.fromfile(config_path(f'{name}.py'))
         fit_model(config, task, self.options, self.family)
         as_folders = (self.data / 'train').is_dir()
-        for dataset in _datasets(config._cfg_dict):
+        for dataset in list(dictionaries(config._cfg_dict, 'data_root')):
             if dataset['type'] == 'LocalCIFAR10' and as_folders:
                 size = config.model.backbone.img_size
                 _read_folders(dataset, self.data, size)
@@ -668,20 +659,17 @@ def table(results: dict[str, Any]) -> str:
     ]
     known = any(figure != '-' for _, figure, _ in found)
     head = ('task', 'metric', '*ours*'), '*paper*', _ABOUT
-    cells = [
+    rows = markdown_table(
         [*ours, *([figure] if known else []), *about]
         for ours, figure, about in (head, *found)
-    ]
-    rows = [f'| {" | ".join(map(str, row))} |' for row in cells]
-    rows.insert(1, '|' + '---|' * len(cells[0]))
-    rows.append(
-        f'\n*ours*: {clean(results["checkpoint"])} (sha256 '
+    )
+    return (
+        f'{rows}\n\n*ours*: {clean(results["checkpoint"])} (sha256 '
         f'{results["sha256"][:8]}), {results["branch"]} branch, seed '
         f'{results["seed"]}, options {results["cfg_options"] or "none"}.'
         + known
         * ' *paper*: ViT-B/16, 1600 epochs.'
     )
-    return '\n'.join(rows)
 
 
 def _average(
@@ -733,16 +721,6 @@ def _digest(checkpoint: Path) -> str:
             while block := content.read(2**20):
                 digest.update(block)
     return digest.hexdigest()
-
-
-def _datasets(node: Any) -> list[dict]:
-    """Return all dicts in ``node`` that describe a data set."""
-    if isinstance(node, dict):
-        found = [node] if 'data_root' in node else []
-        return found + [d for value in node.values() for d in _datasets(value)]
-    if isinstance(node, list | tuple):
-        return [d for value in node for d in _datasets(value)]
-    return []
 
 
 def _read_folders(dataset: dict, root: Path, size: int) -> None:

@@ -1,14 +1,20 @@
-"""The option ``--cfg-options``, whose paths are taken as they are typed."""
+"""Options that several commands have, ``--cfg-options`` above all.
+
+Its paths are taken as they are typed.
+"""
 
 from __future__ import annotations
 
 import argparse
 import re
+import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine.config import Config, DictAction
 
+from ..checkpoint.loading import BRANCHES
 from ..errors import SimimError
 from ..settings.check import rule_of
 
@@ -56,6 +62,38 @@ def add_options(parser: argparse.ArgumentParser, words: str) -> None:
         metavar='KEY=VALUE',
         help=words,
     )
+
+
+def add_encoder_options(parser: argparse.ArgumentParser, verb: str) -> None:
+    """Add ``--branch`` and ``--num-heads`` to a command.
+
+    Args:
+        parser (argparse.ArgumentParser): of the command.
+        verb (str): what the command does with an encoder, for the help.
+    """
+    parser.add_argument(
+        '--branch',
+        choices=[*BRANCHES],
+        default='online',
+        help=f'the encoder to {verb}, of a file with two. Defaults to online',
+    )
+    parser.add_argument(
+        '--num-heads',
+        type=int,
+        help='attention heads, of an encoder whose file does not state them',
+    )
+
+
+def typed_command(tool: str, argv: Sequence[str] | None) -> str:
+    """Return the line that starts a command.
+
+    Args:
+        tool (str): file of ``tools/``, without its ending.
+        argv (Sequence[str], optional): arguments; those of the process if
+            None.
+    """
+    words = sys.argv[1:] if argv is None else argv
+    return shlex.join(['python', f'tools/{tool}.py', *words])
 
 
 def merge(config: Config, options: Mapping[str, str]) -> None:

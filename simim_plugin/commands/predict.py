@@ -15,7 +15,7 @@ from ..errors import SimimError
 from ..pictures import UnreadableImageError
 from ..prediction import Picture, Predictor, build_predictor, find_pictures
 from ..settings import changed_too_late, check_settings, fit_channels
-from ..text import clean
+from ..text import clean, some
 from .command_line import find_config
 from .config_errors import add_traceback_option, explained_errors
 from .numbers import share, whole
@@ -156,7 +156,7 @@ def predict(
     if broken:
         raise SimimError(
             f'{len(broken)} of the {len(pictures)} pictures cannot be read '
-            f'({", ".join(broken[:3])}{", ..." if len(broken) > 3 else ""}), '
+            f'({some(broken)}), '
             'and the results have all others; replace or remove these files.'
         )
 

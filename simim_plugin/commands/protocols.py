@@ -185,7 +185,7 @@ def _prepare(config: Config, family: Family, size: int) -> None:
     if other:
         config.model.data_preprocessor.mean = [*family.mean]
         config.model.data_preprocessor.std = [*family.std]
-    for part in _transforms(config._cfg_dict):
+    for part in dictionaries(config._cfg_dict, 'type'):
         if part['type'] == 'torchvision/Resize':
             if family.crop != PLAIN.crop and size == 224:
                 part['size'] = round(size / family.crop)
@@ -199,12 +199,12 @@ def _prepare(config: Config, family: Family, size: int) -> None:
             part['hparams'] = dict(part['hparams'], pad_val=levels)
 
 
-def _transforms(node: Any) -> Iterator[dict[str, Any]]:
-    """Yield every dictionary with a type below ``node``."""
+def dictionaries(node: Any, key: str) -> Iterator[dict[str, Any]]:
+    """Yield every dictionary with a key in ``node`` and below."""
     if isinstance(node, dict):
-        if 'type' in node:
+        if key in node:
             yield node
         node = [*node.values()]
     if isinstance(node, list | tuple):
         for part in node:
-            yield from _transforms(part)
+            yield from dictionaries(part, key)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from ..recipes.report import draw_report, run_test, tables
 from ..text import clean
 from ..visualization.saving import check_output, save_figures
 from .config_errors import add_traceback_option, explained_errors
+from .options import typed_command
 
 METRICS = 'Metrics of the test set:'
 LEARNED = 'Figures of the pretraining:'
@@ -25,9 +24,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
     with explained_errors(argv):
         args = parse_args(argv)
-        words = sys.argv[1:] if argv is None else argv
-        command = shlex.join(['python', 'tools/report.py', *words])
-        commands = [*args.made_by, command]
+        commands = [*args.made_by, typed_command('report', argv)]
         write_report(args.config, args.checkpoint, args.out, commands)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import complete_file, read_json, write_json
+from ..text import markdown_table
 from .rows import (
     COSTED,
     METRICS,
@@ -85,9 +86,8 @@ def table(
     shown = COSTS if costs else {}
     tasks = list(next(iter(results.values()), {}))
     names = [f'{METRICS[task][0]}, *ours*' for task in tasks]
-    cells = ['row', 'what', *names, 'linear, *paper*']
-    cells += [heading for heading, _ in shown.values()]
-    lines = [f'| {" | ".join(cells)} |', '|---' * len(cells) + '|']
+    head = ['row', 'what', *names, 'linear, *paper*']
+    rows = [head + [heading for heading, _ in shown.values()]]
     for row, figures in results.items():
         spreads = [
             _spread([*figures.get(task, {}).values()]) for task in tasks
@@ -97,8 +97,8 @@ def table(
         for cost, (_, factor) in shown.items():
             value = costs.get(f'{row}: {cost}')
             cells.append('-' if value is None else f'{factor * value:.2f}')
-        lines.append(f'| {" | ".join(cells)} |')
-    return '\n'.join(lines)
+        rows.append(cells)
+    return markdown_table(rows)
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -95,34 +95,8 @@ def configure(args: argparse.Namespace) -> Config:
         config.val_cfg = config.val_dataloader = config.val_evaluator = None
     if args.relist:
         config.relist = True
-    if args.resume is not None:
-        config.resume = True
-        config.load_from = None if args.resume == 'auto' else args.resume
-    for name in ('restart_epoch', 'extend', 'accept_changes'):
-        if getattr(args, name) and not config.get('resume'):
-            raise SimimError(
-                f'--{name.replace("_", "-")} changes how a run continues; add '
-                '--resume, or leave it out.'
-            )
-    if args.restart_epoch:
-        config.train_cfg.restart_epoch = True
-    for name in ('extend', 'accept_changes'):
-        if getattr(args, name):
-            config[name] = True
-    if args.pretrained is not None:
-        # Pretraining loads all its parts, a classifier its backbone alone.
-        whole = 'projector' in config.model
-        part = config.model if whole else config.model.backbone
-        part.pretrained = args.pretrained
-        if args.adapt_channels:
-            part.pretrained = dict(
-                file=args.pretrained, channels=args.adapt_channels
-            )
-    elif args.adapt_channels:
-        raise SimimError(
-            '--adapt-channels changes the weights that --pretrained names; '
-            'add --pretrained, or leave it out.'
-        )
+    _set_resume(config, args)
+    _set_pretrained(config, args)
     if args.auto_scale_lr:
         config.auto_scale_lr.enable = True
     if args.amp:
@@ -141,3 +115,39 @@ def configure(args: argparse.Namespace) -> Config:
             'scaler, which needs a GPU; add --amp to train in bfloat16.'
         )
     return config
+
+
+def _set_resume(config: Config, args: argparse.Namespace) -> None:
+    """Set whether and how a run continues."""
+    if args.resume is not None:
+        config.resume = True
+        config.load_from = None if args.resume == 'auto' else args.resume
+    for name in ('restart_epoch', 'extend', 'accept_changes'):
+        if getattr(args, name) and not config.get('resume'):
+            raise SimimError(
+                f'--{name.replace("_", "-")} changes how a run continues; add '
+                '--resume, or leave it out.'
+            )
+    if args.restart_epoch:
+        config.train_cfg.restart_epoch = True
+    for name in ('extend', 'accept_changes'):
+        if getattr(args, name):
+            config[name] = True
+
+
+def _set_pretrained(config: Config, args: argparse.Namespace) -> None:
+    """Set the weights that a new run starts from."""
+    if args.pretrained is not None:
+        # Pretraining loads all its parts, a classifier its backbone alone.
+        whole = 'projector' in config.model
+        part = config.model if whole else config.model.backbone
+        part.pretrained = args.pretrained
+        if args.adapt_channels:
+            part.pretrained = dict(
+                file=args.pretrained, channels=args.adapt_channels
+            )
+    elif args.adapt_channels:
+        raise SimimError(
+            '--adapt-channels changes the weights that --pretrained names; '
+            'add --pretrained, or leave it out.'
+        )

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,6 +30,7 @@ from ..visualization.views import draw_matches, draw_pair
 from .command_line import find_config
 from .config_errors import add_traceback_option, explained_errors
 from .numbers import seed_number
+from .options import add_encoder_options, typed_command
 
 Captioned = list[tuple[str, Figure]]
 
@@ -48,8 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_output(args.out)
         init_default_scope('mmpretrain')
         figures = args.draw(args)
-        words = sys.argv[1:] if argv is None else argv
-        command = shlex.join(['python', 'tools/visualize.py', *words])
+        command = typed_command('visualize', argv)
         save_figures(figures, args.out, args.heading, command)
         print(clean(f'Written to {args.out}.'))
 
@@ -354,15 +352,7 @@ def _add_encoder(parser: argparse.ArgumentParser, limit: int) -> None:
         help='height and width of the images, pixels; larger ones give a '
         'finer picture. Defaults to that of the checkpoint',
     )
-    parser.add_argument(
-        '--num-heads', type=int, help='for a checkpoint of unusual width'
-    )
-    parser.add_argument(
-        '--branch',
-        choices=['online', 'target', 'student', 'teacher'],
-        default='online',
-        help='of a checkpoint with two encoders. Defaults to online',
-    )
+    add_encoder_options(parser, 'draw')
     for name in ('mean', 'std'):
         parser.add_argument(
             f'--{name}',

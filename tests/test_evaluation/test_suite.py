@@ -29,7 +29,6 @@ from simim_plugin.commands import test as testing
 from simim_plugin.commands.evaluate import (
     Evaluation,
     _commit,
-    _datasets,
     main,
     parse_args,
     table,
@@ -39,6 +38,7 @@ from simim_plugin.commands.protocols import (
     SCALES,
     TASKS,
     Encoder,
+    dictionaries,
     find_encoder,
     fit_model,
 )
@@ -101,7 +101,10 @@ def test_images_come_from_the_named_folder(demo, task):
     run = evaluation(demo, '--seed', '3')
     (name,) = run._configs(task)
     config = run._config(task, name)
-    roots = {dataset['data_root'] for dataset in _datasets(config._cfg_dict)}
+    roots = {
+        dataset['data_root']
+        for dataset in dictionaries(config._cfg_dict, 'data_root')
+    }
     assert roots == {f'{demo}/data/demo/{part}' for part in ('train', 'val')}
     assert config.randomness.seed == 3
 
