@@ -13,9 +13,9 @@ from mmengine.dataset import pseudo_collate
 from PIL import Image
 
 from simim_plugin.checkpoint import CheckpointError
-from simim_plugin.commands import train as training
 from simim_plugin.recipes import report
 
+from ..short_run import files_of, train_two_steps
 from ..test_checkpoint.helpers import Malicious
 from . import DEMO
 from .test_annotations import CLASSES, make
@@ -38,36 +38,23 @@ def run(tmp_path_factory) -> Path:
     )
     heads = dict(bbox_head=dict(num_classes=2), mask_head=dict(num_classes=2))
     quick = dict(rpn=dict(max_per_img=30), rcnn=dict(max_per_img=8))
-    given = dict(
+    return train_two_steps(
+        folder,
+        DEMO,
         train_dataloader=loader,
         val_dataloader=loader,
         test_dataloader=loader,
         val_evaluator=dict(ann_file=str(root / 'all.json')),
         test_evaluator=dict(ann_file=str(root / 'all.json')),
         model=dict(roi_head=heads, test_cfg=quick),
-        train_cfg=dict(max_iters=2),
     )
-    lines = [f'{name} = {value!r}' for name, value in given.items()]
-    (folder / 'mine.py').write_text('\n'.join([f'_base_ = {DEMO!r}', *lines]))
-    mine, work = str(folder / 'mine.py'), str(folder / 'work')
-    training.main([mine, '--no-validate', '--work-dir', work])
-    written = Config.fromfile(folder / 'work/config.py')
-    written.model.backbone.pretrained = str(folder / 'gone.pth')
-    written.dump(folder / 'work/config.py')
-    return folder
 
 
 @pytest.fixture
 def paths(run, tmp_path, monkeypatch) -> tuple[str, str, list[str]]:
     """Config, checkpoint and images, seen from another folder."""
     monkeypatch.chdir(tmp_path)
-    images = sorted((run / 'data/images').iterdir())
-    work = run / 'work'
-    return (
-        str(work / 'config.py'),
-        str(work / 'iter_2.pth'),
-        [str(image) for image in images],
-    )
+    return files_of(run)
 
 
 @pytest.fixture

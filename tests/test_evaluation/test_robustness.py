@@ -31,17 +31,14 @@ from simim_plugin.evaluation.metrics import (
     robustness_average,
 )
 
+from ..test_datasets.sentences import one_sentence
+
 IMAGENET = dict(classes=IMAGENET_CATEGORIES)
 ALEXNET = json.loads(
     (CLASS_LISTS / 'imagenet_c_alexnet_errors.json').read_text()
 )
 CELLS = [(c, s) for c in CORRUPTIONS for s in SEVERITIES]
 PERCENT = st.floats(0, 100)
-
-
-def one_sentence(text: object) -> bool:
-    text = str(text)
-    return text.endswith('.') and '. ' not in text and '\n' not in text
 
 
 def judge(metric: dict, meta: dict, samples: list[DataSample]) -> dict:

@@ -8,6 +8,7 @@ import zlib
 
 import cv2
 import numpy as np
+import tifffile
 from PIL import Image
 
 
@@ -18,6 +19,13 @@ def encode(pixels: np.ndarray, kind: str, tag: int | None = None, **options):
         exif[0x0112] = tag
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, kind, exif=exif, **options)
+    return file.getvalue()
+
+
+def tiff(pixels, **options) -> bytes:
+    """Return the bytes of a TIFF file."""
+    file = io.BytesIO()
+    tifffile.imwrite(file, np.asarray(pixels), **options)
     return file.getvalue()
 
 

@@ -1,10 +1,9 @@
 """Images of one, four and more channels: read, cut into views, pretrained."""
 
-import io
+from functools import partial
 
 import numpy as np
 import pytest
-import tifffile
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -34,16 +33,13 @@ from simim_plugin.pictures import array_to_rgb, decode
 from simim_plugin.recipes.survey import look
 from simim_plugin.settings import fit_channels
 
+from . import drawing
 from .drawing import encode, noise
 
 BANDS = np.random.default_rng(0).integers(0, 256, (8, 9, 5), dtype=np.uint8)
 
 
-def tiff(pixels, **options) -> bytes:
-    file = io.BytesIO()
-    options = dict(photometric='minisblack') | options
-    tifffile.imwrite(file, pixels, **options)
-    return file.getvalue()
+tiff = partial(drawing.tiff, photometric='minisblack')
 
 
 LAYOUTS = {

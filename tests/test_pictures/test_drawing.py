@@ -1,12 +1,10 @@
 """Results are drawn on pictures as the models read them."""
 
-import io
 import json
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import tifffile
 import torch
 from mmdet.apis import DetInferencer
 from mmdet.structures import DetDataSample
@@ -23,7 +21,7 @@ from simim_plugin.detection.hooks import PNGVisualizationHook
 from simim_plugin.errors import SimimError
 from simim_plugin.pictures import decode_to_draw
 
-from .drawing import encode, noise
+from .drawing import encode, noise, tiff
 
 RGB = noise()
 TURNED = np.rot90(RGB, -1)
@@ -48,12 +46,6 @@ class Recorder:
     def set_dataset_meta(self, **_) -> None: ...
 
     def get_image(self) -> None: ...
-
-
-def tiff(pixels: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    tifffile.imwrite(file, pixels, photometric='minisblack')
-    return file.getvalue()
 
 
 def bare(kind, ours=True):
@@ -224,7 +216,7 @@ def test_levels_and_channels_that_need_a_window():
     assert shown.shape == (20, 30, 3)
     assert shown.std() > 60
     bands = draw.integers(0, 256, (7, 20, 30), np.uint8)
-    shown = decode_to_draw(tiff(bands))
+    shown = decode_to_draw(tiff(bands, photometric='minisblack'))
     assert np.array_equal(shown, bands[:3].transpose(1, 2, 0))
-    shown = decode_to_draw(tiff(bands[:2]))
+    shown = decode_to_draw(tiff(bands[:2], photometric='minisblack'))
     assert np.array_equal(shown[..., 2], bands[0])

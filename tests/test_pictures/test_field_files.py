@@ -5,21 +5,14 @@ import struct
 
 import numpy as np
 import pytest
-import tifffile
 from PIL import Image
 
 from simim_plugin.pictures import decode, decode_to_draw, read_header
 
-from .drawing import encode, noise
+from .drawing import encode, noise, tiff
 
 GREY = noise()[..., 0]
 RGB = noise()
-
-
-def tiff(pixels, **options) -> bytes:
-    file = io.BytesIO()
-    tifffile.imwrite(file, np.asarray(pixels), **options)
-    return file.getvalue()
 
 
 def colours(kind) -> np.ndarray:

@@ -1,11 +1,8 @@
 """Levels of more than 8 bits: one rule for all pictures of a set."""
 
-import io
-
 import cv2
 import numpy as np
 import pytest
-import tifffile
 from PIL import Image
 
 from simim_plugin.datasets import ImageFolder, LoadRGBImage
@@ -13,7 +10,7 @@ from simim_plugin.errors import SimimError
 from simim_plugin.pictures import decode, levels
 from simim_plugin.pictures.reading import read_levels
 
-from .drawing import encode, jpeg2000, png_of_16_bits, pnm
+from .drawing import encode, jpeg2000, png_of_16_bits, pnm, tiff
 
 
 @pytest.fixture
@@ -25,12 +22,6 @@ def notes(monkeypatch):
     )
     monkeypatch.setattr(levels, '_warned', set())
     return found
-
-
-def tiff(pixels) -> bytes:
-    file = io.BytesIO()
-    tifffile.imwrite(file, np.asarray(pixels))
-    return file.getvalue()
 
 
 def ramp(low, high, kind) -> np.ndarray:

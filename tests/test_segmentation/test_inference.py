@@ -17,8 +17,8 @@ from PIL import Image
 
 from simim_plugin import config_path, inference
 from simim_plugin.checkpoint import CheckpointError
-from simim_plugin.commands import train as training
 
+from ..short_run import files_of, train_two_steps
 from ..test_checkpoint.helpers import Malicious
 from .test_label_maps import CLASSES, UPERNET, make
 
@@ -40,36 +40,22 @@ def run(tmp_path_factory) -> Path:
         ),
     )
     head = dict(num_classes=2)
-    given = dict(
+    return train_two_steps(
+        folder,
+        config_path(UPERNET),
         train_dataloader=dict(loader, batch_size=2),
         val_dataloader=loader,
         test_dataloader=loader,
         model=dict(decode_head=head, auxiliary_head=head),
-        train_cfg=dict(max_iters=2),
         default_hooks=dict(checkpoint=dict(interval=2)),
     )
-    base = config_path(UPERNET)
-    lines = [f'{name} = {value!r}' for name, value in given.items()]
-    (folder / 'mine.py').write_text('\n'.join([f'_base_ = {base!r}', *lines]))
-    mine, work = str(folder / 'mine.py'), str(folder / 'work')
-    training.main([mine, '--no-validate', '--work-dir', work])
-    written = Config.fromfile(folder / 'work/config.py')
-    written.model.backbone.pretrained = str(folder / 'gone.pth')
-    written.dump(folder / 'work/config.py')
-    return folder
 
 
 @pytest.fixture
 def paths(run, tmp_path, monkeypatch) -> tuple[str, str, list[str]]:
     """Config, checkpoint and images, seen from another folder."""
     monkeypatch.chdir(tmp_path)
-    images = sorted((run / 'data/images').iterdir())
-    work = run / 'work'
-    return (
-        str(work / 'config.py'),
-        str(work / 'iter_2.pth'),
-        [str(image) for image in images],
-    )
+    return files_of(run)
 
 
 @pytest.fixture
