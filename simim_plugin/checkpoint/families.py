@@ -293,10 +293,24 @@ def encoder_options(
         ),
         patch_size=kernel.shape[2],
     )
+    options |= _switches(state, about, family)
+    if 'layers.0.attn.gamma1.weight' in state:
+        options['layer_scale_init_value'] = 1.0
+    act = _activation(about, file, gated)
+    if act != ACTIVATIONS['gelu']:
+        options['layer_cfgs'] = dict(act_cfg=act)
+    return dict(options, norm_cfg=_norm(state, about, file, family))
+
+
+def _switches(
+    state: StateDict, about: Mapping[str, Any], family: Family
+) -> dict[str, Any]:
+    """Return the options of a backbone that are on, in a fixed order."""
     stated = _untraced(about)
     final_norm = 'ln1.weight' in state or (
         stated.get('final_norm', _FREQUENCIES in state) is True
     )
+    kernel, gated = state['patch_embed.projection.weight'], _hidden(state)[1]
     cases = dict(
         in_channels=(kernel.shape[1], 3),
         num_registers=(_count(state.get('registers')), 0),
@@ -318,15 +332,9 @@ def encoder_options(
             False,
         ),
     )
-    options |= {
+    return {
         name: value for name, (value, off) in cases.items() if value != off
     }
-    if 'layers.0.attn.gamma1.weight' in state:
-        options['layer_scale_init_value'] = 1.0
-    act = _activation(about, file, gated)
-    if act != ACTIVATIONS['gelu']:
-        options['layer_cfgs'] = dict(act_cfg=act)
-    return dict(options, norm_cfg=_norm(state, about, file, family))
 
 
 def _untraced(about: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -6,7 +6,7 @@ Shape key: N patches, C channels.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -284,11 +284,7 @@ def read_weights(
     if BRANCHES[branch] == 'target':
         state = {_swap_branches(name): value for name, value in state.items()}
     stated = preprocessing(content, str(file))
-    about = content.get('config', content.get('meta'))
-    about = about if isinstance(about, Mapping) else {}
-    about = about.get('vision_config', about)  # of CLIP and SigLIP
-    about = about if isinstance(about, Mapping) else {}
-    about = {**stated_by_run(about.get('cfg')), **about}
+    about = _stated(content)
     if about.get('simim_plugin_final_norm') is False:  # ln1 is 1, 0
         for name in ('weight', 'bias'):
             state.pop(f'backbone.ln1.{name}', None)
@@ -303,12 +299,27 @@ def read_weights(
             'positions the ViT of this package does not have; use an encoder '
             'that docs/encoders.md lists, or rename a file of DeiT-III.'
         )
-    choice = ''
-    if others and taken:
-        choice = f'entry {taken}, not {", ".join(others)} (entry=NAME chooses)'
-        if taken == 'state_dict' and 'ema_state_dict' in others:
-            choice += '; MMEngine saves the average as state_dict'
+    choice = _choice(taken, others)
     return Weights(str(file), form, state, about, choice, stated, row_added)
+
+
+def _stated(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a file states of its model."""
+    about = content.get('config', content.get('meta'))
+    about = about if isinstance(about, Mapping) else {}
+    about = about.get('vision_config', about)  # of CLIP and SigLIP
+    about = about if isinstance(about, Mapping) else {}
+    return {**stated_by_run(about.get('cfg')), **about}
+
+
+def _choice(taken: str, others: Sequence[str]) -> str:
+    """Describe which entry of a file was taken, if it has several."""
+    if not others or not taken:
+        return ''
+    choice = f'entry {taken}, not {", ".join(others)} (entry=NAME chooses)'
+    if taken == 'state_dict' and 'ema_state_dict' in others:
+        choice += '; MMEngine saves the average as state_dict'
+    return choice
 
 
 def _check_tensors(state: StateDict, file: str | Path) -> None:
