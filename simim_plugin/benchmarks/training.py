@@ -99,23 +99,7 @@ def pretraining_step(
     model = MODELS.build(config.model)
     model.init_weights()
     model.to(DEVICE)
-    pipeline = config.train_dataloader.dataset.pipeline
-    transforms = Compose([t for t in pipeline if t.type != 'LoadRGBImage'])
-    if small:
-        (hook,) = _small_views(config)
-        scale = hook.get('scale', SCALE)
-        transforms = small_pipeline(transforms, scale, model.backbone)
-    noise = np.random.default_rng(0)
-    samples = [
-        transforms(
-            dict(
-                img=noise.integers(0, 256, (256, 320, 3), np.uint8),
-                gt_label=0,
-            )
-        )
-        for _ in range(batch)
-    ]
-    data = model.data_preprocessor(collate_pairs(samples), training=True)
+    data = _views_of_noise(config, model, batch, small)
     tokenizer = getattr(model, 'target_generator', None)
     if tokenizer is not None:  # BEiT's is fitted on images
         tokenizer.fit(torch.rand(64, *data['inputs'][0].shape[1:]), rounds=1)
@@ -130,6 +114,22 @@ def pretraining_step(
         return whole(**data, mode='loss')['loss']
 
     return _optimizer_step(model, loss, bf16)
+
+
+def _views_of_noise(
+    config: Config, model: Any, batch: int, small: bool
+) -> dict[str, Any]:
+    """Return a batch of a model, of images of noise."""
+    pipeline = config.train_dataloader.dataset.pipeline
+    transforms = Compose([t for t in pipeline if t.type != 'LoadRGBImage'])
+    if small:
+        (hook,) = _small_views(config)
+        scale = hook.get('scale', SCALE)
+        transforms = small_pipeline(transforms, scale, model.backbone)
+    noise = np.random.default_rng(0)
+    images = noise.integers(0, 256, (batch, 256, 320, 3), np.uint8)
+    samples = [transforms(dict(img=img, gt_label=0)) for img in images]
+    return model.data_preprocessor(collate_pairs(samples), training=True)
 
 
 def changed_config(

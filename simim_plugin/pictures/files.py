@@ -64,25 +64,21 @@ def read_file(
 
 
 def window_of(
-    info_of: Callable[[int], dict],
-    count: int,
-    channels: int = 3,
-    most: int = 64,
+    info_of: Callable[[int], dict], count: int, channels: int = 3
 ) -> Window | None:
-    """Measure the window of a set on evenly spaced images.
+    """Measure the window of a set on 64 evenly spaced images.
 
     Args:
         info_of (Callable): from the index of an image to its ``img_path``,
             and ``member`` in an archive.
         count (int): images of the set.
         channels (int): of the images. Defaults to 3.
-        most (int): images to read. Defaults to 64.
 
     Returns:
         tuple[float, float] | None: None if they have 8 bits a level.
     """
     levels = []
-    for k in np.linspace(0, count - 1, min(most, count)).astype(int):
+    for k in np.linspace(0, count - 1, min(64, count)).astype(int):
         info = info_of(int(k))
         path = info['img_path']
         with suppress(UnreadableImageError), naming(path):

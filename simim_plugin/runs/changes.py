@@ -176,12 +176,12 @@ def fixed_ends(new: str, length: int) -> list[str]:
     ]
 
 
-def some(found: Iterable[Change], most: int = 4) -> str:
-    """Return changes in words, no more than ``most``."""
+def some(found: Iterable[Change]) -> str:
+    """Return changes in words, no more than four."""
     words = [str(change) for change in found]
-    more = len(words) - most
+    more = len(words) - 4
     tail = [f'{more} more, listed above'] if more > 0 else []
-    return ', '.join(words[:most] + tail)
+    return ', '.join(words[:4] + tail)
 
 
 def _value(node: ast.expr) -> Any:

@@ -17,6 +17,7 @@ from mmseg.registry import DATASETS, TRANSFORMS
 
 from ..datasets.annotated import prefer_upright
 from ..datasets.image_set import ImageSet
+from ..text import some
 from .label_maps import (
     IGNORED,
     LabelMapError,
@@ -208,11 +209,10 @@ class CheckedSegDataset(ImageSet, BaseSegDataset):
             if path not in there and not self._is_file(path)
         ]
         if missing:
-            more = ', ...' if len(missing) > 3 else ''
             raise LabelMapError(
                 f'Of {len(wanted)} pairs of image and label map '
                 f'{len(missing)} lack one: there is no '
-                f'{", ".join(missing[:3])}{more}; add the files, or list '
+                f'{some(missing)}; add the files, or list '
                 'the whole pairs in a text file and give it as ann_file.'
             )
 
