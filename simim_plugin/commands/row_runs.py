@@ -148,7 +148,7 @@ class RowRun:
     ) -> dict[str, float]:
         """Return the figures of the tasks of ``tools/evaluate.py``."""
         args, work_dir = self.args, self.folder / 'evaluation'
-        words = [weights, f'--seed={self.seed}', f'--gpus={args.gpus}']
+        words = [weights, '--seed', str(self.seed), f'--gpus={args.gpus}']
         if self.branch != 'online':
             words += ['--branch', self.branch]
         words += evaluation_words(args, tasks, work_dir)

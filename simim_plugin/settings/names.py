@@ -124,7 +124,10 @@ def _last_unused(name: str, files: list[_File]) -> str:
     values = [files[i].assigned[name] for i in places[-2:]]
     if len({*values}) < 2:
         return ''  # assigned once, or the same again
+    before = files[: places[-1]]
     last, *after = files[places[-1] :]
+    if not any(name in f.used | f.used_of_bases for f in before):
+        return ''  # a choice that this config leaves to others
     used = name in last.used or any(name in f.used_of_bases for f in after)
     return '' if used else last.name
 
