@@ -178,7 +178,11 @@ class Weights:
         """Return the arguments of a backbone that these tensors fill.
 
         See :func:`encoder_options`.
+
+        Raises:
+            CheckpointError: if it is no encoder of images.
         """
+        self.shape()  # refuses other kernels
         about = self.about
         if self.stated_heads:
             about = {**about, 'num_attention_heads': self.stated_heads}

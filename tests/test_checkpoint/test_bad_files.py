@@ -183,6 +183,15 @@ def test_broken_files(tmp_path, refuse):
     refuse(tmp_path, 'no JSON')
 
 
+@pytest.mark.parametrize('shape', [(), (24,), (24, 3, 2, 8, 8)])
+def test_kernels_of_no_images(tmp_path, shape):
+    state = timm_vit().state_dict()
+    state['patch_embed.proj.weight'] = torch.zeros(shape)
+    torch.save(state, tmp_path / 'file.pth')
+    with pytest.raises(CheckpointError, match='patch embedding'):
+        read_weights(tmp_path / 'file.pth').options(HEADS)
+
+
 @pytest.mark.parametrize(
     'change',
     [
