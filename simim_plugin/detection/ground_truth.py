@@ -85,14 +85,14 @@ def check_images(
 def _is_of(image: Mapping[str, Any], path: str) -> bool:
     """Return whether an image of annotations is the file at a path."""
     names = [
-        image.get('file_name'),
-        image.get('coco_url', '').removeprefix(COCO_ADDRESS),
+        str(image[key]).removeprefix(COCO_ADDRESS)
+        for key in ('file_name', 'coco_url')
+        if image.get(key)  # some tools write null
     ]
     path = unicodedata.normalize('NFC', path)
-    return not any(names) or any(
+    return not names or any(
         f'/{path}'.endswith('/' + unicodedata.normalize('NFC', name))
         for name in names
-        if name
     )
 
 

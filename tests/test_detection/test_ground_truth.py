@@ -186,6 +186,16 @@ def test_images_are_known_by_their_address(tmp_path):
         metric.process({}, [a_sample(0, 'data/lvis_v1/train2017/0.jpg')])
 
 
+@pytest.mark.parametrize('kind', METRIC)
+def test_images_without_an_address(kind, tmp_path):
+    stored = content()
+    stored['images'][0] |= dict(file_name='0.jpg', coco_url=None)
+    metric = built(tmp_path, kind, stored)
+    metric.process({}, [a_sample(0, 'data/0.jpg')])
+    with pytest.raises(SimimError, match=r'has 0\.jpg with the id 0'):
+        metric.process({}, [a_sample(0, 'data/1.jpg')])
+
+
 def test_lvis_needs_a_file():
     with pytest.raises(SimimError, match='no ann_file'):
         METRICS.build(dict(type='NumPy2LVISMetric'))
