@@ -168,8 +168,7 @@ def _two_folders(train: str, val: str) -> Labelled:
         other = sorted(ours.keys() ^ theirs.keys())
         raise SimimError(
             f'{train} and {val} have other classes ({some(other)} is in one '
-            'of them only); '
-            'give both the same sub-folders.'
+            'of them only); give both the same sub-folders.'
         )
     refuse_shared(
         [path for paths in ours.values() for path in paths],

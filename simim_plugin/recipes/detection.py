@@ -79,7 +79,16 @@ def plan_detection(
         lr = recipe = light_lr(encoder.width)
     steps = 5_000 if machine.gpu else 600
     epochs = epochs or epochs_for(images, total, steps, 12, 400)
-    plan = Plan(images, batch, accumulated, epochs, lr, 0, recipe, room)
+    plan = Plan(
+        images,
+        batch,
+        accumulated,
+        epochs,
+        lr,
+        warmup=0,
+        recipe_lr=recipe,
+        room=room,
+    )
     warn(plan, 'detection', data.counts, 'training objects')
     return plan
 

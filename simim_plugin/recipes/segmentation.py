@@ -90,7 +90,16 @@ def plan_segmentation(
         lr = recipe = light_lr(encoder.width)
     steps = 5_000 if machine.gpu else 400
     epochs = epochs or epochs_for(images, total, steps, 20, 400)
-    plan = Plan(images, batch, accumulated, epochs, lr, 0, recipe, room)
+    plan = Plan(
+        images,
+        batch,
+        accumulated,
+        epochs,
+        lr,
+        warmup=0,
+        recipe_lr=recipe,
+        room=room,
+    )
     warn(plan, 'segmentation')
     return plan
 

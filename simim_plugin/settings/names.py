@@ -127,7 +127,7 @@ def _last_unused(name: str, files: list[_File]) -> str:
     before = files[: places[-1]]
     last, *after = files[places[-1] :]
     if not any(name in f.used | f.used_of_bases for f in before):
-        return ''  # a choice that this config leaves to others
+        return ''  # only other configs use it, as those of the rivals
     used = name in last.used or any(name in f.used_of_bases for f in after)
     return '' if used else last.name
 
