@@ -16,6 +16,7 @@ import torch
 from mmengine.dataset import default_collate
 from mmengine.registry import FUNCTIONS
 from mmpretrain.structures import DataSample
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import SimimError
@@ -61,7 +62,8 @@ class PairSamples:
         """Join data samples that have ``mask`` and ``geometry``.
 
         Raises:
-            SimimError: if the masks hide different numbers of patches.
+            SimimError: if the masks hide different numbers of patches, or
+                only some samples have ``colours``.
         """
         records = [
             (
@@ -73,10 +75,8 @@ class PairSamples:
         geometry = PairGeometry.stack([s.geometry for s in samples])
         visible = visible_patches([s.mask for s in samples])
         patches = torch.as_tensor(samples[0].mask).numel()
-        colours = None
-        if all('colours' in sample for sample in samples):
-            drawn = np.stack([sample.colours for sample in samples])
-            colours = torch.from_numpy(drawn)
+        drawn = drawn_colours(samples)
+        colours = None if drawn is None else torch.from_numpy(drawn)
         return cls(records, visible, geometry.packed(), patches, colours)
 
     @staticmethod
@@ -157,6 +157,25 @@ def _are_pairs(samples: Sequence[Any]) -> bool:
         and mask.sum() == masks[0].sum()
         for mask in masks
     )
+
+
+def drawn_colours(samples: Sequence[DataSample]) -> NDArray | None:
+    """Return the draws (B, 2, 11) of colours left to the device, or None.
+
+    Raises:
+        SimimError: if only some samples have them.
+    """
+    drawn = [sample.colours for sample in samples if 'colours' in sample]
+    if not drawn:
+        return None
+    if len(drawn) < len(samples):
+        raise SimimError(
+            f'{len(samples) - len(drawn)} of {len(samples)} images of a batch '
+            'come from a pipeline without PairedViews, so colours=True of '
+            'PairDataPreprocessor would not change their colours; remove it '
+            'from model.data_preprocessor.'
+        )
+    return np.stack(drawn)
 
 
 def visible_patches(masks: Sequence[Tensor]) -> Tensor:

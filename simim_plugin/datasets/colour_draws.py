@@ -13,8 +13,11 @@ from typing import Any
 import numpy as np
 from mmengine.dataset import Compose
 from mmpretrain.datasets.transforms.auto_augment import Solarize
+from mmpretrain.registry import TRANSFORMS
 
 from ..errors import SimimError
+from ..settings.parts import found as registered
+from ..settings.signatures import parameter_of
 from .photometric import FastColorJitter, FastGaussianBlur, FastGrayscale
 
 ORDER = slice(0, 4)
@@ -88,20 +91,21 @@ _NAMES = ', '.join(kind.__name__ for kind in _STAGES)
 
 
 def defer_colours(dataset: Any) -> Any:
-    """Set ``defer=True`` on every transform that makes pairs.
+    """Set ``defer=True`` on every transform that has this argument.
 
     Args:
         dataset (Any): dictionaries and lists.
 
     Raises:
-        SimimError: if no pipeline has ``PairedViews``.
+        SimimError: if no transform has it.
     """
     found = [0]
     changed = _deferred(dataset, found)
     if not found[0]:
         raise SimimError(
             'colours=True of PairDataPreprocessor needs a pipeline with '
-            'PairedViews; remove it from model.data_preprocessor.'
+            'PairedViews, or with another transform that has the argument '
+            '`defer`; remove it from model.data_preprocessor.'
         )
     return changed
 
@@ -112,11 +116,15 @@ def _deferred(settings: Any, found: list[int]) -> Any:
     if not isinstance(settings, Mapping):
         return settings
     changed = {key: _deferred(part, found) for key, part in settings.items()}
-    kind = str(changed.get('type', '')).rpartition('.')[2]
-    if kind in ('PairedViews', 'SameView', 'SmallTargetViews'):
+    kind = changed.get('type')
+    if isinstance(kind, str):
+        kind = registered(TRANSFORMS, kind)
+    if kind is None:
+        return changed
+    if parameter_of(kind, 'defer'):
         found[0] += 1
         changed['defer'] = True
-    elif kind == 'PackInputs':
+    elif parameter_of(kind, 'algorithm_keys'):
         keys = [*changed.get('algorithm_keys', ()), 'colours']
         changed['algorithm_keys'] = keys
     return changed

@@ -14,7 +14,7 @@ from mmpretrain.registry import MODELS
 from numpy.typing import NDArray
 from torch import nn
 
-from ..datasets.collating import PairSamples
+from ..datasets.collating import PairSamples, drawn_colours
 from ..errors import SimimError
 from .colours import apply_colours
 
@@ -69,7 +69,7 @@ class PairDataPreprocessor(SelfSupDataPreprocessor):
                 (B, N, H, W) uint8, and ``data_samples``.
             training (bool): not used. Defaults to False.
         """
-        draws = drawn_colours(data.get('data_samples'))
+        draws = colours_of(data.get('data_samples'))
         if draws is not None:
             views = [
                 apply_colours(self.cast_data(view), draws[:, number])
@@ -85,13 +85,11 @@ class PairDataPreprocessor(SelfSupDataPreprocessor):
         return super().cast_data(data)
 
 
-def drawn_colours(samples: Any) -> NDArray[np.float32] | None:
+def colours_of(samples: Any) -> NDArray[np.float32] | None:
     """Return the draws (B, 2, 11) of colours left to the device, or None."""
     if isinstance(samples, PairSamples):
         return None if samples.colours is None else samples.colours.numpy()
-    if not samples or not all('colours' in sample for sample in samples):
-        return None
-    return np.stack([sample.colours for sample in samples])
+    return drawn_colours(samples or [])
 
 
 def check_statistics(

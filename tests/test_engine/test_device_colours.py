@@ -11,7 +11,9 @@ from mmpretrain.registry import MODELS, TRANSFORMS
 from simim_plugin.checkpoint import read_checkpoint
 from simim_plugin.datasets.collating import collate_pairs
 from simim_plugin.datasets.colour_draws import defer_colours
+from simim_plugin.datasets.paired_views import PairedViews
 from simim_plugin.engine.seeding import seed_by
+from simim_plugin.errors import SimimError
 
 from ..test_faults import FIRST_STEP, STOPPED, assert_same_end, epochs, fill
 from ..training_processes import TINY, Run, end_all
@@ -94,3 +96,54 @@ def test_the_preprocessor_gives_the_views_of_the_cpu_path(collate):
         assert torch.equal(ours.mask, theirs.mask)
         assert ours.colours.shape == (2, 11)
         assert 'colours' not in theirs
+
+
+class OwnViews(PairedViews):
+    """Views of a project of its own."""
+
+    def __init__(self, own: int = 1, **kwargs: object) -> None:
+        super().__init__(**kwargs)
+        self.own = own
+
+
+def made(views: dict) -> list[dict]:
+    """Return two items of a pipeline with these views."""
+    mask = dict(type='BlockwiseMask', grid=(4, 4), num_masked=9, min_block=3)
+    keys = ['geometry', *(['colours'] if views.get('defer') else [])]
+    pack = dict(type='PackInputs', algorithm_keys=keys)
+    transforms = [TRANSFORMS.build(part) for part in (views, mask, pack)]
+    items = []
+    for _ in range(2):
+        results = dict(img=np.full((40, 50, 3), 9, np.uint8))
+        for transform in transforms:
+            results = transform(results)
+        items.append(results)
+    return items
+
+
+@pytest.mark.parametrize('by_name', [True, False])
+def test_views_of_other_projects_leave_their_colours(by_name):
+    if by_name:
+        TRANSFORMS.register_module(module=OwnViews, force=True)
+    views = dict(type='OwnViews' if by_name else OwnViews, size=32)
+    pack = dict(type='PackInputs', algorithm_keys=['geometry'])
+    dataset = dict(type='ImageFolder', pipeline=[views, pack])
+    try:
+        deferred = defer_colours(dataset)['pipeline']
+    finally:
+        TRANSFORMS.module_dict.pop('OwnViews', None)
+    assert deferred[0]['defer'] is True
+    assert deferred[1]['algorithm_keys'] == ['geometry', 'colours']
+
+
+@pytest.mark.parametrize('collate', [default_collate, collate_pairs])
+def test_a_batch_with_only_some_deferred_colours_is_refused(collate):
+    views = dict(type='PairedViews', size=32)
+    preprocessor = MODELS.build(
+        dict(type='PairDataPreprocessor', colours=True)
+    )
+    for items in (made(views), made(dict(views, defer=True))):
+        assert len(preprocessor(collate(items))['data_samples']) == 2
+    mixed = [*made(views), *made(dict(views, defer=True))]
+    with pytest.raises(SimimError, match='2 of 4 images'):
+        preprocessor(collate(mixed))
