@@ -3,4 +3,4 @@
 from simim_plugin.commands import run
 
 if __name__ == '__main__':
-    run('corrupt')
+    run('corrupt', 'pretraining')

@@ -117,8 +117,8 @@ def make_corruptions(
 
     Raises:
         SimimError: if ``clean`` holds no classes of images, an image is
-            unreadable or too small, ``out`` holds other files, or the disk
-            is full.
+            unreadable or too small, ``out`` is among the images or holds
+            other files, or the disk is full.
         ImportError: if the package ``imagecorruptions`` is missing.
     """
     if seed < 0 or (size is not None and size < MIN_SIZE):
@@ -127,8 +127,13 @@ def make_corruptions(
             f'for at least {MIN_SIZE} pixels and seed 0.'
         )
     require('image corruption')
-    out = Path(out).absolute()
-    images = _clean_images(Path(clean).expanduser())
+    out, root = Path(out).absolute(), Path(clean).expanduser()
+    if out.resolve().is_relative_to(root.resolve()) and not _is_cifar10(root):
+        raise SimimError(
+            f'The corrupted images in {out} would be a class of the images, '
+            f'since {root} holds their classes; choose a folder beside it.'
+        )
+    images = _clean_images(root)
     manifest = _manifest([name for name, _ in images], size, seed)
     if _is_same(out, manifest):
         return False
@@ -223,9 +228,14 @@ class _Corruptions(Dataset):
             part.write_bytes(data.getvalue())
 
 
+def _is_cifar10(root: Path) -> bool:
+    """Whether a folder has CIFAR-10's own files."""
+    return (root / LocalCIFAR10.base_folder).is_dir()
+
+
 def _clean_images(root: Path) -> list[tuple[str, Any]]:
     """Return the output name, and the file or the pixels, of each image."""
-    if (root / LocalCIFAR10.base_folder).is_dir():
+    if _is_cifar10(root):
         cifar = LocalCIFAR10(str(root), split='test')
         infos = [cifar.get_data_info(index) for index in range(len(cifar))]
         return [

@@ -300,6 +300,15 @@ def test_refuses_a_folder_with_other_files(clean, tmp_path):
     assert files(mine) == {'thesis.txt': b'mine'}
 
 
+def test_refuses_to_write_among_the_classes(clean, tmp_path):
+    (tmp_path / 'link').symlink_to(clean)
+    for out in (clean, clean / 'corrupted', tmp_path / 'link' / 'ant' / 'c'):
+        with pytest.raises(SimimError, match='folder beside it') as error:
+            make_corruptions(clean, out)
+        assert one_sentence(error.value)
+    assert len(files(clean)) == 3
+
+
 @pytest.mark.parametrize('workers', [0, 1])
 def test_names_an_image_that_is_too_small(clean, tmp_path, workers, capsys):
     Image.new('RGB', (31, 40)).save(clean / 'bee' / '5.png')
