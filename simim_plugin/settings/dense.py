@@ -25,12 +25,11 @@ def windows(whole: Whole) -> Faults:
             f'model.test_cfg.mode is {test["mode"]!r}; set it to slide or '
             'whole.'
         )
-    for path in ('model.decode_head', 'model.auxiliary_head'):
-        head = whole.at(path)
-        if head is not None and given.get('seg_pad_val') is not None:
+    for head in heads_of(whole):
+        if given.get('seg_pad_val') is not None:
             yield from differs(
                 *('model.data_preprocessor.seg_pad_val', given['seg_pad_val']),
-                *(f'{path}.ignore_index', head.get('ignore_index', 255)),
+                *(f'{head.path}.ignore_index', head.get('ignore_index', 255)),
                 why=', so that padding has no label',
             )
     sizes = {'model.data_preprocessor.size': given.get('size')}
@@ -116,23 +115,35 @@ def dense_widths(whole: Whole) -> Faults:
             *('the width of model.backbone', encoder.dims),
         )
     yield from levels(whole, encoder)
-    classes: dict[str, Any] = {}
-    for path in ('model.decode_head', 'model.auxiliary_head'):
-        head = whole.at(path)
-        if head is None or 'BaseDecodeHead' not in head.names:
-            continue
-        classes[path] = head.get('num_classes')
+    heads = [h for h in heads_of(whole) if 'BaseDecodeHead' in h.names]
+    for head in heads if keeps_widths(neck) else []:
         widths = head.get('in_channels')
         for width in widths if isinstance(widths, Sequence) else [widths]:
             yield from differs(
-                *(f'{path}.in_channels', width),
+                *(f'{head.path}.in_channels', width),
                 *('the width of model.backbone', encoder.dims),
             )
-    if len(classes) == 2:
-        (one, first), (other, second) = classes.items()
+    for other in heads[1:]:
         yield from differs(
-            f'{one}.num_classes', first, f'{other}.num_classes', second
+            *(f'{heads[0].path}.num_classes', heads[0].get('num_classes')),
+            *(f'{other.path}.num_classes', other.get('num_classes')),
         )
+
+
+def heads_of(whole: Whole) -> list[Part]:
+    """Return the heads of a segmentor; the auxiliary ones may be a list."""
+    return [
+        *whole.each('model.decode_head'),
+        *whole.each('model.auxiliary_head'),
+    ]
+
+
+def keeps_widths(neck: Part | None) -> bool:
+    """Whether heads get as many maps, and as wide ones, as the encoder's.
+
+    Other necks than that of our configs have widths and levels of their own.
+    """
+    return neck is None or 'Feature2Pyramid' in neck.names
 
 
 def levels(whole: Whole, encoder: Encoder) -> Faults:
@@ -147,16 +158,16 @@ def levels(whole: Whole, encoder: Encoder) -> Faults:
             *('The number of model.neck.rescales', len_of(neck, 'rescales')),
             *('the number of model.backbone.out_indices', count),
         )
-    for path in ('model.decode_head', 'model.auxiliary_head'):
-        head = whole.at(path)
-        if head is None or 'BaseDecodeHead' not in head.names:
+    for head in heads_of(whole) if keeps_widths(neck) else []:
+        if 'BaseDecodeHead' not in head.names:
             continue
         index = value_of(head, 'in_index')
         for level in index if isinstance(index, Sequence) else [index]:
             if isinstance(level, int) and not -count <= level < count:
                 yield (
-                    f'{path}.in_index is {index} and model.backbone returns '
-                    f'{count} blocks; set indices from 0 to {count - 1}.'
+                    f'{head.path}.in_index is {index} and model.backbone '
+                    f'returns {count} blocks; set indices from 0 to '
+                    f'{count - 1}.'
                 )
 
 

@@ -1,0 +1,84 @@
+"""Configs of other projects: parts of ours with parts of the libraries."""
+
+import pytest
+from mmengine.config import Config
+from mmpretrain.models import VisionTransformer
+from mmpretrain.registry import MODELS
+
+import simim_plugin.evaluation  # noqa: F401
+from simim_plugin.errors import SimimError
+from simim_plugin.models import SiameseIM
+from simim_plugin.settings import check_settings
+
+from .test_wrong_settings import NAMES, config_of
+
+BGR = dict(type='LoadImageFromFile')
+STOCK_VIT = dict(
+    type='VisionTransformer',
+    arch=dict(
+        embed_dims=128, num_layers=4, num_heads=4, feedforward_channels=512
+    ),
+    img_size=48,
+    patch_size=8,
+    out_type='raw',
+    _delete_=True,
+)
+
+
+def findings(task: str, **changes: object) -> list[str]:
+    """Check a packaged config that a file of a user inherits."""
+    inherited = config_of(NAMES[task]).to_dict()
+    text = config_of(NAMES[task]).text
+    merged = Config._merge_a_into_b(changes, inherited)
+    return check_settings(Config(merged), text)
+
+
+def steps_of(task: str) -> list[dict]:
+    pipeline = config_of(NAMES[task]).train_dataloader.dataset.pipeline
+    return [step.to_dict() for step in pipeline]
+
+
+def with_steps(*steps: dict) -> dict:
+    return dict(dataset=dict(pipeline=list(steps)))
+
+
+# Necks of mmseg and mmdet have widths and levels of their own.
+NECKS = {
+    'MultiLevelNeck': dict(
+        neck=dict(
+            type='MultiLevelNeck',
+            in_channels=[128] * 4,
+            out_channels=64,
+            _delete_=True,
+        ),
+        decode_head=dict(in_channels=[64] * 4),
+        auxiliary_head=dict(in_channels=64),
+    ),
+    'five levels': dict(
+        neck=dict(
+            type='MultiLevelNeck',
+            in_channels=[128] * 4,
+            out_channels=64,
+            scales=[4, 2, 1, 0.5, 0.25],
+            _delete_=True,
+        ),
+        decode_head=dict(in_channels=[64] * 5, in_index=[0, 1, 2, 3, 4]),
+        auxiliary_head=dict(in_channels=64, in_index=4),
+    ),
+}
+
+
+@pytest.mark.parametrize('changes', NECKS.values(), ids=NECKS)
+def test_a_neck_of_mmseg_sets_widths_and_levels(changes):
+    assert findings('upernet', model=changes) == []
+
+
+def test_each_auxiliary_head_of_a_list_is_compared():
+    head = config_of(NAMES['upernet']).model.auxiliary_head.to_dict()
+    heads = [head, dict(head, in_channels=64, num_classes=3, in_index=7)]
+    model = dict(auxiliary_head=heads)
+    with pytest.raises(SimimError) as error:
+        findings('upernet', model=model)
+    for words in ('in_channels is 64', 'num_classes is 3', 'in_index is 7'):
+        assert f'model.auxiliary_head.1.{words}' in str(error.value)
+    assert findings('upernet', model=dict(auxiliary_head=[head] * 2)) == []
