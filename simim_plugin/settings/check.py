@@ -73,15 +73,33 @@ _READ_BY_MODEL: dict[str, dict[str, frozenset[str]]] = {
         'model.test_cfg.rcnn': frozenset(
             {'score_thr', 'nms', 'max_per_img', 'mask_thr_binary'}
         ),
-        'train_dataloader.dataset.filter_cfg': frozenset(
-            {'filter_empty_gt', 'min_size'}
-        ),
     },
     'EncoderDecoder': {
         'model.test_cfg': frozenset({'mode', 'crop_size', 'stride'}),
     },
+    'CocoDataset': {
+        'train_dataloader.dataset.filter_cfg': frozenset(
+            {'filter_empty_gt', 'min_size'}
+        ),
+    },
 }
-"""The same, of the models of our configs."""
+"""The same, of the models and the data sets of our configs."""
+
+_READERS = {
+    'TwoStageDetector': {
+        'model': {'FasterRCNN', 'MaskRCNN', 'CascadeRCNN'},
+        'model.roi_head': {'StandardRoIHead', 'CascadeRoIHead'},
+        'model.rpn_head': {'RPNHead', 'Float32RPNHead'},
+    },
+    'EncoderDecoder': {'model': {'EncoderDecoder'}},
+    'CocoDataset': {
+        'train_dataloader.dataset': {
+            *('CocoDataset', 'CheckedCocoDataset'),
+            *('LVISV1Dataset', 'CheckedLVISDataset'),
+        }
+    },
+}
+"""The classes that read these keys and no others; a subclass may."""
 
 
 def check_settings(settings: Mapping, text: str = '') -> list[str]:
@@ -362,11 +380,14 @@ def _ignored(whole: Whole) -> Iterator[str]:
 
 
 def _unread_keys(whole: Whole) -> Iterator[str]:
-    model = whole.at('model')
     read = dict(_READ_BY_KEY)
-    for name, of_model in _READ_BY_MODEL.items():
-        if model is not None and name in model.names:
-            read.update(of_model)
+    for name, keys in _READ_BY_MODEL.items():
+        if all(
+            part is not None and part.names[0] in readers
+            for path, readers in _READERS[name].items()
+            for part in [whole.at(path)]
+        ):
+            read.update(keys)
     for path, known in read.items():
         for name in _below(whole.settings, path).keys() - known:
             close = difflib.get_close_matches(name, known, 1, 0.6)

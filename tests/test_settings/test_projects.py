@@ -82,3 +82,22 @@ def test_each_auxiliary_head_of_a_list_is_compared():
     for words in ('in_channels is 64', 'num_classes is 3', 'in_index is 7'):
         assert f'model.auxiliary_head.1.{words}' in str(error.value)
     assert findings('upernet', model=dict(auxiliary_head=[head] * 2)) == []
+
+
+HEADS = {
+    'dynamic': dict(
+        roi_head=dict(type='DynamicRoIHead'),
+        train_cfg=dict(rcnn=dict(dynamic_rcnn=dict(iou_topk=75))),
+    ),
+    'points': dict(
+        roi_head=dict(type='PointRendRoIHead'),
+        test_cfg=dict(rcnn=dict(subdivision_steps=5)),
+    ),
+}
+
+
+@pytest.mark.parametrize('changes', HEADS.values(), ids=HEADS)
+def test_other_heads_of_mmdet_read_keys_of_their_own(changes):
+    assert not any(
+        'Nothing reads' in w for w in findings('detection', model=changes)
+    )
