@@ -185,7 +185,7 @@ def _unknown_arguments(part: Part) -> Iterator[str]:
         return
     known -= _passed(part)
     removal = 'remove it'
-    if clips:
+    if not any(map(str.isdigit, part.path.split('.'))):  # lists replace
         removal += f', or set {part.path}._delete_=True to inherit nothing'
     for name in part.settings.keys() - known - part.also:
         yield (

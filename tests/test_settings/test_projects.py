@@ -101,3 +101,14 @@ def test_other_heads_of_mmdet_read_keys_of_their_own(changes):
     assert not any(
         'Nothing reads' in w for w in findings('detection', model=changes)
     )
+
+
+def test_an_inherited_argument_of_another_class_is_deleted():
+    """Removing it from one's own file is not possible: it is inherited."""
+    other = dict(type='SGD', lr=0.1, momentum=0.9)
+    with pytest.raises(
+        SimimError, match=r'betas .*set optim_wrapper.optimizer._delete_=True'
+    ):
+        findings('pretraining', optim_wrapper=dict(optimizer=other))
+    other['_delete_'] = True
+    assert not findings('pretraining', optim_wrapper=dict(optimizer=other))
