@@ -340,6 +340,54 @@ def statistics(whole: Whole) -> Faults:
             )
 
 
+def colour_order(whole: Whole) -> Faults:
+    """Images of our encoders are RGB where they are normalised as RGB.
+
+    MMCV's loaders give BGR, ours of pictures RGB; some settings swap them.
+    """
+    encoder = whole.encoder
+    if encoder is None or not any(
+        name.startswith('SiameseIM') for name in encoder.part.names
+    ):
+        return
+    found = [
+        whole.at('model.data_preprocessor'),
+        whole.at('data_preprocessor'),
+    ]
+    given = next(filter(None, found), None)
+    for steps in whole.pipelines().values():
+        loader, bgr = None, False
+        for step in steps:
+            if {'LoadRGBImage', 'LoadImageFromFile'} & {*step.names}:
+                loader, bgr = step, 'LoadRGBImage' not in step.names
+            elif {'NumpyToPIL', 'PILToNumpy'} & {*step.names}:
+                bgr ^= bool(step.get('to_rgb') or step.get('to_bgr'))
+            elif bgr and {'PairedViews', 'MultiCropViews'} & {*step.names}:
+                yield (
+                    f'{step.path} changes colours as RGB, and its images are '
+                    "BGR; load them by dict(type='LoadRGBImage')."
+                )
+                bgr = False
+        if loader is not None and given is not None:
+            yield from _normalised_order(loader, bgr, given)
+
+
+def _normalised_order(loader: Part, bgr: bool, given: Part) -> Faults:
+    """The order of the channels of images and of their mean."""
+    mean = given.get('mean')
+    if not isinstance(mean, Sequence) or len(mean) != 3 or mean[0] <= mean[2]:
+        return
+    known = (accepted(given.made) if given.made else None) or ()
+    swap = 'bgr_to_rgb' if 'bgr_to_rgb' in known else 'to_rgb'
+    swaps = bool(given.get('bgr_to_rgb') or given.get('to_rgb'))
+    if bgr != swaps:
+        yield (
+            f'{given.path}.mean has red first, and with {swap}={swaps} the '
+            f'images of {loader.path} have blue first; set {given.path}.'
+            f'{swap} to {not swaps}.'
+        )
+
+
 _ONLY_WITH = (
     ('final_norm_affine', False, 'final_norm'),
     ('train_positions', True, 'absolute_positions'),
@@ -754,6 +802,7 @@ AGREEMENTS: tuple[Callable[[Whole], Faults], ...] = (
     vit,
     channels,
     statistics,
+    colour_order,
     options_of_parts,
     counted_images,
     transformers,

@@ -112,3 +112,56 @@ def test_an_inherited_argument_of_another_class_is_deleted():
         findings('pretraining', optim_wrapper=dict(optimizer=other))
     other['_delete_'] = True
     assert not findings('pretraining', optim_wrapper=dict(optimizer=other))
+
+
+# Task, changes and words of settings that swap red and blue
+SWAPPED = {
+    'views': (
+        'pretraining',
+        dict(train_dataloader=with_steps(BGR, *steps_of('pretraining')[1:])),
+        r"pipeline.1 changes colours as RGB, .*type='LoadRGBImage'",
+    ),
+    'to_rgb': (
+        'pretraining',
+        dict(model=dict(data_preprocessor=dict(to_rgb=True))),
+        'images of train_.*pipeline.0 have blue first; .*to_rgb to False',
+    ),
+    'to_rgb of a classifier': (
+        'tuning',
+        dict(model=dict(data_preprocessor=dict(to_rgb=True))),
+        'with to_rgb=True .* set model.data_preprocessor.to_rgb to False',
+    ),
+    'loader of a classifier': (
+        'tuning',
+        dict(train_dataloader=with_steps(BGR, *steps_of('tuning')[1:])),
+        'with to_rgb=False .* set model.data_preprocessor.to_rgb to True',
+    ),
+    'bgr_to_rgb': (
+        'detection',
+        dict(model=dict(data_preprocessor=dict(bgr_to_rgb=False))),
+        'set model.data_preprocessor.bgr_to_rgb to True',
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ('task', 'changes', 'words'), SWAPPED.values(), ids=SWAPPED
+)
+def test_red_and_blue_are_not_swapped(task, changes, words):
+    with pytest.raises(SimimError, match=words):
+        findings(task, **changes)
+
+
+def test_images_of_mmcv_are_read_by_a_classifier_that_swaps_them():
+    load = [
+        BGR,
+        dict(type='RandomResizedCrop', scale=64),
+        steps_of('tuning')[-1],
+    ]
+    assert not findings(
+        'tuning',
+        train_dataloader=with_steps(*load),
+        val_dataloader=with_steps(*load),
+        test_dataloader=with_steps(*load),
+        model=dict(data_preprocessor=dict(to_rgb=True)),
+    )
