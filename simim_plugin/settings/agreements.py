@@ -7,6 +7,7 @@ it leaves alone.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 
 from . import dense, losses, wrappers
@@ -450,6 +451,26 @@ def transformers(whole: Whole) -> Faults:
             )
 
 
+def visible_patches(whole: Whole) -> Faults:
+    """The encoder of SiameseIM encodes the visible patches alone."""
+    model, backbone = whole.at('model'), whole.at('model.backbone')
+    kinds = getattr(model and model.made, '__mro__', ())
+    method = next((k for k in kinds if k.__name__ == 'SiameseIM'), None)
+    if method is None or kinds[0].loss is not method.loss:
+        return  # a loss of its own may call the encoder in another way
+    forward = getattr(backbone and backbone.made, 'forward', None)
+    if backbone is None or forward is None:
+        return
+    taken = [*inspect.signature(forward).parameters][2:3]
+    if not taken or taken == ['mask']:
+        yield (
+            f'model.backbone is a {backbone.short}, and SiameseIM needs an '
+            'encoder of visible patches; set model.backbone.type to '
+            'SiameseIMViT, which builds the plain ViTs of docs/encoders.md, '
+            'or to a subclass of it.'
+        )
+
+
 def whole_branches(whole: Whole) -> Faults:
     """SiameseIM has all its parts, and a hook for its target branch."""
     model = whole.at('model')
@@ -806,6 +827,7 @@ AGREEMENTS: tuple[Callable[[Whole], Faults], ...] = (
     options_of_parts,
     counted_images,
     transformers,
+    visible_patches,
     whole_branches,
     branches,
     pretrained_tokens,

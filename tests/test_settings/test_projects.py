@@ -165,3 +165,23 @@ def test_images_of_mmcv_are_read_by_a_classifier_that_swaps_them():
         test_dataloader=with_steps(*load),
         model=dict(data_preprocessor=dict(to_rgb=True)),
     )
+
+
+def test_the_encoder_of_siamese_im_takes_visible_patches():
+    with pytest.raises(SimimError, match='backbone is a VisionTransformer, '):
+        findings('pretraining', model=dict(backbone=STOCK_VIT))
+
+    @MODELS.register_module(force=True)
+    class OfVisiblePatches(VisionTransformer):
+        def forward(self, images, visible=None):
+            return super().forward(images)
+
+    @MODELS.register_module(force=True)
+    class OtherSiameseIM(SiameseIM):
+        def loss(self, inputs, data_samples):
+            return dict(loss=self.backbone(inputs[0])[0].mean())
+
+    own = dict(STOCK_VIT, type='OfVisiblePatches')
+    assert not findings('pretraining', model=dict(backbone=own))
+    other = dict(type='OtherSiameseIM', backbone=STOCK_VIT)
+    assert not findings('pretraining', model=other)
