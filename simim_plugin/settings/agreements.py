@@ -471,6 +471,23 @@ def visible_patches(whole: Whole) -> Faults:
         )
 
 
+def predicting(whole: Whole) -> Faults:
+    """A validation or a test needs a model that predicts."""
+    model = whole.at('model')
+    if model is None or 'BaseSelfSupervisor' not in model.names:
+        return
+    if hasattr(model.made, 'predict'):
+        return
+    for name, stock in (('val_cfg', 'ValLoop'), ('test_cfg', 'TestLoop')):
+        loop = whole.at(name)
+        if loop is not None and getattr(loop.made, '__name__', '') == stock:
+            yield (
+                f'{name} is set, and {model.short} predicts nothing that an '
+                f'evaluator could compare; set {name}, its dataloader and '
+                'its evaluator to None, and measure by the hook OnlineKNN.'
+            )
+
+
 def whole_branches(whole: Whole) -> Faults:
     """SiameseIM has all its parts, and a hook for its target branch."""
     model = whole.at('model')
@@ -828,6 +845,7 @@ AGREEMENTS: tuple[Callable[[Whole], Faults], ...] = (
     counted_images,
     transformers,
     visible_patches,
+    predicting,
     whole_branches,
     branches,
     pretrained_tokens,

@@ -185,3 +185,15 @@ def test_the_encoder_of_siamese_im_takes_visible_patches():
     assert not findings('pretraining', model=dict(backbone=own))
     other = dict(type='OtherSiameseIM', backbone=STOCK_VIT)
     assert not findings('pretraining', model=other)
+
+
+def test_a_pretraining_cannot_be_validated():
+    loader = config_of(NAMES['pretraining']).train_dataloader.to_dict()
+    loader.update(sampler=dict(type='DefaultSampler'), drop_last=False)
+    with pytest.raises(SimimError, match='val_cfg is set, and SiameseIM pre'):
+        findings(
+            'pretraining',
+            val_dataloader=loader,
+            val_cfg=dict(),
+            val_evaluator=dict(type='Accuracy'),
+        )
