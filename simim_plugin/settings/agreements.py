@@ -894,6 +894,22 @@ def measured_epochs(whole: Whole) -> Faults:
         )
 
 
+def second_preprocessor(whole: Whole) -> Faults:
+    """Warn about a preprocessor that the model's own replaces."""
+    own, other = (
+        whole.at('model.data_preprocessor'),
+        whole.at('data_preprocessor'),
+    )
+    if own is not None and other is not None:
+        for name, value in other.settings.items():
+            if own.get(name) != value:
+                yield (
+                    f'Nothing reads the setting data_preprocessor.{name}, '
+                    'since the model has its own; set '
+                    f'model.data_preprocessor.{name}.'
+                )
+
+
 def late_steps(whole: Whole) -> Faults:
     """Warn about a schedule that falls after the run, or that rises."""
     run, wrapper = whole.at('train_cfg'), whole.at('optim_wrapper.optimizer')
@@ -941,6 +957,7 @@ WARNINGS: tuple[Callable[[Whole], Faults], ...] = (
     stock_warm_up,
     measured_epochs,
     late_steps,
+    second_preprocessor,
     erased_pixels,
     dense.padded_crops,
     dense.detector_images,

@@ -197,3 +197,8 @@ def test_a_pretraining_cannot_be_validated():
             val_cfg=dict(),
             val_evaluator=dict(type='Accuracy'),
         )
+
+
+def test_a_preprocessor_beside_that_of_the_model_is_a_warning():
+    (warning,) = findings('tuning', data_preprocessor=dict(num_classes=9))
+    assert 'data_preprocessor.num_classes, since the model has' in warning
