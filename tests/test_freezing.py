@@ -9,6 +9,7 @@ from mmengine.registry import DefaultScope
 from mmpretrain.engine import LearningRateDecayOptimWrapperConstructor
 from mmpretrain.registry import MODELS
 from mmseg.registry import MODELS as SEGMENTORS
+from torch import nn
 
 import simim_plugin.detection
 import simim_plugin.segmentation  # noqa: F401
@@ -214,3 +215,26 @@ def test_optimizers_of_any_form():
     assert betas[id(model.head.weight)] == (0.8, 0.9)
     with pytest.raises(SimimError, match='Rprop does not have'):
         optimizer_of(model, dict(type='Rprop', lr=0.1), layer_decay_rate=0.5)
+
+
+class WithoutDepths(nn.Module):
+    """A model whose backbone does not number its layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = nn.Linear(2, 2)
+
+
+@pytest.mark.parametrize('of_mmpretrain', [False, True])
+def test_only_a_layer_decay_needs_depths(of_mmpretrain):
+    model = WithoutDepths()
+    if of_mmpretrain:
+        with DefaultScope.overwrite_default_scope('mmpretrain'):
+            model = MODELS.build(
+                dict(type='ImageClassifier', backbone=dict(type='LeNet5'))
+            )
+    built = optimizer_of(model, OPTIMIZERS['AdamW'], flat_decay_mult=0.0)
+    rates = {(g['lr'], g['weight_decay']) for g in built.param_groups}
+    assert rates == {(0.1, 0.5), (0.1, 0.0)}
+    with pytest.raises(SimimError, match=r'layer_decay_rate needs .* of L'):
+        optimizer_of(model, OPTIMIZERS['AdamW'], layer_decay_rate=0.5)

@@ -70,7 +70,8 @@ class LayerDecayConstructor(LearningRateDecayOptimWrapperConstructor):
     groups for pretraining, 28 for a ViT-B with layer decay, instead of one
     per parameter. The optimizer then updates many parameters at once. A
     model without ``get_layer_depth``, such as a detector or a segmentor,
-    takes the depths of its backbone.
+    takes the depths of its backbone. Without ``layer_decay_rate`` any model
+    will do.
 
     ``fused=True`` takes effect only where torch supports it. In
     ``custom_keys`` both ``lr_mult``, which MMPretrain ignores, and
@@ -100,7 +101,8 @@ class LayerDecayConstructor(LearningRateDecayOptimWrapperConstructor):
         """Build the optimizer of a model and its wrapper.
 
         Raises:
-            SimimError: for a setting that would have no effect.
+            SimimError: for a setting that would have no effect, and for a
+                layer decay of a backbone without depths.
         """
         unknown = {*self.paramwise_cfg} - _PARAMWISE
         if unknown:
@@ -133,14 +135,19 @@ class LayerDecayConstructor(LearningRateDecayOptimWrapperConstructor):
         **kwargs: Any,
     ) -> None:
         """Append the parameter groups of ``module`` to ``params``."""
-        if not (prefix or hasattr(module, 'get_layer_depth')):
-            backbone: Any = module.backbone
-            kwargs['get_layer_depth'] = partial(
-                backbone.get_layer_depth, prefix='backbone.'
-            )
-        super().add_params(params, module, prefix=prefix, **kwargs)
         if prefix:
+            super().add_params(params, module, prefix=prefix, **kwargs)
             return
+        kwargs['get_layer_depth'] = self._depths_of(module)
+        try:
+            super().add_params(params, module, **kwargs)
+        except NotImplementedError as error:
+            backbone = getattr(module, 'backbone', module)
+            raise SimimError(
+                'optim_wrapper.paramwise_cfg.layer_decay_rate needs a method '
+                f'get_layer_depth of {type(backbone).__name__}; remove the '
+                'rate, or add the method.'
+            ) from error
         merged: dict[tuple, list] = defaultdict(list)
         for group in params:
             self._apply_custom_keys(group)
@@ -155,6 +162,17 @@ class LayerDecayConstructor(LearningRateDecayOptimWrapperConstructor):
             dict(settings, params=members)
             for settings, members in merged.items()
         ]
+
+    def _depths_of(self, model: nn.Module) -> Any:
+        """Return what gives a parameter its depth and the largest depth."""
+        if self.paramwise_cfg.get('layer_decay_rate', 1.0) == 1.0:
+            return lambda name: (0, 1)  # no rate depends on the depth
+        backbone: Any = getattr(model, 'backbone', None)
+        if hasattr(model, 'get_layer_depth') or not hasattr(
+            backbone, 'get_layer_depth'
+        ):
+            return None
+        return partial(backbone.get_layer_depth, prefix='backbone.')
 
     def _apply_custom_keys(self, group: dict[str, Any]) -> None:
         """Apply the settings of all keys in the name of a parameter."""
