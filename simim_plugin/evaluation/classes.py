@@ -10,6 +10,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
+from ..datasets.image_set import inner_datasets
 from ..datasets.labelled_folder import check_same_classes
 from ..engine.unwrapping import unwrapped
 from ..errors import SimimError
@@ -103,7 +104,10 @@ class ClassCountHook(Hook):
 
     def _check(self, runner: Runner, name: str, dataset: Any) -> None:
         classes = getattr(dataset, 'metainfo', {}).get('classes')
-        least = getattr(dataset, 'least_classes', 0)
+        # Wrappers, such as RepeatDataset, have no lists and folders.
+        sets = [*inner_datasets(dataset)]
+        first, listed = sets[0], max(sets, key=_least_classes)
+        least = _least_classes(listed)
         if classes is None and not least:
             return
         for path, head in unwrapped(runner.model).named_modules():
@@ -112,18 +116,23 @@ class ClassCountHook(Hook):
                 continue
             if classes is None and count < least:
                 raise SimimError(
-                    f'The list {dataset.ann_file} has labels up to '
+                    f'The list {listed.ann_file} has labels up to '
                     f"{least - 1}, and the model's {path} has {count} "
                     'classes, counted from 0; correct the labels, or set '
                     'num_classes of the model.'
                 )
             if classes is not None and count != len(classes):
-                place = getattr(dataset, 'ann_file', '') or dataset.data_root
+                place = getattr(first, 'ann_file', '') or first.data_root
                 raise SimimError(
                     f"The model's {path} has {count} classes and the {name} "
                     f'set of {place} has {len(classes)}; set num_classes of '
                     'the model, or check the data set and its metainfo.'
                 )
+
+
+def _least_classes(dataset: Any) -> int:
+    """Return the classes that the labels of a list need, 0 if unknown."""
+    return getattr(dataset, 'least_classes', 0)
 
 
 def leave_out_large_topk(loop: Any, dataset: Any) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from mmengine.dataset import ConcatDataset, RepeatDataset
 from mmpretrain.registry import DATASETS
 from PIL import Image
 
@@ -184,6 +185,32 @@ def test_labels_beyond_the_classes_of_a_head(tmp_path):
             continue
         with pytest.raises(SimimError, match=r'up to 2, .* has 2 classes'):
             hook.before_test(runner)
+
+
+@pytest.mark.parametrize('wrapper', [RepeatDataset, ConcatDataset])
+def test_the_classes_of_a_wrapped_set_are_counted(root, tmp_path, wrapper):
+    (tmp_path / 'a.png').write_bytes(b'')
+    (tmp_path / 'list.txt').write_text('a.png 2')
+    listed = LabelledFolder(
+        str(tmp_path), ann_file=str(tmp_path / 'list.txt'), test_mode=True
+    )
+    folders = LabelledFolder(str(root))
+    model = torch.nn.Module()
+    model.head = torch.nn.Linear(3, 2)
+    model.head.num_classes = 2
+    for one, words in (
+        (folders, f'training set of {root} has 3; set num_classes'),
+        (listed, r'list\.txt has labels up to 2, .* has 2 classes'),
+    ):
+        wrapped = (
+            wrapper([one, one])
+            if wrapper is ConcatDataset
+            else wrapper(one, times=2)
+        )
+        loader = SimpleNamespace(dataset=wrapped)
+        runner = SimpleNamespace(model=model, train_dataloader=loader)
+        with pytest.raises(SimimError, match=words):
+            ClassCountHook().before_train(runner)
 
 
 def test_names_in_another_order_than_the_folders(root):
