@@ -28,7 +28,8 @@ class ExactEpochLoop(EpochBasedTrainLoop):
     epoch is a whole number of optimizer steps. As with ``drop_last``,
     another epoch draws the images left over.
 
-    Needs ``sampler=dict(type='SeededSampler')``.
+    Needs ``sampler=dict(type='SeededSampler')``, and the Runner of this
+    package, which restores the place in the epoch.
 
     Args:
         runner (Runner): the runner.
@@ -41,7 +42,7 @@ class ExactEpochLoop(EpochBasedTrainLoop):
         **kwargs: those of mmengine's ``EpochBasedTrainLoop``.
 
     Raises:
-        SimimError: if the sampler is another one.
+        SimimError: if the sampler or the Runner is another one.
     """
 
     def __init__(
@@ -52,6 +53,15 @@ class ExactEpochLoop(EpochBasedTrainLoop):
         fit_accumulation: bool = False,
         **kwargs: Any,
     ) -> None:
+        if not hasattr(runner, 'resumes_latest'):
+            raise SimimError(
+                'The training loop ExactEpochLoop needs the Runner of this '
+                f'package, and this one is a {type(runner).__name__}, which '
+                'neither restores its place nor counts accumulated batches '
+                'in the learning rate; build the run by SiameseIMRunner.'
+                'from_cfg(config) of simim_plugin.engine, or by RUNNERS.'
+                'build(config) of mmengine.registry.'
+            )
         self.restart_epoch = restart_epoch
         self.accumulated = accumulative_counts(runner.optim_wrapper)
         if isinstance(dataloader, dict):

@@ -14,10 +14,12 @@ from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
 from mmengine.model import BaseModel
 from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
 from mmengine.runner.runner import _SlicedDataset
 from PIL import Image
 from torch.utils.data import Subset
 
+from simim_plugin import config_path
 from simim_plugin.checkpoint import CheckpointError, read_checkpoint
 from simim_plugin.datasets import ImageFolder
 from simim_plugin.engine import HoldBackboneHook, SiameseIMRunner
@@ -30,7 +32,7 @@ from simim_plugin.errors import SimimError
 from simim_plugin.models import SiameseIM
 
 from ..test_models.helpers import small_model
-from .training import Pairs
+from .training import Pairs, smooth_picture
 
 LR = 0.004
 
@@ -451,3 +453,17 @@ def test_training_sets_of_different_levels_have_no_common_window(
     runner = SimpleNamespace(cfg=Config(dict(test=dict(load))))
     with pytest.raises(SimimError, match=r'different levels \(\(.*; set win'):
         SiameseIMRunner._share_window(runner, dataset)
+
+
+def test_the_exact_loop_refuses_a_stock_runner(tmp_path):
+    """It would neither resume exactly nor scale the learning rate right."""
+    smooth_picture(tmp_path / 'a.png', np.random.default_rng(0))
+    config = Config.fromfile(config_path('siamese_im_vit-micro-p8_demo.py'))
+    config.work_dir = str(tmp_path / 'run')
+    config.train_dataloader.update(
+        batch_size=1, num_workers=0, persistent_workers=False
+    )
+    config.train_dataloader.dataset.data_root = str(tmp_path)
+    config.experiment_name = 'stock'
+    with pytest.raises(SimimError, match='this one is a Runner, which'):
+        Runner.from_cfg(config).train()
