@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from simim_plugin.checkpoint.export import convert
-from simim_plugin.commands.demo import main, table
+from simim_plugin.commands.demo import main, parse_args, table
 from simim_plugin.demo.data import make_demo_data
 from simim_plugin.demo.report import (
     Matches,
@@ -65,6 +65,11 @@ def demo(tmp_path_factory):
     assert done.returncode == 0, done.stderr
     report = json.loads((folder / 'work' / 'report.json').read_text())
     return folder, report, done.stdout
+
+
+def test_options_add_up():
+    words = ['--cfg-options', 'a=1', '--seed', '2', '--cfg-options', 'b=3']
+    assert parse_args(words).cfg_options == ['a=1', 'b=3']
 
 
 @pytest.mark.slow
