@@ -212,9 +212,10 @@ def _rows(
 def _table_rows(
     file: str, text: str, labelled: bool, labels: Sequence[str]
 ) -> Iterator[tuple[int, str, str]]:
-    head = text.partition('\n')[0]
+    lines = text.splitlines()
+    head = next(filter(str.strip, lines), '')
     cut = max('\t,;', key=head.count)
-    reader = csv.reader(text.splitlines(), delimiter=cut, strict=True)
+    reader = csv.reader(lines, delimiter=cut, strict=True)
     columns: list[int] = []
     try:
         for row in reader:

@@ -43,6 +43,7 @@ TABLES = {
     'tabs.lst': lines('{}\t{}'),
     'plain.csv': lines('{},{}'),
     'header.csv': '\ufeffid;Label;Filename\n' + lines('1;"{1}";{0}'),
+    'blank.csv': '\n \n' + lines('{},{}'),
     'two.csv': 'path,animal\n' + lines('{},{}'),
     'tabs.tsv': 'image\tclass\tnote\n' + lines('{}\t{}\tx'),
 }
