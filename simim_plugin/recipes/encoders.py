@@ -98,15 +98,16 @@ class Encoder:
                 levels from 0 to 255 become -1 to 1, unless the file states
                 its own.
         """
-        values = len(self.family.mean)
-        for key in ('mean', 'std'):
+        family, count = self.family, len(self.family.mean)
+        other = (family.mean, family.std) != (PLAIN.mean, PLAIN.std)
+        for key, values in (('mean', family.mean), ('std', family.std)):
             name = f'model.data_preprocessor.{key}'
-            if channels > 3 and channels != values:
+            if channels > 3 and channels != count:
                 out.set(
                     name, [127.5] * channels, 'levels 0 to 255 become -1 to 1'
                 )
-            elif self.family.mean != PLAIN.mean and values in (3, channels):
-                out.set(name, [*getattr(self.family, key)])
+            elif other and count in (3, channels):
+                out.set(name, [*values])
 
     def changes(
         self, backbone: Mapping[str, Any], final_norm: bool = True

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import tarfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,7 +23,9 @@ from simim_plugin.commands.convert import main as convert
 from simim_plugin.config_files import config_path
 from simim_plugin.errors import SimimError
 from simim_plugin.recipes import machine, report
+from simim_plugin.recipes.encoders import read_encoder
 from simim_plugin.recipes.report import Tested, _as_read, _curves
+from simim_plugin.recipes.written import Written
 from simim_plugin.settings import apply_img_size, check_settings
 
 from ..test_checkpoint.families import saved
@@ -263,6 +266,15 @@ def test_a_pretraining_has_the_statistics_of_its_encoder(kind, tmp_path):
     assert config.model.data_preprocessor.std == [*family.std]
     apply_img_size(config)
     check_settings(config)
+
+
+def test_an_encoder_may_have_a_std_of_its_own(tmp_path):
+    """Its mean alone is that of ImageNet."""
+    encoder = read_encoder(str(saved('dinov2', tmp_path)[1]), num_heads=2)
+    family = encoder.family._replace(std=(255.0,) * 3)
+    out = Written('base.py', [])
+    replace(encoder, family=family).set_statistics(out, 3)
+    assert out.settings['model.data_preprocessor.std'].value == [255.0] * 3
 
 
 def test_adapters_of_a_detector_are_a_sentence(tmp_path, capsys):
