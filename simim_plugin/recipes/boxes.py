@@ -6,7 +6,7 @@ import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +125,7 @@ def read_boxes(
         first, second = _divided(content, share, seed, train_file)
         train = Part(f'{out}_train.json', folder, first)
         val = Part(f'{out}_val.json', folder, second)
-        seen = replace(seen, broken=[], left_out=seen.broken)
+        seen = seen.without_broken()
     else:
         first, second = content, _named_pictures(val_file)
         train = Part(train_file, folder)

@@ -50,7 +50,6 @@ class Labelled(Counted):
         counts (dict[str, int]): training pictures by class, sorted by name.
         tested (dict[str, int]): test pictures by class.
         pictures (Survey): the training pictures.
-        broken (list[str]): unreadable pictures that no list has.
     """
 
     train: str
@@ -59,7 +58,6 @@ class Labelled(Counted):
     counts: dict[str, int]
     tested: dict[str, int]
     pictures: Survey
-    broken: list[str]
 
     def __str__(self) -> str:
         """Return one line: pictures, classes and their balance."""
@@ -112,12 +110,12 @@ def read_class_folders(
     paths = [path for paths in found.values() for path in paths]
     refuse_links(paths)
     seen = survey(paths, every=True)
-    left = set(seen.broken)
+    broken = {*seen.broken}
     files = [
         (name, path)
         for name, paths in found.items()
         for path in paths
-        if path not in left
+        if path not in broken
     ]
     parts = divide([name for name, _ in files], share, seed)
     lists, counts = {}, []
@@ -129,7 +127,8 @@ def read_class_folders(
     for lines in lists.values():
         check_lines(lines, root)
     ours, theirs = counts
-    return Labelled(root, root, lists, ours, theirs, seen, seen.broken)
+    seen = seen.without_broken()
+    return Labelled(root, root, lists, ours, theirs, seen)
 
 
 def is_divided(root: str) -> bool:
@@ -181,7 +180,7 @@ def _two_folders(train: str, val: str) -> Labelled:
         for found in (ours, theirs)
     ]
     numbers, tested = counts
-    return Labelled(train, val, {}, numbers, tested, seen, [])
+    return Labelled(train, val, {}, numbers, tested, seen)
 
 
 def _images(root: str) -> dict[str, list[str]]:

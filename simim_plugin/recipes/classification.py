@@ -63,9 +63,7 @@ def plan_classification(
     batch: int | None,
 ) -> Plan:
     """Choose batch, length and learning rate."""
-    images = sum(data.counts.values()) - len(data.pictures.broken) * bool(
-        not data.lists
-    )
+    images = sum(data.counts.values()) - len(data.pictures.broken)
     frozen = method != 'finetune'
     most = min(1024 if frozen else 128, power_of_two(max(images / 8, 4)))
     kind = 'linear' if frozen else 'finetune'

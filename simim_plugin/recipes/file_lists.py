@@ -292,8 +292,8 @@ def read_labelled_lists(
     if not val:
         refuse_links([one.path for one in ours])
     seen = survey([one.path for one in ours], every=True)
-    left = {*seen.broken}
-    ours = [one for one in ours if one.path not in left]
+    broken = {*seen.broken}
+    ours = [one for one in ours if one.path not in broken]
     if val:
         refuse_broken_tests([one.path for one in theirs])
     else:
@@ -319,7 +319,8 @@ def read_labelled_lists(
         number = Counter(one.label for one in chosen)
         counts.append({name: number[name] for name in names})
     trained, tested = counts
-    return Labelled(root, root, lists, trained, tested, seen, seen.broken)
+    seen = seen.without_broken()
+    return Labelled(root, root, lists, trained, tested, seen)
 
 
 def _check_classes(

@@ -154,6 +154,7 @@ def read_label_maps(
         left = 'others'
     total = sum(count for v, count in pixels.items() if v in found)
     shares = {v: pixels[v] / max(total, 1) for v in found}
+    seen = seen.without_broken()
     return LabelMaps(train, tests, found, left, shares, seen, divided)
 
 

@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -90,6 +90,10 @@ class Survey:
     def grey(self) -> bool:
         """Whether all pictures have one channel."""
         return all(p.channels == 1 for p in self.seen)
+
+    def without_broken(self) -> Survey:
+        """Return the survey of lists that leave the broken files out."""
+        return replace(self, broken=[], left_out=self.broken)
 
     def __str__(self) -> str:
         """Return one line: count, sizes, channels and levels."""

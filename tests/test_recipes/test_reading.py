@@ -68,7 +68,9 @@ def test_class_folders_in_one_part_are_divided(tmp_path):
     lines = data.lists['train'] + data.lists['val']
     assert len({*lines}) == 20
     assert 'a rare one/bild 0.png' in lines
-    assert [path.rpartition('/')[2] for path in data.broken] == ['broken.jpg']
+    (left_out,) = data.pictures.left_out
+    assert left_out.endswith('/broken.jpg')
+    assert not data.pictures.broken
     assert '3 classes, from 3 of a rare one to 7 of Äpfel' in str(data)
 
 
