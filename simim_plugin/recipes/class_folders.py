@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from ..errors import SimimError
@@ -107,9 +108,9 @@ def read_class_folders(
             f'The class {alone[0]} of {root} has one picture, which cannot '
             'both train and test; add pictures, or remove the folder.'
         )
-    paths = [path for paths in found.values() for path in paths]
-    refuse_links(paths)
-    seen = survey(paths, every=True)
+    pictures = [*chain(*found.values())]
+    refuse_links(pictures)
+    seen = survey(pictures, every=True)
     broken = {*seen.broken}
     files = [
         (name, path)
@@ -169,18 +170,15 @@ def _two_folders(train: str, val: str) -> Labelled:
             f'{train} and {val} have other classes ({some(other)} is in one '
             'of them only); give both the same sub-folders.'
         )
-    refuse_shared(
-        [path for paths in ours.values() for path in paths],
-        [path for paths in theirs.values() for path in paths],
+    pictures, tests = ([*chain(*one.values())] for one in (ours, theirs))
+    refuse_shared(pictures, tests)
+    seen = survey(pictures)
+    refuse_broken_tests(tests)
+    counts, tested = (
+        {name: len(paths) for name, paths in one.items()}
+        for one in (ours, theirs)
     )
-    seen = survey([path for paths in ours.values() for path in paths])
-    refuse_broken_tests([path for paths in theirs.values() for path in paths])
-    counts = [
-        {name: len(paths) for name, paths in found.items()}
-        for found in (ours, theirs)
-    ]
-    numbers, tested = counts
-    return Labelled(train, val, {}, numbers, tested, seen)
+    return Labelled(train, val, {}, counts, tested, seen)
 
 
 def _images(root: str) -> dict[str, list[str]]:
