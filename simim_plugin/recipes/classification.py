@@ -97,7 +97,7 @@ def write_classification(
     size: tuple[int, str],
     about: list[str],
     tuning: Tuning,
-    lists: Mapping[str, str] | None = None,
+    lists: Mapping[str, str],
 ) -> Written:
     """Write the settings of a classifier.
 
@@ -110,7 +110,8 @@ def write_classification(
         size (tuple[int, str]): side of the images and why.
         about (list[str]): the first lines.
         tuning (Tuning): of the encoder in fine-tuning.
-        lists (Mapping[str, str], optional): files of the ``lists``.
+        lists (Mapping[str, str]): files of the ``lists`` by part, none if
+            whole folders are meant.
 
     Raises:
         SimimError: if frozen features are asked for without an encoder.
@@ -128,7 +129,7 @@ def write_classification(
         loaders = ['test_cfg.train_dataloader', 'test_dataloader']
     for loader in loaders:
         part = 'train' if 'train' in loader else 'val'
-        _set_data(out, loader, data, part, machine, lists or {})
+        _set_data(out, loader, data, part, machine, lists)
     if method in ('knn', 'logistic'):
         if method == 'logistic':
             out.set(

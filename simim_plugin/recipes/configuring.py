@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import textwrap
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -101,7 +101,7 @@ class Recipe:
     machine: Machine
     plan: Plan
     written: Written
-    files: dict[Path, str] = field(default_factory=dict)
+    files: dict[Path, str]
 
     def compute(self, precision: Precision) -> Recipe:
         """Set how the machine computes, and return the recipe."""
@@ -360,7 +360,7 @@ class Order:
         data: Any,
         plan: Plan,
         written: Written,
-        files: dict[Path, str] | None = None,
+        files: dict[Path, str],
     ) -> Recipe:
         """Return the recipe that was made."""
         if self.method not in UNTRAINED:
@@ -369,7 +369,7 @@ class Order:
                 written.set('default_hooks.logger.interval', 10)
         return Recipe(
             *(self.task, self.method, data, self.encoder, self.machine),
-            *(plan, written, files or {}),
+            *(plan, written, files),
         )
 
 
@@ -414,8 +414,7 @@ def _pretraining(order: Order) -> Recipe:
     )
     plan = task.plan_pretraining(data, encoder, machine, *order.plan(size[0]))
     written = task.write_pretraining(
-        *(data, encoder, machine, plan, size, order.head(data)),
-        list_file=lists.get('train'),
+        *(data, encoder, machine, plan, size, order.head(data)), lists=lists
     )
     return order.recipe(data, plan, written, files)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..pictures.archives import find_archives
@@ -137,9 +138,12 @@ def write_pretraining(
     plan: Plan,
     size: tuple[int, str],
     about: list[str],
-    list_file: str | None = None,
+    lists: Mapping[str, str],
 ) -> Written:
-    """Write the settings of a pretraining."""
+    """Write the settings of a pretraining.
+
+    See :func:`write_classification`.
+    """
     name = encoder.name if encoder.name in ('tiny', 'small', 'base') else None
     per = '64-accum8' if name in ('base', None) else '256-accum4'
     out = Written(
@@ -150,8 +154,8 @@ def write_pretraining(
     out.set('img_size', *size)
     _set_model(out, data, encoder, name)
     _set_data(out, data, machine, plan)
-    if list_file:
-        out.set('train_dataloader.dataset.list_file', list_file)
+    if lists:
+        out.set('train_dataloader.dataset.list_file', lists['train'])
     _set_schedule(out, encoder, plan)
     return out
 

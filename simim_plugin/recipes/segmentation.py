@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from ..errors import SimimError
 from ..segmentation.label_maps import IGNORED, LOOKED_AT
 from .encoders import SIZES, Encoder, check_encoder
-from .label_maps import LabelMaps, Pairs
+from .label_maps import LabelMaps
 from .machine import Machine, fit_batch, need
+from .pairs import Pairs
 from .plans import (
     Plan,
     epochs_for,
@@ -113,7 +114,7 @@ def write_segmentation(
     size: tuple[int, str],
     about: list[str],
     tuning: Tuning,
-    lists: Mapping[str, str] | None = None,
+    lists: Mapping[str, str],
 ) -> Written:
     """Write the settings of a segmentor; see :func:`write_classification`."""
     check_encoder(encoder, tuning.option if method == 'upernet' else method)
@@ -128,7 +129,7 @@ def write_segmentation(
     out.set('img_size', *size)
     _set_model(out, data, encoder, method, str(name))
     set_tuning(out, encoder, tuning)
-    _set_data(out, data, machine, lists or {})
+    _set_data(out, data, machine, lists)
     out.set('train_dataloader.batch_size', plan.batch, str(plan.room))
     out.set('val_dataloader', Code('test_dataloader'))
     _set_schedule(out, encoder, machine, plan, method, tuning)
@@ -200,18 +201,16 @@ def _set_data(
             f'    metainfo=dict(classes={data.classes!r}))'
         ),
     )
-    for loader, part, pipeline in (
-        ('train_dataloader', data.train, 'train_pipeline'),
-        ('test_dataloader', data.val, 'test_pipeline'),
+    for loader, part, pipeline, listed in (
+        ('train_dataloader', data.train, 'train_pipeline', lists['train']),
+        ('test_dataloader', data.val, 'test_pipeline', lists['val']),
     ):
-        key = 'train' if part is data.train else 'val'
-        dataset = _dataset(part, root, pipeline, lists.get(key))
+        dataset = _dataset(part, root, pipeline, listed)
         out.set(f'{loader}.dataset', Code(dataset))
         out.set(f'{loader}.num_workers', machine.workers)
 
 
-def _dataset(part: Pairs, root: str, pipeline: str, listed: str | None) -> str:
-    ann = f'ann_file={listed!r},\n        ' if listed else ''
+def _dataset(part: Pairs, root: str, pipeline: str, listed: str) -> str:
     prefix = dict(
         img_path=os.path.relpath(part.images, root),
         seg_map_path=os.path.relpath(part.maps, root),
@@ -219,7 +218,8 @@ def _dataset(part: Pairs, root: str, pipeline: str, listed: str | None) -> str:
     return (
         f'dict(pictures, _delete_=True, pipeline=_base_.{pipeline},'
         f'  # {len(part.names)} pictures\n'
-        f'        {ann}seg_map_suffix={part.ending!r},\n'
+        f'        ann_file={listed!r},\n'
+        f'        seg_map_suffix={part.ending!r},\n'
         f'        data_prefix=dict({_words(prefix)}))'
     )
 
