@@ -15,15 +15,9 @@ from mmengine.logging import MMLogger
 
 from ..errors import SimimError, Trouble
 from ..files import complete_file
-from ..recipes.configuring import (
-    METHODS,
-    UNTRAINED,
-    Choices,
-    Recipe,
-    make_recipe,
-)
+from ..recipes.configuring import METHODS, Choices, Recipe, make_recipe
 from ..recipes.machine import UNTRIED, Precision
-from ..recipes.plans import power_of_two
+from ..recipes.plans import LEAST_BATCH, UNTRAINED, power_of_two
 from ..recipes.samples import draw_samples
 from ..recipes.trial import Trial, try_step
 from ..text import clean, in_words
@@ -404,7 +398,7 @@ def fit_batch(
         SimimError: if the batch that the user chose, or one image, does not
             fit.
     """
-    least = 2 if recipe.method == 'upernet' else 1
+    least = LEAST_BATCH.get(recipe.method, 1)
     trial = None
     while trial is None:
         try:

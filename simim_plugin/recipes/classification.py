@@ -9,6 +9,7 @@ from .class_folders import Labelled
 from .encoders import SIZES, Encoder, check_encoder
 from .machine import Machine, fit_batch, need
 from .plans import (
+    UNTRAINED,
     Plan,
     epochs_for,
     power_of_two,
@@ -124,28 +125,14 @@ def write_classification(
     out.set('img_size', *size)
     _set_model(out, data, encoder, method, str(name), patch)
     set_tuning(out, encoder, tuning)
-    loaders = ['train_dataloader', 'test_dataloader']
-    if method in ('knn', 'logistic'):
-        loaders = ['test_cfg.train_dataloader', 'test_dataloader']
-    for loader in loaders:
-        part = 'train' if 'train' in loader else 'val'
-        _set_data(out, loader, data, part, machine, lists)
-    if method in ('knn', 'logistic'):
-        if method == 'logistic':
-            out.set(
-                'test_cfg.classifier',
-                Code(
-                    "dict(_delete_=True, type='LogisticClassifier', l2=None)"
-                ),
-            )
-        if method == 'knn':
-            ks = tuple(k for k in (1, 5, 10, 20) if k <= plan.images)
-            out.set('test_cfg.classifier.ks', ks, 'neighbours')
-        family = encoder.family
-        out.set('test_cfg.pool', family.pool, f'as for a {family.name}')
-        return out
-    out.set('val_dataloader', Code('test_dataloader'))
-    _set_schedule(out, encoder, plan, method, tuning)
+    loop = 'test_cfg.' if method in UNTRAINED else ''
+    _set_data(out, f'{loop}train_dataloader', data, 'train', machine, lists)
+    _set_data(out, 'test_dataloader', data, 'val', machine, lists)
+    if method in UNTRAINED:
+        _set_classifier(out, encoder, plan, method)
+    else:
+        out.set('val_dataloader', Code('test_dataloader'))
+        _set_schedule(out, encoder, plan, method, tuning)
     return out
 
 
@@ -207,6 +194,22 @@ def _set_data(
         out.set(f'{loader}.dataset.list_file', lists[part])
     elif part == 'train':
         skip_broken(out, f'{loader}.dataset', data.pictures)
+
+
+def _set_classifier(
+    out: Written, encoder: Encoder, plan: Plan, method: str
+) -> None:
+    """Set what a test fits to frozen features."""
+    if method == 'logistic':
+        out.set(
+            'test_cfg.classifier',
+            Code("dict(_delete_=True, type='LogisticClassifier', l2=None)"),
+        )
+    else:
+        ks = tuple(k for k in (1, 5, 10, 20) if k <= plan.images)
+        out.set('test_cfg.classifier.ks', ks, 'neighbours')
+    family = encoder.family
+    out.set('test_cfg.pool', family.pool, f'as for a {family.name}')
 
 
 def _set_schedule(

@@ -17,7 +17,7 @@ from ..text import clean
 from .encoders import Encoder, no_encoder, read_encoder
 from .file_lists import is_list, read_labelled_lists
 from .machine import Machine, Precision, this_machine
-from .plans import Plan
+from .plans import UNTRAINED, Plan
 from .tuning import Tuning
 from .written import Written
 
@@ -28,9 +28,6 @@ METHODS = dict(
     segmentation=('upernet', 'linear'),
 )
 """Tasks and their methods; the first is the default."""
-
-UNTRAINED = ('knn', 'logistic')
-"""Methods without a training."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,12 @@ from dataclasses import dataclass, field
 
 from .machine import Room
 
+UNTRAINED = ('knn', 'logistic')
+"""Methods without a training."""
+
+LEAST_BATCH = dict(upernet=2)
+"""Fewest pictures of a micro-step by method, if one does not train."""
+
 SCALED_DOWN = 16
 """Factor between a recipe's learning rate and that of a run, above which a
 warning is due."""

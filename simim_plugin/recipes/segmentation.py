@@ -12,6 +12,7 @@ from .label_maps import LabelMaps
 from .machine import Machine, fit_batch, need
 from .pairs import Pairs
 from .plans import (
+    LEAST_BATCH,
     Plan,
     epochs_for,
     light_lr,
@@ -38,9 +39,6 @@ _BASES = dict(
 )
 _RECIPES = dict(upernet=1e-4, linear=1e-3)
 _RECIPE_BATCH = 16
-LEAST_BATCH = dict(upernet=2)
-"""Fewest pictures of a micro-step, if one does not train."""
-
 _LEVELS = 4
 
 

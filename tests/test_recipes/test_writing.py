@@ -15,11 +15,7 @@ from simim_plugin.checkpoint.families import PLAIN
 from simim_plugin.engine import AutocastOptimWrapper
 from simim_plugin.errors import SimimError
 from simim_plugin.models import SiameseIMViT
-from simim_plugin.recipes.configuring import (
-    UNTRAINED,
-    Choices,
-    make_recipe,
-)
+from simim_plugin.recipes.configuring import Choices, make_recipe
 from simim_plugin.recipes.machine import (
     HELD,
     UNTRIED,
@@ -32,6 +28,7 @@ from simim_plugin.recipes.machine import (
     need,
 )
 from simim_plugin.recipes.plans import (
+    UNTRAINED,
     Plan,
     epochs_for,
     power_of_two,
