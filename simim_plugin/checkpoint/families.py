@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from ..vit.arches import ARCHES, known_encoder
+from ..vit.arches import arch_name, known_encoder
 from ..vit.layers import ROTARY_KINDS
 from .joining import StateDict, blocks_of
 from .preprocessing import WEIGHT_FILES
@@ -386,8 +386,7 @@ def options_text(options: Mapping[str, Any]) -> str:
         options (Mapping[str, Any]): of :func:`encoder_options`.
     """
     arch = options['arch']
-    name = next((n for n, known in ARCHES.items() if known == arch), None)
-    options = {**options, 'arch': name or arch}
+    options = {**options, 'arch': arch_name(arch) or arch}
     return ', '.join(f'{key}={value!r}' for key, value in options.items())
 
 

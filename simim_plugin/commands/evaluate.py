@@ -38,7 +38,7 @@ from ..recipes.configuring import Choices, Recipe, make_recipe
 from ..recipes.file_lists import is_list
 from ..settings import changed_too_late
 from ..text import clean, markdown_table
-from ..vit import ARCHES
+from ..vit.arches import arch_name
 from .command_line import check_merged, find_config
 from .config_errors import add_traceback_option, explained_errors
 from .numbers import seed_number, whole
@@ -642,9 +642,9 @@ def table(results: dict[str, Any]) -> str:
     """Return a Markdown table of our figures beside those of the paper."""
     encoder = dict(results['encoder'])
     own = results['names'] in (OURS.name, OFFICIAL.name)
-    arch = {**encoder.pop('arch')}
+    arch = encoder.pop('arch')
     plain = encoder.keys() == {'patch_size', 'norm_cfg'}  # others have more
-    paper = PAPER if own and plain and arch == ARCHES['base'] else {}
+    paper = PAPER if own and plain and arch_name(arch) == 'base' else {}
     found = [
         (
             (task, metric, '-' if value is None else f'{value:.2f}'),

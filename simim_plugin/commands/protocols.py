@@ -11,7 +11,7 @@ from ..checkpoint import Weights
 from ..checkpoint.families import PLAIN, Family
 from ..config_files import config_path
 from ..errors import SimimError
-from ..vit.arches import ARCHES, HUGE, LARGE, MICRO, SMALL, TINY
+from ..vit.arches import HUGE, LARGE, MICRO, SMALL, TINY, arch_name
 from ..vit.norm import FINAL_NORM
 
 FROZEN = ('knn', 'linear', 'logistic')
@@ -159,8 +159,7 @@ def fit_model(
             f'patches of {patch} px; inherit the config and choose another '
             'size.'
         )
-    names = {tuple(known.values()): name for name, known in ARCHES.items()}
-    options['arch'] = names.get(tuple(arch.values()), arch)
+    options['arch'] = arch_name(arch) or arch
     if task not in FROZEN:  # fine-tuning has its own norm
         for key in FINAL_NORM:
             options.pop(key, None)

@@ -10,7 +10,7 @@ from typing import Any
 from ..checkpoint import read_weights
 from ..checkpoint.families import PLAIN, Family, described
 from ..errors import SimimError
-from ..vit.arches import ARCHES, MICRO, known_encoder
+from ..vit.arches import ARCHES, MICRO, arch_name, known_encoder
 from ..vit.norm import FINAL_NORM
 from .written import Written
 
@@ -51,8 +51,7 @@ class Encoder:
     @property
     def name(self) -> str | None:
         """The name of its arch, None if it has none."""
-        names = {tuple(a.values()): name for name, a in ARCHES.items()}
-        return names.get(tuple(self.arch.values()))
+        return arch_name(self.arch)
 
     @property
     def width(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 
@@ -42,6 +43,11 @@ _STANDARD = (TINY, SMALL, BASE, LARGE, HUGE, GIANT)
 
 ARCHES = {vit.name: vit.arch for vit in _STANDARD}
 """The ``arch`` of each name, the same in all three backbones."""
+
+
+def arch_name(arch: Mapping[str, int]) -> str | None:
+    """Return the name of an ``arch`` in ``ARCHES``, None if it has none."""
+    return next((name for name, one in ARCHES.items() if one == arch), None)
 
 
 def known_encoder(width: int, depth: int) -> KnownEncoder | None:
