@@ -129,10 +129,9 @@ def merged(model: nn.Module) -> dict[str, Tensor]:
         for name, layer in model.named_modules()
         if hasattr(layer, 'lora_up')
     }
+    parts = {*adapted(model)}
     wrappers = [
-        f'{name}.'
-        for name, part in model.named_modules()
-        if part in {*adapted(model)}
+        f'{name}.' for name, part in model.named_modules() if part in parts
     ]
     state = {}
     for name, value in [*model.named_parameters(), *model.named_buffers()]:
