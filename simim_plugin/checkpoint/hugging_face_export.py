@@ -19,7 +19,7 @@ from .names import (
 )
 from .portable import Portable
 from .reading import CheckpointError
-from .timm_export import extended
+from .timm_export import PLAIN_OPTIONS, extended
 
 _SHARED = {'layer_scale_init_value', 'ffn_type', 'num_registers'}
 """Options of other methods that DINOv2 and DINOv3 have."""
@@ -79,9 +79,7 @@ def _kind(model: Portable) -> tuple[str, Format, dict[str, Any]]:
                 simim_plugin_final_norm=model.final_norm,
             ),
         )
-    plain = {'arch', 'patch_size', 'in_channels', 'final_norm', 'norm_cfg'}
-    plain |= {'qkv_bias', 'interpolate_antialias', *_SHARED}
-    others = options.keys() - plain
+    others = options.keys() - PLAIN_OPTIONS - _SHARED
     scaled = model.final_norm and 'layer_scale_init_value' in options
     if scaled and options.get('rotary') == 'dinov3':
         if others <= {'rotary', 'absolute_positions'}:

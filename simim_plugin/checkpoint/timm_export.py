@@ -11,6 +11,12 @@ from .portable import Portable
 from .reading import CheckpointError
 from .statement import ACTIVATIONS
 
+PLAIN_OPTIONS = {
+    *('arch', 'patch_size', 'in_channels', 'final_norm', 'norm_cfg'),
+    *('qkv_bias', 'interpolate_antialias'),
+}
+"""Options that a plain ViT of every library has."""
+
 _DINOV3 = dict(
     use_abs_pos_emb=False,
     use_rot_pos_emb=True,
@@ -26,16 +32,7 @@ _EVA02 = dict(use_rot_pos_emb=True, ref_feat_shape=(16, 16))
 
 def extended(model: Portable) -> bool:
     """Return whether an encoder has an option of other methods."""
-    plain = {
-        'arch',
-        'patch_size',
-        'in_channels',
-        'final_norm',
-        'norm_cfg',
-        'qkv_bias',
-        'interpolate_antialias',
-    }
-    return bool(model.options.keys() - plain)
+    return bool(model.options.keys() - PLAIN_OPTIONS)
 
 
 def build_extended(
