@@ -18,6 +18,7 @@ from ..text import clean
 from ..vit.arches import known_encoder
 from .families import statement
 from .hugging_face_export import write_folder
+from .joining import own_tensors
 from .loading import Weights, read_weights
 from .names import (
     OFFICIAL,
@@ -205,7 +206,7 @@ def _write_plugin(
         statement(model.family, model.options, model.grid),
         simim_plugin_version=__version__,
     )
-    torch.save(dict(state_dict=_own(state), meta=meta), file)
+    torch.save(dict(state_dict=own_tensors(state), meta=meta), file)
     again = read_weights(file)
     _check_tensors(again.state, state, file)
     parts = _parts(state)
@@ -241,7 +242,7 @@ def _write_official(
             'encoder has; convert it to timm or plugin.'
         )
     named = to_official(state)
-    torch.save(dict(model=_own(named)), file)
+    torch.save(dict(model=own_tensors(named)), file)
     again = torch.load(file, weights_only=True)['model']
     _check_tensors(again, named, file)
     parts = _parts(state)
@@ -262,10 +263,10 @@ def _write_timm(
             'The encoder has both a final norm and an fc_norm, a ViT of '
             'timm only one of them; convert it to plugin.'
         )
-    named = _own(to_timm(model.state_dict()))
+    named = own_tensors(to_timm(model.state_dict()))
     if extended(model):
         vit, named, call = build_extended(model, named)
-        named = _own(named)
+        named = own_tensors(named)
     else:
         vit, call = _build_timm(model, named)
     if file.suffix == '.safetensors':
@@ -427,11 +428,6 @@ WRITERS = {
     'hf': _write_hugging_face,
     'onnx': _write_onnx,
 }
-
-
-def _own(state: StateDict) -> dict[str, Tensor]:
-    """Return plain tensors that share no memory."""
-    return {name: x.detach().clone().contiguous() for name, x in state.items()}
 
 
 def _parts(state: StateDict) -> set[str]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .families import options_text
+from .joining import own_tensors
 from .names import (
     HUGGING_FACE,
     HUGGING_FACE_DINOV2,
@@ -59,7 +60,7 @@ def write_folder(folder: Path, model: Portable) -> str:
     # In transformers 5 the tensors of the model have other names than those
     # of the file, so the model does not save them.
     safetensors.torch.save_file(
-        {name: x.detach().clone().contiguous() for name, x in named.items()},
+        own_tensors(named),
         Path(folder, 'model.safetensors'),
         dict(format='pt'),
     )

@@ -40,6 +40,11 @@ def without_fixed(state: StateDict) -> dict[str, Tensor]:
     }
 
 
+def own_tensors(state: StateDict) -> dict[str, Tensor]:
+    """Return plain tensors that share no memory, for a file."""
+    return {name: x.detach().clone().contiguous() for name, x in state.items()}
+
+
 def join_parts(state: StateDict) -> dict[str, Tensor]:
     """Stack query, key and value, and the gate and the value of SwiGLU.
 
