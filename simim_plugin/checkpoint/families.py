@@ -135,7 +135,8 @@ FAMILIES = (
 )
 BY_NAME = {family.name: family for family in FAMILIES}
 _FREQUENCIES = 'layers.0.attn.frequencies'
-
+PLACED = {'pos_embed', 'layers.0.attn.bias_table', _FREQUENCIES}
+"""Tensors, below ``backbone.``, that show where patches lie."""
 
 _RIVALS = (
     ('head.centre.value', 'DINO'),
@@ -195,8 +196,7 @@ def family_of(form: str, state: StateDict) -> Family:
     has = {name.removeprefix('backbone.') for name in state}
     if form == 'MMPretrain' and any(name.startswith(_OWN) for name in has):
         family = BY_NAME[_by_parts(form, state)]
-        placed = {'pos_embed', 'layers.0.attn.bias_table', _FREQUENCIES}
-        if placed & has:
+        if PLACED & has:
             return family
         # Its config states the rotary positions, and is missing.
         eps = BY_NAME[_by_options(state)].eps

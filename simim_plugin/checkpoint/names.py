@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..errors import Trouble
 from ..text import some
-from .families import other_model
+from .families import PLACED, other_model
 from .joining import (
     StateDict,
     add_biases,
@@ -353,6 +353,8 @@ FORMATS = (
     TIMM,
 )
 
+_MARKS = tuple(form.mark for form in FORMATS)
+
 # The released code averages a mask token that nothing reads. Its branches
 # share one position table, of which we keep a copy for each.
 UNREAD = 'target.mask_token'
@@ -483,8 +485,7 @@ def _refuse_objects(
     Raises:
         CheckpointError: naming the first object.
     """
-    marks = tuple(form.mark for form in FORMATS)
-    if any(name.endswith(marks) for name in state):
+    if any(name.endswith(_MARKS) for name in state):
         return
     places = dict(content)
     for name, inside in content.items():
@@ -513,13 +514,8 @@ def _refuse_unknown(renamed: StateDict, file: Any) -> None:
             'use an encoder that docs/encoders.md lists.'
         )
     dinov3 = {'cls_token', 'registers', 'layers.0.attn.gamma1.weight'}
-    placed = {
-        'pos_embed',
-        'layers.0.attn.bias_table',
-        'layers.0.attn.frequencies',
-    }
     if 'layers.0.attn.proj.weight' in has and not (
-        placed & has or dinov3 <= has
+        PLACED & has or dinov3 <= has
     ):
         raise CheckpointError(
             f'The checkpoint {file} holds an encoder without positions that '
@@ -603,12 +599,11 @@ def _deeper(
         if isinstance(inside, Mapping):
             found[str(name)] = inside
             found |= {f'{name}.{k}': v for k, v in inside.items()}
-    marks = tuple(form.mark for form in FORMATS)
     found = {
         place: inside
         for place, inside in found.items()
         if isinstance(inside, Mapping)
-        and any(str(name).endswith(marks) for name in inside)
+        and any(str(name).endswith(_MARKS) for name in inside)
     }
     if entry in found:
         return entry, found[entry]
