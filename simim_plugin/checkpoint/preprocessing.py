@@ -117,11 +117,8 @@ def _crop(given: Mapping[str, Any]) -> float | None:
 
 def _levels(values: Any, file: str) -> tuple[float, ...]:
     """Return shares of the largest level as levels from 0 to 255."""
-    if not isinstance(values, list | tuple) or not all(
-        _is_number(value) or value == 0 for value in values
-    ):
-        raise _wrong(values, file)
-    if not values:
+    valid = isinstance(values, list | tuple) and values
+    if not valid or not all(_is_number(x) or x == 0 for x in values):
         raise _wrong(values, file)
     return tuple(round(255 * value, 7) for value in values)
 
