@@ -493,7 +493,8 @@ class Evaluation:
             weights = last_checkpoint(training)
         words = [str(file), str(weights), '--out', str(metrics)]
         words += ['--work-dir', str(folder / 'testing')]
-        self._call('test.py', words, folder)
+        log = folder / 'test.log'
+        run_script(self.tools / 'test.py', words, log, self.args.gpus)
         result = dict(
             config=name,
             metrics=json.loads(metrics.read_text()),
@@ -514,11 +515,6 @@ class Evaluation:
         if 'finetune' in self.args.tasks or done.is_file():
             return last_checkpoint(done.parent / 'training')
         return self.checkpoint
-
-    def _call(self, script: str, words: list[str], folder: Path) -> None:
-        """Run a script of ``tools`` with a log in ``folder``."""
-        log = folder / f'{Path(script).stem}.log'
-        run_script(self.tools / script, words, log, self.args.gpus)
 
     def _config(self, task: str, name: str) -> Config:
         """Adapt a packaged config to the encoder, the data and the options."""
