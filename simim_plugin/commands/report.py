@@ -89,17 +89,17 @@ def write_report(
     if checkpoint.is_dir():
         checkpoint = last_checkpoint(checkpoint)
     tested = run_test(config, checkpoint)
+    metrics, of_classes = tables(tested)
     save_figures(
         draw_report(tested),
         out,
         f'{config.stem}: {tested.task} on {len(tested.results)} test pictures',
         '\n'.join(commands),
-        tables(tested),
+        [metrics, of_classes],
     )
     print(METRICS)
-    for rows in tables(tested)[:1]:
-        for name, value in rows[1:]:
-            print(clean(f'  {name}: {value}'))
+    for name, value in metrics[1:]:
+        print(clean(f'  {name}: {value}'))
     print(clean(f'Report: {out}'))
 
 
@@ -113,13 +113,13 @@ def _write_pretraining(
             'pretraining shows; pass the folder of the run.'
         )
     found = read_pretraining(work_dir)
-    verdict = [[found.verdict]] if found.verdict else []
+    verdict = [[[found.verdict]]] if found.verdict else []
     save_figures(
         found.figures,
         out,
         f'{config.stem}: pretraining',
         '\n'.join(commands),
-        [found.rows, *([verdict] if verdict else [])],
+        [found.rows, *verdict],
     )
     print(LEARNED)
     for name, first, last in found.rows[1:]:

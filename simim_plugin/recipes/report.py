@@ -5,9 +5,11 @@ Shape key: K classes, H rows, W columns.
 
 from __future__ import annotations
 
+import io
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -338,16 +340,13 @@ def _curves(
 
     ``images`` are the ids of those that were tested, None for all.
     """
-    import contextlib
-    import io
-
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
     from ..detection.ground_truth import number_annotations, without_mark
 
     with (
-        contextlib.redirect_stdout(io.StringIO()),
+        redirect_stdout(io.StringIO()),
         without_mark(annotations) as file,
     ):
         truth = COCO(file)
@@ -486,7 +485,7 @@ def _as_read(data: bytes, result: Mapping[str, Any]) -> np.ndarray:
     return image
 
 
-def tables(tested: Tested) -> list[list[list[str]]]:
+def tables(tested: Tested) -> tuple[list[list[str]], list[list[str]]]:
     """Return the metrics, and the figures of each class, as rows of cells."""
     metrics = [['metric', 'value']]
     for name, value in tested.metrics.items():
@@ -500,7 +499,7 @@ def tables(tested: Tested) -> list[list[list[str]]]:
             for key in keys
         )
         rows.append([name, *cells])
-    return [metrics, rows]
+    return metrics, rows
 
 
 def draw_report(tested: Tested) -> list[tuple[str, Figure]]:
