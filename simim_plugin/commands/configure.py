@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
@@ -83,16 +83,16 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
             f'--hours has no effect on {args.method}, which trains nothing; '
             'leave it out.'
         )
-    if args.ignore is not None and args.ignore != ['others']:
+    if args.ignored == ['others']:
+        args.ignored = 'others'
+    elif args.ignored is not None:
         try:
-            args.ignore = tuple(map(int, args.ignore))
+            args.ignored = tuple(map(int, args.ignored))
         except ValueError as error:
             raise SimimError(
-                f'--ignore {" ".join(args.ignore)} takes values, or the '
+                f'--ignore {" ".join(args.ignored)} takes values, or the '
                 'word others alone.'
             ) from error
-    elif args.ignore:
-        args.ignore = 'others'
     return args
 
 
@@ -154,6 +154,7 @@ def _add_data_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         '--ignore',
+        dest='ignored',
         nargs='+',
         metavar='VALUE',
         help='values of no class in label maps; others: all that --classes '
@@ -196,25 +197,9 @@ def _add_training_options(parser: argparse.ArgumentParser) -> None:
 
 
 def choices_of(args: argparse.Namespace) -> Choices:
-    """Return what the options choose."""
+    """Return what the options choose, each by the option of its name."""
     return Choices(
-        method=args.method,
-        encoder=args.encoder,
-        branch=args.branch,
-        num_heads=args.num_heads,
-        arch=args.arch,
-        img_size=args.img_size,
-        batch_size=args.batch_size,
-        epochs=args.epochs,
-        val_data=args.val_data,
-        val_share=args.val_share,
-        seed=args.seed,
-        freeze=args.freeze,
-        encoder_lr=args.encoder_lr,
-        lora=args.lora,
-        masks=args.masks,
-        classes=args.classes,
-        ignored=args.ignore,
+        **{one.name: getattr(args, one.name) for one in fields(Choices)}
     )
 
 
