@@ -175,8 +175,8 @@ class Checkup:
             about += ' (OneDL fork)'
         if module == 'mmcv' and OPERATORS in self.facts:
             ours = self.facts[OPERATORS]['ours']
-            about += ', operators by torchvision' if ours else ''
-            about += '' if ours else ', compiled operators'
+            kind = 'operators by torchvision' if ours else 'compiled operators'
+            about += f', {kind}'
         return about
 
     def tasks(self) -> list[str]:
