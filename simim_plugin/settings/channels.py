@@ -24,7 +24,7 @@ _PREPROCESSORS = {
     'DetDataPreprocessor': 'AnyChannelDetPreprocessor',
     'SegDataPreProcessor': 'AnyChannelSegPreprocessor',
 }
-_LISTS = ('pipeline', 'transforms', 'online', 'target', 'colours')
+_LISTS = ('pipeline', 'transforms', 'online', 'target', 'colour', 'colours')
 
 
 def backbone_of(model: Any) -> Mapping:

@@ -366,3 +366,15 @@ def test_a_resize_of_three_channels_is_not_dropped(size, after):
 def test_an_edge_shorter_than_the_crop_is_refused():
     with pytest.raises(SimimError, match='edge=32, which is shorter than'):
         EvaluationCrop(64, edge=32)
+
+
+def test_the_colours_of_one_view_know_its_channels():
+    """The ablations' view has one list of colours for both roles."""
+    view = dict(type='SameView', colour=[dict(type='FastGrayscale', prob=1)])
+    settings = dict(
+        model=dict(backbone=dict(in_channels=4)),
+        train_dataloader=dict(dataset=dict(pipeline=[view])),
+    )
+    assert fit_channels(settings) == ['FastGrayscale']
+    (fitted,) = settings['train_dataloader']['dataset']['pipeline']
+    assert fitted['colour'] == []
