@@ -115,9 +115,13 @@ _BELOW: dict[Any, dict[str, Any]] = {
         'datasets': roots.DATASETS,
         'pipeline': roots.TRANSFORMS,
     },
-    roots.TRANSFORMS: dict.fromkeys(
-        ('transforms', 'online', 'target', 'colour'), roots.TRANSFORMS
-    ),
+    roots.TRANSFORMS: {
+        **dict.fromkeys(
+            ('transforms', 'online', 'target', 'colour'), roots.TRANSFORMS
+        ),
+        'crops': 'crop',
+    },
+    'crop': {'colours': roots.TRANSFORMS},
     roots.OPTIM_WRAPPERS: {
         'optimizer': roots.OPTIMIZERS,
         'clip_grad': 'clip_grad',

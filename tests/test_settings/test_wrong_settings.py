@@ -92,6 +92,16 @@ WRONG = [
         'train_dataloader.dataset.pipeline.1.type=PairedView',
         'pipeline.1; did you mean PairedViews',
     ),
+    (
+        'rival_dino',
+        'train_dataloader.dataset.pipeline.1.crops.0.colours.0.type=FastColor',
+        'crops.0.colours.0; did you mean FastColorJitter',
+    ),
+    (
+        'rival_dino',
+        'train_dataloader.dataset.pipeline.1.crops.0.colours.0.brightnes=1',
+        'brightnes is no setting of FastColorJitter; did you mean brightness',
+    ),
     ('linear', 'val_evaluator.type=Acuracy', 'mean Accuracy'),
     # Parts that do not go together
     (
