@@ -261,12 +261,12 @@ class Evaluation:
 
     def _check_options(self) -> None:
         """Refuse options that no config has, and missing ones."""
-        tasks = [
+        tasks = dict.fromkeys(
             task
             for key in self.args.cfg_options
             if (task := key.rpartition(':')[0])
-        ]
-        if {*tasks} - {*self.args.tasks}:
+        )
+        if tasks.keys() - {*self.args.tasks}:
             raise SimimError(
                 f'--cfg-options has options of {", ".join(tasks)}, and '
                 f'--tasks is {", ".join(self.args.tasks)}; correct one.'

@@ -155,7 +155,8 @@ def test_options_of_one_task(demo):
     probe = run._config('linear', run._configs('linear')[0])
     assert 'pool' not in probe.test_cfg
     with pytest.raises(SimimError, match='has options of knn, and --tasks'):
-        evaluation(demo, '--tasks', 'linear', *words[2:], 'knn:test_cfg.a=1')
+        more = ('knn:test_cfg.a=1', 'knn:test_cfg.b=1')
+        evaluation(demo, '--tasks', 'linear', *words[2:], *more)
 
 
 def test_options_of_later_tasks_are_checked_first(demo):
