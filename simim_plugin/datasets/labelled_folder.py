@@ -224,9 +224,8 @@ def check_same_classes(train: Any, name: str, other: Any) -> None:
         raise SimimError(
             f'The training set has {len(ours)} classes and the {name} set '
             f'{len(theirs)}, and they are not the same ones in the same '
-            f'order ({", ".join(alone[:3]) or "the order differs"}'
-            f'{", ..." if len(alone) > 3 else ""}): labels would stand for '
-            'others; complete the folders, or check data_root.'
+            f'order ({some(alone) or "the order differs"}): labels would '
+            'stand for others; complete the folders, or check data_root.'
         )
 
 
@@ -245,12 +244,10 @@ def _listed_images(
         else:
             missing.append(line)
     if missing:
-        more = ', ...' if len(missing) > 3 else ''
         raise SimimError(
             f'{len(missing)} of the {len(lines)} images listed in '
-            f'{list_file} are not below {root} '
-            f'({", ".join(missing[:3])}{more}); complete the data set '
-            'or check data_root and list_file.'
+            f'{list_file} are not below {root} ({some(missing)}); complete '
+            'the data set or check data_root and list_file.'
         )
     return images
 

@@ -22,7 +22,7 @@ from ..pictures.walking import (
     images_by_class,
     walk_images,
 )
-from ..text import clean
+from ..text import clean, some
 
 CLASS_LISTS = Path(__file__).parent / 'class_lists'
 """Class lists and reference errors; README.md names their sources."""
@@ -299,5 +299,5 @@ class ImageNetC(CorruptedFolder):
 
 def _count(names: Collection[str], what: str) -> str:
     """Return '2 folders (a, b)', '5 folders (a, b, c, ...)'."""
-    shown = ', '.join(sorted(names)[:3]) + (', ...' if len(names) > 3 else '')
-    return f'{len(names)} {what}{"s" * (len(names) != 1)} ({shown})'
+    plural = 's' * (len(names) != 1)
+    return f'{len(names)} {what}{plural} ({some(sorted(names))})'

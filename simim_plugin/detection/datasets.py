@@ -194,11 +194,10 @@ class _Checked(ImageSet):
             elif there != name:
                 item['img_path'] = os.path.join(folder, there)
         if missing:
-            more = ', ...' if len(missing) > 3 else ''
             raise SimimError(
                 f'Of the {len(listed)} images in {self.ann_file} '
-                f'{len(missing)} are missing ({", ".join(missing[:3])}'
-                f'{more}); set data_prefix of the data set, or get them.'
+                f'{len(missing)} are missing ({some(missing)}); set '
+                'data_prefix of the data set, or get them.'
             )
 
 
