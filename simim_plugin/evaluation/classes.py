@@ -14,6 +14,7 @@ from ..datasets.image_set import inner_datasets
 from ..datasets.labelled_folder import check_same_classes
 from ..engine.unwrapping import unwrapped
 from ..errors import SimimError
+from ..text import some
 
 
 @HOOKS.register_module()
@@ -82,7 +83,7 @@ class ClassCountHook(Hook):
         if sorted(classes) == sorted(self.trained):
             raise SimimError(
                 'The classes of the test set are in another order than those '
-                f'of the checkpoint ({", ".join(self.trained[:3])}, ...): '
+                f'of the checkpoint ({some(self.trained)}): '
                 'labels would stand for others; set '
                 'metainfo=dict(classes=...) of the data set to the order of '
                 'the checkpoint.'

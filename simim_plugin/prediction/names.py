@@ -14,6 +14,7 @@ from torch import nn
 from ..errors import SimimError
 from ..files import check_regular
 from ..pictures.walking import class_labels
+from ..text import some
 
 
 def class_names(
@@ -44,8 +45,8 @@ def class_names(
     if len(names) != count:
         raise SimimError(
             f'The model has {count} classes and the {source} names '
-            f'{len(names)} ({", ".join(map(str, names[:3]))}, ...); pass the '
-            'config and the checkpoint of one run.'
+            f'{len(names)} ({some(names)}); pass the config and the '
+            'checkpoint of one run.'
         )
     return [str(name) for name in names]
 

@@ -460,6 +460,8 @@ def test_names(tmp_path, monkeypatch):
     assert class_names(config, dict(CLASSES=('a', 'b')), head(2)) == ['a', 'b']
     with pytest.raises(SimimError, match=r'has 3 classes.*config names 14'):
         class_names(config, {}, head(3))
+    with pytest.raises(SimimError, match=r'checkpoint names 2 \(a, b\);'):
+        class_names(config, mine, head(3))
     with pytest.raises(SimimError, match='no head with classes'):
         class_names(config, {}, torch.nn.Identity())
     bare = Config.fromfile(config_path(FINETUNED))
