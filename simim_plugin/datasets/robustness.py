@@ -270,13 +270,13 @@ class CorruptedFolder(CustomDataset):
                 for corruption, severity in product(CORRUPTIONS, SEVERITIES)
                 if not (root / corruption / str(severity)).is_dir()
             ]
-        kind = type(self).__name__
-        fault = (
-            f'{kind} at {root} lacks {_count(missing, "folder")}'
-            if root.is_dir()
-            else f'There is no {kind} at {root}'
-        )
         if missing:
+            kind = type(self).__name__
+            fault = (
+                f'{kind} at {root} lacks {_count(missing, "folder")}'
+                if root.is_dir()
+                else f'There is no {kind} at {root}'
+            )
             raise SimimError(
                 f'{fault}; the layout is CORRUPTION/SEVERITY/CLASS/*.jpg '
                 f'with {len(CORRUPTIONS)} corruptions and severities 1 to 5, '
