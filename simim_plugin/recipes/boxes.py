@@ -135,20 +135,13 @@ def read_boxes(
         refuse_broken_tests(tests)
     counts, unused = _objects(first, second, train_file, val_file)
     _check_tests(second, counts, val_file or train_file, val_file is None)
-    there = all(ann.get('segmentation') for ann in _kept(first, counts))
-    there &= all(ann.get('segmentation') for ann in _kept(second, counts))
-    if masks and not there:
-        raise SimimError(
-            f'Objects of {train_file} have no mask, which --masks asks for; '
-            'leave it out to train boxes alone, or add a segmentation to '
-            'every object.'
-        )
+    objects = [*_kept(first, counts), *_kept(second, counts)]
     return Boxes(
         train,
         val,
         counts,
         unused,
-        there if masks is None else masks,
+        _trains_masks(objects, masks, train_file),
         seen,
         (len(first['images']), len(second['images'])),
         _median_side(first),
@@ -286,6 +279,18 @@ def _kept(content: dict, counts: dict[str, int]) -> list[dict]:
         for ann in content.get('annotations', ())
         if ann['category_id'] in ids and not ann.get('iscrowd')
     ]
+
+
+def _trains_masks(objects: list[dict], asked: bool | None, file: str) -> bool:
+    """Return whether to train masks: as asked, or if every object has one."""
+    there = all(ann.get('segmentation') for ann in objects)
+    if asked and not there:
+        raise SimimError(
+            f'Objects of {file} have no mask, which --masks asks for; leave '
+            'it out to train boxes alone, or add a segmentation to every '
+            'object.'
+        )
+    return there if asked is None else asked
 
 
 def _objects(
