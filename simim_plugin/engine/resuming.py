@@ -149,36 +149,10 @@ class CheckpointMixin(Runner):
         for hook in self.hooks:
             if self._resume or hook not in averaging:
                 hook.after_load_checkpoint(self, checkpoint)
-        model = unwrapped(self.model)
         if self._resume:
-            state = checkpoint.get('state_dict', {})
-            if not isinstance(state, dict):
-                raise broken_state(filename, 'state_dict')
-            found = self._list_changes(checkpoint.get('meta'), filename)
-            check_fit(model.state_dict(), state, filename)
-            if not {'meta', 'optimizer'} <= checkpoint.keys():
-                raise CheckpointError(
-                    f'The checkpoint {filename} holds weights but no state '
-                    'of a run; start a new run from it by --pretrained.'
-                )
-            check_state(checkpoint, filename)
-            # mmengine would run this text as Python but never writes it.
-            checkpoint['meta'].pop('config', None)
-            if isinstance(self.train_loop, ExactEpochLoop):
-                self.train_loop.restore(checkpoint['meta'], filename)
-            else:
-                self._compare_images(checkpoint['meta'], filename)
-            self._judge(found, checkpoint['meta'], filename)
-            self._renumber(checkpoint['meta'])
-            wrapper, same = self.optim_wrapper, not self._renewed
-            check_optimizer(wrapper, checkpoint, filename, same)
-            self._check_schedules(checkpoint, filename)
-            model.load_state_dict(state)
-            if hasattr(model, 'backbone'):
-                family = checkpoint['meta'].get(FAMILY)
-                model.backbone.loaded_family = family
-            self.logger.info(f'Loaded the checkpoint {filename!r}')
+            self._load_state(checkpoint, filename)
         else:
+            model = unwrapped(self.model)
             load_weights(model, filename, checkpoint)
             # An average starts from these weights. In a file its hook finds
             # them as state_dict only, which other libraries do not write.
@@ -187,6 +161,40 @@ class CheckpointMixin(Runner):
                 average.after_load_checkpoint(self, loaded)
         self._has_loaded = True
         return checkpoint
+
+    def _load_state(self, checkpoint: dict, file: str) -> None:
+        """Check the whole state of the same run, and load its weights.
+
+        Raises:
+            CheckpointError: if the file lacks it, or is of another run.
+        """
+        model, state = unwrapped(self.model), checkpoint.get('state_dict', {})
+        if not isinstance(state, dict):
+            raise broken_state(file, 'state_dict')
+        found = self._list_changes(checkpoint.get('meta'), file)
+        check_fit(model.state_dict(), state, file)
+        if not {'meta', 'optimizer'} <= checkpoint.keys():
+            raise CheckpointError(
+                f'The checkpoint {file} holds weights but no state of a run; '
+                'start a new run from it by --pretrained.'
+            )
+        check_state(checkpoint, file)
+        meta = checkpoint['meta']
+        # mmengine would run this text as Python but never writes it.
+        meta.pop('config', None)
+        if isinstance(self.train_loop, ExactEpochLoop):
+            self.train_loop.restore(meta, file)
+        else:
+            self._compare_images(meta, file)
+        self._judge(found, meta, file)
+        self._renumber(meta)
+        same = not self._renewed
+        check_optimizer(self.optim_wrapper, checkpoint, file, same)
+        self._check_schedules(checkpoint, file)
+        model.load_state_dict(state)
+        if hasattr(model, 'backbone'):
+            model.backbone.loaded_family = meta.get(FAMILY)
+        self.logger.info(f'Loaded the checkpoint {file!r}')
 
     def _check_schedules(self, checkpoint: dict, file: str) -> None:
         """Refuse a file that lacks the state of a schedule to go on with."""
@@ -219,7 +227,7 @@ class CheckpointMixin(Runner):
             )
             return
         if self.accept_changes:
-            self._renewed = before != self._images
+            self._renewed = before != now
             return
         count = before.get('processes', self.world_size)
         if count != self.world_size:
