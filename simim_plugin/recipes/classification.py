@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+from ..checkpoint.families import PLAIN, Family
 from .class_folders import Labelled
 from .encoders import SIZES, Encoder, check_encoder
 from .machine import Machine, fit_batch, need
@@ -168,6 +169,35 @@ def _set_model(
             out.set('model.head.in_channels', encoder.width)
         out.set('model.data_preprocessor.num_classes', len(data.classes))
     encoder.set_statistics(out, data.pictures.channels)
+    # Of more channels, the transforms that fill pixels are left out.
+    if method == 'finetune' and data.pictures.channels <= 3:
+        _set_fillings(out, encoder.family)
+
+
+def _set_fillings(out: Written, family: Family) -> None:
+    """Let the augmentation fill pixels by a family's mean and std, in BGR."""
+    mean, std = [*family.mean[::-1]], [*family.std[::-1]]
+    same = (family.mean, family.std) == (PLAIN.mean, PLAIN.std)
+    if same or len(mean) != 3:
+        return
+    levels = [round(level) for level in mean]
+    out.set(
+        'filled',
+        Code(
+            f'dict(\n    RandomErasing=dict(fill_color={mean},\n'
+            f'                       fill_std={std}),\n'
+            f'    RandAugment=dict(hparams=dict(\n'
+            f"        pad_val={levels}, interpolation='bicubic')))"
+        ),
+        'mean and std of the encoder, in BGR',
+    )
+    out.set(
+        'train_dataloader.dataset.pipeline',
+        Code(
+            "[\n            dict(step, **filled.get(step['type'], {}))\n"
+            '            for step in _base_.train_pipeline]'
+        ),
+    )
 
 
 def _set_data(
