@@ -47,7 +47,8 @@ def unread_names(
     """Warn about names that nothing reads.
 
     A config file may name its parts, so a name that the files use again is
-    left alone.
+    left alone. The config that a run writes has such parts twice: by their
+    names and where they are used.
 
     Args:
         settings (Mapping): of a Runner.
@@ -63,7 +64,8 @@ def unread_names(
         start = '^' if owner else r'\b'
         uses = len(re.findall(rf'{start}{re.escape(name)}\b', text, re.M))
         close = difflib.get_close_matches(name, _TOP_LEVEL, 1, 0.8)
-        if (uses == 0 and text) or (uses < 2 and close):
+        slip = uses < 2 and close and not _is_used(settings[name], settings)
+        if (uses == 0 and text) or slip:
             yield (
                 f'Nothing reads the setting {name}; '
                 + (
@@ -72,6 +74,23 @@ def unread_names(
                     else f'{nearest(name, _TOP_LEVEL, "remove it")}.'
                 )
             )
+
+
+def _is_used(value: Any, settings: Mapping) -> bool:
+    """Return whether a dictionary or a list is a part of what is read."""
+    if not value or not isinstance(value, Mapping | list | tuple):
+        return False
+    read = [settings[name] for name in _TOP_LEVEL & settings.keys()]
+    return any(_holds(part, value) for part in read)
+
+
+def _holds(whole: Any, value: Any) -> bool:
+    """Return whether a value is in nested dictionaries and lists."""
+    if whole == value:
+        return True
+    inner = whole.values() if isinstance(whole, Mapping) else whole
+    nested = isinstance(whole, Mapping | list | tuple)
+    return nested and any(_holds(part, value) for part in inner)
 
 
 def changed_too_late(config: Config) -> Iterator[str]:

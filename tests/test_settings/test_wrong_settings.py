@@ -11,6 +11,7 @@ from mmengine.config import Config, DictAction
 
 import simim_plugin.evaluation  # noqa: F401
 from simim_plugin import config_path
+from simim_plugin.config_files import write_plainly
 from simim_plugin.errors import SimimError
 from simim_plugin.settings import check as checking
 from simim_plugin.settings import check_settings
@@ -736,6 +737,17 @@ def test_an_unread_setting_is_a_warning(change, words):
 def test_an_unread_key_of_a_model_is_a_warning(task, path, near):
     (warning,) = check(task, f'{path}=1')
     assert warning == f'Nothing reads the setting {path}; did you mean {near}.'
+
+
+@pytest.mark.parametrize('task', ['pretraining', 'tuning', 'detection'])
+def test_the_config_that_a_run_writes_has_no_unread_name(task):
+    """It holds a pipeline by its name and in the data set."""
+    config = Config(config_of(NAMES[task]).to_dict())
+    write_plainly(config)
+    assert not check_settings(config, config.pretty_text)
+    config.custom_hook = [dict(type='MomentumHook', base_momentum=0.5)]
+    (line,) = check_settings(config, config.pretty_text)
+    assert line.startswith('Nothing reads the setting custom_hook; did you')
 
 
 def test_a_stock_warm_up_beyond_the_run_is_a_warning():
