@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from . import dense, losses, wrappers
 from .channels import channels_of
@@ -454,7 +455,7 @@ def transformers(whole: Whole) -> Faults:
 def visible_patches(whole: Whole) -> Faults:
     """The encoder of SiameseIM encodes the visible patches alone."""
     model, backbone = whole.at('model'), whole.at('model.backbone')
-    kinds = getattr(model and model.made, '__mro__', ())
+    kinds: tuple[Any, ...] = getattr(model and model.made, '__mro__', ())
     method = next((k for k in kinds if k.__name__ == 'SiameseIM'), None)
     if method is None or kinds[0].loss is not method.loss:
         return  # a loss of its own may call the encoder in another way
