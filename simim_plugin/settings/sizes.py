@@ -89,12 +89,18 @@ def apply_img_size(config: Any) -> None:
         if place.get(last) is not None:
             place[last] = _scaled(place[last], size, before)
     for part in _transforms(config):
-        kind = part['type'].rpartition('.')[2]
+        kind = _kind(part)
         where = _SIZES.get(kind)
         if where in part:
             part[where] = _scaled(part[where], size, before)
         if kind == 'EvaluationCrop' and part.get('edge') is not None:
             part['edge'] = _scaled(part['edge'], size, before)
+
+
+def _kind(part: Mapping) -> str:
+    """Return the name of a type, which may be the class itself."""
+    kind = part.get('type')
+    return str(getattr(kind, '__name__', kind)).rpartition('.')[2]
 
 
 def _scaled(value: Any, size: int, before: int) -> Any:
@@ -109,7 +115,7 @@ def _scaled(value: Any, size: int, before: int) -> Any:
 def _check_last_sizes(config: Any, before: int, size: int) -> None:
     """Refuse crops of another size than the encoder's images."""
     for part in _transforms(config):
-        kind = part['type'].rpartition('.')[2]
+        kind = _kind(part)
         if kind in ('MultiCropViews', 'SmallTargetViews'):
             raise SimimError(
                 f'img_size={size} sets one size, and {kind} has its own for '
@@ -135,13 +141,9 @@ def _set_grids(config: Any, side: int) -> None:
         SimimError: if they have more than one grid.
     """
     neck: Any = config['model'].get('neck') or {}
-    if str(neck.get('type')).endswith('MAEPretrainDecoder'):
+    if _kind(neck) == 'MAEPretrainDecoder':
         neck['num_patches'] = side**2
-    masks = [
-        part
-        for part in _transforms(config)
-        if part['type'].rpartition('.')[2] in _MASKS
-    ]
+    masks = [part for part in _transforms(config) if _kind(part) in _MASKS]
     parts = [*[neck] * ('grid' in neck), *masks]
     if not parts:
         return
@@ -192,7 +194,7 @@ def _transforms(config: Any) -> Iterator[Any]:
         (model.get('data_preprocessor') or {}).get('batch_augments'),
     ]
     for part in _parts([*loaders, *others]):
-        if id(part) not in seen and isinstance(part.get('type'), str):
+        if id(part) not in seen:
             seen.add(id(part))
             yield part
 

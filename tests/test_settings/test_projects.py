@@ -8,7 +8,7 @@ from mmpretrain.registry import MODELS
 import simim_plugin.evaluation  # noqa: F401
 from simim_plugin.errors import SimimError
 from simim_plugin.models import SiameseIM
-from simim_plugin.settings import check_settings
+from simim_plugin.settings import apply_img_size, check_settings
 
 from .test_wrong_settings import NAMES, config_of
 
@@ -202,3 +202,80 @@ def test_a_pretraining_cannot_be_validated():
 def test_a_preprocessor_beside_that_of_the_model_is_a_warning():
     (warning,) = findings('tuning', data_preprocessor=dict(num_classes=9))
     assert 'data_preprocessor.num_classes, since the model has' in warning
+
+
+IN_PYTHON = """\
+from mmengine.dataset import default_collate
+from mmpretrain.datasets import PackInputs
+from torch.optim import AdamW
+
+from simim_plugin.datasets import (
+    BlockwiseMask,
+    ImageFolder,
+    LoadRGBImage,
+    PairedViews,
+)
+from simim_plugin.engine import (
+    AutocastOptimWrapper,
+    ExactEpochLoop,
+    MomentumHook,
+    SeededSampler,
+    WarmupCosineLR,
+)
+from simim_plugin.models import (
+    PairDataPreprocessor,
+    RelativePositionDecoder,
+    SiameseIM,
+    SiameseIMViT,
+    TransformerProjector,
+    UniGradHead,
+)
+
+runner_type = 'SiameseIMRunner'
+default_scope = 'mmpretrain'
+model = dict(
+    type=SiameseIM,
+    data_preprocessor=dict(
+        type=PairDataPreprocessor,
+        mean=[123.675, 116.28, 103.53],
+        std=[58.395, 57.12, 57.375]),
+    backbone=dict(
+        type=SiameseIMViT, arch='tiny', img_size=64, patch_size=8),
+    projector=dict(
+        type=TransformerProjector, in_dims=192, embed_dims=192, num_heads=4),
+    neck=dict(
+        type=RelativePositionDecoder,
+        grid=(8, 8), embed_dims=192, depth=1, num_heads=4),
+    head=dict(type=UniGradHead, negative_weight=0.08))
+train_pipeline = [
+    dict(type=LoadRGBImage),
+    dict(type=PairedViews, size=64),
+    dict(type=BlockwiseMask, grid=(8, 8), num_masked=38, min_block=4),
+    dict(type=PackInputs, algorithm_keys=['geometry'])]
+train_dataloader = dict(
+    batch_size=2,
+    num_workers=0,
+    sampler=dict(type=SeededSampler, shuffle=True),
+    collate_fn=dict(type=default_collate),
+    dataset=dict(
+        type=ImageFolder, data_root='data', pipeline=train_pipeline))
+train_cfg = dict(type=ExactEpochLoop, max_epochs=2)
+optim_wrapper = dict(
+    type=AutocastOptimWrapper, optimizer=dict(type=AdamW, lr=1e-3))
+param_scheduler = dict(type=WarmupCosineLR, warmup=1)
+custom_hooks = [dict(type=MomentumHook)]
+"""
+
+
+def test_a_python_config_names_classes(tmp_path):
+    """Its types are classes, and one number sets all sizes as well."""
+    file = tmp_path / 'mine.py'
+    for lines, side in (('', 8), ('img_size = 32\n', 4)):
+        file.write_text(IN_PYTHON + lines)
+        config = Config.fromfile(file)
+        apply_img_size(config)
+        assert check_settings(config, config.text) == []
+        _, views, mask, _ = config.train_dataloader.dataset.pipeline
+        assert views['size'] == 8 * side
+        assert config.model.neck.grid == mask['grid'] == (side, side)
+        assert mask['num_masked'] == {8: 38, 4: 10}[side]
