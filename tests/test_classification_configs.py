@@ -19,6 +19,7 @@ from mmpretrain.registry import (
     DATASETS,
     HOOKS,
     LOOPS,
+    METRICS,
     MODELS,
     OPTIMIZERS,
     TASK_UTILS,
@@ -557,3 +558,12 @@ def test_cifar10_files(tmp_path, monkeypatch):
             if dataset['split'] == 'test':  # unchanged, RGB
                 expected = torch.tensor(rows[1].reshape(3, 32, 32))
                 assert torch.equal(built[1]['inputs'], expected)
+
+
+@pytest.mark.parametrize('topk', [None, 1])
+def test_metrics_of_several_labels_have_no_list_of_accuracies(topk):
+    metric = METRICS.build(dict(type='MultiLabelMetric', topk=topk))
+    loop = SimpleNamespace(evaluator=SimpleNamespace(metrics=[metric]))
+    dataset = SimpleNamespace(metainfo=dict(classes=('cat', 'dog')))
+    leave_out_large_topk(loop, dataset)
+    assert metric.topk == topk

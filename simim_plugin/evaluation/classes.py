@@ -151,6 +151,8 @@ def leave_out_large_topk(loop: Any, dataset: Any) -> None:
     classes = getattr(dataset, 'metainfo', {}).get('classes') or ()
     for metric in getattr(getattr(loop, 'evaluator', None), 'metrics', ()):
         topk = getattr(metric, 'topk', ())
+        if not isinstance(topk, Sequence):
+            continue  # of several labels: one number, or None
         possible = tuple(k for k in topk if k <= len(classes))
         if classes and topk and not possible:
             raise SimimError(
