@@ -127,6 +127,7 @@ def write_classification(
     _set_model(out, data, encoder, method, str(name), patch)
     set_tuning(out, encoder, tuning)
     loop = 'test_cfg.' if method in UNTRAINED else ''
+    _set_resize(out, encoder.family, loop)
     _set_data(out, f'{loop}train_dataloader', data, 'train', machine, lists)
     _set_data(out, 'test_dataloader', data, 'val', machine, lists)
     if method in UNTRAINED:
@@ -180,17 +181,11 @@ def _set_fillings(out: Written, family: Family) -> None:
     same = (family.mean, family.std) == (PLAIN.mean, PLAIN.std)
     if same or len(mean) != 3:
         return
-    levels = [round(level) for level in mean]
-    out.set(
-        'filled',
-        Code(
-            f'dict(\n    RandomErasing=dict(fill_color={mean},\n'
-            f'                       fill_std={std}),\n'
-            f'    RandAugment=dict(hparams=dict(\n'
-            f"        pad_val={levels}, interpolation='bicubic')))"
-        ),
-        'mean and std of the encoder, in BGR',
-    )
+    erased, turned = 'filled.RandomErasing', 'filled.RandAugment.hparams'
+    out.set(f'{erased}.fill_color', mean, 'of the encoder, in BGR')
+    out.set(f'{erased}.fill_std', std)
+    out.set(f'{turned}.pad_val', [round(level) for level in mean])
+    out.set(f'{turned}.interpolation', 'bicubic')
     out.set(
         'train_dataloader.dataset.pipeline',
         Code(
@@ -198,6 +193,28 @@ def _set_fillings(out: Written, family: Family) -> None:
             '            for step in _base_.train_pipeline]'
         ),
     )
+
+
+def _set_resize(out: Written, family: Family, loop: str) -> None:
+    """Resize test images, and those of frozen features, as a family does."""
+    changes: dict[str, int | str] = {}
+    if family.crop != PLAIN.crop:
+        changes['size'] = round(224 / family.crop)  # img_size scales it
+    if family.interpolation != PLAIN.interpolation:
+        changes['interpolation'] = family.interpolation
+    if not changes:
+        return
+    words = ', '.join(f'{key}={value!r}' for key, value in changes.items())
+    out.set(
+        'test_pipeline',
+        Code(
+            f"[dict(step, {words})\n    if 'Resize' in step['type'] else "
+            'step for step in _base_.test_pipeline]'
+        ),
+        f'crop of {100 * family.crop:.1f} %',
+    )
+    for loader in filter(None, ('test_', loop and f'{loop}train_')):
+        out.set(f'{loader}dataloader.dataset.pipeline', Code('test_pipeline'))
 
 
 def _set_data(

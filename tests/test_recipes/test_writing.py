@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from mmengine.config import Config
 from mmpretrain.registry import OPTIM_WRAPPERS
 
+from simim_plugin import config_path
 from simim_plugin.benchmarks.memory import Peak, fit_held
 from simim_plugin.checkpoint.families import PLAIN
+from simim_plugin.commands.protocols import dictionaries, fit_model
 from simim_plugin.engine import AutocastOptimWrapper
 from simim_plugin.errors import SimimError
 from simim_plugin.models import SiameseIMViT
@@ -39,6 +41,8 @@ from simim_plugin.recipes.written import MOST_LINES, WIDTH, Code, Written
 from simim_plugin.settings import apply_img_size, check_settings
 
 from ..test_checkpoint.families import saved
+from ..test_checkpoint.helpers import HEADS
+from ..test_checkpoint.test_preprocessing import AUGREG, timm_folder
 from .data import CLASSES, class_folders, coco, label_maps
 
 CPU = Machine('CPU', 12.0, 2, gpu=False)
@@ -287,6 +291,46 @@ def test_written_configs_pass_the_check(
             *CLASSES
         }
     assert not (tmp_path / 'my.py.part').exists()
+
+
+def resized(config):
+    """Return the sizes and interpolations of the resized test images."""
+    parts = [config.get(key) for key in ('test_cfg', 'test_dataloader')]
+    steps = dictionaries(parts, 'type')
+    return [
+        (step['size'], step['interpolation'])
+        for step in steps
+        if step['type'] == 'torchvision/Resize'
+    ]
+
+
+@pytest.mark.parametrize('method', ['finetune', *FROZEN])
+@pytest.mark.parametrize('kind', ['siglip', 'dinov2', 'stated'])
+def test_images_are_cropped_as_the_family_does(kind, method, data, tmp_path):
+    """By the written config as by the packaged one of an evaluation."""
+    if kind == 'stated':
+        (tmp_path / 'timm').mkdir()
+        encoder = timm_folder(tmp_path / 'timm', **AUGREG)
+    else:
+        encoder = saved(kind, tmp_path)[1]
+    recipe, config = written(
+        *('classification', tmp_path / 'my.py', data / 'classes'),
+        method=method,
+        encoder=str(encoder),
+        num_heads=HEADS,
+        img_size=112,
+    )
+    family = recipe.encoder.family
+    assert (family.crop == PLAIN.crop) == (kind == 'dinov2')
+    packaged = Config.fromfile(config_path(recipe.written.base))
+    before = resized(packaged)
+    fit_model(packaged, method, recipe.encoder.options, family)
+    assert resized(config) == resized(packaged)
+    assert (before == resized(config)) == (kind == 'dinov2')
+    apply_img_size(config)
+    check_settings(config)
+    edge = round(round(224 / family.crop) * 112 / 224)
+    assert {size for size, _ in resized(config)} == {edge}
 
 
 @pytest.mark.parametrize(('task', 'method', 'folder'), JOBS)
