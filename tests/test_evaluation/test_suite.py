@@ -809,7 +809,8 @@ def test_all_four_sets_and_the_papers_average(demo, tmp_path, monkeypatch):
     run.fine_tuned = True
     hits = dict(a=1, r=2, sketch=3, c=2)
 
-    def call(script, words, folder):
+    def run_script(script, words, log, gpus):
+        folder = log.parent
         kind = folder.name.rpartition('-')[2]
         config = Config.fromfile(words[0])
         metrics = robustness_metrics(config, hits[kind])
@@ -818,7 +819,7 @@ def test_all_four_sets_and_the_papers_average(demo, tmp_path, monkeypatch):
         monkeypatch.setattr(suite, '_commit', lambda: f'after-{kind}')
 
     monkeypatch.setattr(suite, '_commit', lambda: 'never')
-    monkeypatch.setattr(run, '_call', call)
+    monkeypatch.setattr(suite, 'run_script', run_script)
     results = run.run()
     assert results == json.loads((tmp_path / 'results.json').read_text())
     result = results['tasks']['robustness']

@@ -100,15 +100,6 @@ def test_linear_head_is_linear_in_normalised_features():
     torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
 
 
-class Data:
-    """The part of a data loader that the hook reads."""
-
-    def __init__(self, classes):
-        self.dataset = self
-        self.data_root = 'data/pets'
-        self.metainfo = dict(classes=classes)
-
-
 class Run:
     """The part of a runner that the hook reads."""
 
@@ -117,7 +108,10 @@ class Run:
     def __init__(self, classes):
         self.model = torch.nn.Module()
         self.model.decode_head = LinearSegHead(DIMS, CLASSES)
-        self.train_dataloader = self.test_dataloader = Data(classes)
+        metainfo = dict(classes=classes)
+        pets = SimpleNamespace(data_root='data/pets', metainfo=metainfo)
+        loader = SimpleNamespace(dataset=pets)
+        self.train_dataloader = self.test_dataloader = loader
 
 
 @pytest.mark.parametrize('stage', ['before_train', 'before_test'])
