@@ -128,7 +128,16 @@ def _classified(sample: Mapping[str, Any], count: int) -> dict[str, Any]:
 def _scored(
     path: str, true: int, scores: torch.Tensor, count: int
 ) -> dict[str, Any]:
-    """Return a picture's entry; classes that have no score count as 0."""
+    """Return a picture's entry; classes that have no score count as 0.
+
+    Raises:
+        SimimError: for scores of more classes than the test set has.
+    """
+    if len(scores) > count:
+        raise SimimError(
+            f'The model has scores of {len(scores)} classes, and the test '
+            f'set names {count}; complete its classes.'
+        )
     scores = torch.nn.functional.pad(scores, (0, count - len(scores)))
     predicted = int(scores.argmax())
     return dict(
@@ -295,15 +304,21 @@ def _test(runner: Any, task: str, count: int) -> _Kept:
 
 def _test_frozen(runner: Any, count: int) -> _Kept:
     """Test a classifier of frozen features, such as kNN."""
-    metrics = runner.test()
     loop = runner.test_loop
-    if not hasattr(loop.classifier, 'scores'):
+    classifier, *others = loop.classifiers
+    if others:
         raise SimimError(
-            f'{type(loop.classifier).__name__} has no scores of classes, '
-            'which a report shows; add a method like that of KNNClassifier.'
+            f'test_cfg.classifier has {len(loop.classifiers)} classifiers, '
+            'and a report shows the scores of one; keep one of them.'
         )
+    if not hasattr(classifier, 'scores'):
+        raise SimimError(
+            f'{type(classifier).__name__} has no scores of classes, which a '
+            'report shows; add a method like that of KNNClassifier.'
+        )
+    metrics = runner.test()
     train, (features, labels) = loop.features
-    scores = loop.classifier.scores(train, features)
+    scores = classifier.scores(train, features)
     pictures = loop.dataloader.dataset
     return metrics, [
         _scored(pictures.get_data_info(k)['img_path'], int(true), row, count)

@@ -26,7 +26,7 @@ from simim_plugin.files import last_checkpoint
 from simim_plugin.recipes import configuring
 from simim_plugin.recipes.configuring import Choices, make_recipe
 from simim_plugin.recipes.machine import UNTRIED, Machine
-from simim_plugin.recipes.report import _detected, none_found
+from simim_plugin.recipes.report import _detected, _scored, none_found
 from simim_plugin.recipes.report import run_test as run_report_test
 from simim_plugin.recipes.samples import draw_samples
 from simim_plugin.recipes.trial import Trial, try_step
@@ -148,6 +148,20 @@ def test_frozen_features_are_reported(method, tmp_path, capsys):
     hits = 100 * np.trace(confusion) / 20
     assert hits == pytest.approx(accuracy, abs=0.01)
     assert all(0 <= result['sure'] <= 1 + 1e-6 for result in tested.results)
+    out.write_text(
+        out.read_text() + "\ntest_cfg.update(classifier=["
+        "dict(type='KNNClassifier'), dict(type='LogisticClassifier')])\n"
+    )
+    with pytest.raises(SimimError, match='has 2 classifiers, and a report'):
+        run_report_test(out, encoder)
+
+
+def test_a_picture_has_no_scores_of_unknown_classes():
+    scores = torch.tensor([0.1, 0.2, 0.7])
+    entry = _scored('a.png', 1, scores, 4)
+    assert (entry['predicted'], entry['confusion']) == (2, (1, 2, 1))
+    with pytest.raises(SimimError, match='3 classes, and the test set names'):
+        _scored('a.png', 1, scores, 2)
 
 
 @pytest.mark.slow
