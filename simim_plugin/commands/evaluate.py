@@ -55,6 +55,9 @@ from .protocols import (
 )
 from .running import run_script, train_on
 
+CLASSIFIERS = dict(knn='KNNClassifier', logistic='LogisticClassifier')
+"""By task, what is fitted to features that both tasks may share."""
+
 ROBUSTNESS_DATA = Path('data')
 """Folder of the robustness sets."""
 
@@ -475,9 +478,7 @@ class Evaluation:
         file, metrics = folder / 'config.py', folder / 'metrics.json'
         folder.mkdir(parents=True, exist_ok=True)
         config = self._config(task, name)
-        self._report_recipe(task)
-        for warning in self._late_options(config, task):
-            print(clean(f'  warning: {warning}'), flush=True)
+        names = {task: name} | self._sharing(task, config)
         write_plainly(config)
         config.dump(file)
         weights = self.checkpoint
@@ -495,14 +496,73 @@ class Evaluation:
         words += ['--work-dir', str(folder / 'testing')]
         log = folder / 'test.log'
         run_script(self.tools / 'test.py', words, log, self.args.gpus)
-        result = dict(
-            config=name,
-            metrics=json.loads(metrics.read_text()),
-            plugin=f'{__version__} {_commit()}'.strip(),
-            date=date.today().isoformat(),
-        )
-        write_json(done, result)
+        measured = json.loads(metrics.read_text())
+        for one in reversed(names):  # the task itself at last
+            own = [m for m in measured if m.startswith(f'{one}/')]
+            result = dict(
+                config=names[one],
+                metrics={
+                    metric: measured[metric]
+                    for metric in (own if len(names) > 1 else measured)
+                },
+                plugin=f'{__version__} {_commit()}'.strip(),
+                date=date.today().isoformat(),
+            )
+            write_json(self._result(one, names[one]), result)
         return result
+
+    def _sharing(self, task: str, config: Config) -> dict[str, str]:
+        """Let a test of features classify them for other tasks, too.
+
+        Such a task differs from this one in nothing but its classifier. It
+        is not done. The images are encoded once.
+
+        Args:
+            task (str): of the test.
+            config (Config): of the test, whose classifiers are changed.
+
+        Returns:
+            dict[str, str]: the names of the configs of the other tasks.
+        """
+        self._report(task, config)
+        found = {}
+        classifiers = [config.test_cfg.get('classifier')]
+        features = self._features(task, config)
+        for other in CLASSIFIERS:
+            chosen = other in self.args.tasks and other != task
+            if features is None or not chosen or self._result(other).is_file():
+                continue
+            (name,) = self._configs(other)
+            second = self._config(other, name)
+            if self._features(other, second) == features:
+                self._report(other, second)
+                classifiers.append(second.test_cfg.classifier)
+                found[other] = name
+        if found:
+            print(f'  and {", ".join(found)}, by the same features')
+            config.test_cfg.classifier = classifiers
+        return found
+
+    def _features(self, task: str, config: Config) -> Any:
+        """Return all that decides the features of a task, or None."""
+        test = config.test_cfg
+        fitted = (test.get('classifier') or {}).get('type')
+        if fitted is None or fitted != CLASSIFIERS.get(task):
+            return None
+        settings = config.to_dict()
+        settings['test_cfg'].pop('classifier')
+        folder = self._result(task).parent
+        lists = sorted(folder.glob(f'{self._own_file(task).stem}_*.txt'))
+        return (
+            json.dumps(settings, default=str).replace(str(folder), ''),
+            [file.read_bytes() for file in lists if task in self.own],
+        )
+
+    def _report(self, task: str, config: Config) -> None:
+        """Print what a config reads, and warnings about it."""
+        self._report_recipe(task)
+        for warning in self._late_options(config, task):
+            print(clean(f'  warning: {warning}'), flush=True)
 
     def _result(self, task: str, name: str = '') -> Path:
         """Return the file that holds the result of a finished config."""

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 
 from ..datasets.labelled_folder import check_same_classes
 from ..engine.unwrapping import unwrapped
+from ..errors import SimimError
 from .features import Labelled, Pool, extract_features
 from .knn import KS, knn_accuracy, knn_scores
 from .logistic import Solver, logistic_accuracy, logistic_scores
@@ -97,22 +98,22 @@ class LogisticClassifier:
 
 @LOOPS.register_module()
 class FrozenFeatureLoop(TestLoop):
-    """Fit a classifier to features of training images and test it.
+    """Fit classifiers to features of training images and test them.
 
     After a test ``features`` has those of the training and the test images.
 
-    The model is not changed. Each process encodes its share of the images;
-    all processes return the same metrics.
+    The model is not changed. Each process encodes its share of the images
+    once; all processes return the same metrics.
 
     Args:
         runner (Runner): the runner.
         dataloader (DataLoader | dict): of the test images.
-        evaluator (Evaluator | list): empty; the classifier returns the
+        evaluator (Evaluator | list): empty; the classifiers return the
             metrics.
         train_dataloader (DataLoader | dict): of the training images.
-        classifier (dict): config of ``KNNClassifier``,
+        classifier (dict | list[dict]): config of ``KNNClassifier``,
             ``LogisticClassifier`` or another member of ``TASK_UTILS`` with
-            the same call.
+            the same call; or those of several classifiers.
         pool (str): 'mean' of the patch tokens, or the 'cls' token.
             Defaults to 'mean'.
         fp16 (bool): encode under autocast. Defaults to False.
@@ -124,7 +125,7 @@ class FrozenFeatureLoop(TestLoop):
         dataloader: DataLoader | dict,
         evaluator: Evaluator | list,
         train_dataloader: DataLoader | dict,
-        classifier: dict,
+        classifier: dict | Sequence[dict],
         pool: Pool = 'mean',
         fp16: bool = False,
     ) -> None:
@@ -132,15 +133,17 @@ class FrozenFeatureLoop(TestLoop):
         self.train_dataloader = runner.build_dataloader(
             train_dataloader, seed=runner.seed
         )
-        self.classifier = TASK_UTILS.build(classifier)
+        configs = [classifier] if isinstance(classifier, dict) else classifier
+        self.classifiers = [TASK_UTILS.build(config) for config in configs]
         self.pool = pool
 
     def run(self) -> dict[str, float]:
         """Run the test.
 
         Raises:
-            SimimError: if features cannot be computed or fitted, or if the
-                classes of training and test images differ.
+            SimimError: if features cannot be computed or fitted, if the
+                classes of training and test images differ, or if two
+                classifiers return a metric of one name.
         """
         train, test = self.train_dataloader.dataset, self.dataloader.dataset
         check_same_classes(train, 'test', test)
@@ -150,7 +153,15 @@ class FrozenFeatureLoop(TestLoop):
             self._features(self.train_dataloader),
             self._features(self.dataloader),
         )
-        metrics = self.classifier(*self.features)
+        metrics: dict[str, float] = {}
+        for classifier in self.classifiers:
+            found = classifier(*self.features)
+            for name in found.keys() & metrics.keys():
+                raise SimimError(
+                    f'Two classifiers of test_cfg.classifier return {name}; '
+                    'keep one of them, and test the other by itself.'
+                )
+            metrics |= found
         self.runner.call_hook('after_test_epoch', metrics=metrics)
         self.runner.call_hook('after_test')
         return metrics

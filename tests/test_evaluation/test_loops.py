@@ -125,6 +125,30 @@ def test_logistic(demo, weights, tmp_path, l2):
     assert metrics == {'logistic/top1': pytest.approx(expected)}
 
 
+def test_several_classifiers_of_the_same_features(demo, weights, tmp_path):
+    knn = dict(type='KNNClassifier', ks=(3, 20))
+    logistic = dict(type='LogisticClassifier')
+    key = 'test_cfg.classifier'
+    found = [
+        run_test(LOGISTIC, demo, weights, tmp_path / name, **{key: both})
+        for name, both in (
+            ('both', [knn, logistic]),
+            ('knn', [knn]),
+            ('logistic', [logistic]),
+        )
+    ]
+    assert found[0] == found[1] | found[2]
+    assert len(found[0]) == 3
+    with pytest.raises(SimimError, match='return knn/top1_k20; keep one'):
+        run_test(
+            LOGISTIC,
+            demo,
+            weights,
+            tmp_path / 'same',
+            **{key: [knn, dict(knn, ks=(20,))]},
+        )
+
+
 def test_list_file_selects_the_training_images(demo, weights, tmp_path):
     """The list has no image of class1, so class1 is never predicted."""
     file = tmp_path / 'list.txt'

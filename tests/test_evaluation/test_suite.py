@@ -333,6 +333,50 @@ def in_process(monkeypatch):
         )
 
 
+@pytest.mark.parametrize('own', [False, True], ids=['packaged', 'own'])
+@pytest.mark.usefixtures('in_process')
+def test_tasks_of_the_same_features_share_a_test(
+    demo, tmp_path, monkeypatch, capsys, own
+):
+    """The figures are those of the tasks run one by one."""
+    tested = []
+    run = suite.run_script
+    monkeypatch.setattr(
+        suite, 'run_script', lambda *args: (tested.append(args), run(*args))
+    )
+    data = demo / 'data/demo'
+    if own:
+        data = class_folders(tmp_path / 'data', broken=False)
+    words = [str(demo / 'encoder.pth'), '--data', str(data)]
+
+    def figures(folder, tasks, *options):
+        to = ['--work-dir', str(tmp_path / folder), '--tasks', tasks]
+        main([*words, *to, '--cfg-options', *NO_WORKERS, *options])
+        results = json.loads((tmp_path / folder / 'results.json').read_text())
+        assert [*results['tasks']] == tasks.split(',')
+        return {
+            task: (found['metrics'], [p['config'] for p in found['parts']])
+            for task, found in results['tasks'].items()
+        }
+
+    both = figures('both', 'knn,logistic')
+    assert len(tested) == 1
+    assert both == figures('one', 'knn') | figures('other', 'logistic')
+    assert 'and logistic, by the same features' in capsys.readouterr().out
+    # What is done stays, and other features are computed.
+    before = len(tested)
+    assert figures('one', 'knn,logistic') == both
+    assert len(tested) == before + 1
+    figures('pools', 'knn,logistic', 'knn:test_cfg.pool=cls')
+    assert len(tested) == before + 3
+
+
+NO_WORKERS = [
+    f'{loader}.num_workers=0'
+    for loader in ('test_dataloader', 'test_cfg.train_dataloader')
+] + ['test_dataloader.persistent_workers=False']
+
+
 @pytest.mark.usefixtures('in_process')
 def test_a_list_of_ones_own_is_evaluated_to_the_end(demo, tmp_path):
     """Every task of frozen and tuned encoders, with the list's labels."""

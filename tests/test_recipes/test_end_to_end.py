@@ -149,7 +149,7 @@ def test_frozen_features_are_reported(method, tmp_path, capsys):
     assert hits == pytest.approx(accuracy, abs=0.01)
     assert all(0 <= result['sure'] <= 1 + 1e-6 for result in tested.results)
     out.write_text(
-        out.read_text() + "\ntest_cfg.update(classifier=["
+        out.read_text() + '\ntest_cfg.update(classifier=['
         "dict(type='KNNClassifier'), dict(type='LogisticClassifier')])\n"
     )
     with pytest.raises(SimimError, match='has 2 classifiers, and a report'):
