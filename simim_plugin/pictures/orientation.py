@@ -7,6 +7,7 @@ into the file. Shape key: H rows, W columns, C channels.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO, Any
@@ -30,6 +31,11 @@ _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     8: lambda pixels: pixels[:, ::-1].swapaxes(0, 1),
 }
 _INVERSE = {6: 8, 8: 6}
+
+_DESCRIPTION = 270  # tag of TIFF
+_ARRAY = re.compile(r'\{"shape": \[(\d+), (\d+), (\d+)\]')
+_NARROW = 32
+"""Columns of a page that may be the channels of an array."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +65,35 @@ def header_of(image: Image.Image) -> Header:
     orientation: Any = exif.get(ExifTags.Base.Orientation)
     # Pillow turns the size of a TIFF when it opens the file.
     tags = getattr(image, 'tag_v2', {})
-    width, height = tags.get(256, image.width), tags.get(257, image.height)
+    page = tags.get(257, image.height), tags.get(256, image.width)
+    height, width, *_ = array_of_pages(tags.get(_DESCRIPTION), page) or page
     # Files hold other numbers and types, too; they mean nothing.
     known = isinstance(orientation, int) and orientation in _UPRIGHT
     return Header((height, width), orientation if known else 1)
+
+
+def array_of_pages(
+    description: Any, page: tuple[int, int]
+) -> tuple[int, int, int] | None:
+    """Return the shape of an array (H, W, N) whose pages are (W, N).
+
+    By default tifffile writes an array of many channels as H such pages, and
+    describes it.
+
+    Args:
+        description (str): of the first page of a TIFF; other types, too.
+        page (tuple[int, int]): its rows and columns.
+
+    Returns:
+        tuple[int, int, int] | None: None for other files.
+    """
+    found = isinstance(description, str) and _ARRAY.match(description)
+    if not found:
+        return None
+    height, width, channels = map(int, found.groups())
+    if channels > _NARROW or channels >= min(height, width):
+        return None  # a stack of pictures
+    return (height, width, channels) if page == (width, channels) else None
 
 
 def _has_late_exif(image: Image.Image) -> bool:
@@ -110,9 +141,10 @@ def _beyond_pillow(file: IO[bytes]) -> Header | None:
         import tifffile
 
         with tifffile.TiffFile(file) as tiff:
-            page = tiff.pages[0]
-            size = page.tags['ImageLength'].value, page.tags[256].value
-            return Header(size, stated_turn(page.tags))
+            first = tiff.pages[0]
+            page = first.tags['ImageLength'].value, first.tags[256].value
+            size = array_of_pages(first.description, page) or page
+            return Header((size[0], size[1]), stated_turn(first.tags))
     if start[128:] == b'DICM':
         require('reading of DICOM')
         import pydicom

@@ -143,6 +143,8 @@ def _levels(
         clear = channels == 4 and 'transparency' in image.info
         rgba = image.convert('RGBA')
         image = rgba if clear else rgba.convert('RGB')
+    if image.mode == 'La':  # Pillow knows no other way
+        image = image.convert('LA')
     if channels == 3:
         image = image.convert('RGB')
     elif channels == 1:

@@ -16,11 +16,13 @@ import numpy as np
 from PIL import Image
 
 from ..environment import require
-from .orientation import TIFF, header_of, stated_turn, turn
+from .orientation import TIFF, array_of_pages, header_of, stated_turn, turn
 
 _BITS, _PHOTOMETRIC, _SAMPLES, _PLANES = 258, 262, 277, 284  # tags
-_EXTRA, _FORMAT = 338, 339
+_DESCRIPTION, _EXTRA, _FORMAT = 270, 338, 339
 _SIGNED = 2
+_ALPHA = ((1,), (2,))
+"""What the one extra channel of a page is: alpha, multiplied in or not."""
 
 
 def is_tiff(data: bytes) -> bool:
@@ -28,7 +30,9 @@ def is_tiff(data: bytes) -> bool:
     return data.startswith(TIFF)
 
 
-def read_stack(data: bytes, channels: int = 0) -> tuple[np.ndarray, int]:
+def read_stack(
+    data: bytes, channels: int = 0, all_pages: bool = True
+) -> tuple[np.ndarray, int]:
     """Read all channels of a TIFF upright, (H, W, N), and its orientation.
 
     By default tifffile writes an array (H, W, N) as H pages of (W, N). Such a
@@ -37,22 +41,34 @@ def read_stack(data: bytes, channels: int = 0) -> tuple[np.ndarray, int]:
     Args:
         data (bytes): the file.
         channels (int): the number that the config asks for, 0 for any.
+        all_pages (bool): pages are channels, too. Otherwise the first one is
+            read, without the alpha of a grey. Defaults to True.
     """
     require('reading of more than three channels')
     import tifffile
 
     with tifffile.TiffFile(io.BytesIO(data)) as file:
-        series, tags = file.series[0], file.pages[0].tags
-        orientation = stated_turn(tags)
-        levels, axes = series.asarray(), series.axes
+        first = file.pages[0]
+        array = array_of_pages(first.description, first.shape[:2])
+        pages = file.series[0] if all_pages or array else first
+        levels, axes = pages.asarray(), pages.axes
+        orientation = stated_turn(first.tags)
+        white, extra = first.photometric == 0, first.extrasamples
+        top = 2**first.bitspersample - 1
     for kind in 'YX':
         if axes.count(kind) != 1:
             raise ValueError(f'a TIFF of axes {axes} is no image')
     rows, columns = axes.index('Y'), axes.index('X')
-    if axes == 'QYX' and levels.shape[2] == channels != levels.shape[0]:
+    if levels.shape == array or (
+        axes == 'QYX' and levels.shape[2] == channels != levels.shape[0]
+    ):
         rows, columns = 0, 1
     levels = np.moveaxis(levels, (rows, columns), (0, 1))
     levels = levels.reshape(*levels.shape[:2], -1)
+    if white and levels.dtype.kind == 'u':
+        levels = levels.dtype.type(top) - levels
+    if not all_pages and levels.shape[2] == 2 and extra in _ALPHA:
+        levels = levels[..., :1]
     return turn(levels, orientation), orientation
 
 
@@ -81,13 +97,14 @@ def read_rare(data: bytes, channels: int) -> tuple[np.ndarray, int] | None:
         if _tag(image, _PHOTOMETRIC) == 0 and image.mode.startswith('I'):
             orientation = header_of(image).orientation  # loading drops it
             return 2**bits - 1 - np.asarray(image), orientation
-        stacked = stated_channels(image) not in (None, 4)
-        planes = _tag(image, _PLANES) == 2 and _tag(image, _SAMPLES) > 1
+        stated, samples = stated_channels(image), _tag(image, _SAMPLES)
+        stacked = stated not in (None, 4 if samples == 4 else None)
+        planes = _tag(image, _PLANES) == 2 and samples > 1
         signed = _tag(image, _FORMAT) == _SIGNED
         deep_planes, signed_bytes = planes and bits > 8, signed and bits == 8
         if not (stacked or deep_planes or signed_bytes):
             return None
-    levels, orientation = read_stack(data)
+    levels, orientation = read_stack(data, all_pages=False)
     if levels.shape[2] not in (1, 3, 4):
         raise ValueError(
             f'it has {levels.shape[2]} channels, and channels={channels} of '
@@ -109,6 +126,10 @@ def stated_channels(image: Any) -> int | None:
     """
     if image.format != 'TIFF':
         return None
+    page = _tag(image, 257), _tag(image, 256)
+    array = array_of_pages(image.tag_v2.get(_DESCRIPTION), page)
+    if array is not None:
+        return array[2]
     samples = _tag(image, _SAMPLES)
     no_alpha = samples in (2, 4) and _tag(image, _EXTRA) == 0
     return samples if samples > 4 or no_alpha else None

@@ -46,15 +46,58 @@ def test_colours_of_a_tiff(kind):
 
 
 @pytest.mark.parametrize('channels', [1, 3])
-@pytest.mark.parametrize(
-    'levels', [GREY, GREY.astype('u2') * 257], ids=['8 bits', '16 bits']
-)
-def test_the_lowest_level_is_white(levels, channels):
-    top = np.iinfo(levels.dtype).max
+@pytest.mark.parametrize('kind', ['u1', 'u2', 'u4', 'u8'])
+def test_the_lowest_level_is_white(kind, channels):
+    top = np.iinfo(kind).max
+    levels = GREY.astype(kind) * (top // 255)
     read = decode(
-        tiff(top - levels, photometric='miniswhite'), channels=channels
+        tiff(top - levels, photometric='miniswhite'),
+        channels=channels,
+        window=(0, top),
     )
     assert np.array_equal(read[..., 0], GREY)
+
+
+@pytest.mark.parametrize('channels', [1, 3])
+@pytest.mark.parametrize('kind', ['u1', 'u2', 'u4', 'u8', 'f2', 'f4', 'f8'])
+@pytest.mark.parametrize('pages', [2, 3, 5])
+def test_the_first_page_is_read(kind, pages, channels):
+    levels = np.stack([GREY, *[0 * GREY] * (pages - 1)]).astype(kind)
+    data = tiff(levels, photometric='minisblack')
+    read = decode(data, channels=channels, window=(0, 255))
+    assert np.abs(read[..., 0].astype(int) - GREY).max() <= 1
+    assert read.shape[2] == channels
+
+
+@pytest.mark.parametrize('count', [3, 4, 5])
+@pytest.mark.parametrize('kind', ['u1', 'u2', 'f4', 'f8'])
+def test_pages_of_an_array_are_no_pictures(kind, count):
+    array = np.dstack([RGB, RGB])[..., :count].astype(kind)
+    data = tiff(array, photometric='minisblack')  # 40 pages of 60 x count
+    assert read_header(io.BytesIO(data)).stored == GREY.shape
+    read = decode(data, channels=count, window=(0, 255))
+    assert np.array_equal(read, array.astype('u1'))
+    assert decode_to_draw(data).shape == RGB.shape
+    if count == 5:
+        with pytest.raises(ValueError, match='it has 5 channels, and'):
+            decode(data)
+    else:
+        read = decode(data, window=(0, 255))
+        assert np.array_equal(read, array[..., :3].astype('u1'))
+
+
+@pytest.mark.parametrize('kind', ['u1', 'u2'])
+@pytest.mark.parametrize('alpha', ['unassalpha', 'assocalpha'])
+def test_the_alpha_of_a_grey_is_dropped(kind, alpha):
+    top = np.iinfo(kind).max
+    grey = GREY.astype(kind) * (top // 255)
+    data = tiff(
+        np.dstack([grey, np.full_like(grey, top)]),
+        photometric='minisblack',
+        planarconfig='contig',
+        extrasamples=[alpha],
+    )
+    assert np.array_equal(decode(data, channels=1)[..., 0], GREY)
 
 
 @pytest.mark.parametrize('kind', ['f2', 'f4', 'f8'])
