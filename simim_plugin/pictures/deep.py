@@ -116,6 +116,6 @@ def _depth_of_colours(image: Image.Image) -> str | None:
         return None
     for tile in getattr(image, 'tile', ()):
         raw, deep, _ = str(tile[3]).partition(';16')
-        if deep:
+        if deep and 'BGR' not in raw:  # 16 bits of all colours together
             return 'LA' if 'LA' in raw else image.mode
     return None

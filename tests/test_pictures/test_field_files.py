@@ -100,6 +100,16 @@ def test_the_alpha_of_a_grey_is_dropped(kind, alpha):
     assert np.array_equal(decode(data, channels=1)[..., 0], GREY)
 
 
+def test_colours_of_5_and_6_bits():
+    row = np.array([0xFFFF, 0xF800, 0x07E0, 0x001F, 0x0000, 0x8410], '<u2')
+    data = b'BM' + struct.pack('<IHHI', 78, 0, 0, 66)
+    data += struct.pack('<IiiHHIIiiII', 40, 6, 1, 1, 16, 3, 12, 0, 0, 0, 0)
+    data += struct.pack('<III', 0xF800, 0x07E0, 0x001F) + row.tobytes()
+    expected = np.asarray(Image.open(io.BytesIO(data)).convert('RGB'))
+    assert expected.max() == 255
+    assert np.array_equal(decode(data), expected)
+
+
 @pytest.mark.parametrize('kind', ['f2', 'f4', 'f8'])
 @pytest.mark.parametrize('shape', ['grey', 'colours'])
 def test_floats_need_a_window(kind, shape):
