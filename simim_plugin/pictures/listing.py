@@ -99,7 +99,8 @@ def kept(
     now = time.time_ns()
     groups = make(census)
     latest = max((stamp[0] for stamp in census.stamps.values()), default=now)
-    many = census.images.total() >= FEWEST
+    # The target of a lost link may come back, as a disk does.
+    many = census.images.total() >= FEWEST and not census.lost
     if many and latest < now - _SAME_TICK and is_main_process():
         with suppress(OSError):  # a list that cannot be kept is made again
             _save(file, key, census, groups)

@@ -9,7 +9,6 @@ be listed is an error.
 
 from __future__ import annotations
 
-import errno
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -65,6 +64,7 @@ class Census:
         self.images: Counter[str] = Counter()
         self.left: Counter[str] = Counter()
         self.repeated: list[str] = []
+        self.lost: list[str] = []
         self.stamps: dict[str, list[int]] = {}
 
     def stamp(self, path: str, status: os.stat_result | None = None) -> None:
@@ -84,6 +84,11 @@ class Census:
             text += (
                 f'; left {len(self.repeated)} links to folders that were '
                 f'listed already ({self.repeated[0]})'
+            )
+        if self.lost:
+            text += (
+                f'; left {len(self.lost)} links that lead nowhere '
+                f'({self.lost[0]})'
             )
         print_log(clean(f'{text}.'), logger='current')
 
@@ -133,6 +138,8 @@ def walk_images(
             if name.lower().endswith(endings):
                 paths.append(os.path.join(folder, name))
                 census.images[ending] += 1
+            elif not ending and _is_lost(os.path.join(folder, name)):
+                census.lost.append(os.path.join(folder, name))
             else:
                 census.left[ending] += 1
         yield paths
@@ -160,7 +167,8 @@ def class_folders(root: StrPath) -> list[str]:
     """Return the sorted names of the folders in ``root``.
 
     Raises:
-        SimimError: if ``root`` cannot be listed, or a link in it is a loop.
+        SimimError: if ``root`` cannot be listed, or a link in it is a loop
+            or leads nowhere.
     """
     names = []
     try:
@@ -169,7 +177,7 @@ def class_folders(root: StrPath) -> list[str]:
             if os.path.isdir(path):
                 names.append(name)
             elif os.path.islink(path):
-                _check_loop(path)
+                os.stat(path)  # raises for a loop, and for a lost target
     except OSError as error:
         _refuse(error)
     return names
@@ -222,6 +230,11 @@ def images_by_class(
     }
 
 
+def _is_lost(path: str) -> bool:
+    """Return whether a path is a link whose target does not exist."""
+    return os.path.islink(path) and not os.path.exists(path)
+
+
 def _folders_above(root: StrPath) -> set[tuple[int, int]]:
     """Return device and inode of a folder and of all that hold it."""
     path = Path(root).resolve()
@@ -229,19 +242,10 @@ def _folders_above(root: StrPath) -> set[tuple[int, int]]:
     return {(status.st_dev, status.st_ino) for status in found}
 
 
-def _check_loop(link: str) -> None:
-    """Raise the error of a link that points to itself."""
-    try:
-        os.stat(link)
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise
-
-
 def _refuse(error: OSError) -> NoReturn:
     raise SimimError(
         f'Cannot list the folder {error.filename} ({error.strerror}), so its '
-        'images would be left out; allow it, or move it away.'
+        'images would be left out; allow or restore it, or move it away.'
     ) from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from simim_plugin.datasets import (
 )
 from simim_plugin.datasets.robustness import labelled_images
 from simim_plugin.errors import SimimError
-from simim_plugin.pictures import walking
+from simim_plugin.pictures import listing, walking
 from simim_plugin.pictures.walking import (
     EXTENSIONS,
     SYSTEM_FOLDERS,
@@ -151,3 +152,34 @@ def test_links_back_are_listed_once(tmp_path: Path, lines: list[str]) -> None:
     assert len(ImageFolder(str(tmp_path))) == 2
     assert 'left 1 links to folders that were listed already' in lines[0]
     assert 'cat/up' in lines[0]
+
+
+def test_links_that_lead_nowhere_are_named(
+    tmp_path: Path, lines: list[str]
+) -> None:
+    root = tmp_path / 'root'
+    touch(root, 'cat/0.jpg', 'dog/0.jpg')
+    (root / 'cat/more').symlink_to(tmp_path / 'disk')
+    for kind in (ImageFolder, LabelledFolder):
+        assert len(kind(str(root))) == 2
+        assert lines.pop().endswith(
+            f'; left 1 links that lead nowhere ({root}/cat/more).'
+        )
+    (root / 'eel').symlink_to(tmp_path / 'disk/eel')
+    with pytest.raises(SimimError, match=r'root/eel .No such file'):
+        LabelledFolder(str(root))
+
+
+def test_a_list_without_a_lost_disk_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / 'root'
+    touch(root, '0.jpg')
+    (root / 'more').symlink_to(tmp_path / 'disk')
+    past = time.time() - 60
+    os.utime(root, (past, past))
+    monkeypatch.setattr(listing, 'FEWEST', 1)
+    with listing.keeping_lists(tmp_path / 'lists'):
+        assert len(ImageFolder(str(root))) == 1
+        touch(tmp_path, 'disk/1.jpg')
+        assert len(ImageFolder(str(root))) == 2
