@@ -954,12 +954,35 @@ def erased_pixels(whole: Whole) -> Faults:
                 )
 
 
+def levels(whole: Whole) -> Faults:
+    """Warn about an evaluation that reads other levels than the training."""
+    loaders = [
+        part
+        for part in whole.named('LoadRGBImage', 'LoadImage')
+        if '_dataloader.' in part.path
+    ]
+    windows = [_plain(part.get('window')) for part in loaders]
+    for part, window in zip(loaders, windows, strict=True):
+        if window != windows[0]:
+            yield (
+                f'{part.path}.window is {window} and {loaders[0].path}.window '
+                f'is {windows[0]}: images of more than 8 bits have other '
+                'levels there; set both to the same.'
+            )
+
+
+def _plain(window: Any) -> Any:
+    """Return a window with its levels as a tuple."""
+    return tuple(window) if isinstance(window, list) else window
+
+
 WARNINGS: tuple[Callable[[Whole], Faults], ...] = (
     stock_warm_up,
     measured_epochs,
     late_steps,
     second_preprocessor,
     erased_pixels,
+    levels,
     dense.padded_crops,
     dense.detector_images,
     dense.evaluated_annotations,

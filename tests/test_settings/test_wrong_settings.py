@@ -755,6 +755,18 @@ def test_a_stock_warm_up_beyond_the_run_is_a_warning():
     assert 'param_scheduler.0 warms up for 20 steps' in warning
 
 
+@pytest.mark.parametrize('task', ['tuning', 'detection', 'upernet'])
+@pytest.mark.parametrize('window', ['percentiles', '(0,4095)'])
+def test_other_levels_in_an_evaluation_are_a_warning(task, window):
+    key = 'dataset.pipeline.0.window'
+    warnings = check(task, f'train_dataloader.{key}={window}')
+    named = [line.partition(' ')[0] for line in warnings]
+    assert named == [f'{part}_dataloader.{key}' for part in ('val', 'test')]
+    assert all('more than 8 bits' in line for line in warnings)
+    parts = ('train', 'val', 'test')
+    assert not check(task, *(f'{p}_dataloader.{key}={window}' for p in parts))
+
+
 # Sizes that work, but not as meant, and the words of the warning
 SIZES = [
     (
